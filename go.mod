@@ -1,0 +1,3 @@
+module bsdnet
+
+go 1.26

@@ -1,0 +1,27 @@
+//go:build mbufpoison
+
+package mbuf
+
+import "bytes"
+
+// Poisoned reports whether freed clusters are filled with a pattern and checked when they are used again
+// (build tag mbufpoison): a write through a stale view is found where it happens to memory, a read by what it returns.
+const Poisoned = true
+
+const poisonByte = 0xdb
+
+func poison(c *cluster) {
+	for i := range c.buf {
+		c.buf[i] = poisonByte
+	}
+	c.dirty = true
+}
+
+func unpoison(c *cluster) {
+	if !c.dirty {
+		return
+	}
+	if bytes.Count(c.buf, []byte{poisonByte}) != len(c.buf) {
+		panic("mbuf: a freed cluster was written to")
+	}
+}

@@ -1,0 +1,200 @@
+package mbuf
+
+// A Sockbuf is one direction of a socket's data: 4.4BSD's struct sockbuf without the sleeping, which package kern adds.
+// The owner's lock guards it.
+type Sockbuf struct {
+	head, tail *Mbuf
+	cc         int // bytes held: sb_cc
+	mbcnt      int // bytes of clusters pinned: sb_mbcnt
+	Hiwat      int // most bytes to hold: sb_hiwat
+	Lowat      int // fewest bytes worth waking for: sb_lowat
+
+	base   uint64 // bytes ever dropped from the front
+	ptr    *Mbuf  // where the last Copym ended, so that the next need not walk the chain: FreeBSD's sb_sndptr
+	ptrOff uint64 // ptr's first byte, counted like base
+}
+
+// Cc returns the bytes held.
+func (sb *Sockbuf) Cc() int { return sb.cc }
+
+// Pinned returns the bytes of clusters that the buffer keeps alive.
+func (sb *Sockbuf) Pinned() int { return sb.mbcnt }
+
+// maxPin bounds what a buffer pins, as a multiple of its high-water mark: BSD's sb_mbmax over sb_hiwat (sb_efficiency 8).
+const maxPin = 8
+
+// Space returns the bytes that may be appended: BSD's sbspace. It may be negative.
+func (sb *Sockbuf) Space() int {
+	return min(sb.Hiwat-sb.cc, maxPin*sb.Hiwat+4*ClHuge-sb.mbcnt)
+}
+
+// Pins returns the bytes of storage that m keeps alive.
+func (m *Mbuf) Pins() int {
+	if m.cl == nil {
+		return datSize
+	}
+	return len(m.cl.buf)
+}
+
+// wasteful reports whether m's cluster is mostly empty, so that copying its bytes is cheaper than pinning it.
+func (m *Mbuf) wasteful() bool { return m.cl != nil && len(m.data)*4 < len(m.cl.buf) }
+
+// Append adds chain m, which it takes over: BSD's sbappendstream with its sbcompress. Small pieces are copied into the room
+// behind the last one, so that a stream of tiny segments cannot pin much more than it holds.
+func (sb *Sockbuf) Append(m *Mbuf) {
+	for m != nil {
+		n := m.next
+		m.next = nil
+		switch {
+		case len(m.data) == 0:
+			m.free()
+		case sb.tail != nil && m.wasteful() && sb.compress(m):
+		default:
+			sb.link(m)
+		}
+		m = n
+	}
+}
+
+func (sb *Sockbuf) link(m *Mbuf) {
+	if sb.tail == nil {
+		sb.head = m
+	} else {
+		sb.tail.next = m
+	}
+	sb.tail = m
+	sb.cc += len(m.data)
+	sb.mbcnt += m.Pins()
+}
+
+// compress copies m behind the tail, in a new cluster where there is no room, and frees m.
+func (sb *Sockbuf) compress(m *Mbuf) bool {
+	t := sb.tail
+	if t.cl == nil || len(t.Room()) < len(m.data) {
+		if len(m.data)*4 >= ClMid {
+			return false
+		}
+		t = m.pool.Getcl(ClMid)
+		sb.link(t)
+	}
+	t.Append(m.data)
+	sb.cc += len(m.data)
+	m.free()
+	return true
+}
+
+// AppendBytes copies as much of p as fits into the room behind the last Mbuf, and returns how much that was.
+func (sb *Sockbuf) AppendBytes(p []byte) int {
+	if sb.tail == nil || sb.tail.cl == nil {
+		return 0
+	}
+	n := sb.tail.Append(p)
+	sb.cc += n
+	return n
+}
+
+// TailRoom returns the bytes that AppendBytes would take.
+func (sb *Sockbuf) TailRoom() int {
+	if sb.tail == nil || sb.tail.cl == nil {
+		return 0
+	}
+	return len(sb.tail.Room())
+}
+
+// Drop removes and frees n bytes from the front: BSD's sbdrop.
+func (sb *Sockbuf) Drop(n int) {
+	if n > sb.cc {
+		panic("mbuf: drop beyond the end of a sockbuf")
+	}
+	for n > 0 {
+		k := len(sb.head.data)
+		if k > n {
+			sb.trim(n)
+			return
+		}
+		n -= k
+		sb.shift().free()
+	}
+}
+
+// Cut removes n bytes from the front and returns them as a chain, which the caller frees.
+func (sb *Sockbuf) Cut(n int) *Mbuf {
+	if n > sb.cc {
+		panic("mbuf: cut beyond the end of a sockbuf")
+	}
+	var head, tail *Mbuf
+	for n > 0 {
+		var m *Mbuf
+		if k := len(sb.head.data); k > n {
+			m = sb.head.share(0, n)
+			sb.trim(n)
+			n = 0
+		} else {
+			m = sb.shift()
+			n -= k
+		}
+		if head == nil {
+			head = m
+		} else {
+			tail.next = m
+		}
+		tail = m
+	}
+	return head
+}
+
+// shift unlinks the first Mbuf.
+func (sb *Sockbuf) shift() *Mbuf {
+	m := sb.head
+	sb.head = m.next
+	if sb.head == nil {
+		sb.tail = nil
+	}
+	if sb.ptr == m {
+		sb.ptr = nil
+	}
+	m.next = nil
+	sb.cc -= len(m.data)
+	sb.base += uint64(len(m.data))
+	sb.mbcnt -= m.Pins()
+	return m
+}
+
+// trim drops n bytes of the first Mbuf, which holds more.
+func (sb *Sockbuf) trim(n int) {
+	m := sb.head
+	m.data = m.data[n:]
+	sb.cc -= n
+	sb.base += uint64(n)
+	if sb.ptr == m {
+		sb.ptrOff += uint64(n)
+	}
+}
+
+// Copym returns a chain that shares n bytes from offset off. Successive calls with rising offsets do not walk the chain anew.
+func (sb *Sockbuf) Copym(off, n int) *Mbuf {
+	if n == 0 {
+		return nil
+	}
+	at := sb.base + uint64(off)
+	m, start := sb.head, sb.base
+	if sb.ptr != nil && sb.ptrOff <= at {
+		m, start = sb.ptr, sb.ptrOff
+	}
+	for at-start >= uint64(len(m.data)) {
+		start += uint64(len(m.data))
+		m = m.next
+	}
+	sb.ptr, sb.ptrOff = m, start
+	return Copym(m, int(at-start), n)
+}
+
+// Copydata copies the bytes from offset off into p and returns how many there were.
+func (sb *Sockbuf) Copydata(off int, p []byte) int { return Copydata(sb.head, off, p) }
+
+// Flush frees everything: BSD's sbflush.
+func (sb *Sockbuf) Flush() {
+	Free(sb.head)
+	sb.base += uint64(sb.cc)
+	sb.head, sb.tail, sb.ptr, sb.cc, sb.mbcnt = nil, nil, nil, 0, 0
+}

@@ -1,0 +1,60 @@
+package tcp
+
+import "bsdnet/internal/kern/wire"
+
+// Explicit congestion notification, RFC 3168. The marks themselves are IP's: see mbuf.Pkthdr.Ect.
+
+// ecnSynAck: the answer to our offer.
+func (tp *TCB) ecnSynAck(seg *segment) {
+	if tp.prof.ECN == 1 && seg.flags&(wire.ECE|wire.CWR) == wire.ECE && int(tp.backoff) <= tp.prof.ECNRetries {
+		tp.flags |= ecnOn
+	}
+}
+
+// ecnSyn: an offer, which our SYN,ACK accepts.
+func (tp *TCB) ecnSyn(seg *segment) {
+	if tp.prof.ECN != 0 && seg.flags&(wire.ECE|wire.CWR) == wire.ECE|wire.CWR {
+		tp.flags |= ecnOn
+	}
+}
+
+// ecnInput: the peer has reduced its window.
+func (tp *TCB) ecnInput(seg *segment) {
+	if tp.flags&ecnOn != 0 && seg.flags&(wire.CWR|wire.SYN) == wire.CWR {
+		tp.flags &^= ecnSndECE
+		if seg.len > 0 {
+			tp.flags |= AckNow
+		}
+	}
+}
+
+// CongestionExperienced: a router has marked a packet of this connection (RFC 3168, 6.1.3).
+func (tp *TCB) CongestionExperienced() {
+	if tp.flags&ecnOn != 0 {
+		tp.flags |= ecnSndECE
+	}
+}
+
+// ecnAck: the peer has seen a mark. The window is halved once a round trip (RFC 3168, 6.1.2).
+func (tp *TCB) ecnAck(seg *segment) {
+	if seg.flags&(wire.ECE|wire.SYN) != wire.ECE || tp.flags&fastRecov != 0 || seg.ack.Lt(tp.sndRecover) {
+		return
+	}
+	tp.cc.Congested(tp, ECN, min(tp.sndMax.Sub(tp.sndUna), int(tp.sndCwnd)))
+	tp.sndRecover = tp.sndMax
+	tp.flags |= ecnSndCWR
+}
+
+// ecnOutput marks the header.
+func (tp *TCB) ecnOutput(th *wire.TCP, o *outseg) {
+	if tp.flags&ecnOn == 0 || o.flags&(wire.SYN|wire.RST) != 0 {
+		return
+	}
+	if tp.flags&ecnSndECE != 0 {
+		th.Flags |= wire.ECE
+	}
+	if tp.flags&ecnSndCWR != 0 && o.len > 0 && tp.sndNxt == tp.sndMax {
+		th.Flags |= wire.CWR
+		tp.flags &^= ecnSndCWR
+	}
+}

@@ -1,0 +1,101 @@
+package tcp
+
+import (
+	"fmt"
+	"time"
+)
+
+// Info is a snapshot of a connection: struct tcp_info.
+type Info struct {
+	State                State
+	Options              uint8 // TCPI_OPT_ bits
+	SndWscale, RcvWscale uint8
+	RTO, RTT, RTTVar     time.Duration
+	MinRTT               time.Duration // 0: no sample yet
+	SndMSS, RcvMSS       int           // bytes
+	SndCwnd, SndSsthresh int           // bytes
+	SndWnd, RcvWnd       int           // bytes
+	InFlight             int           // bytes sent and not acknowledged
+	Rexmits              int           // segments retransmitted so far
+	Backoff              int           // retransmissions since the last progress
+	SndNxt, RcvNxt       uint32
+	SndZerowin           bool // the peer's window is closed
+}
+
+// Bits of Info.Options: FreeBSD's TCPI_OPT_ constants.
+const (
+	OptTimestamps = 1 << iota
+	OptSACK
+	OptWscale
+	OptECN
+)
+
+// Info returns a snapshot.
+func (tp *TCB) Info() Info {
+	i := Info{
+		State:     tp.state,
+		SndWscale: tp.sndScale, RcvWscale: tp.rcvScale,
+		RTO: time.Duration(tp.rxtcur), RTT: time.Duration(tp.srtt), RTTVar: time.Duration(tp.rttvar),
+		SndMSS: tp.maxseg, RcvMSS: tp.mssopt,
+		SndCwnd: int(tp.sndCwnd), SndSsthresh: int(tp.sndSsthresh),
+		SndWnd: int(tp.sndWnd), RcvWnd: max(tp.rcvAdv.Sub(tp.rcvNxt), 0),
+		InFlight: tp.sndMax.Sub(tp.sndUna), Rexmits: int(tp.rexmits), Backoff: int(tp.backoff),
+		SndNxt: uint32(tp.sndNxt), RcvNxt: uint32(tp.rcvNxt),
+		SndZerowin: tp.state.HaveEstablished() && tp.sndWnd == 0,
+	}
+	if tp.rttMin != never {
+		i.MinRTT = time.Duration(tp.rttMin)
+	}
+	set := func(f Flag, bit uint8) {
+		if tp.flags&f == f {
+			i.Options |= bit
+		}
+	}
+	set(ReqTstmp|RcvdTstmp, OptTimestamps)
+	set(SackPermit, OptSACK)
+	set(ReqScale|RcvdScale, OptWscale)
+	set(ecnOn, OptECN)
+	return i
+}
+
+// Check returns an error where an invariant does not hold. Tests call it after every event. Data that is unsent with an open window,
+// or unacknowledged, means an armed timer: a connection must not be able to stall.
+func (tp *TCB) Check() error {
+	if tp.state == Closed || tp.state == Listen || tp.state == TimeWait {
+		return nil
+	}
+	bad := func(format string, a ...any) error {
+		return fmt.Errorf("tcp: %s: %s (una %d nxt +%d max +%d wnd %d cwnd %d cc %d)", tp.state, fmt.Sprintf(format, a...),
+			tp.sndUna, tp.sndNxt.Sub(tp.sndUna), tp.sndMax.Sub(tp.sndUna), tp.sndWnd, tp.sndCwnd, tp.snd.Cc())
+	}
+	if tp.sndNxt.Lt(tp.sndUna) || tp.sndMax.Lt(tp.sndNxt) {
+		return bad("sequence numbers out of order")
+	}
+	if over := tp.sndMax.Sub(tp.sndUna) - tp.snd.Cc(); over > 1 {
+		return bad("%d numbers in flight without data", over)
+	}
+	if tp.rcvAdv.Lt(tp.rcvNxt) && tp.state.HaveRcvdSyn() && tp.rcv.Space() >= 0 && !tp.state.haveRcvdFin() {
+		return bad("advertised less than received")
+	}
+	armed := tp.on(tRexmt) || tp.on(tPersist)
+	if tp.sndMax.Gt(tp.sndUna) && !armed {
+		return bad("data in flight and no timer")
+	}
+	if tp.state.HaveEstablished() && tp.snd.Cc() > 0 && !armed && tp.flags&(blocked|NoPush|MoreToCome) == 0 {
+		return bad("data to send and no timer")
+	}
+	if tp.flags&DelAck != 0 && !tp.on(tDelack) {
+		return bad("acknowledgment owed and no timer")
+	}
+	return nil
+}
+
+// Timer returns when the named timer ("rexmt", "persist", "keep", "2msl", "delack") is due, and whether it is on.
+func (tp *TCB) Timer(name string) (int64, bool) {
+	for i, n := range timerNames {
+		if n == name {
+			return tp.timers[i], tp.on(i)
+		}
+	}
+	panic("tcp: no timer " + name)
+}

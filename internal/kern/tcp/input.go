@@ -1,0 +1,482 @@
+package tcp
+
+import (
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
+)
+
+// A segment is what has arrived, in host terms.
+type segment struct {
+	seq, ack Seq
+	flags    wire.Flags
+	win      uint32 // scaled
+	urp      int
+	len      int        // bytes of m
+	m        *mbuf.Mbuf // payload; nil once it has been taken or freed
+	segs     int        // segments it was merged from
+	opt      *wire.Options
+	arrived  int64
+	now      int64
+
+	needoutput bool
+	reset      bool // answer with a RST: dropwithreset
+}
+
+// Payload is what comes with a header: a chain, and how many segments on the wire it was merged from.
+type Payload struct {
+	M    *mbuf.Mbuf
+	Len  int
+	Segs int
+}
+
+// Input processes an arriving segment: RFC 9293, 3.10.7; the second half of 4.4BSD's tcp_input, FreeBSD's tcp_do_segment. It takes
+// over the payload. arrived is when the segment came in, now is when it is processed. It reports whether the segment must be
+// answered with a reset (tcp_respond, by the caller: BSD's dropwithreset).
+func (tp *TCB) Input(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
+	seg := segment{
+		seq: th.Seq, ack: th.Ack, flags: th.Flags, win: uint32(th.Win), urp: int(th.Urp),
+		len: p.Len, m: p.M, segs: max(p.Segs, 1), opt: &th.Opt, arrived: arrived, now: now,
+	}
+	if th.Flags&wire.SYN == 0 {
+		seg.win <<= tp.sndScale
+	}
+	tp.touchKeep(now)
+	if tp.prof.ECN != 0 {
+		tp.ecnInput(&seg)
+	}
+	switch {
+	case tp.predicted(&seg):
+		return false
+	case tp.state == SynSent:
+		if tp.inputSynSent(&seg) {
+			tp.windowAndData(&seg)
+		}
+	case tp.acceptableSegment(&seg) && tp.processAck(&seg):
+		tp.windowAndData(&seg)
+	}
+	mbuf.Free(seg.m)
+	switch {
+	case tp.state == Closed:
+		return seg.reset
+	case seg.needoutput || tp.flags&AckNow != 0:
+		tp.Output(now)
+	}
+	if tp.state == TimeWait {
+		tp.sock.TcpTwstart()
+	}
+	return seg.reset
+}
+
+// windowAndData is what follows on acknowledgments: BSD's step6 and dodata.
+func (tp *TCB) windowAndData(seg *segment) {
+	tp.updateWindow(seg)
+	tp.processUrg(seg)
+	tp.processData(seg)
+	tp.processFin(seg)
+}
+
+// predicted does the two common cases and reports whether the segment was one of them: Van Jacobson's header prediction, the pure
+// acknowledgment for sent data and the next data in order, with nothing else to say.
+func (tp *TCB) predicted(seg *segment) bool {
+	const odd = wire.SYN | wire.FIN | wire.RST | wire.URG | wire.ACK | wire.ECE | wire.CWR
+	if tp.state != Established || seg.flags&odd != wire.ACK || seg.seq != tp.rcvNxt || seg.win == 0 ||
+		seg.win != tp.sndWnd || tp.sndNxt != tp.sndMax || tp.flags&rxWin0Sent != 0 || tp.reass != nil {
+		return false
+	}
+	if seg.opt.Has&wire.TofTS != 0 && tp.flags&RcvdTstmp != 0 {
+		if int32(seg.opt.TSVal-tp.tsRecent) < 0 {
+			return false // PAWS
+		}
+		if seg.seq.Leq(tp.lastAckSent) {
+			tp.tsRecentAge, tp.tsRecent = seg.now, seg.opt.TSVal
+		}
+	}
+	if seg.len == 0 {
+		if seg.ack.Leq(tp.sndUna) || seg.ack.Gt(tp.sndMax) || tp.flags&fastRecov != 0 || tp.dupacks != 0 || seg.opt.Has&wire.TofSack != 0 {
+			return false
+		}
+		tp.stats.Predack.Inc()
+		tp.ackAdvance(seg)
+		if tp.snd.Cc() > 0 {
+			tp.Output(seg.now)
+		}
+		return true
+	}
+	if seg.ack != tp.sndUna || seg.len > tp.rcv.Space() || tp.flags&CantRcvMore != 0 {
+		return false
+	}
+	tp.stats.Preddat.Inc()
+	tp.deliver(seg)
+	if tp.flags&AckNow != 0 {
+		tp.Output(seg.now)
+	}
+	return true
+}
+
+// deliver appends in-order data to the receive buffer and decides about its acknowledgment.
+func (tp *TCB) deliver(seg *segment) {
+	tp.ackPolicy(seg.len, seg.segs, seg.now)
+	tp.rcvNxt = tp.rcvNxt.Add(seg.len)
+	tp.stats.Rcvpack.Add(seg.segs)
+	tp.stats.Rcvbyte.Add(seg.len)
+	if tp.flags&CantRcvMore == 0 {
+		tp.rcv.Append(seg.m)
+		seg.m = nil
+		tp.sock.Sorwakeup()
+	}
+}
+
+// ackPolicy delays the acknowledgment of n bytes in order, or not (RFC 9293, MUST-40 and SHLD-18/19; RFC 5681, 4.2).
+func (tp *TCB) ackPolicy(n, segs int, now int64) {
+	delay := tp.flags&rxWin0Sent == 0
+	switch {
+	case tp.prof.AckEvery == 0: // Net/3: by the timer
+		delay = true
+	case tp.prof.AckBySegs:
+		delay = delay && tp.flags&DelAck == 0 && n <= tp.maxseg && segs < tp.prof.AckEvery
+	default:
+		full := tp.mssopt // over the loopback chains have any length
+		if tp.flags&whole == 0 {
+			tp.rcvMss = max(tp.rcvMss, min(n/segs, tp.mssopt))
+			full = max(tp.rcvMss, tp.prof.MSSDflt)
+		}
+		owed := tp.rcvNxt.Sub(tp.lastAckSent) + n
+		delay = delay && owed < tp.prof.AckEvery*full
+	}
+	if !delay {
+		tp.flags |= AckNow
+		return
+	}
+	tp.flags |= DelAck
+	if !tp.on(tDelack) {
+		tp.set(tDelack, now+tp.prof.Delack)
+	}
+}
+
+// inputSynSent is RFC 9293, 3.10.7.3. It reports whether window, data and FIN are to be looked at.
+func (tp *TCB) inputSynSent(seg *segment) bool {
+	hasAck := seg.flags&wire.ACK != 0
+	if hasAck && (seg.ack.Leq(tp.iss) || seg.ack.Gt(tp.sndMax)) {
+		seg.reset = seg.flags&wire.RST == 0
+		return false
+	}
+	if seg.flags&wire.RST != 0 {
+		if hasAck { // "error: connection reset", which a user knows as refused
+			tp.sock.Soerror(syscall.ECONNREFUSED)
+			tp.stats.Conndrops.Inc()
+			tp.close()
+		}
+		return false
+	}
+	if seg.flags&wire.SYN == 0 {
+		return false
+	}
+	tp.agree(seg.opt)
+	if tp.flags&RcvdTstmp != 0 {
+		tp.tsRecentAge = seg.now
+	}
+	tp.mss(int(seg.opt.MSS), seg.opt.Has&wire.TofMSS != 0)
+	tp.rcvseqinit(seg.seq)
+	tp.rcvWnd = uint32(tp.rcvwin())
+	tp.sndWnd = seg.win
+	tp.maxSndwnd = seg.win
+	if hasAck {
+		tp.ecnSynAck(seg)
+		tp.established(seg)
+		tp.rcvAdv = tp.rcvAdv.Add(min(int(tp.rcvWnd), maxWin))
+		tp.ackAdvance(seg)
+		tp.flags |= AckNow
+	} else {
+		// Simultaneous open (RFC 9293, 3.5): the SYN is sent again with its acknowledgment.
+		tp.state = SynReceived
+		tp.ecnSyn(seg)
+		tp.flags |= AckNow
+		tp.stop(tRexmt)
+	}
+	seg.seq++
+	seg.flags &^= wire.SYN
+	tp.trimRight(seg)
+	tp.sndWl1 = seg.seq - 1
+	tp.rcvUp = seg.seq
+	return true
+}
+
+// established: the handshake is over.
+func (tp *TCB) established(seg *segment) {
+	tp.stats.Connects.Inc()
+	if tp.flags&(ReqScale|RcvdScale) == ReqScale|RcvdScale {
+		tp.rcvScale = tp.reqScale
+	} else {
+		tp.sndScale = 0
+	}
+	tp.state = Established
+	tp.cc.Init(tp)
+	tp.stop(tKeep)
+	if tp.flags&Keepalive != 0 {
+		tp.set(tKeep, seg.now+tp.keepidle())
+	}
+	tp.sock.Soisconnected()
+	if tp.flags&NeedFin != 0 {
+		tp.flags &^= NeedFin
+		tp.state = FinWait1
+	}
+}
+
+// rcvwin is the window that we stand by: what is free, but no less than was advertised.
+func (tp *TCB) rcvwin() int {
+	return max(tp.rcv.Space(), tp.rcvAdv.Sub(tp.rcvNxt), 0)
+}
+
+// acceptableSegment is RFC 9293, 3.10.7.4, first to fourth: reset, SYN, old timestamps, and trimming to the window. It reports whether
+// the acknowledgment is to be looked at.
+func (tp *TCB) acceptableSegment(seg *segment) bool {
+	tp.rcvWnd = uint32(tp.rcvwin())
+	if tp.state == SynReceived && seg.flags&(wire.ACK|wire.RST) == wire.ACK &&
+		(seg.ack.Leq(tp.sndUna) || seg.ack.Gt(tp.sndMax)) {
+		seg.reset = true
+		return false
+	}
+	if seg.flags&wire.RST != 0 {
+		tp.checkRst(seg)
+		return false
+	}
+	if seg.flags&wire.SYN != 0 && tp.state != SynReceived {
+		tp.checkSyn(seg)
+		return false
+	}
+	return tp.paws(seg) && tp.trim(seg)
+}
+
+// checkRst follows RFC 5961, 3: only a reset at exactly the next number counts; in the window it is challenged. While an
+// acknowledgment is delayed the next number is, for the peer, also the last that it has seen acknowledged.
+func (tp *TCB) checkRst(seg *segment) {
+	edge := tp.lastAckSent
+	exact := seg.seq == edge || seg.seq == tp.rcvNxt
+	in := exact || seg.seq.Geq(edge) && seg.seq.Lt(edge.Add(int(tp.rcvWnd)))
+	switch {
+	case !in:
+		return
+	case !exact && !tp.prof.InsecureRST:
+		tp.stats.Badrst.Inc()
+		tp.challengeAck(seg.now)
+		return
+	}
+	tp.stats.Drops.Inc()
+	errno := syscall.ECONNRESET
+	if tp.state == SynReceived {
+		errno = syscall.ECONNREFUSED
+	}
+	tp.sock.Soerror(errno)
+	tp.close()
+}
+
+// checkSyn follows RFC 5961, 4: a SYN on a connection is challenged, wherever it lies.
+func (tp *TCB) checkSyn(seg *segment) {
+	tp.stats.Badsyn.Inc()
+	if tp.prof.InsecureSYN && seg.seq.Geq(tp.lastAckSent) && seg.seq.Lt(tp.lastAckSent.Add(int(tp.rcvWnd))) {
+		tp.sock.Soerror(syscall.ECONNRESET)
+		tp.stats.Drops.Inc()
+		tp.close()
+		seg.reset = true
+		return
+	}
+	tp.challengeAck(seg.now)
+}
+
+// pawsIdle is how long a timestamp stays valid (RFC 7323, 5.5).
+const pawsIdle = 24 * 24 * 3600 * sec
+
+// paws protects against wrapped sequence numbers: RFC 7323, 5.3, R1.
+func (tp *TCB) paws(seg *segment) bool {
+	if tp.flags&RcvdTstmp == 0 || seg.opt.Has&wire.TofTS == 0 || tp.tsRecent == 0 || int32(seg.opt.TSVal-tp.tsRecent) >= 0 {
+		return true
+	}
+	if seg.now-tp.tsRecentAge > pawsIdle {
+		tp.tsRecent = 0
+		return true
+	}
+	tp.stats.Pawsdrop.Inc()
+	if seg.len > 0 {
+		tp.flags |= AckNow
+	}
+	return false
+}
+
+// trim cuts what lies outside of the window, and takes the timestamp: RFC 9293, 3.10.7.4, first check.
+func (tp *TCB) trim(seg *segment) bool {
+	if tp.state == SynReceived && seg.seq.Lt(tp.irs) {
+		seg.reset = true
+		return false
+	}
+	if todrop := tp.rcvNxt.Sub(seg.seq); todrop > 0 {
+		tp.trimLeft(seg, todrop)
+	}
+	// The user is gone: data that nobody will read is answered with a reset (RFC 9293, 3.6.1).
+	if tp.flags&UserClosed != 0 && tp.state > CloseWait && seg.len > 0 {
+		tp.stats.Rcvafterclose.Inc()
+		tp.close()
+		seg.reset = true
+		return false
+	}
+	if !tp.trimRight(seg) {
+		return false
+	}
+	// RFC 7323, 4.3: the timestamp of the segment that holds the left edge of what was last acknowledged.
+	if seg.opt.Has&wire.TofTS != 0 && tp.flags&RcvdTstmp != 0 && seg.seq.Leq(tp.lastAckSent) {
+		end := seg.seq.Add(seg.len)
+		if seg.flags&(wire.SYN|wire.FIN) != 0 {
+			end++
+		}
+		if tp.lastAckSent.Leq(end) {
+			tp.tsRecentAge, tp.tsRecent = seg.now, seg.opt.TSVal
+		}
+	}
+	if seg.flags&wire.ACK == 0 {
+		// Only a connection that is being opened from both sides looks further (3.10.7.4, fifth).
+		return tp.state == SynReceived
+	}
+	return true
+}
+
+// trimLeft drops what has been received before; the rest of the segment counts (RFC 9293, 3.10.7.4).
+func (tp *TCB) trimLeft(seg *segment, todrop int) {
+	if seg.flags&wire.SYN != 0 {
+		seg.flags &^= wire.SYN
+		seg.seq++
+		seg.urp = max(seg.urp-1, 0)
+		todrop--
+	}
+	switch {
+	case todrop > seg.len || todrop == seg.len && seg.flags&wire.FIN == 0:
+		// All old, and so is its FIN. It is acknowledged again: our acknowledgment may have been lost.
+		seg.flags &^= wire.FIN
+		todrop = seg.len
+		tp.flags |= AckNow
+		tp.stats.Rcvduppack.Inc()
+		tp.stats.Rcvdupbyte.Add(todrop)
+	default:
+		tp.stats.Rcvpartduppack.Inc()
+		tp.stats.Rcvpartdupbyte.Add(todrop)
+	}
+	if todrop > 0 {
+		tp.noteDuplicate(seg.seq, seg.seq.Add(todrop))
+		tp.flags |= AckNow
+	}
+	seg.m = mbuf.Adj(seg.m, todrop)
+	seg.seq = seg.seq.Add(todrop)
+	seg.len -= todrop
+	if seg.urp > todrop {
+		seg.urp -= todrop
+	} else {
+		seg.flags &^= wire.URG
+		seg.urp = 0
+	}
+}
+
+// trimRight drops what lies beyond the window. It reports false where nothing of the segment is acceptable.
+func (tp *TCB) trimRight(seg *segment) bool {
+	over := seg.seq.Add(seg.len).Sub(tp.rcvNxt.Add(int(tp.rcvWnd)))
+	if over <= 0 {
+		return true
+	}
+	tp.stats.Rcvpackafterwin.Inc()
+	if over >= seg.len {
+		tp.stats.Rcvbyteafterwin.Add(seg.len)
+		if tp.rcvWnd != 0 || seg.seq != tp.rcvNxt {
+			if tp.state == SynReceived && seg.flags&wire.ACK != 0 &&
+				(tp.sndUna.Gt(seg.ack) || seg.ack.Gt(tp.sndMax)) {
+				seg.reset = true
+				return false
+			}
+			tp.flags |= AckNow
+			return false
+		}
+		tp.stats.Rcvwinprobe.Inc() // the acknowledgment in it counts
+		tp.flags |= AckNow
+		over = seg.len
+	} else {
+		tp.stats.Rcvbyteafterwin.Add(over)
+	}
+	if over > 0 {
+		seg.m = mbuf.Adj(seg.m, -over)
+		seg.len -= over
+	}
+	seg.flags &^= wire.PUSH | wire.FIN
+	return true
+}
+
+// updateWindow takes the window, where the segment is newer than the last that gave one (RFC 9293, 3.10.7.4, fifth).
+func (tp *TCB) updateWindow(seg *segment) {
+	if seg.flags&wire.ACK == 0 || tp.state == Closed {
+		return
+	}
+	if !(tp.sndWl1.Lt(seg.seq) || tp.sndWl1 == seg.seq && (tp.sndWl2.Lt(seg.ack) || tp.sndWl2 == seg.ack && seg.win > tp.sndWnd)) {
+		return
+	}
+	if seg.len == 0 && tp.sndWl2 == seg.ack && seg.win > tp.sndWnd {
+		tp.stats.Rcvwinupd.Inc()
+	}
+	tp.sndWnd = seg.win
+	tp.sndWl1, tp.sndWl2 = seg.seq, seg.ack
+	tp.maxSndwnd = max(tp.maxSndwnd, tp.sndWnd)
+	seg.needoutput = true
+}
+
+// processUrg follows the urgent pointer, which changes nothing: urgent data is in line (RFC 6093, 5).
+func (tp *TCB) processUrg(seg *segment) {
+	if seg.flags&wire.URG != 0 && seg.urp > 0 && !tp.state.haveRcvdFin() {
+		tp.rcvUp = tp.rcvUp.Max(seg.seq.Add(seg.urp))
+		return
+	}
+	tp.rcvUp = tp.rcvUp.Max(tp.rcvNxt) // drag it along with the left edge
+}
+
+// processData is RFC 9293, 3.10.7.4, seventh.
+func (tp *TCB) processData(seg *segment) {
+	if tp.state == Closed || seg.len == 0 && seg.flags&wire.FIN == 0 || tp.state.haveRcvdFin() {
+		return
+	}
+	if seg.seq == tp.rcvNxt && tp.reass == nil && tp.state.HaveEstablished() {
+		if seg.len > 0 {
+			tp.deliver(seg)
+		}
+		return
+	}
+	fin := tp.reassemble(seg)
+	tp.flags |= AckNow // out of order, or a gap is filled: at once (RFC 5681, 4.2)
+	seg.flags &^= wire.FIN
+	if fin {
+		seg.flags |= wire.FIN
+	}
+}
+
+// processFin is RFC 9293, 3.10.7.4, eighth. Only a FIN with all data before it arrives here.
+func (tp *TCB) processFin(seg *segment) {
+	if tp.state == Closed || seg.flags&wire.FIN == 0 {
+		return
+	}
+	if tp.state.haveRcvdFin() {
+		tp.flags |= AckNow
+		return
+	}
+	tp.sock.Socantrcvmore()
+	tp.flags |= AckNow | CantRcvMore
+	tp.rcvNxt++
+	switch tp.state {
+	case SynReceived, Established:
+		tp.state = CloseWait
+	case FinWait1:
+		tp.state = Closing // our FIN has not been acknowledged: it would be FIN_WAIT_2
+	case FinWait2:
+		tp.twstart()
+	}
+}
+
+// twstart enters TIME_WAIT; the acknowledgment goes out first, then the record takes over.
+func (tp *TCB) twstart() {
+	tp.state = TimeWait
+	tp.cancelTimers()
+	tp.sock.Soisdisconnected()
+}

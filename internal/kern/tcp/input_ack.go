@@ -1,0 +1,256 @@
+package tcp
+
+import (
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
+)
+
+// What follows is RFC 9293, 3.10.7.4, fifth, "check the ACK field", with the fast retransmit and fast recovery of RFC 5681 and 6582.
+
+// dupthresh is the number of duplicate acknowledgments that mean loss (RFC 5681, 3.2).
+const dupthresh = 3
+
+// processAck reports whether the rest of the segment is to be looked at.
+func (tp *TCB) processAck(seg *segment) bool {
+	if seg.flags&wire.ACK == 0 {
+		return true // SYN_RECEIVED, from both sides
+	}
+	if tp.state == SynReceived {
+		tp.synAcked(seg)
+	}
+	if tp.tooOld(seg) {
+		return true // its data counts all the same
+	}
+	if seg.ack.Gt(tp.sndMax) {
+		// It acknowledges what has not been sent (RFC 9293: "send an ACK, drop the segment"): an optimistic or a blind one.
+		tp.stats.Rcvacktoomuch.Inc()
+		tp.flags |= AckNow
+		return false
+	}
+	if seg.ack.Leq(tp.sndUna) {
+		tp.duplicateAck(seg)
+		return true
+	}
+	return tp.newAck(seg)
+}
+
+// synAcked leaves SYN_RECEIVED for ESTABLISHED; the range of the acknowledgment has been checked.
+func (tp *TCB) synAcked(seg *segment) {
+	tp.sndWnd = seg.win
+	tp.established(seg)
+	tp.sndWl1 = seg.seq - 1
+	if seg.len == 0 && seg.flags&wire.FIN == 0 {
+		if tp.deliverReassembled() { // what came with or after the SYN
+			seg.flags |= wire.FIN
+			seg.seq = tp.rcvNxt
+		}
+	}
+}
+
+// tooOld challenges an acknowledgment that lies further back than any window that the peer had (RFC 5961, 5.2): whoever injects data
+// blindly must also guess this number.
+func (tp *TCB) tooOld(seg *segment) bool {
+	oldest := tp.sndUna - Seq(tp.maxSndwnd)
+	if tp.sndUna.Sub(tp.iss) <= int(maxWin<<tp.sndScale) {
+		oldest = oldest.Max(tp.iss + 1)
+	}
+	if seg.ack.Geq(oldest) || tp.prof.ChallengeN == 0 {
+		return false
+	}
+	tp.stats.Rcvacktooold.Inc()
+	tp.challengeAck(seg.now)
+	mbuf.Free(seg.m)
+	seg.m, seg.len = nil, 0
+	seg.flags &^= wire.FIN | wire.ACK
+	return true
+}
+
+// duplicateAck counts what tells of loss: RFC 5681, 2, "duplicate acknowledgment" (a) to (e).
+func (tp *TCB) duplicateAck(seg *segment) {
+	dup := seg.len == 0 && seg.flags&wire.FIN == 0 && seg.ack == tp.sndUna && seg.win == tp.sndWnd &&
+		tp.sndMax.Gt(tp.sndUna) && tp.on(tRexmt)
+	if tp.flags&SackPermit != 0 && seg.opt.Has&wire.TofSack != 0 && seg.ack == tp.sndUna && tp.on(tRexmt) {
+		dup = seg.len == 0 // with SACK the window may move (RFC 6675, 2)
+	}
+	if !dup {
+		if seg.len == 0 && seg.ack == tp.sndUna && seg.win != tp.sndWnd || seg.ack.Lt(tp.sndUna) {
+			return
+		}
+		if seg.len == 0 {
+			tp.dupacks = 0
+		}
+		return
+	}
+	tp.stats.Rcvdupack.Inc()
+	tp.dupacks = min(tp.dupacks+1, 250)
+	mss := uint32(tp.effMSS())
+	switch {
+	case tp.flags&fastRecov != 0:
+		tp.sndCwnd += mss // a segment has left the network (RFC 5681, 3.2, step 4)
+		tp.Output(seg.now)
+	case tp.dupacks == dupthresh && seg.ack.Geq(tp.sndRecover):
+		tp.fastRetransmit(seg)
+	case tp.dupacks < dupthresh && tp.prof.LimitedTransmit:
+		tp.limitedTransmit(seg)
+	}
+}
+
+// fastRetransmit sends the missing segment and enters fast recovery: RFC 6582, 3.2, step 2.
+func (tp *TCB) fastRetransmit(seg *segment) {
+	tp.stats.Fastrexmit.Inc()
+	flight := min(tp.sndMax.Sub(tp.sndUna), int(min(tp.sndWnd, tp.sndCwnd)))
+	tp.cc.Congested(tp, Dupacks, flight)
+	tp.sndRecover = tp.sndMax
+	tp.flags |= fastRecov
+	tp.flags &^= rttTimed
+	tp.stop(tRexmt)
+	tp.resendFirst(seg.now)
+	tp.sndCwnd = tp.sndSsthresh + dupthresh*uint32(tp.effMSS())
+	tp.Output(seg.now)
+}
+
+// resendFirst sends one segment from sndUna.
+func (tp *TCB) resendFirst(now int64) {
+	next := tp.sndNxt
+	tp.sndNxt = tp.sndUna
+	tp.sndCwnd = uint32(tp.effMSS())
+	tp.flags |= AckNow
+	tp.Output(now)
+	tp.sndNxt = next.Max(tp.sndNxt)
+	if !tp.on(tRexmt) && tp.sndMax != tp.sndUna {
+		tp.set(tRexmt, now+tp.rxtcur)
+	}
+}
+
+// limitedTransmit sends new data on the first two duplicate acknowledgments: RFC 3042.
+func (tp *TCB) limitedTransmit(seg *segment) {
+	cwnd := tp.sndCwnd
+	extra := uint32(tp.dupacks) * uint32(tp.effMSS())
+	tp.sndCwnd = uint32(tp.sndMax.Sub(tp.sndUna)) + extra
+	if tp.sndCwnd <= cwnd+extra {
+		tp.Output(seg.now)
+	}
+	tp.sndCwnd = cwnd
+}
+
+// newAck takes an acknowledgment of what had not been acknowledged.
+func (tp *TCB) newAck(seg *segment) bool {
+	if tp.flags&fastRecov != 0 {
+		if seg.ack.Lt(tp.sndRecover) && tp.prof.NewReno {
+			tp.partialAck(seg)
+			return tp.afterAck(seg, false)
+		}
+		fin := tp.ackAdvance(seg)
+		tp.flags &^= fastRecov
+		tp.dupacks = 0
+		tp.cc.Recovered(tp)
+		return tp.afterAck(seg, fin)
+	}
+	tp.dupacks = 0
+	return tp.afterAck(seg, tp.ackAdvance(seg))
+}
+
+// partialAck retransmits the next hole and stays in recovery: RFC 6582, 3.2, step 3.
+func (tp *TCB) partialAck(seg *segment) {
+	acked := seg.ack.Sub(tp.sndUna)
+	cwnd := tp.sndCwnd
+	tp.ackAdvance(seg)
+	tp.stop(tRexmt)
+	tp.flags &^= rttTimed
+	tp.resendFirst(seg.now)
+	// Deflate by what has been acknowledged, and add back one segment for what has left the network.
+	if int(cwnd) > acked {
+		cwnd -= uint32(acked)
+	} else {
+		cwnd = 0
+	}
+	mss := uint32(tp.effMSS())
+	if acked >= int(mss) {
+		cwnd += mss
+	}
+	tp.sndCwnd = max(cwnd, mss)
+	seg.needoutput = true
+}
+
+// ackAdvance moves the left edge: round trips, timers, congestion window, send buffer. It reports whether our FIN is acknowledged.
+func (tp *TCB) ackAdvance(seg *segment) (finAcked bool) {
+	acked := seg.ack.Sub(tp.sndUna)
+	tp.stats.Rcvackpack.Inc()
+	tp.stats.Rcvackbyte.Add(acked)
+	tp.sampleRTT(seg)
+	if !tp.on(tPersist) {
+		tp.backoff = 0 // progress; but the time-out stays doubled until a round trip has been measured (Karn)
+	}
+	if seg.ack == tp.sndMax {
+		tp.stop(tRexmt)
+		tp.unackedSince = 0
+		seg.needoutput = true
+	} else {
+		tp.unackedSince = seg.now
+		if !tp.on(tPersist) {
+			tp.set(tRexmt, seg.now+tp.rxtcur)
+		}
+	}
+	synAcked := 0
+	if tp.sndUna == tp.iss {
+		synAcked = 1
+	}
+	data := min(acked-synAcked, tp.snd.Cc())
+	if tp.flags&fastRecov == 0 && data > 0 && tp.state.HaveEstablished() {
+		tp.cc.Acked(tp, data)
+	}
+	finAcked = tp.flags&SentFin != 0 && acked-synAcked > data
+	if data > 0 {
+		tp.sndWnd -= min(tp.sndWnd, uint32(data))
+		tp.snd.Drop(data)
+		tp.sock.Sowwakeup()
+	}
+	tp.sndUna = seg.ack
+	tp.sndUp = tp.sndUp.Max(tp.sndUna)
+	tp.sndNxt = tp.sndNxt.Max(tp.sndUna)
+	if tp.flags&fastRecov == 0 {
+		tp.sndRecover = tp.sndRecover.Max(tp.sndUna) // keep it within half the sequence space
+	}
+	if tp.flags&ecnOn != 0 {
+		tp.ecnAck(seg)
+	}
+	return finAcked
+}
+
+// sampleRTT measures the round trip: by the segment that is being timed (Karn: never one that was sent twice), else, where time-outs
+// have left none, by the timestamp (RFC 7323, 4).
+func (tp *TCB) sampleRTT(seg *segment) {
+	switch {
+	case tp.flags&rttTimed != 0 && seg.ack.Gt(tp.rttSeq):
+		tp.xmitTimer(seg.arrived - tp.rttTime)
+	case tp.backoff > 0 && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0:
+		if d := int64(int32(tp.ts(seg.arrived) - seg.opt.TSEcr)); d >= 0 && d < 1<<20 {
+			tp.xmitTimer(max(d*ms, ms))
+		}
+	}
+}
+
+// afterAck makes the transitions that wait for our FIN's acknowledgment. It reports whether to go on.
+func (tp *TCB) afterAck(seg *segment, finAcked bool) bool {
+	if !finAcked {
+		return true
+	}
+	switch tp.state {
+	case FinWait1:
+		tp.state = FinWait2
+		if tp.flags&CantRcvMore != 0 {
+			// Nobody reads: unlike a half-close this must end some time (pitfall 20).
+			tp.sock.Soisdisconnected()
+			tp.set(t2MSL, seg.now+tp.prof.FinWait2)
+		}
+	case Closing:
+		tp.twstart()
+		tp.flags &^= AckNow // its FIN was acknowledged when it came
+		seg.needoutput = false
+		return false
+	case LastAck:
+		tp.close()
+		return false
+	}
+	return true
+}

@@ -1,0 +1,113 @@
+package tcp
+
+import "time"
+
+// A Profile is every value in which one TCP differs from another; the functions are the same for all. Times are in nanoseconds,
+// sizes in bytes. The values of a stack may be changed by sysctl (package kern), under FreeBSD's names, before the sockets are made.
+type Profile struct {
+	Name string
+
+	// Buffers.
+	Sendspace, Recvspace int  // initial SO_SNDBUF and SO_RCVBUF
+	Maxsockbuf           int  // largest of either; the window scale is chosen for it
+	RoundBufs            bool // round them up to a multiple of the MSS when the connection stands (tcp_mss)
+	ScaleByBuf           bool // choose the scale for the socket's own buffer (Net/3), not for Maxsockbuf
+
+	// Options on a SYN.
+	RFC1323, Sack bool // window scale and timestamps; selective acknowledgments
+	DropOptions   bool // rexmit_drop_options: none of them from the third retransmission of a SYN on
+	ECN           int  // 0 never, 1 offered and accepted, 2 accepted (RFC 3168)
+	ECNRetries    int  // SYNs retransmitted with the offer
+	MSSDflt       int  // where the peer names none (RFC 9293, MUST-15)
+	MinMSS        int  // floor of what a peer or an ICMP message can make us send
+
+	// Congestion control (RFC 5681).
+	InitCwndSegs    int  // initial window in segments; RFC 6928's byte bounds apply above 4
+	ABC             bool // grow by bytes acknowledged, at most 2 segments an ACK (RFC 3465), not by ACKs
+	LimitedTransmit bool // RFC 3042
+	NewReno         bool // RFC 6582; off is Reno with BSD's own deflation
+
+	// Acknowledgments.
+	AckEvery     int   // full segments that are acknowledged at once; 0: by the timer only (and by the reader's window updates)
+	AckBySegs    bool  // count segments of any size (BSD), not bytes
+	TruncRespond bool  // tcp_respond rounds the window down, as BSD does
+	Delack       int64 // delayed acknowledgment
+	ChallengeN   int   // challenge ACKs (RFC 5961, 7) for each connection in each ChallengeT
+	ChallengeT   int64
+
+	// Retransmission (RFC 6298).
+	RTOInit, RTOMin, RTOMax, RTOSlop int64
+	PersMin, PersMax                 int64
+	MaxRxtShift                      int // retransmissions before ETIMEDOUT
+
+	// Closing.
+	RSTUnread       bool // close with unread data resets (RFC 2525, 2.17)
+	RepeatFIN       bool // each segment in FIN_WAIT_1, CLOSING and LAST_ACK carries the FIN (BSD)
+	MSL             int64
+	FinWait2        int64 // after a full close
+	RFC6191         bool  // timestamps decide about a SYN in TIME_WAIT
+	NoLocalTimeWait bool  // none for a connection over this stack's loopback
+
+	// Segments that should not be.
+	DropSynFin, InsecureRST, InsecureSYN, ICMPMayRST bool
+
+	// Keep-alive.
+	Keepalive                     bool // on for every new socket
+	Keepinit, Keepidle, Keepintvl int64
+	Keepcnt                       int
+
+	Nodelay bool // TCP_NODELAY on for every new socket
+}
+
+const (
+	ms  = int64(time.Millisecond)
+	sec = int64(time.Second)
+)
+
+// Default is the profile of a stack that nobody configures: FreeBSD's answers, with Go's and Linux's defaults.
+func Default() *Profile {
+	p := FreeBSD()
+	p.Name = "Default"
+	p.Sendspace, p.Recvspace, p.Maxsockbuf = 256<<10, 256<<10, 8<<20
+	p.RoundBufs = false
+	p.ABC = true
+	p.AckBySegs, p.TruncRespond = false, false
+	p.RTOMin, p.RTOSlop = 200*ms, 0
+	p.PersMin = 200 * ms
+	p.RSTUnread, p.RepeatFIN = true, false
+	p.RFC6191, p.NoLocalTimeWait = true, true
+	p.Keepalive, p.Keepidle, p.Keepintvl, p.Keepcnt = true, 15*sec, 15*sec, 9
+	p.Nodelay = true
+	return p
+}
+
+// FreeBSD is the profile of a modern BSD.
+func FreeBSD() *Profile {
+	return &Profile{
+		Name:      "FreeBSD",
+		Sendspace: 32 << 10, Recvspace: 64 << 10, Maxsockbuf: 2 << 20, RoundBufs: true,
+		RFC1323: true, Sack: true, ECN: 2, ECNRetries: 1, MSSDflt: 536, MinMSS: 216,
+		InitCwndSegs: 10, ABC: true, LimitedTransmit: true, NewReno: true,
+		AckEvery: 2, AckBySegs: true, TruncRespond: true, Delack: 40 * ms, ChallengeN: 5, ChallengeT: sec,
+		RTOInit: sec, RTOMin: 30 * ms, RTOMax: 64 * sec, RTOSlop: 200 * ms,
+		PersMin: 5 * sec, PersMax: 60 * sec, MaxRxtShift: 12,
+		RepeatFIN: true, MSL: 30 * sec, FinWait2: 60 * sec,
+		Keepinit: 75 * sec, Keepidle: 7200 * sec, Keepintvl: 75 * sec, Keepcnt: 8,
+	}
+}
+
+// Net3 is the profile of the book: 4.4BSD-Lite2 as its first test program sets it up, without RFC 1323.
+func Net3() *Profile {
+	p := FreeBSD()
+	p.Name = "Net3"
+	p.Sendspace, p.Recvspace, p.Maxsockbuf = 8<<10, 8<<10, 256<<10
+	p.ScaleByBuf = true
+	p.RFC1323, p.Sack, p.ECN, p.MSSDflt, p.MinMSS = false, false, 0, 512, 32
+	p.InitCwndSegs, p.ABC, p.LimitedTransmit, p.NewReno = 1, false, false, false
+	p.AckEvery, p.Delack = 0, 200*ms
+	p.ChallengeN = 0
+	p.RTOInit, p.RTOMin, p.RTOSlop = 6*sec, sec, 0
+	p.FinWait2 = 600 * sec
+	p.InsecureRST, p.InsecureSYN = true, true
+	return p
+}

@@ -1,0 +1,202 @@
+package tcp
+
+import (
+	"slices"
+	"sync"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
+)
+
+// What has arrived out of order waits in a reassq: BSD's tcp_reass. Blocks are disjoint, never touch, and are sorted, so that a
+// segment is placed by binary search; their number is bounded, and so is what they pin (CVE-2018-5390, CVE-2018-6922).
+
+// maxBlocks bounds the holes: net.inet.tcp.reass.maxqueuelen.
+const maxBlocks = 100
+
+// A rblock is a run of bytes [start, end) that is there.
+type rblock struct {
+	start, end Seq
+	m          *mbuf.Mbuf
+	tail       *mbuf.Mbuf
+}
+
+// A reassq is a connection's queue of blocks, and what the next acknowledgment says about it.
+type reassq struct {
+	blocks []rblock
+	pinned int
+	fin    bool // the stream ends at finSeq
+	finSeq Seq
+
+	// SACK generation (RFC 2018, 4; RFC 2883, 4).
+	recent []wire.SackBlock // most recently changed first
+	dsack  wire.SackBlock   // duplicate to report in the next acknowledgment, where Left != Right
+}
+
+var reassqs = sync.Pool{New: func() any { return new(reassq) }}
+
+func (tp *TCB) needReass() *reassq {
+	if tp.reass == nil {
+		tp.reass = reassqs.Get().(*reassq)
+	}
+	return tp.reass
+}
+
+// freeReass gives the queue back.
+func (tp *TCB) freeReass() {
+	q := tp.reass
+	if q == nil {
+		return
+	}
+	tp.reass = nil
+	for _, b := range q.blocks {
+		mbuf.Free(b.m)
+	}
+	clear(q.blocks[:cap(q.blocks)])
+	*q = reassq{blocks: q.blocks[:0], recent: q.recent[:0]}
+	reassqs.Put(q)
+}
+
+// reassemble queues the segment's data and delivers what has become contiguous: BSD's tcp_reass. It reports whether the peer's FIN is
+// next.
+func (tp *TCB) reassemble(seg *segment) (fin bool) {
+	q := tp.needReass()
+	if seg.flags&wire.FIN != 0 && tp.state.HaveEstablished() {
+		end := seg.seq.Add(seg.len)
+		if last := len(q.blocks) - 1; last < 0 || q.blocks[last].end.Leq(end) {
+			q.fin, q.finSeq = true, end
+		}
+	}
+	if q.fin {
+		// Nothing follows the end of the stream.
+		if over := seg.seq.Add(seg.len).Sub(q.finSeq); over > 0 && seg.len > 0 {
+			over = min(over, seg.len)
+			seg.m = mbuf.Adj(seg.m, -over)
+			seg.len -= over
+		}
+	}
+	if seg.len > 0 {
+		tp.enqueue(q, seg)
+	}
+	return tp.deliverReassembled()
+}
+
+// enqueue puts the segment's data among the blocks.
+func (tp *TCB) enqueue(q *reassq, seg *segment) {
+	start, end := seg.seq, seg.seq.Add(seg.len)
+	i, _ := slices.BinarySearchFunc(q.blocks, start, func(b rblock, s Seq) int { return b.end.Sub(s) })
+	// blocks[i:j] overlap [start, end) or touch it.
+	j := i
+	for j < len(q.blocks) && q.blocks[j].start.Leq(end) {
+		if b := &q.blocks[j]; q.dsack.Left == q.dsack.Right {
+			if l, r := start.Max(b.start), end.Min(b.end); l.Lt(r) {
+				q.dsack = wire.SackBlock{Left: l, Right: r}
+			}
+		}
+		j++
+	}
+	next := start == tp.rcvNxt && tp.state.HaveEstablished()
+	if !next && (i == j && len(q.blocks) >= tp.maxBlocks() || q.pinned > 4*tp.rcv.Hiwat+4*mbuf.ClHuge) {
+		tp.stats.Rcvmemdrop.Inc()
+		return
+	}
+	tp.stats.Rcvoopack.Inc()
+	tp.stats.Rcvoobyte.Add(seg.len)
+	if i == j {
+		q.blocks = slices.Insert(q.blocks, i, rblock{start: start, end: end, m: seg.m})
+		seg.m = nil
+		q.pinned += q.blocks[i].settle()
+	} else {
+		tp.merge(q, i, j, seg, start, end)
+	}
+	q.touch(q.blocks[i].start, q.blocks[i].end)
+}
+
+func (tp *TCB) maxBlocks() int { return min(tp.rcv.Hiwat/max(tp.maxseg, 1)+1, maxBlocks) }
+
+// settle finds the tail of the block's chain and returns what it pins.
+func (b *rblock) settle() int {
+	n := 0
+	for m := b.m; m != nil; m = m.Next() {
+		b.tail = m
+		n += m.Pins()
+	}
+	return n
+}
+
+// merge joins the segment [start, end) with blocks[i:j], which it overlaps or touches, into blocks[i]. Of bytes that are there twice
+// the first copy stays.
+func (tp *TCB) merge(q *reassq, i, j int, seg *segment, start, end Seq) {
+	var out rblock
+	out.start = start.Min(q.blocks[i].start)
+	pos := out.start
+	add := func(m *mbuf.Mbuf) {
+		if m == nil {
+			return
+		}
+		b := rblock{m: m}
+		b.settle()
+		if out.m == nil {
+			out.m = m
+		} else {
+			out.tail.SetNext(m)
+		}
+		out.tail = b.tail
+	}
+	fill := func(upto Seq) { // from the segment: [pos, upto)
+		if l := pos.Max(start); l.Lt(upto) {
+			add(mbuf.Copym(seg.m, l.Sub(start), upto.Sub(l)))
+			pos = upto
+		}
+	}
+	for k := i; k < j; k++ {
+		b := &q.blocks[k]
+		fill(b.start.Min(end))
+		q.pinned -= pinned(b.m)
+		add(b.m)
+		pos = b.end
+	}
+	fill(end)
+	out.end = pos
+	q.pinned += pinned(out.m)
+	q.blocks[i] = out
+	q.blocks = slices.Delete(q.blocks, i+1, j)
+}
+
+func pinned(m *mbuf.Mbuf) int {
+	n := 0
+	for ; m != nil; m = m.Next() {
+		n += m.Pins()
+	}
+	return n
+}
+
+// deliverReassembled moves what has become contiguous to the receive buffer. It reports whether the FIN is next.
+func (tp *TCB) deliverReassembled() (fin bool) {
+	q := tp.reass
+	if q == nil || !tp.state.HaveEstablished() {
+		return false
+	}
+	if len(q.blocks) > 0 && q.blocks[0].start.Leq(tp.rcvNxt) {
+		b := q.blocks[0]
+		n := b.end.Sub(tp.rcvNxt)
+		q.pinned -= pinned(b.m)
+		m := mbuf.Adj(b.m, tp.rcvNxt.Sub(b.start))
+		q.blocks = slices.Delete(q.blocks, 0, 1)
+		tp.rcvNxt = b.end
+		tp.stats.Rcvpack.Inc()
+		tp.stats.Rcvbyte.Add(n)
+		if tp.flags&CantRcvMore == 0 {
+			tp.rcv.Append(m)
+			tp.sock.Sorwakeup()
+		} else {
+			mbuf.Free(m)
+		}
+	}
+	fin = q.fin && q.finSeq == tp.rcvNxt
+	tp.trimSacks()
+	if len(q.blocks) == 0 && q.dsack.Left == q.dsack.Right && (!q.fin || fin) {
+		tp.freeReass()
+	}
+	return fin
+}

@@ -1,0 +1,36 @@
+package tcp
+
+// xmitTimer takes a round-trip sample into the estimate: RFC 6298, 2, BSD's tcp_xmit_timer.
+func (tp *TCB) xmitTimer(rtt int64) {
+	tp.stats.Rttupdated.Inc()
+	rtt = max(rtt, 1)
+	if tp.srtt == 0 {
+		tp.srtt, tp.rttvar = rtt, rtt/2 // 2.2
+	} else { // 2.3: RTTVAR first
+		d := tp.srtt - rtt
+		if d < 0 {
+			d = -d
+		}
+		tp.rttvar += (d - tp.rttvar) / 4
+		tp.srtt += (rtt - tp.srtt) / 8
+	}
+	tp.rttMin = min(tp.rttMin, rtt)
+	tp.backoff = 0
+	tp.flags &^= rttTimed
+	tp.rxtcur = tp.rto()
+	tp.softerror = 0
+}
+
+// rto returns the retransmission time-out without back-off.
+func (tp *TCB) rto() int64 {
+	if tp.srtt == 0 {
+		return tp.prof.RTOInit
+	}
+	return tp.rangeset(tp.srtt + max(4*tp.rttvar, ms))
+}
+
+// rangeset adds the slop and applies the bounds: FreeBSD's TCPT_RANGESET. RFC 6298 asks for a floor of 1 s; like every
+// stack in use we take less (see docs/rfc9293.md).
+func (tp *TCB) rangeset(t int64) int64 {
+	return min(max(t+tp.prof.RTOSlop, tp.prof.RTOMin), tp.prof.RTOMax)
+}

@@ -1,0 +1,74 @@
+package tcp
+
+import (
+	"slices"
+
+	"bsdnet/internal/kern/wire"
+)
+
+// The receiver's half of selective acknowledgment: RFC 2018, 4, and RFC 2883.
+
+// maxRecent is how many blocks are remembered: more than a segment can carry, as blocks merge and go.
+const maxRecent = 6
+
+// touch notes that block [l, r) is the one that has changed last.
+func (q *reassq) touch(l, r Seq) {
+	q.recent = slices.DeleteFunc(q.recent, func(b wire.SackBlock) bool { return b.Left.Leq(r) && b.Right.Geq(l) })
+	q.recent = slices.Insert(q.recent, 0, wire.SackBlock{Left: l, Right: r})
+	if len(q.recent) > maxRecent {
+		q.recent = q.recent[:maxRecent]
+	}
+}
+
+// trimSacks forgets blocks that have been delivered.
+func (tp *TCB) trimSacks() {
+	q := tp.reass
+	q.recent = slices.DeleteFunc(q.recent, func(b wire.SackBlock) bool { return b.Left.Leq(tp.rcvNxt) })
+}
+
+// noteDuplicate records that [l, r), left of the window, has come again: the next acknowledgment says so (RFC 2883, 4).
+func (tp *TCB) noteDuplicate(l, r Seq) {
+	if tp.flags&SackPermit == 0 || !tp.state.HaveEstablished() {
+		return
+	}
+	q := tp.needReass()
+	q.dsack = wire.SackBlock{Left: l, Right: r}
+}
+
+// nsack returns how many SACK blocks the next segment carries.
+func (tp *TCB) nsack() int {
+	q := tp.reass
+	if q == nil || tp.flags&(SackPermit|NoOpt) != SackPermit || !tp.state.HaveEstablished() {
+		return 0
+	}
+	n := len(q.recent)
+	if q.dsack.Left != q.dsack.Right {
+		n++
+	}
+	most := wire.MaxSack
+	if tp.flags&RcvdTstmp != 0 {
+		most = 3
+	}
+	return min(n, most)
+}
+
+// sackoptions puts the blocks into a segment: the duplicate first, once; then the most recent first.
+func (tp *TCB) sackoptions(op *wire.Options) {
+	n := tp.nsack()
+	if n == 0 {
+		return
+	}
+	q := tp.reass
+	op.Has |= wire.TofSack
+	op.Nsack = uint8(n)
+	i := 0
+	if q.dsack.Left != q.dsack.Right {
+		op.Blocks[0] = q.dsack
+		q.dsack = wire.SackBlock{}
+		i = 1
+	}
+	copy(op.Blocks[i:n], q.recent)
+	if len(q.blocks) == 0 && !q.fin {
+		tp.freeReass()
+	}
+}

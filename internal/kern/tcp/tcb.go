@@ -1,0 +1,326 @@
+// Package tcp is the TCP protocol machine: RFC 9293 in the shape of 4.4BSD's tcp_output, tcp_input's second half
+// (FreeBSD's tcp_do_segment), tcp_timers and tcp_usrclosed. It is pure: it takes no lock, starts no goroutine, reads no clock and
+// does no I/O. Time is an argument, in nanoseconds since the stack began.
+//
+//	                         +---------+
+//	                         |  CLOSED |<------------------------------+
+//	                         +---------+                               |
+//	         passive OPEN      |     | Connect / SYN                   |
+//	         (kern's syncache) |     v                                 |
+//	 LISTEN --- ACK of S. ---> | SYN_SENT --- SYN / S. --+             |
+//	                           |     |                   |             |
+//	                           v     | S. / ACK          v             |
+//	                   SYN_RECEIVED  |             SYN_RECEIVED        |
+//	                           |     v                   |             |
+//	                           +-> ESTABLISHED <---------+             |
+//	                 Usrclosed / FIN |     | FIN / ACK                 |
+//	                                 v     v                           |
+//	       FIN / ACK    FIN_WAIT_1         CLOSE_WAIT                  |
+//	   +--------------------|  | ACK          | Usrclosed / FIN        |
+//	   v                       v              v            ACK of FIN  |
+//	CLOSING               FIN_WAIT_2       LAST_ACK -------------------+
+//	   |                       | FIN / ACK                             |
+//	   +---------------------> TIME_WAIT (a record of its own) --------+
+//
+// A TCB has four kinds of methods, as one should expect of such a machine:
+//
+//   - from the user: Connect, Passive, Output (after the send buffer has grown or the receive buffer has shrunk), Usrclosed,
+//     Disconnect, Drop;
+//   - from the network: Input, Ctlinput;
+//   - from the clock: Timeout, not before Next;
+//   - getters: State, Info, and so on.
+//
+// What the machine wants done it asks of its Sock. The caller holds the lock that guards the TCB and both buffers.
+package tcp
+
+import (
+	"math"
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
+)
+
+// Seq is a sequence number.
+type Seq = wire.Seq
+
+// A State is a state of a connection, numbered as BSD's TCPS_ constants.
+type State uint8
+
+// The states (RFC 9293, 3.3.2).
+const (
+	Closed State = iota
+	Listen
+	SynSent
+	SynReceived
+	Established
+	CloseWait
+	FinWait1
+	Closing
+	LastAck
+	FinWait2
+	TimeWait
+)
+
+var stateNames = [...]string{"CLOSED", "LISTEN", "SYN_SENT", "SYN_RECEIVED", "ESTABLISHED", "CLOSE_WAIT", "FIN_WAIT_1",
+	"CLOSING", "LAST_ACK", "FIN_WAIT_2", "TIME_WAIT"}
+
+// String returns the state's name in BSD's spelling.
+func (s State) String() string { return stateNames[s] }
+
+// HaveRcvdSyn and HaveEstablished are BSD's TCPS_HAVERCVDSYN and TCPS_HAVEESTABLISHED.
+func (s State) HaveRcvdSyn() bool     { return s >= SynReceived }
+func (s State) HaveEstablished() bool { return s >= Established }
+
+// haveRcvdFin reports whether the peer's FIN has been processed. BSD's TCPS_HAVERCVDFIN knows only TIME_WAIT.
+func (s State) haveRcvdFin() bool {
+	return s == CloseWait || s == Closing || s == LastAck || s == TimeWait
+}
+
+// A Flag is one of a TCB's booleans, under BSD's TF_ names.
+type Flag uint32
+
+// The flags.
+const (
+	AckNow      Flag = 1 << iota // acknowledge at once
+	DelAck                       // an acknowledgment is owed; the timer runs
+	NoDelay                      // Nagle's algorithm is off
+	NoOpt                        // no options at all (TCP_NOOPT)
+	NoPush                       // hold back what does not fill a segment (TCP_NOPUSH)
+	MoreToCome                   // the user's write goes on
+	SentFin                      // our FIN has been sent
+	NeedFin                      // send a FIN once SYN_RECEIVED is over
+	ReqScale                     // we offer, or have offered, window scaling
+	RcvdScale                    // so has the peer
+	ReqTstmp                     // the same for timestamps
+	RcvdTstmp                    //
+	SackPermit                   // SACK is offered, and once the SYN is answered: agreed
+	Keepalive                    // SO_KEEPALIVE
+	CantRcvMore                  // the user reads no more: SBS_CANTRCVMORE
+	UserClosed                   // the user has closed: TF_CLOSED, SS_NOFDREF
+	lastIdle                     // idle at the last output, and the write went on
+	force                        // send a byte into a closed window: t_force
+	rxWin0Sent                   // a window of 0 has been advertised
+	fastRecov                    // in fast recovery (RFC 5681)
+	ecnOn                        // ECN has been agreed (RFC 3168)
+	ecnSndCWR                    // say CWR
+	ecnSndECE                    // say ECE until CWR
+	blocked                      // the interface's queue holds our share: Output is called when it has drained
+	rttTimed                     // rttSeq is being timed
+	passive                      // began as a passive open
+	whole                        // the peer is reached over the loopback: segments are never cut
+)
+
+// The timers, under BSD's TCPT_ names.
+const (
+	tRexmt = iota
+	tPersist
+	tKeep
+	t2MSL
+	tDelack
+	nTimers
+)
+
+var timerNames = [nTimers]string{"rexmt", "persist", "keep", "2msl", "delack"}
+
+// A Sock is what the machine asks of the socket above and of IP below. Its methods must not call into the TCB.
+type Sock interface {
+	// Emit sends segment m, which it takes over: a TCP header whose checksum is still to be computed, then payload. It is ip_output.
+	Emit(m *mbuf.Mbuf) syscall.Errno
+	// Room reports whether the interface's queue takes more data of this connection. Where it does not, the owner calls Output
+	// when the queue has drained.
+	Room() bool
+	// The rest are BSD's functions of the same names.
+	Soisconnected()
+	Soisdisconnected()
+	Socantrcvmore()
+	Sorwakeup()
+	Sowwakeup()
+	// Soerror sets so_error.
+	Soerror(syscall.Errno)
+	// TcpClose: the connection is gone (tcp_close).
+	TcpClose()
+	// TcpTwstart: the connection is in TIME_WAIT, and what is left of it fits in a TimeWaitRec (tcp_twstart).
+	TcpTwstart()
+}
+
+// A TCB is a transmission control block: 4.4BSD's struct tcpcb. Init makes it usable.
+type TCB struct {
+	sock     Sock
+	prof     *Profile
+	snd, rcv *mbuf.Sockbuf
+	pool     *mbuf.Pool
+	cc       CC
+	stats    *Stats
+
+	state        State
+	backoff      uint8 // t_rxtshift: retransmissions since the last progress
+	sndScale     uint8 // shift of windows that we receive
+	rcvScale     uint8 // shift of windows that we send
+	reqScale     uint8 // what we offer: request_r_scale
+	dupacks      uint8
+	keepcnt      uint8
+	challenges   uint8 // sent in the current interval
+	Lport, Fport uint16
+	flags        Flag
+
+	// Send sequence space (RFC 9293, 3.3.1).
+	iss, sndUna, sndNxt, sndMax, sndUp Seq
+	sndWl1, sndWl2                     Seq
+	sndWnd, maxSndwnd                  uint32
+	sndCwnd, sndSsthresh, cwndBytes    uint32 // congestion window, slow start threshold, bytes counted towards the next segment
+	sndRecover                         Seq    // end of the flight in which loss was last found (RFC 6582)
+	maxseg                             int    // payload of a segment without options: t_maxseg
+	mssopt                             int    // what we tell the peer
+	tsomax                             int    // largest chain to emit
+	rcvMss                             int    // largest segment seen: what the peer calls full
+	// Receive sequence space.
+	irs, rcvNxt, rcvAdv, rcvUp Seq
+	rcvWnd                     uint32
+	lastAckSent                Seq
+	reass                      *reassq // out-of-order data, made when first needed
+	// Timestamps (RFC 7323).
+	tsRecent, tsOffset uint32
+	tsRecentAge        int64
+	// Round trips (RFC 6298).
+	srtt, rttvar, rxtcur int64
+	rttTime              int64
+	rttSeq               Seq
+	rttMin               int64
+	rcvTime              int64 // last segment received
+	challengeTime        int64
+	unackedSince         int64 // when the oldest data in flight was first sent
+	timers               [nTimers]int64
+	softerror            syscall.Errno
+
+	// Per-connection options; 0: the profile's value. Nanoseconds.
+	Keepinit, Keepidle, Keepintvl, MaxUnack int64
+
+	rexmits uint32 // segments retransmitted
+}
+
+// never is a timer that is off.
+const never = math.MaxInt64
+
+// Config is what a TCB is made from.
+type Config struct {
+	Sock     Sock
+	Profile  *Profile
+	Snd, Rcv *mbuf.Sockbuf
+	Pool     *mbuf.Pool
+	Stats    *Stats
+	CC       CC // nil: NewReno
+}
+
+// Init makes tp a TCB in state CLOSED: BSD's tcp_newtcpcb.
+func (tp *TCB) Init(c Config) {
+	*tp = TCB{sock: c.Sock, prof: c.Profile, snd: c.Snd, rcv: c.Rcv, pool: c.Pool, stats: c.Stats, cc: c.CC}
+	if tp.cc == nil {
+		tp.cc = NewReno{}
+	}
+	for i := range tp.timers {
+		tp.timers[i] = never
+	}
+	tp.maxseg = tp.prof.MSSDflt
+	tp.mssopt = tp.prof.MSSDflt
+	tp.rxtcur = tp.prof.RTOInit
+	tp.rttMin = never
+	tp.sndCwnd = maxWin << maxScale
+	tp.sndSsthresh = maxWin << maxScale
+	if tp.prof.RFC1323 {
+		tp.flags |= ReqScale | ReqTstmp
+	}
+	if tp.prof.Sack {
+		tp.flags |= SackPermit
+	}
+	if tp.prof.Nodelay {
+		tp.flags |= NoDelay
+	}
+	if tp.prof.Keepalive {
+		tp.flags |= Keepalive
+	}
+}
+
+const (
+	maxWin   = 65535 // TCP_MAXWIN
+	maxScale = 14    // TCP_MAX_WINSHIFT
+)
+
+// State returns the connection's state.
+func (tp *TCB) State() State { return tp.state }
+
+// SetState sets the state without any of its consequences, for LISTEN, which has no machine.
+func (tp *TCB) SetState(s State) { tp.state = s }
+
+// Has reports whether all of flags f are set; Set and Clear change them.
+func (tp *TCB) Has(f Flag) bool { return tp.flags&f == f }
+
+// Set sets flags.
+func (tp *TCB) Set(f Flag) { tp.flags |= f }
+
+// Clear clears flags.
+func (tp *TCB) Clear(f Flag) { tp.flags &^= f }
+
+// Maxseg returns the payload of a full segment without options.
+func (tp *TCB) Maxseg() int { return tp.maxseg }
+
+// SetMaxseg lowers it, for TCP_MAXSEG: EINVAL where that would raise it.
+func (tp *TCB) SetMaxseg(n int) syscall.Errno {
+	if n <= 0 || n > tp.maxseg || n < tp.prof.MinMSS {
+		return syscall.EINVAL
+	}
+	tp.maxseg = n
+	return 0
+}
+
+// Scale returns what to shift the connection's windows by, received and sent.
+func (tp *TCB) Scale() (snd, rcv uint8) { return tp.sndScale, tp.rcvScale }
+
+// Next returns the earliest deadline, or math.MaxInt64.
+func (tp *TCB) Next() int64 {
+	t := tp.timers[0]
+	for _, d := range tp.timers[1:] {
+		t = min(t, d)
+	}
+	return t
+}
+
+func (tp *TCB) keepinit() int64  { return or(tp.Keepinit, tp.prof.Keepinit) }
+func (tp *TCB) keepidle() int64  { return or(tp.Keepidle, tp.prof.Keepidle) }
+func (tp *TCB) keepintvl() int64 { return or(tp.Keepintvl, tp.prof.Keepintvl) }
+
+func (tp *TCB) maxkeep() int {
+	if tp.keepcnt != 0 {
+		return int(tp.keepcnt)
+	}
+	return tp.prof.Keepcnt
+}
+
+// SetKeepcnt sets the probes after which an idle connection is dropped; 0: the profile's number.
+func (tp *TCB) SetKeepcnt(n int) { tp.keepcnt = uint8(min(n, 255)) }
+
+// Keepcnt returns it.
+func (tp *TCB) Keepcnt() int { return tp.maxkeep() }
+
+func or(a, b int64) int64 {
+	if a != 0 {
+		return a
+	}
+	return b
+}
+
+// ts returns our timestamp clock: milliseconds, from a random start for each connection (RFC 7323, 5.4 and 7.1).
+func (tp *TCB) ts(now int64) uint32 { return TSClock(now, tp.tsOffset) }
+
+// TSClock is the timestamp clock at time now of a connection with this offset.
+func TSClock(now int64, offset uint32) uint32 { return uint32(now/ms) + offset }
+
+func (tp *TCB) set(timer int, at int64) { tp.timers[timer] = at }
+func (tp *TCB) stop(timer int)          { tp.timers[timer] = never }
+func (tp *TCB) on(timer int) bool       { return tp.timers[timer] != never }
+
+func (tp *TCB) cancelTimers() {
+	for i := range tp.timers {
+		tp.timers[i] = never
+	}
+}

@@ -1,0 +1,151 @@
+package tcp
+
+import "syscall"
+
+// Timeout does what is due at now: 4.4BSD's tcp_timers. It may be called early.
+func (tp *TCB) Timeout(now int64) {
+	for i := range tp.timers {
+		if tp.timers[i] > now || tp.state == Closed {
+			continue
+		}
+		tp.stop(i)
+		switch i {
+		case tDelack:
+			tp.stats.Delack.Inc()
+			tp.flags |= AckNow
+			tp.Output(now)
+		case tRexmt:
+			tp.rexmtTimeout(now)
+		case tPersist:
+			tp.persistTimeout(now)
+		case tKeep:
+			tp.keepTimeout(now)
+		case t2MSL:
+			tp.close() // FIN_WAIT_2, after a full close (RFC 9293 lets it wait; nobody else does)
+		}
+	}
+}
+
+// rexmtTimeout sends again from sndUna, with the time-out doubled: RFC 6298, 5.4 to 5.7; RFC 5681, 3.1.
+func (tp *TCB) rexmtTimeout(now int64) {
+	if int(tp.backoff) >= tp.prof.MaxRxtShift || tp.MaxUnack > 0 && now-tp.unackedSince >= tp.MaxUnack {
+		tp.stats.Timeoutdrop.Inc()
+		tp.Drop(tp.timedOut(), now)
+		return
+	}
+	tp.backoff++
+	tp.stats.Rexmttimeo.Inc()
+	base := tp.srtt + max(4*tp.rttvar, ms)
+	if tp.srtt == 0 {
+		base = tp.prof.RTOInit
+	}
+	tp.rxtcur = tp.rangeset(base << min(tp.backoff, 6))
+	if tp.state == SynSent && tp.prof.DropOptions && tp.backoff == 3 {
+		tp.flags &^= ReqScale | ReqTstmp | SackPermit
+	}
+	if tp.state == SynReceived && tp.flags&ecnOn != 0 && int(tp.backoff) > tp.prof.ECNRetries {
+		tp.flags &^= ecnOn
+	}
+	tp.flags &^= rttTimed | fastRecov // Karn: what is sent again is not timed
+	tp.sndRecover = tp.sndMax
+	tp.flags |= AckNow
+	if tp.state.HaveEstablished() {
+		tp.cc.Congested(tp, RTO, int(min(tp.sndWnd, tp.sndCwnd)))
+	}
+	tp.sndNxt = tp.sndUna
+	tp.dupacks = 0
+	tp.Output(now)
+	if !tp.on(tRexmt) && !tp.on(tPersist) && tp.sndMax != tp.sndUna && tp.state != Closed {
+		tp.set(tRexmt, now+tp.rxtcur) // nothing could be sent: the queue is full, or IP refused
+	}
+}
+
+// persistTimeout sends a window probe. It gives up only where the peer has been silent for long (RFC 9293, MUST-37: "as long as
+// the receiving TCP peer continues to send acknowledgments").
+func (tp *TCB) persistTimeout(now int64) {
+	tp.stats.Persisttimeo.Inc()
+	if int(tp.backoff) >= tp.prof.MaxRxtShift {
+		idle := now - tp.rcvTime
+		if idle >= tp.persistLimit() {
+			tp.stats.Persistdrop.Inc()
+			tp.Drop(tp.timedOut(), now)
+			return
+		}
+	}
+	// A closed connection whose peer keeps its window shut must not live for ever (CVE-2008-4609).
+	if tp.flags&UserClosed != 0 && tp.state > CloseWait && now-tp.rcvTime >= tp.prof.PersMax {
+		tp.stats.Persistdrop.Inc()
+		tp.Drop(syscall.ETIMEDOUT, now)
+		return
+	}
+	tp.setpersist(now)
+	tp.flags |= force
+	tp.stats.Sndprobe.Inc()
+	tp.Output(now)
+	tp.flags &^= force
+}
+
+// persistLimit is how long a peer may leave probes unanswered: BSD's product of the time-out and tcp_totbackoff, at least the
+// sum of the probes.
+func (tp *TCB) persistLimit() int64 {
+	return max(tp.rto()*511, 10*tp.prof.PersMax)
+}
+
+// keepTimeout ends a connection that cannot be set up, and probes one that is idle (RFC 9293, 3.8.4).
+func (tp *TCB) keepTimeout(now int64) {
+	tp.stats.Keeptimeo.Inc()
+	if !tp.state.HaveEstablished() {
+		tp.stats.Keepdrops.Inc()
+		tp.Drop(tp.timedOut(), now)
+		return
+	}
+	if tp.flags&Keepalive == 0 || tp.state > Closing {
+		return
+	}
+	idle := now - tp.rcvTime
+	if idle >= tp.keepidle()+int64(tp.maxkeep())*tp.keepintvl() {
+		tp.stats.Keepdrops.Inc()
+		tp.Drop(tp.timedOut(), now)
+		return
+	}
+	if idle < tp.keepidle() {
+		tp.set(tKeep, tp.rcvTime+tp.keepidle())
+		return
+	}
+	// An acceptable segment would draw no answer: so the number before the window (RFC 9293, MUST-28 and MAY-6: no data).
+	tp.stats.Keepprobe.Inc()
+	tp.respond(tp.sndUna-1, now)
+	tp.set(tKeep, now+tp.keepintvl())
+}
+
+// KeepaliveOn starts or stops probing, for SO_KEEPALIVE and the options that set its times.
+func (tp *TCB) KeepaliveOn(on bool, now int64) {
+	if !on {
+		tp.flags &^= Keepalive
+		if tp.state.HaveEstablished() {
+			tp.stop(tKeep)
+		}
+		return
+	}
+	tp.flags |= Keepalive
+	if tp.state.HaveEstablished() && tp.state <= Closing {
+		tp.set(tKeep, max(tp.rcvTime+tp.keepidle(), now))
+	}
+}
+
+// touchKeep notes that a segment has come in. The timer is only set where it is off: it looks at rcvTime when it fires, so that a
+// busy connection does not move it for each segment.
+func (tp *TCB) touchKeep(now int64) {
+	tp.rcvTime = now
+	if tp.flags&Keepalive != 0 && tp.state.HaveEstablished() && tp.state <= Closing && !tp.on(tKeep) {
+		tp.set(tKeep, now+tp.keepidle())
+	}
+}
+
+// timedOut is the errno of a connection that has timed out: the last soft error says more than the time (RFC 9293, MUST-47).
+func (tp *TCB) timedOut() syscall.Errno {
+	if tp.softerror != 0 {
+		return tp.softerror
+	}
+	return syscall.ETIMEDOUT
+}

@@ -1,0 +1,262 @@
+package tcp
+
+import (
+	"syscall"
+
+	"bsdnet/internal/kern/wire"
+)
+
+// What follows is what the user asks of a connection.
+
+// A Path is what IP knows of the way to the peer.
+type Path struct {
+	MTU    int  // largest IP packet
+	Hdr    int  // length of the IP header
+	TSOmax int  // largest TCP payload to emit in one chain; 0: one segment
+	Whole  bool // the peer is on this stack: chains are never cut
+}
+
+// SetPath tells the machine about the way to the peer: the larger part of BSD's tcp_mss and tcp_mssopt.
+func (tp *TCB) SetPath(p Path) {
+	tp.mssopt = p.MTU - p.Hdr - wire.TCPMinLen // RFC 9293, MUST-67
+	tp.maxseg = min(tp.mssopt, 65535)
+	tp.tsomax = p.TSOmax
+	if p.Whole {
+		tp.flags |= whole
+	}
+}
+
+// mss takes the peer's MSS option into account (0: there was none), and rounds the buffers: BSD's tcp_mss.
+func (tp *TCB) mss(offer int, has bool) {
+	switch {
+	case !has:
+		offer = tp.prof.MSSDflt // RFC 9293, MUST-15
+	case offer < tp.prof.MinMSS:
+		offer = tp.prof.MinMSS // a peer must not make us send a flood of tiny segments (CVE-2019-11479)
+	}
+	tp.maxseg = min(tp.maxseg, offer)
+	if !tp.prof.RoundBufs {
+		return
+	}
+	round := func(n int) int {
+		if n < tp.maxseg {
+			return n
+		}
+		return min((n+tp.maxseg-1)/tp.maxseg*tp.maxseg, tp.prof.Maxsockbuf)
+	}
+	if tp.snd.Hiwat < tp.maxseg {
+		tp.maxseg = tp.snd.Hiwat
+	} else {
+		tp.snd.Hiwat = round(tp.snd.Hiwat)
+	}
+	tp.rcv.Hiwat = round(tp.rcv.Hiwat)
+}
+
+// WscaleFor returns the smallest shift that lets the window field express buf bytes (RFC 7323, 2.3).
+func WscaleFor(buf int) uint8 {
+	s := uint8(0)
+	for s < maxScale && maxWin<<s < buf {
+		s++
+	}
+	return s
+}
+
+func (tp *TCB) chooseScale() {
+	buf := tp.prof.Maxsockbuf
+	if tp.prof.ScaleByBuf {
+		buf = tp.rcv.Hiwat
+	}
+	tp.reqScale = WscaleFor(buf)
+}
+
+// sendseqinit is BSD's tcp_sendseqinit.
+func (tp *TCB) sendseqinit(iss Seq) {
+	tp.iss = iss
+	tp.sndUna, tp.sndNxt, tp.sndMax, tp.sndUp, tp.sndRecover = iss, iss, iss, iss, iss
+}
+
+// rcvseqinit is BSD's tcp_rcvseqinit.
+func (tp *TCB) rcvseqinit(irs Seq) {
+	tp.irs = irs
+	tp.rcvNxt = irs + 1
+	tp.rcvAdv = irs + 1
+	tp.rcvUp = irs + 1
+	tp.lastAckSent = irs + 1
+}
+
+// Connect opens actively: PRU_CONNECT's part after in_pcbconnect. SetPath has been called.
+func (tp *TCB) Connect(iss Seq, tsOffset uint32, now int64) syscall.Errno {
+	tp.chooseScale()
+	tp.tsOffset = tsOffset
+	tp.state = SynSent
+	tp.stats.Connattempt.Inc()
+	tp.set(tKeep, now+tp.keepinit())
+	tp.rcvTime = now
+	tp.sendseqinit(iss)
+	return tp.Output(now)
+}
+
+// A SynState is what the syncache has kept of a connection that is being opened from outside.
+type SynState struct {
+	Iss, Irs Seq
+	Win      uint16 // window of the SYN
+	SentWin  uint16 // window of our answer
+	Opt      wire.Options
+	TSOffset uint32
+	TSRecent uint32
+	Rexmits  uint8
+	ECN      bool
+	Scale    uint8 // what we have offered
+	Start    int64
+}
+
+// Passive makes tp a connection in SYN_RECEIVED whose SYN has been answered already: the part of BSD's LISTEN state that the
+// syncache has left (syncache_socket). SetPath has been called; the ACK goes to Input next.
+func (tp *TCB) Passive(s *SynState, now int64) {
+	tp.state = SynReceived
+	tp.flags |= passive
+	tp.tsOffset = s.TSOffset
+	tp.sendseqinit(s.Iss)
+	tp.sndNxt, tp.sndMax = s.Iss+1, s.Iss+1
+	tp.rcvseqinit(s.Irs)
+	tp.rcvAdv = tp.rcvNxt.Add(int(s.SentWin))
+	tp.reqScale = s.Scale
+	tp.agree(&s.Opt)
+	if tp.flags&RcvdTstmp != 0 {
+		tp.tsRecent, tp.tsRecentAge = s.TSRecent, now
+	}
+	tp.sndWl1 = s.Irs
+	tp.sndWnd = uint32(s.Win)
+	tp.maxSndwnd = tp.sndWnd
+	if s.ECN {
+		tp.flags |= ecnOn
+	}
+	tp.mss(int(s.Opt.MSS), s.Opt.Has&wire.TofMSS != 0)
+	tp.backoff = s.Rexmits
+	if s.Rexmits == 0 && s.Start != 0 {
+		tp.flags |= rttTimed
+		tp.rttTime, tp.rttSeq = s.Start, s.Iss
+	}
+	tp.rcvTime = now
+	tp.unackedSince = now
+	tp.set(tRexmt, now+tp.rxtcur)
+	tp.set(tKeep, now+tp.keepinit())
+}
+
+// agree takes the options of the peer's SYN: what both sides have named holds.
+func (tp *TCB) agree(o *wire.Options) {
+	if o.Has&wire.TofScale != 0 && tp.flags&ReqScale != 0 {
+		tp.flags |= RcvdScale
+		tp.sndScale = o.Scale
+	}
+	if o.Has&wire.TofTS != 0 && tp.flags&ReqTstmp != 0 {
+		tp.flags |= RcvdTstmp
+		tp.tsRecent = o.TSVal
+	} else {
+		tp.flags &^= ReqTstmp
+	}
+	if o.Has&wire.TofSackperm == 0 {
+		tp.flags &^= SackPermit
+	}
+}
+
+// Usrclosed: the user sends no more. It is BSD's tcp_usrclosed; Output sends the FIN.
+func (tp *TCB) Usrclosed(now int64) {
+	switch tp.state {
+	case Closed, Listen, SynSent:
+		tp.close()
+	case SynReceived:
+		tp.flags |= NeedFin
+	case Established:
+		tp.state = FinWait1
+	case CloseWait:
+		tp.state = LastAck
+	}
+	if tp.state == FinWait2 {
+		// The reader may have been there when FIN_WAIT_2 was entered: CloseWrite, wait, Close (pitfall 20). Now nobody is.
+		if tp.flags&CantRcvMore != 0 && !tp.on(t2MSL) {
+			tp.set(t2MSL, now+tp.prof.FinWait2)
+		}
+		tp.sock.Soisdisconnected()
+	}
+}
+
+// Drop ends the connection with an error, and a RST where the peer knows of it: BSD's tcp_drop.
+func (tp *TCB) Drop(errno syscall.Errno, now int64) {
+	if tp.state.HaveRcvdSyn() {
+		tp.state = Closed
+		tp.rst(now)
+		tp.stats.Drops.Inc()
+	} else {
+		tp.stats.Conndrops.Inc()
+	}
+	tp.sock.Soerror(errno)
+	tp.close()
+}
+
+// rst sends a reset: tcp_output in state CLOSED.
+func (tp *TCB) rst(now int64) {
+	tp.flags &^= blocked
+	tp.sndNxt = tp.sndMax
+	o := outseg{flags: outflags[Closed]}
+	m := tp.build(&o, now)
+	tp.sent(&o, now)
+	tp.sock.Emit(m)
+}
+
+// Reset aborts the connection: SO_LINGER with time 0, or closing with unread data.
+func (tp *TCB) Reset(now int64) { tp.Drop(0, now) }
+
+// Close drops the connection without a segment.
+func (tp *TCB) Close() { tp.close() }
+
+// close is BSD's tcp_close: nothing is left.
+func (tp *TCB) close() {
+	tp.state = Closed
+	tp.cancelTimers()
+	tp.freeReass()
+	tp.stats.Closed.Inc()
+	tp.sock.TcpClose()
+}
+
+// SendUrgent marks what has been written so far as urgent (RFC 9293, 3.8.5; RFC 6093): PRU_SENDOOB.
+func (tp *TCB) SendUrgent() { tp.sndUp = tp.sndUna.Add(tp.snd.Cc()) }
+
+// Unblock: the interface's queue has room again.
+func (tp *TCB) Unblock(now int64) {
+	if tp.flags&blocked != 0 {
+		tp.flags &^= blocked
+		if tp.state != Closed {
+			tp.Output(now)
+		}
+	}
+}
+
+// Mtudisc lowers the MSS to what a path's MTU allows, and sends again what was too large: BSD's tcp_mtudisc (RFC 1191, 6.4).
+func (tp *TCB) Mtudisc(mtu, hdr int, now int64) {
+	mss := max(mtu-hdr-wire.TCPMinLen, tp.prof.MinMSS)
+	if mss >= tp.maxseg {
+		return
+	}
+	tp.maxseg = mss
+	tp.flags &^= rttTimed
+	if tp.state.HaveEstablished() && tp.sndMax.Gt(tp.sndUna) {
+		tp.sndNxt = tp.sndUna
+		tp.Output(now)
+	}
+}
+
+// Ctlinput: an ICMP error speaks of sequence number seq of this connection. Drop reports that it ends the attempt to connect;
+// otherwise it is at most a soft error (RFC 5927, 4 and 6; RFC 9293, MUST-54 to 56).
+func (tp *TCB) Ctlinput(errno syscall.Errno, seq Seq, hard bool, now int64) {
+	if seq.Lt(tp.sndUna) || seq.Geq(tp.sndMax) {
+		return
+	}
+	if tp.state == SynSent && hard && tp.prof.ICMPMayRST {
+		tp.Drop(errno, now)
+		return
+	}
+	if errno != 0 {
+		tp.softerror = errno
+	}
+}

@@ -1,0 +1,64 @@
+package wire
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"net/netip"
+)
+
+// Sum adds p to a running ones' complement sum (RFC 1071): the sum of an odd number of bytes ends in a zero byte, so only the
+// last part of a packet may be odd. The result is folded by Fold.
+func Sum(p []byte, sum uint64) uint64 {
+	var c uint64
+	for len(p) >= 32 {
+		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(p), c)
+		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(p[8:]), c)
+		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(p[16:]), c)
+		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(p[24:]), c)
+		p = p[32:]
+	}
+	for len(p) >= 8 {
+		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(p), c)
+		p = p[8:]
+	}
+	if len(p) > 0 {
+		var last [8]byte
+		copy(last[:], p)
+		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(last[:]), c)
+	}
+	sum, c = bits.Add64(sum, 0, c)
+	return sum + c
+}
+
+// SumAt adds p, which begins at offset off of what is summed, so that odd pieces may follow each other.
+func SumAt(p []byte, off int, sum uint64) uint64 {
+	s := Sum(p, 0)
+	if off&1 != 0 {
+		s = bits.RotateLeft64(s, 8) // 2^8 to the power of one byte: all 16-bit lanes shift alike modulo 2^16-1
+	}
+	sum, c := bits.Add64(sum, s, 0)
+	return sum + c
+}
+
+// Fold reduces a running sum to 16 bits, not complemented.
+func Fold(sum uint64) uint16 {
+	sum = sum>>32 + sum&0xffffffff
+	sum = sum>>32 + sum&0xffffffff
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	return uint16(sum)
+}
+
+// InCksum is the Internet checksum of p: BSD's in_cksum for one piece.
+func InCksum(p []byte) uint16 { return ^Fold(Sum(p, 0)) }
+
+// PseudoSum starts a transport checksum: the sum of the pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1).
+func PseudoSum(src, dst netip.Addr, proto uint8, length int) uint64 {
+	sum := uint64(proto) + uint64(length>>16) + uint64(length&0xffff)
+	if src.Is4() {
+		s, d := src.As4(), dst.As4()
+		return sum + uint64(binary.BigEndian.Uint32(s[:])) + uint64(binary.BigEndian.Uint32(d[:]))
+	}
+	s, d := src.As16(), dst.As16()
+	return Sum(d[:], Sum(s[:], sum))
+}

@@ -1,0 +1,149 @@
+// Package wire translates between the bytes of headers and structs. Each parser checks all lengths once and says what is wrong;
+// what it has accepted cannot fail later. It is pure, and imports nothing of ours.
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+)
+
+// Protocol numbers (IANA).
+const (
+	ProtoICMP = 1
+	ProtoTCP  = 6
+	ProtoUDP  = 17
+)
+
+// Lengths and flags of an IPv4 header (RFC 791).
+const (
+	IPv4MinLen = 20
+	IPv4MaxLen = 60
+	MaxPacket  = 65535 // IP_MAXPACKET
+
+	IPDF = 0x4000 // don't fragment
+	IPMF = 0x2000 // more fragments
+)
+
+// What is wrong with a header.
+var (
+	ErrShort    = errors.New("wire: header cut short")
+	ErrVersion  = errors.New("wire: wrong IP version")
+	ErrLength   = errors.New("wire: length field contradicts the packet")
+	ErrChecksum = errors.New("wire: bad checksum")
+)
+
+// IPv4 is an IPv4 header in host terms.
+type IPv4 struct {
+	Src, Dst netip.Addr
+	Hlen     int // header length with options, bytes
+	Len      int // total length, bytes
+	TOS      uint8
+	ID       uint16
+	Flags    uint16 // IPDF, IPMF
+	Off      int    // fragment offset, bytes
+	TTL      uint8
+	Proto    uint8
+}
+
+// ParseIPv4 reads the header at the start of packet p, whose whole length is plen (p may be only its first part). The checksum
+// is verified; bytes behind the total length are padding, for the caller to cut.
+func ParseIPv4(p []byte, plen int) (ip IPv4, err error) {
+	if len(p) < IPv4MinLen {
+		return ip, ErrShort
+	}
+	if p[0]>>4 != 4 {
+		return ip, ErrVersion
+	}
+	ip.Hlen = int(p[0]&15) * 4
+	ip.Len = int(binary.BigEndian.Uint16(p[2:]))
+	if ip.Hlen < IPv4MinLen || ip.Len < ip.Hlen || ip.Len > plen {
+		return ip, ErrLength
+	}
+	if len(p) < ip.Hlen {
+		return ip, ErrShort
+	}
+	if Fold(Sum(p[:ip.Hlen], 0)) != 0xffff {
+		return ip, ErrChecksum
+	}
+	ip.TOS = p[1]
+	ip.ID = binary.BigEndian.Uint16(p[4:])
+	fo := binary.BigEndian.Uint16(p[6:])
+	ip.Flags = fo & (IPDF | IPMF)
+	ip.Off = int(fo&0x1fff) * 8
+	ip.TTL = p[8]
+	ip.Proto = p[9]
+	ip.Src = netip.AddrFrom4([4]byte(p[12:16]))
+	ip.Dst = netip.AddrFrom4([4]byte(p[16:20]))
+	return ip, nil
+}
+
+// Put writes the header, of 20 bytes and without options, into p, with its checksum.
+func (ip *IPv4) Put(p []byte) {
+	_ = p[IPv4MinLen-1]
+	p[0] = 4<<4 | IPv4MinLen/4
+	p[1] = ip.TOS
+	binary.BigEndian.PutUint16(p[2:], uint16(ip.Len))
+	binary.BigEndian.PutUint16(p[4:], ip.ID)
+	binary.BigEndian.PutUint16(p[6:], ip.Flags|uint16(ip.Off/8))
+	p[8] = ip.TTL
+	p[9] = ip.Proto
+	p[10], p[11] = 0, 0
+	src, dst := ip.Src.As4(), ip.Dst.As4()
+	copy(p[12:], src[:])
+	copy(p[16:], dst[:])
+	binary.BigEndian.PutUint16(p[10:], InCksum(p[:IPv4MinLen]))
+}
+
+// ICMP types and codes (RFC 792).
+const (
+	ICMPEchoReply    = 0
+	ICMPUnreach      = 3
+	ICMPSourceQuench = 4
+	ICMPRedirect     = 5
+	ICMPEcho         = 8
+	ICMPTimxceed     = 11
+	ICMPParamProb    = 12
+
+	ICMPUnreachNet          = 0
+	ICMPUnreachHost         = 1
+	ICMPUnreachProtocol     = 2
+	ICMPUnreachPort         = 3
+	ICMPUnreachNeedfrag     = 4
+	ICMPUnreachSrcfail      = 5
+	ICMPUnreachNetUnknown   = 6
+	ICMPUnreachHostUnknown  = 7
+	ICMPUnreachIsolated     = 8
+	ICMPUnreachNetProhib    = 9
+	ICMPUnreachHostProhib   = 10
+	ICMPUnreachTosNet       = 11
+	ICMPUnreachTosHost      = 12
+	ICMPUnreachFilterProhib = 13
+
+	ICMPTimxceedIntrans = 0
+	ICMPTimxceedReass   = 1
+)
+
+// ICMPLen is the length of the fixed part of every ICMP message.
+const ICMPLen = 8
+
+// ICMP is the fixed part of an ICMP message.
+type ICMP struct {
+	Type, Code uint8
+	Rest       uint32 // identifier and sequence number, next-hop MTU, pointer or gateway, by type
+}
+
+// ParseICMP reads the fixed part of the message at the start of p. Its checksum covers the whole message: the caller verifies it.
+func ParseICMP(p []byte) (ic ICMP, err error) {
+	if len(p) < ICMPLen {
+		return ic, ErrShort
+	}
+	return ICMP{Type: p[0], Code: p[1], Rest: binary.BigEndian.Uint32(p[4:])}, nil
+}
+
+// Put writes the fixed part into p with a checksum of zero, which PutCksum fills.
+func (ic ICMP) Put(p []byte) {
+	_ = p[ICMPLen-1]
+	p[0], p[1], p[2], p[3] = ic.Type, ic.Code, 0, 0
+	binary.BigEndian.PutUint32(p[4:], ic.Rest)
+}

@@ -1,0 +1,404 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Impairment says what happens to the packets of one direction. The zero value does nothing to them.
+//
+// A packet first waits in the queue for the line (Rate, Queue), then it is sent, and then it may be lost (Loss, Burst),
+// duplicated, changed and delayed. What is lost on the line has used its bandwidth, what the queue drops has not.
+//
+// Each probability is within 0..1 and holds for each packet on its own. The draws of a packet depend upon
+// ImpairConfig.Seed, the direction, the packet's flow, and how many packets the flow has had before; not on what other
+// flows do. A flow is what has the same protocol, addresses and, in TCP and UDP, ports; source and destination are not
+// exchanged. Whatever is not IP is one flow. The 8192 flows that were used last are remembered.
+type Impairment struct {
+	// Loss is the probability that a packet is lost.
+	Loss float64
+
+	// Burst loses packets in bursts, in addition to Loss. nil does not.
+	Burst *BurstLoss
+
+	// Duplicate is the probability that a packet arrives twice. The copy is never corrupted or reordered; it arrives
+	// right behind the place that the packet has in its flow.
+	Duplicate float64
+
+	// Corrupt is the probability that one bit of a packet, anywhere in it, is flipped.
+	Corrupt float64
+
+	// Reorder is the probability that a packet is held back for another ReorderDelay, while those behind it go on: what is
+	// sent within that time overtakes it.
+	Reorder float64
+
+	// ReorderDelay is how long a reordered packet is held back, 0 to 24 hours. 0 is 1 ms.
+	ReorderDelay time.Duration
+
+	// Delay is how long a packet is on the line, 0 to 24 hours.
+	Delay time.Duration
+
+	// Jitter is the most by which a packet is delayed longer, 0 to 24 hours, uniformly distributed from 0 on. It keeps
+	// the order of the packets of a flow: one behind a late one is late too.
+	Jitter time.Duration
+
+	// Rate is how many bits a second the line sends, 1000 or more, counting IP packets without any framing. 0 sends
+	// in no time.
+	Rate int64
+
+	// Queue is how many bytes may wait for a line with a Rate, the packet that is being sent included as far as it is not
+	// sent yet. A packet that does not fit is dropped. At least the MTU of the link, at most 2^30. 0 is 100 ms at
+	// Rate, but two packets of the MTU at least.
+	Queue int
+
+	// Limit is how many packets are on their way at most, waiting, being sent and on the line, 1 to 1048576. Further
+	// ones are dropped. 0 is 65536.
+	Limit int
+}
+
+// BurstLoss is the loss model of Gilbert (Capacity of a Burst-Noise Channel, 1960) and Elliott (Estimates of Error Rates
+// for Codes on Burst-Noise Channels, 1963): a good and a bad state, and loss in the bad one. Each flow has a state of its
+// own, good to begin with, which may change before each of its packets. A burst lasts 1/PLeave packets on average, and
+// PEnter/(PEnter+PLeave) of all packets meet the bad state.
+type BurstLoss struct {
+	// PEnter is the probability that the state changes from good to bad.
+	PEnter float64
+
+	// PLeave is the probability that the state changes from bad to good. It is above 0.
+	PLeave float64
+
+	// LossInBad is the probability that a packet is lost in the bad state. 0 is 1.
+	LossInBad float64
+}
+
+// ImpairConfig configures an [Impair].
+type ImpairConfig struct {
+	// Write is what happens to the packets that are written.
+	Write Impairment
+
+	// Read is what happens to the packets that are read. With both, one wrapped end impairs a whole path.
+	Read Impairment
+
+	// Seed selects what chance does. Two runs with one seed and the same packets go the same way.
+	Seed uint64
+}
+
+// ImpairCounts counts the packets of one direction. When nothing is on its way, Packets and Duplicated together are Lost,
+// Dropped and Delivered together.
+type ImpairCounts struct {
+	Packets    uint64 // handed over
+	Lost       uint64 // on the line, by Loss or Burst
+	Duplicated uint64
+	Corrupted  uint64
+	Reordered  uint64 // held back
+	Dropped    uint64 // by Queue or Limit, or too large for the link or refused by it
+	Delivered  uint64
+}
+
+// ImpairStats counts the packets of an [Impair].
+type ImpairStats struct {
+	Write, Read ImpairCounts
+}
+
+// Impair is a link that wraps a link and impairs what is written through it and what is read from it.
+//
+// Like a network it takes all packets at once and drops those for which it has no room; its Write is never cut short. When
+// the wrapped link is full, or nobody reads, packets wait within Limit.
+//
+// Packets leave one an instant, at least 1 ns apart, counting both directions, and at the earliest 1 ns after they have
+// come. Of those that come at one instant the flows go in the order of their protocols, addresses and ports, and each
+// flow in its own order. So in a testing/synctest bubble all that happens to packets, and when, is the same in every run,
+// even if goroutines write at the same instant in any order; a zero configuration does this and nothing else. Two links
+// that are impaired apart share no instants: if it matters which of them comes first, give them different delays.
+type Impair struct {
+	inner Link
+	mtu   int
+	state atomic.Int32
+
+	sched  scheduler
+	out    line          // from Write to inner.Write
+	in     line          // from inner.Read to rx
+	vecs   []net.Buffers // for out.deliver
+	broken atomic.Bool   // inner was closed by somebody else
+
+	rx queue // what Read reads
+
+	mu      sync.Mutex // over Start and the state
+	ended   sync.Cond  // pumping has fallen
+	pumping bool
+}
+
+var _ Link = (*Impair)(nil)
+
+// The defaults and bounds of an Impairment.
+const (
+	defaultLimit        = 65536
+	maxLimit            = 1 << 20
+	defaultReorderDelay = time.Millisecond
+	minRate             = 1000
+	maxRateQueue        = 1 << 30
+)
+
+// NewImpair wraps inner, which must not have been started and belongs to the Impair from now on: its Start and Close are
+// those of inner. It reports an error for a configuration out of its bounds.
+func NewImpair(inner Link, config ImpairConfig) (*Impair, error) {
+	mtu := inner.MTU()
+	if mtu < 1 || mtu > maxPacket {
+		return nil, fmt.Errorf("link: impair: the link's MTU %d is not within 1..%d", mtu, maxPacket)
+	}
+	if err := config.Write.complete(mtu); err != nil {
+		return nil, fmt.Errorf("link: impair: Write.%w", err)
+	}
+	if err := config.Read.complete(mtu); err != nil {
+		return nil, fmt.Errorf("link: impair: Read.%w", err)
+	}
+	im := &Impair{inner: inner, mtu: mtu, vecs: make([]net.Buffers, batchLen)}
+	im.ended.L = &im.mu
+	im.rx.init(defaultQueue)
+	// The directions draw from different numbers: a flow has another key on its way back, but what is not IP has not.
+	im.out.model = newModel(&config.Write, mix(config.Seed))
+	im.in.model = newModel(&config.Read, mix(^config.Seed))
+	im.out.deliver = im.deliverOut
+	im.in.deliver = im.deliverIn
+	im.sched.init(&im.out, &im.in)
+	return im, nil
+}
+
+// complete checks an Impairment and puts the defaults in. Its errors begin with the name of a field.
+func (imp *Impairment) complete(mtu int) error {
+	type field[T any] struct {
+		name  string
+		value T
+	}
+	probabilities := []field[float64]{{"Loss", imp.Loss}, {"Duplicate", imp.Duplicate}, {"Corrupt", imp.Corrupt},
+		{"Reorder", imp.Reorder}}
+	if imp.Burst != nil {
+		burst := *imp.Burst // the caller's stays as it is
+		imp.Burst = &burst
+		probabilities = append(probabilities, field[float64]{"Burst.PEnter", burst.PEnter},
+			field[float64]{"Burst.PLeave", burst.PLeave}, field[float64]{"Burst.LossInBad", burst.LossInBad})
+	}
+	for _, p := range probabilities {
+		if !(p.value >= 0 && p.value <= 1) { // nor NaN
+			return fmt.Errorf("%s: %v is not a probability within 0..1", p.name, p.value)
+		}
+	}
+	for _, d := range []field[time.Duration]{{"Delay", imp.Delay}, {"Jitter", imp.Jitter},
+		{"ReorderDelay", imp.ReorderDelay}} {
+		if d.value < 0 || d.value > maxDelay {
+			return fmt.Errorf("%s: %v is not within 0..%v", d.name, d.value, maxDelay)
+		}
+	}
+	if imp.ReorderDelay == 0 {
+		imp.ReorderDelay = defaultReorderDelay
+	}
+	if imp.Burst != nil {
+		if imp.Burst.PEnter > 0 && imp.Burst.PLeave == 0 {
+			return errors.New("Burst.PLeave: 0, with a PEnter of more, never ends a burst")
+		}
+		if imp.Burst.LossInBad == 0 {
+			imp.Burst.LossInBad = 1
+		}
+	}
+	if imp.Limit == 0 {
+		imp.Limit = defaultLimit
+	}
+	if imp.Limit < 1 || imp.Limit > maxLimit {
+		return fmt.Errorf("Limit: %d is not within 1..%d packets", imp.Limit, maxLimit)
+	}
+	if imp.Rate == 0 {
+		if imp.Queue != 0 {
+			return errors.New("Queue: needs a Rate")
+		}
+		return nil
+	}
+	if imp.Rate < minRate {
+		return fmt.Errorf("Rate: %d is below %d bits a second", imp.Rate, minRate)
+	}
+	if imp.Queue == 0 {
+		imp.Queue = int(min(max(imp.Rate/8/10, int64(2*mtu)), maxRateQueue))
+	}
+	if imp.Queue < mtu || imp.Queue > maxRateQueue {
+		return fmt.Errorf("Queue: %d is not within %d (the MTU)..%d bytes", imp.Queue, mtu, maxRateQueue)
+	}
+	return nil
+}
+
+// MTU returns that of the wrapped link.
+func (im *Impair) MTU() int { return im.mtu }
+
+// Start implements [Link]. It starts the wrapped link. ready is never called, since Write is never cut short.
+func (im *Impair) Start(ready func()) error {
+	if ready == nil {
+		return errNoReady
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	switch im.state.Load() {
+	case stateStarted:
+		return errStarted
+	case stateClosed:
+		return net.ErrClosed
+	}
+	if err := im.inner.Start(func() { im.sched.unblock(&im.out) }); err != nil {
+		return err
+	}
+	im.state.Store(stateStarted)
+	im.pumping = true
+	go im.pump()
+	return nil
+}
+
+// Read implements [Link].
+func (im *Impair) Read(bufs [][]byte, sizes []int) (int, error) {
+	if err := stateError(im.state.Load()); err != nil || len(bufs) == 0 || len(sizes) == 0 {
+		return 0, err
+	}
+	for {
+		n, room, err := im.rx.read(bufs, sizes)
+		if room {
+			im.sched.unblock(&im.in)
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// Write implements [Link]. It takes all packets.
+func (im *Impair) Write(pkts []net.Buffers) (int, error) {
+	if err := stateError(im.state.Load()); err != nil {
+		return 0, err
+	}
+	if im.broken.Load() {
+		return 0, net.ErrClosed
+	}
+	var batch [batchLen]*packet
+	unfit := 0
+	for done := 0; done < len(pkts); {
+		n := min(len(pkts)-done, len(batch))
+		for i, bufs := range pkts[done : done+n] {
+			p := copyPacket(bufs, im.mtu)
+			if p != nil {
+				p.flow = flowOf(p.data)
+			} else {
+				unfit++
+			}
+			batch[i] = p
+		}
+		im.sched.submit(&im.out, batch[:n])
+		done += n
+	}
+	if unfit > 0 {
+		im.sched.mu.Lock()
+		im.out.model.counts.Packets += uint64(unfit)
+		im.out.model.counts.Dropped += uint64(unfit)
+		im.sched.mu.Unlock()
+	}
+	return len(pkts), nil
+}
+
+// Close implements [Link]. It closes the wrapped link and returns what its Close returns. What is on its way is dropped.
+func (im *Impair) Close() error {
+	im.mu.Lock()
+	was := im.state.Swap(stateClosed)
+	im.mu.Unlock()
+	if was == stateClosed {
+		return net.ErrClosed
+	}
+	im.sched.close()
+	im.rx.close()
+	err := im.inner.Close()
+	im.mu.Lock()
+	for im.pumping {
+		im.ended.Wait()
+	}
+	im.mu.Unlock()
+	return err
+}
+
+// Stats returns what has happened to the packets so far. The fate of a packet is settled 1 ns after it has come.
+func (im *Impair) Stats() ImpairStats {
+	im.sched.mu.Lock()
+	defer im.sched.mu.Unlock()
+	return ImpairStats{Write: im.out.model.counts, Read: im.in.model.counts}
+}
+
+// deliverOut sends packets on the wrapped link.
+func (im *Impair) deliverOut(pkts []*packet) int {
+	for i, p := range pkts {
+		im.vecs[i] = append(im.vecs[i][:0], p.data)
+	}
+	vecs := im.vecs[:len(pkts)]
+	n, err := im.inner.Write(vecs)
+	for i := range vecs {
+		clear(vecs[i])
+	}
+	gone := n
+	if err != nil {
+		// The rest is not to be sent again, as after any error of a network.
+		gone = len(pkts)
+		if errors.Is(err, net.ErrClosed) {
+			im.broken.Store(true)
+		}
+	}
+	freeAll(pkts[:gone])
+	im.sched.mu.Lock()
+	im.out.model.counts.Delivered += uint64(n)
+	im.out.model.counts.Dropped += uint64(gone - n)
+	im.sched.mu.Unlock()
+	return gone
+}
+
+// deliverIn hands packets to Read.
+func (im *Impair) deliverIn(pkts []*packet) int {
+	n, closed := im.rx.put(pkts, true)
+	if closed {
+		freeAll(pkts)
+		return len(pkts)
+	}
+	im.sched.mu.Lock()
+	im.in.model.counts.Delivered += uint64(n)
+	im.sched.mu.Unlock()
+	return n
+}
+
+// pump reads from the wrapped link until it is closed.
+func (im *Impair) pump() {
+	// A buffer as large as the MTU each, but not megabytes of them.
+	n := min(max(1<<18/im.mtu, 4), batchLen)
+	bufs := make([][]byte, n)
+	for i := range bufs {
+		bufs[i] = make([]byte, im.mtu)
+	}
+	sizes := make([]int, n)
+	pkts := make([]*packet, n)
+	for {
+		n, err := im.inner.Read(bufs, sizes)
+		for i := range n {
+			if sizes[i] == 0 {
+				continue
+			}
+			p := newPacket(sizes[i])
+			copy(p.data, bufs[i])
+			p.flow = flowOf(p.data)
+			pkts[i] = p
+		}
+		im.sched.submit(&im.in, pkts[:n])
+		clear(pkts[:n])
+		if err != nil {
+			// What has arrived is read before the error.
+			im.sched.drain(&im.in)
+			im.rx.fail(err)
+			break
+		}
+	}
+	im.mu.Lock()
+	im.pumping = false
+	im.mu.Unlock()
+	im.ended.Broadcast()
+}

@@ -1,0 +1,207 @@
+package link
+
+import (
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// The bounds of an MTU, in bytes, and that of Ethernet. An IPv4 link carries at least 68 (RFC 791, 3.2), an IPv6 link at
+// least 1280 (RFC 8200, 5); no packet is longer than 65535.
+const (
+	minMTU     = 68
+	defaultMTU = 1500
+)
+
+// maxDelay bounds the durations of a configuration.
+const maxDelay = 24 * time.Hour
+
+// The default of PipeConfig.Queue without and with a delay.
+const (
+	defaultQueue        = 512
+	defaultDelayedQueue = 16384
+	maxQueue            = 1 << 20
+)
+
+// PipeConfig configures a pipe. The zero value is a good one.
+type PipeConfig struct {
+	// MTU is the largest IP packet in bytes, 68 to 65535. 0 is 1500.
+	MTU int
+
+	// Queue is how many packets each direction holds, 1 to 1048576, those that have been written and not read yet, on
+	// the way or waiting. When it is full, Write takes no more until it is half empty. 0 is 512, and with a Delay 16384, so
+	// that a window of 24 MB is on the way without being held up.
+	Queue int
+
+	// Delay is how long a packet takes to the other end, 0 to 24 hours.
+	Delay time.Duration
+}
+
+// PipeEnd is one end of a cable between two stacks of one process: what is written to one end is read from the other. It is
+// a [Link] that neither loses nor changes packets, and of which a slow reader holds the writer up.
+//
+// Without a delay a packet can be read at once, in the order in which the calls of Write came. With one, packets arrive
+// one an instant, at least 1 ns apart; of those that were written at one instant the flows come in the order of their
+// protocols, addresses and ports. So what a stack reads in a testing/synctest bubble does not depend on which of several
+// goroutines came first, as long as the queue is not full. For a pipe without a delay [Impair] does the same.
+//
+// Close cuts the cable at that end. The other end still reads what was written before, on the way or waiting; then its
+// Read blocks until its own Close, and what it writes is taken and lost.
+type PipeEnd struct {
+	mtu   int
+	state atomic.Int32
+	ready func()
+	rx    queue // what this end reads
+	peer  *PipeEnd
+
+	delay *pipeDelay // nil without a delay
+	toRx  *line      // brings packets to rx
+}
+
+// pipeDelay is what the two ends of a delayed pipe share.
+type pipeDelay struct {
+	sched scheduler
+	open  atomic.Int32 // ends
+}
+
+var _ Link = (*PipeEnd)(nil)
+
+// NewPipe returns the two ends of a pipe. It reports an error for a configuration out of its bounds.
+func NewPipe(config PipeConfig) (a, b *PipeEnd, err error) {
+	if config.MTU == 0 {
+		config.MTU = defaultMTU
+	}
+	if config.Queue == 0 {
+		config.Queue = defaultQueue
+		if config.Delay > 0 {
+			config.Queue = defaultDelayedQueue
+		}
+	}
+	switch {
+	case config.MTU < minMTU || config.MTU > maxPacket:
+		return nil, nil, fmt.Errorf("link: pipe: MTU %d is not within %d..%d", config.MTU, minMTU, maxPacket)
+	case config.Queue < 1 || config.Queue > maxQueue:
+		return nil, nil, fmt.Errorf("link: pipe: Queue %d is not within 1..%d packets", config.Queue, maxQueue)
+	case config.Delay < 0 || config.Delay > maxDelay:
+		return nil, nil, fmt.Errorf("link: pipe: Delay %v is not within 0..%v", config.Delay, maxDelay)
+	}
+	a, b = &PipeEnd{mtu: config.MTU}, &PipeEnd{mtu: config.MTU}
+	a.peer, b.peer = b, a
+	var delay *pipeDelay
+	if config.Delay > 0 {
+		delay = new(pipeDelay)
+		delay.open.Store(2)
+	}
+	for _, e := range []*PipeEnd{a, b} {
+		e.rx.init(config.Queue)
+		e.delay = delay
+		e.toRx = &line{delay: int64(config.Delay), deliver: e.deliver}
+	}
+	if delay != nil {
+		delay.sched.init(a.toRx, b.toRx)
+	}
+	return a, b, nil
+}
+
+// MTU returns PipeConfig.MTU.
+func (e *PipeEnd) MTU() int { return e.mtu }
+
+// Start implements [Link]. Packets that the other end has written before wait to be read.
+func (e *PipeEnd) Start(ready func()) error {
+	if ready == nil {
+		return errNoReady
+	}
+	e.rx.mu.Lock()
+	defer e.rx.mu.Unlock()
+	switch e.state.Load() {
+	case stateStarted:
+		return errStarted
+	case stateClosed:
+		return net.ErrClosed
+	}
+	e.ready = ready // seen by whoever sees the state
+	e.state.Store(stateStarted)
+	return nil
+}
+
+// Read implements [Link].
+func (e *PipeEnd) Read(bufs [][]byte, sizes []int) (int, error) {
+	if err := stateError(e.state.Load()); err != nil || len(bufs) == 0 || len(sizes) == 0 {
+		return 0, err
+	}
+	for {
+		n, room, err := e.rx.read(bufs, sizes)
+		if room {
+			e.peer.callReady()
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// Write implements [Link]. It is cut short when the queue to the other end is full.
+func (e *PipeEnd) Write(pkts []net.Buffers) (int, error) {
+	if err := stateError(e.state.Load()); err != nil {
+		return 0, err
+	}
+	var batch [batchLen]*packet
+	for done := 0; done < len(pkts); {
+		n := min(len(pkts)-done, len(batch))
+		for i, bufs := range pkts[done : done+n] {
+			p := copyPacket(bufs, e.mtu)
+			if p != nil && e.delay != nil {
+				p.flow = flowOf(p.data)
+			}
+			batch[i] = p
+		}
+		taken, closed := e.peer.rx.put(batch[:n], e.delay == nil)
+		freeAll(batch[taken:n])
+		if closed {
+			break
+		}
+		if e.delay != nil {
+			e.delay.sched.submit(e.peer.toRx, batch[:taken])
+		}
+		done += taken
+		if taken < n {
+			return done, nil
+		}
+	}
+	return len(pkts), nil
+}
+
+// Close implements [Link].
+func (e *PipeEnd) Close() error {
+	// The lock is Start's, which must not start what is closed.
+	e.rx.mu.Lock()
+	was := e.state.Swap(stateClosed)
+	e.rx.mu.Unlock()
+	if was == stateClosed {
+		return net.ErrClosed
+	}
+	if e.rx.close() {
+		e.peer.callReady()
+	}
+	if e.delay != nil {
+		e.delay.sched.drop(e.toRx)
+		if e.delay.open.Add(-1) == 0 {
+			e.delay.sched.close()
+		}
+	}
+	return nil
+}
+
+// deliver brings packets that have travelled for the delay; Write has kept places for them.
+func (e *PipeEnd) deliver(pkts []*packet) int {
+	e.rx.arrive(pkts)
+	return len(pkts)
+}
+
+// callReady tells the stack of this end that it may write again.
+func (e *PipeEnd) callReady() {
+	if e.state.Load() == stateStarted {
+		e.ready()
+	}
+}
