@@ -310,7 +310,7 @@ func (im *Impair) Close() error {
 	if was == stateClosed {
 		return net.ErrClosed
 	}
-	im.sched.close()
+	im.sched.drop(&im.out, &im.in)
 	im.rx.close()
 	err := im.inner.Close()
 	im.mu.Lock()

@@ -55,14 +55,8 @@ type PipeEnd struct {
 	rx    queue // what this end reads
 	peer  *PipeEnd
 
-	delay *pipeDelay // nil without a delay
-	toRx  *line      // brings packets to rx
-}
-
-// pipeDelay is what the two ends of a delayed pipe share.
-type pipeDelay struct {
-	sched scheduler
-	open  atomic.Int32 // ends
+	sched *scheduler // that of both ends, nil without a delay
+	toRx  line       // brings packets to rx
 }
 
 var _ Link = (*PipeEnd)(nil)
@@ -88,18 +82,15 @@ func NewPipe(config PipeConfig) (a, b *PipeEnd, err error) {
 	}
 	a, b = &PipeEnd{mtu: config.MTU}, &PipeEnd{mtu: config.MTU}
 	a.peer, b.peer = b, a
-	var delay *pipeDelay
-	if config.Delay > 0 {
-		delay = new(pipeDelay)
-		delay.open.Store(2)
-	}
 	for _, e := range []*PipeEnd{a, b} {
 		e.rx.init(config.Queue)
-		e.delay = delay
-		e.toRx = &line{delay: int64(config.Delay), deliver: e.deliver}
+		e.toRx.delay = int64(config.Delay)
+		e.toRx.deliver = e.deliver
 	}
-	if delay != nil {
-		delay.sched.init(a.toRx, b.toRx)
+	if config.Delay > 0 {
+		s := new(scheduler)
+		s.init(&a.toRx, &b.toRx)
+		a.sched, b.sched = s, s
 	}
 	return a, b, nil
 }
@@ -151,18 +142,18 @@ func (e *PipeEnd) Write(pkts []net.Buffers) (int, error) {
 		n := min(len(pkts)-done, len(batch))
 		for i, bufs := range pkts[done : done+n] {
 			p := copyPacket(bufs, e.mtu)
-			if p != nil && e.delay != nil {
+			if p != nil && e.sched != nil {
 				p.flow = flowOf(p.data)
 			}
 			batch[i] = p
 		}
-		taken, closed := e.peer.rx.put(batch[:n], e.delay == nil)
+		taken, closed := e.peer.rx.put(batch[:n], e.sched == nil)
 		freeAll(batch[taken:n])
 		if closed {
 			break
 		}
-		if e.delay != nil {
-			e.delay.sched.submit(e.peer.toRx, batch[:taken])
+		if e.sched != nil {
+			e.sched.submit(&e.peer.toRx, batch[:taken])
 		}
 		done += taken
 		if taken < n {
@@ -184,11 +175,8 @@ func (e *PipeEnd) Close() error {
 	if e.rx.close() {
 		e.peer.callReady()
 	}
-	if e.delay != nil {
-		e.delay.sched.drop(e.toRx)
-		if e.delay.open.Add(-1) == 0 {
-			e.delay.sched.close()
-		}
+	if e.sched != nil {
+		e.sched.drop(&e.toRx)
 	}
 	return nil
 }

@@ -127,7 +127,7 @@ func TestPipeCut(t *testing.T) {
 				t.Fatalf("Write took %d", n)
 			}
 			closeAll(t, a)
-			<-b.ready // what kept it waiting is gone
+			b.awaitReady(0) // what kept it waiting is gone
 			for range 3 {
 				if n, err := b.Write(full); n != 10 || err != nil {
 					t.Errorf("delay %v: Write to a cut cable: %d, %v", delay, n, err)

@@ -34,13 +34,12 @@ type scheduler struct {
 	outstanding int   // calls of run that are under way or that the timer is going to make
 	running     bool  // a call of run is under way and arms the timer when it ends
 	closed      bool
-	last        int64 // the last instant at which a packet has left
+	last        int64 // the last instant at which a packet has left, or none may leave any more
 	batch       []*packet
 }
 
 // line is one direction of a link in a scheduler, whose lock guards it.
 type line struct {
-	index int
 	// deliver takes packets that leave, in order, and returns how many. Less than all of them says that it is full, and
 	// unblock is called when it can take more. It is called without the scheduler's lock, once at a time. The packets
 	// that it takes belong to it.
@@ -49,17 +48,16 @@ type line struct {
 	model   *model // decides on each packet of the line, or nil
 	orders  uint64 // how many packets have been handed over
 
-	// arrivals are the packets that the model has not seen yet: a heap with the last of them, in the order in which the
-	// model sees them, on top. It is the last that is dropped if there are too many, since what comes last is the same in
-	// every run and what comes too late is not.
+	// arrivals are the packets of one instant that the model has not seen yet: a heap with the last of them, in the order
+	// in which the model sees them, on top. That one is dropped if there are too many, since which one it is does not
+	// depend on the order in which they come.
 	arrivals packetHeap
-	oldest   int64 // the first arrival, if there are any
+	arrived  int64 // their instant
 
 	departures packetHeap // the packets that have an instant to leave
 	leaving    int        // those that deliver has at the moment
 	blocked    bool       // deliver was full
 	unblocks   uint64     // calls of unblock
-	notBefore  int64      // the earliest instant for the next packet
 	dead       bool
 }
 
@@ -68,31 +66,26 @@ func (s *scheduler) init(lines ...*line) {
 	s.armed = never
 	s.lines = lines
 	s.batch = make([]*packet, 0, batchLen)
-	for i, l := range lines {
-		l.index = i
+	for _, l := range lines {
 		l.arrivals.less = func(a, b *packet) bool { return compareArrivals(a, b) > 0 }
 		l.departures.less = func(a, b *packet) bool { return compareDepartures(a, b) < 0 }
 	}
 }
 
-// compareArrivals orders packets as the model sees them.
+// compareArrivals orders packets of one instant as the model sees them.
 func compareArrivals(a, b *packet) int {
-	return compareKeys(a.arrival, b.arrival, a, b)
-}
-
-// compareDepartures orders packets as they leave.
-func compareDepartures(a, b *packet) int {
-	return compareKeys(a.due, b.due, a, b)
-}
-
-func compareKeys(at, bt int64, a, b *packet) int {
-	if at != bt {
-		return cmp.Compare(at, bt)
-	}
 	if c := bytes.Compare(a.flow[:], b.flow[:]); c != 0 {
 		return c
 	}
 	return cmp.Compare(a.order, b.order)
+}
+
+// compareDepartures orders packets as they leave.
+func compareDepartures(a, b *packet) int {
+	if a.due != b.due {
+		return cmp.Compare(a.due, b.due)
+	}
+	return compareArrivals(a, b)
 }
 
 // now returns the present instant. s.mu is held.
@@ -112,6 +105,7 @@ func (s *scheduler) submit(l *line, pkts []*packet) {
 		return
 	}
 	now := s.now()
+	l.admit(now) // as run does at this instant, if it comes first
 	at := int64(never)
 	for i, p := range pkts {
 		if p == nil {
@@ -136,10 +130,8 @@ func (s *scheduler) submit(l *line, pkts []*packet) {
 			}
 			l.arrivals.pop().free()
 		}
-		if len(l.arrivals.a) == 0 {
-			l.oldest = now
-		}
 		l.arrivals.push(p)
+		l.arrived = now
 		at = min(at, now+1)
 	}
 	s.arm(at, now)
@@ -215,7 +207,7 @@ func (s *scheduler) wake() int64 {
 	_, at := s.next()
 	for _, l := range s.lines {
 		if len(l.arrivals.a) > 0 {
-			at = min(at, l.oldest+1)
+			at = min(at, l.arrived+1)
 		}
 	}
 	return at
@@ -228,7 +220,7 @@ func (s *scheduler) next() (first *line, at int64) {
 		if l.blocked || len(l.departures.a) == 0 {
 			continue
 		}
-		if t := max(l.departures.a[0].due, l.notBefore, s.last+1); t < at || first != nil && t == at &&
+		if t := max(l.departures.a[0].due, s.last+1); t < at || first != nil && t == at &&
 			l.departures.a[0].due < first.departures.a[0].due {
 			first, at = l, t
 		}
@@ -244,21 +236,11 @@ func (s *scheduler) carry(l *line) {
 	n := l.deliver(s.batch)
 	s.mu.Lock()
 	l.leaving = 0
-	rest := s.batch[n:]
-	switch {
-	case s.closed || l.dead:
-		freeAll(rest)
-	case len(rest) > 0:
-		// They go back with the keys that they have, and so come first again.
-		for _, p := range rest {
-			l.departures.push(p)
-		}
-		if l.unblocks == unblocks {
-			l.blocked = true
-		} else {
-			l.notBefore = s.now() + 1
-		}
+	// What is left goes back with the keys that it has, and so comes first again.
+	for _, p := range s.batch[n:] {
+		l.departures.push(p)
 	}
+	l.blocked = n < len(s.batch) && l.unblocks == unblocks
 	clear(s.batch)
 	s.batch = s.batch[:0]
 	s.rest.Broadcast()
@@ -274,7 +256,7 @@ func (s *scheduler) unblock(l *line) {
 	}
 	l.blocked = false
 	now := s.now()
-	l.notBefore = now + 1
+	s.last = max(s.last, now) // whether or not run comes later in this instant, nothing more leaves in it
 	s.arm(now+1, now)
 }
 
@@ -287,63 +269,42 @@ func (s *scheduler) drain(l *line) {
 	}
 }
 
-// drop closes one line: what is under way on it is lost, and its deliver is not called any more.
-func (s *scheduler) drop(l *line) {
+// drop closes lines: what is under way on them is lost. With the last of its lines the scheduler is closed; then its timer
+// is stopped and run has ended.
+func (s *scheduler) drop(lines ...*line) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.clear()
-	if s.closed {
-		return
+	for _, l := range lines {
+		l.dead = true
+		freeAll(l.arrivals.a)
+		freeAll(l.departures.a)
+		l.arrivals.a, l.departures.a = nil, nil
+	}
+	s.closed = true
+	for _, l := range s.lines {
+		s.closed = s.closed && l.dead
 	}
 	s.disarm()
 	s.arm(s.wake(), s.now())
-	for l.leaving > 0 {
-		s.rest.Wait()
-	}
-}
-
-// close closes all lines, stops the timer and waits until run has ended.
-func (s *scheduler) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	s.disarm()
-	for _, l := range s.lines {
-		l.clear()
-	}
 	s.rest.Broadcast()
-	for s.outstanding > 0 {
+	for s.closed && s.outstanding > 0 {
 		s.rest.Wait()
 	}
-}
-
-// clear drops what is under way on a line, now and from now on. The scheduler's lock is held.
-func (l *line) clear() {
-	l.dead = true
-	freeAll(l.arrivals.a)
-	freeAll(l.departures.a)
-	l.arrivals.a, l.departures.a = nil, nil
 }
 
 // admit shows the model the packets that have arrived before now, in an order that does not depend on who of several
-// goroutines came first. What arrives at now itself may not all be there yet. The scheduler's lock is held.
+// goroutines came first. What arrives at now itself may not all be there yet. Whatever happens at an instant, this comes
+// first: so the model finds the line as it is in every run. The scheduler's lock is held.
 func (l *line) admit(now int64) {
-	a := l.arrivals.a
-	if len(a) == 0 || l.oldest >= now {
+	if len(l.arrivals.a) == 0 || l.arrived >= now {
 		return
 	}
-	slices.SortFunc(a, compareArrivals)
-	n := 0
-	for ; n < len(a) && a[n].arrival < now; n++ {
-		l.model.admit(l, a[n])
+	slices.SortFunc(l.arrivals.a, compareArrivals)
+	for _, p := range l.arrivals.a {
+		l.model.admit(l, p)
 	}
-	rest := a[:copy(a, a[n:])]
-	clear(a[len(rest):])
-	if len(rest) > 0 {
-		l.oldest = rest[0].arrival
-		slices.Reverse(rest) // descending: a heap with the last on top
-	}
-	l.arrivals.a = rest
+	clear(l.arrivals.a)
+	l.arrivals.a = l.arrivals.a[:0]
 }
 
 // packetHeap is a binary heap of packets with the least on top.

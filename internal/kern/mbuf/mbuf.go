@@ -72,8 +72,10 @@ type Csum uint8
 const (
 	// CsumPartial: the transport checksum has not been computed; whoever puts the packet on a wire does.
 	CsumPartial Csum = 1 << iota
-	// CsumValid: the transport checksum needs no verification, because it was verified or never left the machine.
+	// CsumValid: the packet has never left the machine: its headers are our own, its checksums are not computed.
 	CsumValid
+	// CsumVerified: the transport checksum has been verified.
+	CsumVerified
 )
 
 // A Pkthdr describes the packet whose first Mbuf it stands in: BSD's m_pkthdr.
@@ -82,7 +84,7 @@ type Pkthdr struct {
 	SegSize int   // payload bytes of each segment this packet is to be cut into, or was merged from; 0: as it is
 	Arrived int64 // when it came in, nanoseconds since the stack began
 	Csum    Csum
-	Ect     bool // IP marks it as capable of congestion notification
+	Ect     bool   // IP marks it as capable of congestion notification
 	Flow    uint32 // hash of its flow, the same in both directions
 }
 
@@ -174,7 +176,9 @@ func (m *Mbuf) free() {
 func (m *Mbuf) share(off, n int) *Mbuf {
 	if m.cl == nil {
 		d := m.pool.Gethdr()
-		d.data = append(d.data, m.data[off:off+n]...)
+		at := min(headroom, datSize-n) // where headers have been put in front, there may be more than fits behind the headroom
+		d.data = d.dat[at : at+n]
+		copy(d.data, m.data[off:])
 		return d
 	}
 	d := m.pool.get()
@@ -294,8 +298,8 @@ func Copydata(m *Mbuf, off int, p []byte) int {
 	return total
 }
 
-// Adj drops n bytes from the front of the chain, or -n from its end, and returns the chain, with no empty Mbuf in it;
-// nil where nothing is left: BSD's m_adj. The packet header, where there is one, must be fetched before.
+// Adj drops n bytes from the front of the chain, or -n from its end, and returns the chain, with no empty Mbuf in front or
+// at the end it has cut; nil where nothing is left: BSD's m_adj. The packet header, where there is one, must be fetched before.
 func Adj(m *Mbuf, n int) *Mbuf {
 	if n >= 0 {
 		for m != nil && n >= len(m.data) {
@@ -315,6 +319,7 @@ func Adj(m *Mbuf, n int) *Mbuf {
 		Free(m)
 		return nil
 	}
+	m = Adj(m, 0)
 	t := m
 	for keep > len(t.data) {
 		keep -= len(t.data)

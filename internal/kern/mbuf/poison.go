@@ -10,10 +10,10 @@ const Poisoned = true
 
 const poisonByte = 0xdb
 
+var poisoned = bytes.Repeat([]byte{poisonByte}, ClHuge)
+
 func poison(c *cluster) {
-	for i := range c.buf {
-		c.buf[i] = poisonByte
-	}
+	copy(c.buf, poisoned)
 	c.dirty = true
 }
 
@@ -21,7 +21,7 @@ func unpoison(c *cluster) {
 	if !c.dirty {
 		return
 	}
-	if bytes.Count(c.buf, []byte{poisonByte}) != len(c.buf) {
+	if !bytes.Equal(c.buf, poisoned[:len(c.buf)]) {
 		panic("mbuf: a freed cluster was written to")
 	}
 }

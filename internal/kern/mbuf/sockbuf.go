@@ -36,8 +36,8 @@ func (m *Mbuf) Pins() int {
 	return len(m.cl.buf)
 }
 
-// wasteful reports whether m's cluster is mostly empty, so that copying its bytes is cheaper than pinning it.
-func (m *Mbuf) wasteful() bool { return m.cl != nil && len(m.data)*4 < len(m.cl.buf) }
+// wasteful reports whether m's storage is mostly empty, so that copying its bytes is cheaper than pinning it.
+func (m *Mbuf) wasteful() bool { return len(m.data)*4 < m.Pins() }
 
 // Append adds chain m, which it takes over: BSD's sbappendstream with its sbcompress. Small pieces are copied into the room
 // behind the last one, so that a stream of tiny segments cannot pin much more than it holds.

@@ -19,7 +19,9 @@ type Info struct {
 	Rexmits              int           // segments retransmitted so far
 	Backoff              int           // retransmissions since the last progress
 	SndNxt, RcvNxt       uint32
-	SndZerowin           bool // the peer's window is closed
+	SndQ, RcvQ           int    // bytes in the buffers
+	BytesSent, BytesRcvd uint64 // payload acknowledged by the peer, and received in order, so far
+	SndZerowin           bool   // the peer's window is closed
 }
 
 // Bits of Info.Options: FreeBSD's TCPI_OPT_ constants.
@@ -43,6 +45,8 @@ func (tp *TCB) Info() Info {
 		SndNxt: uint32(tp.sndNxt), RcvNxt: uint32(tp.rcvNxt),
 		SndZerowin: tp.state.HaveEstablished() && tp.sndWnd == 0,
 	}
+	i.SndQ, i.RcvQ = tp.snd.Cc(), tp.rcv.Cc()
+	i.BytesSent, i.BytesRcvd = tp.bytesSent, tp.bytesRcvd
 	if tp.rttMin != never {
 		i.MinRTT = time.Duration(tp.rttMin)
 	}
@@ -74,7 +78,8 @@ func (tp *TCB) Check() error {
 	if over := tp.sndMax.Sub(tp.sndUna) - tp.snd.Cc(); over > 1 {
 		return bad("%d numbers in flight without data", over)
 	}
-	if tp.rcvAdv.Lt(tp.rcvNxt) && tp.state.HaveRcvdSyn() && tp.rcv.Space() >= 0 && !tp.state.haveRcvdFin() {
+	// A peer may fill room that a silly window has hidden; the acknowledgment that is then owed mends it.
+	if tp.rcvAdv.Lt(tp.rcvNxt) && tp.flags&DelAck == 0 && tp.state.HaveRcvdSyn() && !tp.state.haveRcvdFin() {
 		return bad("advertised less than received")
 	}
 	armed := tp.on(tRexmt) || tp.on(tPersist)
@@ -83,6 +88,9 @@ func (tp *TCB) Check() error {
 	}
 	if tp.state.HaveEstablished() && tp.snd.Cc() > 0 && !armed && tp.flags&(blocked|NoPush|MoreToCome) == 0 {
 		return bad("data to send and no timer")
+	}
+	if tp.on(tPersist) && (tp.on(tRexmt) || tp.snd.Cc() == 0) {
+		return bad("probes for nothing")
 	}
 	if tp.flags&DelAck != 0 && !tp.on(tDelack) {
 		return bad("acknowledgment owed and no timer")

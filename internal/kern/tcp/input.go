@@ -121,6 +121,7 @@ func (tp *TCB) deliver(seg *segment) {
 	tp.rcvNxt = tp.rcvNxt.Add(seg.len)
 	tp.stats.Rcvpack.Add(seg.segs)
 	tp.stats.Rcvbyte.Add(seg.len)
+	tp.bytesRcvd += uint64(seg.len)
 	if tp.flags&CantRcvMore == 0 {
 		tp.rcv.Append(seg.m)
 		seg.m = nil
@@ -225,8 +226,12 @@ func (tp *TCB) established(seg *segment) {
 }
 
 // rcvwin is the window that we stand by: what is free, but no less than was advertised.
-func (tp *TCB) rcvwin() int {
-	return max(tp.rcv.Space(), tp.rcvAdv.Sub(tp.rcvNxt), 0)
+func (tp *TCB) rcvwin() int { return max(tp.rcv.Space(), tp.promised()) }
+
+// promised is what is left of the window that the peer has been given. As the field is rounded up each time it creeps on under
+// tiny segments; they must not fill the buffer more than twice over.
+func (tp *TCB) promised() int {
+	return max(min(tp.rcvAdv.Sub(tp.rcvNxt), tp.rcv.Space()+tp.rcv.Hiwat), 0)
 }
 
 // acceptableSegment is RFC 9293, 3.10.7.4, first to fourth: reset, SYN, old timestamps, and trimming to the window. It reports whether
@@ -244,6 +249,10 @@ func (tp *TCB) acceptableSegment(seg *segment) bool {
 	}
 	if seg.flags&wire.SYN != 0 && tp.state != SynReceived {
 		tp.checkSyn(seg)
+		return false
+	}
+	if seg.flags&wire.SYN != 0 && seg.seq.Gt(tp.irs) {
+		tp.flags |= AckNow // another SYN than the one that we have answered
 		return false
 	}
 	return tp.paws(seg) && tp.trim(seg)

@@ -1,9 +1,6 @@
 package tcp
 
-import (
-	"bsdnet/internal/kern/mbuf"
-	"bsdnet/internal/kern/wire"
-)
+import "bsdnet/internal/kern/wire"
 
 // What follows is RFC 9293, 3.10.7.4, fifth, "check the ACK field", with the fast retransmit and fast recovery of RFC 5681 and 6582.
 
@@ -19,7 +16,7 @@ func (tp *TCB) processAck(seg *segment) bool {
 		tp.synAcked(seg)
 	}
 	if tp.tooOld(seg) {
-		return true // its data counts all the same
+		return false
 	}
 	if seg.ack.Gt(tp.sndMax) {
 		// It acknowledges what has not been sent (RFC 9293: "send an ACK, drop the segment"): an optimistic or a blind one.
@@ -59,9 +56,7 @@ func (tp *TCB) tooOld(seg *segment) bool {
 	}
 	tp.stats.Rcvacktooold.Inc()
 	tp.challengeAck(seg.now)
-	mbuf.Free(seg.m)
-	seg.m, seg.len = nil, 0
-	seg.flags &^= wire.FIN | wire.ACK
+	tp.flags &^= AckNow // nothing of the segment counts, and one answer is enough
 	return true
 }
 
@@ -117,19 +112,16 @@ func (tp *TCB) resendFirst(now int64) {
 	tp.flags |= AckNow
 	tp.Output(now)
 	tp.sndNxt = next.Max(tp.sndNxt)
-	if !tp.on(tRexmt) && tp.sndMax != tp.sndUna {
-		tp.set(tRexmt, now+tp.rxtcur)
-	}
 }
 
-// limitedTransmit sends new data on the first two duplicate acknowledgments: RFC 3042.
+// limitedTransmit sends new data on the first two duplicate acknowledgments, a segment for each: RFC 3042.
 func (tp *TCB) limitedTransmit(seg *segment) {
-	cwnd := tp.sndCwnd
-	extra := uint32(tp.dupacks) * uint32(tp.effMSS())
-	tp.sndCwnd = uint32(tp.sndMax.Sub(tp.sndUna)) + extra
-	if tp.sndCwnd <= cwnd+extra {
-		tp.Output(seg.now)
+	if tp.sndNxt != tp.sndMax {
+		return // what would go is old
 	}
+	cwnd := tp.sndCwnd
+	tp.sndCwnd += uint32(tp.dupacks) * uint32(tp.effMSS())
+	tp.Output(seg.now)
 	tp.sndCwnd = cwnd
 }
 
@@ -196,14 +188,20 @@ func (tp *TCB) ackAdvance(seg *segment) (finAcked bool) {
 		synAcked = 1
 	}
 	data := min(acked-synAcked, tp.snd.Cc())
-	if tp.flags&fastRecov == 0 && data > 0 && tp.state.HaveEstablished() {
+	marked := tp.flags&ecnOn != 0 && seg.flags&wire.ECE != 0 // then the window does not grow (RFC 3168, 6.1.2)
+	if tp.flags&fastRecov == 0 && data > 0 && tp.state.HaveEstablished() && !marked {
 		tp.cc.Acked(tp, data)
 	}
 	finAcked = tp.flags&SentFin != 0 && acked-synAcked > data
 	if data > 0 {
 		tp.sndWnd -= min(tp.sndWnd, uint32(data))
 		tp.snd.Drop(data)
+		tp.bytesSent += uint64(data)
 		tp.sock.Sowwakeup()
+	}
+	if seg.ack == tp.sndMax && tp.snd.Cc() == 0 && tp.on(tPersist) {
+		tp.stop(tPersist) // the last byte was a probe
+		tp.backoff = 0
 	}
 	tp.sndUna = seg.ack
 	tp.sndUp = tp.sndUp.Max(tp.sndUna)

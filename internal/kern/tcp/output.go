@@ -36,22 +36,22 @@ type outseg struct {
 }
 
 // Output sends what should be sent now: 4.4BSD's tcp_output. The errno is that of the last segment that IP refused.
-func (tp *TCB) Output(now int64) syscall.Errno {
-	for {
+func (tp *TCB) Output(now int64) (errno syscall.Errno) {
+	for more := true; more; {
 		var o outseg
 		if !tp.plan(&o, now) {
-			return 0
+			break
 		}
 		m := tp.build(&o, now)
 		tp.sent(&o, now)
-		errno := tp.sock.Emit(m)
-		if errno != 0 {
-			return tp.outputError(errno, now)
+		if errno = tp.sock.Emit(m); errno != 0 {
+			errno = tp.outputError(errno)
+			break
 		}
-		if !o.more {
-			return 0
-		}
+		more = o.more
 	}
+	tp.arm(now)
+	return errno
 }
 
 // plan decides whether a segment is to be sent, and which.
@@ -102,8 +102,9 @@ func (tp *TCB) sendable(o *outseg, now int64) {
 		o.flags &^= wire.FIN
 		n = 0
 	}
-	if n < 0 {
-		// A FIN is out and not acknowledged, or the peer has drawn its window back: then nothing more is sent (RFC 9293, SHLD-16).
+	if n <= 0 {
+		// Nothing is left, or a FIN is out and not acknowledged, or the peer has drawn its window back: then nothing more is sent
+		// (RFC 9293, SHLD-16).
 		n = 0
 		if win == 0 && tp.state.HaveEstablished() && o.off < avail && !tp.on(tPersist) {
 			tp.stop(tRexmt)
@@ -172,10 +173,7 @@ func (tp *TCB) recwin() int {
 	if win < tp.rcv.Hiwat/4 && win < tp.maxseg {
 		win = 0
 	}
-	if tp.rcvAdv.Gt(tp.rcvNxt) {
-		win = max(win, tp.rcvAdv.Sub(tp.rcvNxt))
-	}
-	return win
+	return max(win, tp.promised())
 }
 
 // worth asks, in BSD's order, whether the segment is worth sending.
@@ -200,17 +198,25 @@ func (tp *TCB) worth(o *outseg, now int64) bool {
 	switch {
 	case tp.flags&AckNow != 0,
 		o.flags&(wire.SYN|wire.RST) != 0,
-		tp.sndUp.Gt(tp.sndUna):
+		tp.flags&urgent != 0 && tp.sndUp.Gt(tp.sndUna): // once: BSD sends on every event, and two urgent ends could do so for ever
 		return true
 	case o.flags&wire.FIN != 0 && (tp.flags&SentFin == 0 || tp.sndNxt == tp.sndUna):
 		return true
 	}
-	// Nothing to send now. Data that waits for a window needs a probe, lest a lost update stop it for ever.
-	if tp.snd.Cc() > 0 && !tp.on(tRexmt) && !tp.on(tPersist) && tp.flags&blocked == 0 && tp.state.HaveEstablished() {
+	return false
+}
+
+// arm sees to it that no connection stalls, whatever has been sent or held back: what is in flight has a retransmission timer, and
+// data that waits for a window has a probe, lest a lost update stop it for ever.
+func (tp *TCB) arm(now int64) {
+	switch {
+	case tp.on(tRexmt) || tp.on(tPersist) || tp.state == Closed:
+	case tp.sndMax != tp.sndUna:
+		tp.set(tRexmt, now+tp.rxtcur)
+	case tp.snd.Cc() > 0 && tp.flags&blocked == 0 && tp.state.HaveEstablished():
 		tp.backoff = 0
 		tp.setpersist(now)
 	}
-	return false
 }
 
 // windowUpdate reports whether the reader has made enough room to tell the peer (RFC 9293, 3.8.6.2.2).
@@ -266,12 +272,13 @@ func (tp *TCB) build(o *outseg, now int64) *mbuf.Mbuf {
 	}
 	// A segment that occupies no sequence space takes its number from the right edge, so that it is never outside the window.
 	th.Seq = tp.sndMax
-	if o.len > 0 || o.flags&(wire.SYN|wire.FIN) != 0 || tp.on(tPersist) {
+	if o.len > 0 || o.flags&(wire.SYN|wire.FIN|wire.RST) != 0 || tp.on(tPersist) {
 		th.Seq = tp.sndNxt
 	}
 	if tp.sndUp.Gt(th.Seq) && o.flags&wire.SYN == 0 {
 		th.Urp = uint16(min(tp.sndUp.Sub(th.Seq), 65535))
 		th.Flags |= wire.URG
+		tp.flags &^= urgent
 	}
 	th.Win = tp.window(o)
 	tp.ecnOutput(&th, o)
@@ -343,7 +350,7 @@ func (tp *TCB) window(o *outseg) uint16 {
 	} else {
 		tp.flags &^= rxWin0Sent
 	}
-	if edge := tp.rcvNxt.Add(win); win > 0 && edge.Gt(tp.rcvAdv) && tp.state.HaveRcvdSyn() {
+	if edge := tp.rcvNxt.Add(win); edge.Gt(tp.rcvAdv) && tp.state.HaveRcvdSyn() {
 		tp.rcvAdv = edge
 	}
 	return field
@@ -410,7 +417,7 @@ func (tp *TCB) sent(o *outseg, now int64) {
 }
 
 // outputError decides what an error of IP means for the connection: BSD's end of tcp_output.
-func (tp *TCB) outputError(errno syscall.Errno, now int64) syscall.Errno {
+func (tp *TCB) outputError(errno syscall.Errno) syscall.Errno {
 	switch errno {
 	case syscall.ENOBUFS:
 		return 0 // lost, as in any queue: the retransmission timer stands

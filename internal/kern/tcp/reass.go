@@ -186,6 +186,7 @@ func (tp *TCB) deliverReassembled() (fin bool) {
 		tp.rcvNxt = b.end
 		tp.stats.Rcvpack.Inc()
 		tp.stats.Rcvbyte.Add(n)
+		tp.bytesRcvd += uint64(n)
 		if tp.flags&CantRcvMore == 0 {
 			tp.rcv.Append(m)
 			tp.sock.Sorwakeup()

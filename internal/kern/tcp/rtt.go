@@ -26,7 +26,16 @@ func (tp *TCB) rto() int64 {
 	if tp.srtt == 0 {
 		return tp.prof.RTOInit
 	}
-	return tp.rangeset(tp.srtt + max(4*tp.rttvar, ms))
+	return tp.rangeset(tp.rexmtval())
+}
+
+// rexmtval is what back-off doubles: FreeBSD's TCP_REXMTVAL. The floor is under it, or a short round trip would be backed off to
+// nothing but the floor (RFC 6298, 5.5).
+func (tp *TCB) rexmtval() int64 {
+	if tp.srtt == 0 {
+		return tp.prof.RTOInit
+	}
+	return max(tp.srtt+max(4*tp.rttvar, ms), tp.prof.RTOMin)
 }
 
 // rangeset adds the slop and applies the bounds: FreeBSD's TCPT_RANGESET. RFC 6298 asks for a floor of 1 s; like every

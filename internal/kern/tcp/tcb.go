@@ -107,6 +107,7 @@ const (
 	ecnSndECE                    // say ECE until CWR
 	blocked                      // the interface's queue holds our share: Output is called when it has drained
 	rttTimed                     // rttSeq is being timed
+	urgent                       // the urgent pointer has moved, and the peer has not been told
 	passive                      // began as a passive open
 	whole                        // the peer is reached over the loopback: segments are never cut
 )
@@ -160,6 +161,7 @@ type TCB struct {
 	reqScale     uint8 // what we offer: request_r_scale
 	dupacks      uint8
 	keepcnt      uint8
+	keepprobes   uint8 // keep-alive probes since the last segment
 	challenges   uint8 // sent in the current interval
 	Lport, Fport uint16
 	flags        Flag
@@ -196,7 +198,8 @@ type TCB struct {
 	// Per-connection options; 0: the profile's value. Nanoseconds.
 	Keepinit, Keepidle, Keepintvl, MaxUnack int64
 
-	rexmits uint32 // segments retransmitted
+	rexmits              uint32 // segments retransmitted
+	bytesSent, bytesRcvd uint64 // payload acknowledged, and received in order
 }
 
 // never is a timer that is off.

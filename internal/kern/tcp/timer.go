@@ -26,6 +26,10 @@ func (tp *TCB) Timeout(now int64) {
 	}
 }
 
+// maxBackoff is the largest shift of the time-out, the end of tcp_backoff: a connection with short round trips must not give up in
+// less than 100 s (RFC 9293, SHLD-11).
+const maxBackoff = 9
+
 // rexmtTimeout sends again from sndUna, with the time-out doubled: RFC 6298, 5.4 to 5.7; RFC 5681, 3.1.
 func (tp *TCB) rexmtTimeout(now int64) {
 	if int(tp.backoff) >= tp.prof.MaxRxtShift || tp.MaxUnack > 0 && now-tp.unackedSince >= tp.MaxUnack {
@@ -35,11 +39,7 @@ func (tp *TCB) rexmtTimeout(now int64) {
 	}
 	tp.backoff++
 	tp.stats.Rexmttimeo.Inc()
-	base := tp.srtt + max(4*tp.rttvar, ms)
-	if tp.srtt == 0 {
-		base = tp.prof.RTOInit
-	}
-	tp.rxtcur = tp.rangeset(base << min(tp.backoff, 6))
+	tp.rxtcur = tp.rangeset(tp.rexmtval() << min(tp.backoff, maxBackoff))
 	if tp.state == SynSent && tp.prof.DropOptions && tp.backoff == 3 {
 		tp.flags &^= ReqScale | ReqTstmp | SackPermit
 	}
@@ -55,9 +55,6 @@ func (tp *TCB) rexmtTimeout(now int64) {
 	tp.sndNxt = tp.sndUna
 	tp.dupacks = 0
 	tp.Output(now)
-	if !tp.on(tRexmt) && !tp.on(tPersist) && tp.sndMax != tp.sndUna && tp.state != Closed {
-		tp.set(tRexmt, now+tp.rxtcur) // nothing could be sent: the queue is full, or IP refused
-	}
 }
 
 // persistTimeout sends a window probe. It gives up only where the peer has been silent for long (RFC 9293, MUST-37: "as long as
@@ -103,15 +100,16 @@ func (tp *TCB) keepTimeout(now int64) {
 		return
 	}
 	idle := now - tp.rcvTime
-	if idle >= tp.keepidle()+int64(tp.maxkeep())*tp.keepintvl() {
-		tp.stats.Keepdrops.Inc()
-		tp.Drop(tp.timedOut(), now)
-		return
-	}
 	if idle < tp.keepidle() {
 		tp.set(tKeep, tp.rcvTime+tp.keepidle())
 		return
 	}
+	if int(tp.keepprobes) >= tp.maxkeep() { // counted, as probing may have begun late in the silence (RFC 9293, MUST-29)
+		tp.stats.Keepdrops.Inc()
+		tp.Drop(tp.timedOut(), now)
+		return
+	}
+	tp.keepprobes++
 	// An acceptable segment would draw no answer: so the number before the window (RFC 9293, MUST-28 and MAY-6: no data).
 	tp.stats.Keepprobe.Inc()
 	tp.respond(tp.sndUna-1, now)
@@ -128,6 +126,7 @@ func (tp *TCB) KeepaliveOn(on bool, now int64) {
 		return
 	}
 	tp.flags |= Keepalive
+	tp.keepprobes = 0
 	if tp.state.HaveEstablished() && tp.state <= Closing {
 		tp.set(tKeep, max(tp.rcvTime+tp.keepidle(), now))
 	}
@@ -137,6 +136,7 @@ func (tp *TCB) KeepaliveOn(on bool, now int64) {
 // busy connection does not move it for each segment.
 func (tp *TCB) touchKeep(now int64) {
 	tp.rcvTime = now
+	tp.keepprobes = 0
 	if tp.flags&Keepalive != 0 && tp.state.HaveEstablished() && tp.state <= Closing && !tp.on(tKeep) {
 		tp.set(tKeep, now+tp.keepidle())
 	}

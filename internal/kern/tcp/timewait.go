@@ -62,3 +62,10 @@ func (tw *TimeWaitRec) newer(th *wire.TCP, prof *Profile) bool {
 	}
 	return th.Seq.Gt(tw.RcvNxt)
 }
+
+// Release gives up what the machine holds, as a record has taken its place.
+func (tp *TCB) Release() {
+	tp.cancelTimers()
+	tp.freeReass()
+	tp.snd.Flush()
+}

@@ -197,7 +197,9 @@ func (tp *TCB) Drop(errno syscall.Errno, now int64) {
 // rst sends a reset: tcp_output in state CLOSED.
 func (tp *TCB) rst(now int64) {
 	tp.flags &^= blocked
-	tp.sndNxt = tp.sndMax
+	if probe := tp.sndWnd == 0 && tp.sndMax.Sub(tp.sndNxt) == 1; !probe {
+		tp.sndNxt = tp.sndMax // but what a closed window has refused does not count: the number must be the peer's next
+	}
 	o := outseg{flags: outflags[Closed]}
 	m := tp.build(&o, now)
 	tp.sent(&o, now)
@@ -220,7 +222,10 @@ func (tp *TCB) close() {
 }
 
 // SendUrgent marks what has been written so far as urgent (RFC 9293, 3.8.5; RFC 6093): PRU_SENDOOB.
-func (tp *TCB) SendUrgent() { tp.sndUp = tp.sndUna.Add(tp.snd.Cc()) }
+func (tp *TCB) SendUrgent() {
+	tp.sndUp = tp.sndUna.Add(tp.snd.Cc())
+	tp.flags |= urgent
+}
 
 // Unblock: the interface's queue has room again.
 func (tp *TCB) Unblock(now int64) {
@@ -260,3 +265,13 @@ func (tp *TCB) Ctlinput(errno syscall.Errno, seq Seq, hard bool, now int64) {
 		tp.softerror = errno
 	}
 }
+
+// Inherit takes over the options of a listener (FreeBSD's syncache_socket).
+func (tp *TCB) Inherit(l *TCB) {
+	const kept = NoDelay | NoPush | NoOpt | Keepalive
+	tp.flags = tp.flags&^kept | l.flags&kept
+	tp.Keepinit, tp.Keepidle, tp.Keepintvl, tp.keepcnt, tp.MaxUnack = l.Keepinit, l.Keepidle, l.Keepintvl, l.keepcnt, l.MaxUnack
+}
+
+// Inflight reports whether seq has been sent and not acknowledged.
+func (tp *TCB) Inflight(seq Seq) bool { return seq.Geq(tp.sndUna) && seq.Lt(tp.sndMax) }

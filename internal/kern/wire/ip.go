@@ -141,7 +141,7 @@ func ParseICMP(p []byte) (ic ICMP, err error) {
 	return ICMP{Type: p[0], Code: p[1], Rest: binary.BigEndian.Uint32(p[4:])}, nil
 }
 
-// Put writes the fixed part into p with a checksum of zero, which PutCksum fills.
+// Put writes the fixed part into p with a checksum of zero, for the caller to fill once the whole message stands.
 func (ic ICMP) Put(p []byte) {
 	_ = p[ICMPLen-1]
 	p[0], p[1], p[2], p[3] = ic.Type, ic.Code, 0, 0

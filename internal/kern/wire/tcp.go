@@ -20,20 +20,19 @@ const (
 	CWR
 )
 
+// flagChars are the flags' letters, from FIN up.
+const flagChars = "FSRP.UEW"
+
 // String prints the flags as tcpdump and packetdrill do: "S.", "P.", "FP.", "R", ".".
 func (f Flags) String() string {
-	var b strings.Builder
-	for i, c := range []struct {
-		f Flags
-		s string
-	}{{FIN, "F"}, {SYN, "S"}, {RST, "R"}, {PUSH, "P"}, {ACK, "."}, {URG, "U"}, {ECE, "E"}, {CWR, "W"}} {
-		_ = i
-		if f&c.f != 0 {
-			b.WriteString(c.s)
-		}
-	}
-	if b.Len() == 0 {
+	if f == 0 {
 		return "-"
+	}
+	var b strings.Builder
+	for i, c := range flagChars {
+		if f&(1<<i) != 0 {
+			b.WriteRune(c)
+		}
 	}
 	return b.String()
 }
@@ -207,7 +206,7 @@ func (o *Options) Put(p []byte) int {
 		binary.BigEndian.PutUint32(p[n+6:], o.TSEcr)
 		n += 10
 	}
-	if o.Has&TofSack != 0 && n+4+8 <= TCPMaxOptLen {
+	if o.Has&TofSack != 0 && o.Nsack > 0 && n+4+8 <= TCPMaxOptLen {
 		for n%4 != 2 {
 			nop()
 		}

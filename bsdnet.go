@@ -1,0 +1,277 @@
+// Package bsdnet is a TCP/IP stack in user space, in the shape of 4.4BSD, behind net.Listener and net.Conn. Replace net.Listen by
+// bsdnet.Listen, and an unmodified net/http server runs on it:
+//
+//	ln, err := bsdnet.Listen("tcp", "127.0.0.1:80")
+//	…
+//	go http.Serve(ln, handler)
+//	resp, err := bsdnet.HTTPClient().Get("http://127.0.0.1/")
+//
+// The package-level functions use a default stack, which has a loopback and nothing else. A [Stack] of one's own comes from [New]; [Stack.Attach]
+// gives it links to the world or to other stacks:
+//
+//	a, b, _ := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
+//	s1, _ := bsdnet.New(bsdnet.Config{})
+//	s2, _ := bsdnet.New(bsdnet.Config{})
+//	s1.Attach(a, netip.MustParsePrefix("10.0.0.1/24"))
+//	s2.Attach(b, netip.MustParsePrefix("10.0.0.2/24"))
+//	ln, err := s1.Listen("tcp", ":80")
+//	conn, err := s2.Dial("tcp", "10.0.0.1:80")
+//
+// Errors are package net's: every one but io.EOF is a *net.OpError around a *os.SyscallError with the syscall.Errno, net.ErrClosed,
+// os.ErrDeadlineExceeded or a context's error, so errors.Is works as it does there.
+//
+// # In a testing/synctest bubble
+//
+// A stack takes all time from package time, starts its goroutines in New and Attach, and has ended them all when Close returns; nothing in it
+// waits outside of channels, sync.Cond and timers. Make it in the bubble, by New: the default stack belongs to the program. With Config.Rand and
+// the seeds of [Impair] fixed a run repeats exactly, as far as the program itself does.
+//
+// # Limits
+//
+// IPv4 and TCP. Names are not resolved, but for localhost, which is 127.0.0.1. There are no users: a port below 1024 is like any other.
+package bsdnet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"bsdnet/internal/kern"
+	"bsdnet/internal/kern/tcp"
+)
+
+// A Link carries IP packets between a stack and the world. Anyone may write one: its methods use standard types only.
+//
+// The stack calls MTU and then Start once, in Attach; from then on Read from one goroutine, and Write from any.
+type Link interface {
+	// MTU returns the largest IP packet, in bytes, that the link carries: 68 to 65535, and always the same.
+	MTU() int
+
+	// Start is called before Read and Write. When a Write has taken less than it was given, the link calls ready, from any goroutine but not from
+	// within Write, as soon as it can take more. ready returns at once and does not call the link.
+	Start(ready func()) error
+
+	// Read waits for packets and copies up to len(bufs) of them, each whole, packet i into bufs[i] and its length into sizes[i]. It returns how
+	// many there are: at least one, unless there is an error. Each buffer has room for MTU bytes; a longer packet is dropped. An error ends the
+	// link: net.ErrClosed after Close.
+	Read(bufs [][]byte, sizes []int) (n int, err error)
+
+	// Write takes packets, each in one or more pieces, and returns how many it has taken: sent, or dropped as networks do. It never waits; where
+	// n < len(pkts) without an error the link is full, and calls ready later. The packets are lent: they must not be changed, nor kept when Write
+	// has returned. With an error, all packets are lost.
+	Write(pkts []net.Buffers) (n int, err error)
+
+	// Close ends Read and Write with net.ErrClosed, and returns when nothing of the link runs any more.
+	Close() error
+}
+
+// Config configures a [Stack]. The zero Config is ready to use.
+type Config struct {
+	// Rand is where the stack's secrets come from, once, in New: initial sequence numbers, ports and the like follow from them. A fixed source
+	// makes a run repeatable, and the stack predictable to an attacker. nil: crypto/rand.
+	Rand io.Reader
+
+	// Memory is the most that all buffers together may hold, in bytes. Near it buffers shrink and new connections are refused. 0: 1 GiB.
+	Memory int64
+
+	// Backlog is how many connections may wait to be accepted by one listener. 0: 4096.
+	Backlog int
+
+	// LoopbackMTU is the MTU of the loopback interface in bytes, at most 65535. 0: 65535.
+	LoopbackMTU int
+
+	// NoLoopback leaves the loopback interface out: only the links that are attached lead anywhere.
+	NoLoopback bool
+
+	// TCP are the defaults of TCP.
+	TCP TCPConfig
+}
+
+// TCPConfig are a stack's defaults for TCP. A zero field takes the default that it names.
+type TCPConfig struct {
+	// Profile names the set of values that the others change: "Default", "FreeBSD" or "Net3" (4.4BSD-Lite2). "": "Default".
+	Profile string
+
+	// ReadBuffer and WriteBuffer are the sizes of a connection's buffers, in bytes. 0: 256 KiB in Default.
+	ReadBuffer, WriteBuffer int
+
+	// MSL is the maximum segment lifetime; TIME_WAIT lasts for two of them (RFC 9293, 3.4.2). 0: 30 s.
+	MSL time.Duration
+}
+
+// A Stack is a network of its own: interfaces, routes, ports and connections. Its methods may be called from any goroutine.
+type Stack struct {
+	k *kern.Kernel
+
+	mu    sync.Mutex
+	links map[Link]*kern.Ifnet
+	n     int
+}
+
+// New makes a stack with a loopback interface: 127.0.0.0/8. Close ends it.
+func New(c Config) (*Stack, error) {
+	prof, err := c.TCP.profile()
+	if err != nil {
+		return nil, err
+	}
+	k, err := kern.New(kern.Config{
+		Profile: prof, Rand: c.Rand, LoopbackMTU: c.LoopbackMTU, NoLoopback: c.NoLoopback, Memory: c.Memory, Somaxconn: c.Backlog,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Stack{k: k, links: map[Link]*kern.Ifnet{}}, nil
+}
+
+func (c *TCPConfig) profile() (*tcp.Profile, error) {
+	var p *tcp.Profile
+	switch c.Profile {
+	case "", "Default":
+		p = tcp.Default()
+	case "FreeBSD":
+		p = tcp.FreeBSD()
+	case "Net3":
+		p = tcp.Net3()
+	default:
+		return nil, fmt.Errorf("bsdnet: TCPConfig.Profile is %q; it can be \"Default\", \"FreeBSD\" or \"Net3\"", c.Profile)
+	}
+	for _, b := range []struct {
+		name string
+		v    int
+		to   *int
+	}{{"ReadBuffer", c.ReadBuffer, &p.Recvspace}, {"WriteBuffer", c.WriteBuffer, &p.Sendspace}} {
+		switch {
+		case b.v < 0 || b.v > 1<<30:
+			return nil, fmt.Errorf("bsdnet: TCPConfig.%s is %d; it can be up to 1 GiB", b.name, b.v)
+		case b.v > 0:
+			*b.to = b.v
+			p.Maxsockbuf = max(p.Maxsockbuf, b.v)
+		}
+	}
+	if c.MSL < 0 {
+		return nil, fmt.Errorf("bsdnet: TCPConfig.MSL is %v; it cannot be negative", c.MSL)
+	}
+	if c.MSL > 0 {
+		p.MSL = int64(c.MSL)
+	}
+	return p, nil
+}
+
+// Attach connects the stack to link, which it starts, under the given addresses, each with the prefix of its network, to which a route is made. The
+// stack owns the link from then on, and closes it. Where it returns an error the link has not been closed.
+func (s *Stack) Attach(link Link, prefixes ...netip.Prefix) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.links[link] != nil {
+		return errors.New("bsdnet: attach: the link is attached already")
+	}
+	ifp, err := s.k.Attach(fmt.Sprintf("if%d", s.n), link, prefixes)
+	if err != nil {
+		return err
+	}
+	s.n++
+	s.links[link] = ifp
+	return nil
+}
+
+// Detach takes a link off the stack and closes it. Connections over it find the network unreachable.
+func (s *Stack) Detach(link Link) error {
+	s.mu.Lock()
+	ifp := s.links[link]
+	delete(s.links, link)
+	s.mu.Unlock()
+	if ifp == nil {
+		return errNotAttached
+	}
+	return s.k.Detach(ifp)
+}
+
+var errNotAttached = errors.New("bsdnet: the link is not attached to this stack")
+
+// AddRoute sends packets for dst over link, in addition to the routes to the link's own networks. The longest prefix counts; 0.0.0.0/0 is the
+// default route. syscall.EEXIST: there is a route to dst.
+func (s *Stack) AddRoute(dst netip.Prefix, link Link) error {
+	s.mu.Lock()
+	ifp := s.links[link]
+	s.mu.Unlock()
+	if ifp == nil {
+		return errNotAttached
+	}
+	return s.k.AddRoute(dst, ifp)
+}
+
+// Capture writes all packets on a link, or with a nil link on the loopback, to w, as a pcap file with nanosecond times that tcpdump and Wireshark
+// read, until stop is called; stop returns the first error of w.
+func (s *Stack) Capture(link Link, w io.Writer) (stop func() error, err error) {
+	s.mu.Lock()
+	ifp := s.links[link]
+	s.mu.Unlock()
+	if link == nil {
+		ifp = s.k.Lo0()
+	}
+	if ifp == nil {
+		return nil, errNotAttached
+	}
+	return ifp.Capture(w)
+}
+
+// Close resets all connections, closes all listeners and links, wakes everyone who waits with net.ErrClosed, and returns when no goroutine and no
+// timer of the stack is left.
+func (s *Stack) Close() error {
+	s.k.Close()
+	return nil
+}
+
+var defaultStack = sync.OnceValues(func() (*Stack, error) { return New(Config{}) })
+
+// Listen is [Stack.Listen] on the default stack. In a testing/synctest bubble use a stack made there, by [New].
+func Listen(network, address string) (net.Listener, error) {
+	s, err := defaultStack()
+	if err != nil {
+		return nil, err
+	}
+	return s.Listen(network, address)
+}
+
+// Dial is [Stack.Dial] on the default stack. In a testing/synctest bubble use a stack made there, by [New].
+func Dial(network, address string) (net.Conn, error) {
+	return DialContext(context.Background(), network, address)
+}
+
+// DialContext is [Stack.DialContext] on the default stack. In a testing/synctest bubble use a stack made there, by [New].
+func DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	s, err := defaultStack()
+	if err != nil {
+		return nil, err
+	}
+	return s.DialContext(ctx, network, address)
+}
+
+// A ConnInfo describes a connection, or a listener, for people to look at.
+type ConnInfo struct {
+	Local, Remote netip.AddrPort
+	State         string // in BSD's spelling: "ESTABLISHED"
+	SendQueue     int    // bytes sent and not acknowledged, or waiting
+	RecvQueue     int    // bytes received and not read
+	RTT           time.Duration
+	Cwnd          int // congestion window, bytes
+	Sent, Recv    uint64
+	Retransmits   int // segments
+}
+
+// Conns lists the stack's connections and listeners, TIME_WAIT included: netstat -a.
+func (s *Stack) Conns() []ConnInfo {
+	var list []ConnInfo
+	for _, c := range s.k.Pcblist() {
+		list = append(list, ConnInfo{
+			Local: c.Local, Remote: c.Remote, State: c.State.String(), SendQueue: c.SndQ, RecvQueue: c.RcvQ,
+			RTT: c.Info.RTT, Cwnd: c.Info.SndCwnd, Sent: c.Info.BytesSent, Recv: c.Info.BytesRcvd, Retransmits: c.Info.Rexmits,
+		})
+	}
+	return list
+}

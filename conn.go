@@ -1,0 +1,238 @@
+package bsdnet
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"bsdnet/internal/kern"
+)
+
+// A TCPConn is a TCP connection: a [net.Conn] with the methods of [net.TCPConn]. All of them may be called from several goroutines at once.
+type TCPConn struct {
+	so           *kern.Socket
+	laddr, raddr *net.TCPAddr
+}
+
+var _ net.Conn = (*TCPConn)(nil)
+
+func newTCPConn(so *kern.Socket) *TCPConn {
+	return &TCPConn{so: so, laddr: net.TCPAddrFromAddrPort(so.Laddr()), raddr: net.TCPAddrFromAddrPort(so.Faddr())}
+}
+
+func (c *TCPConn) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "tcp", Source: c.laddr, Addr: c.raddr, Err: err}
+}
+
+// opErrno is opError for the errno of a system call; nil for 0.
+func (c *TCPConn) opErrno(op, call string, errno syscall.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return c.opError(op, sysError(call, errno))
+}
+
+// Read reads what has arrived, and waits while there is nothing. io.EOF: the peer has closed its side, and everything has been read.
+func (c *TCPConn) Read(b []byte) (int, error) {
+	n, errno := c.so.Soreceive(b, 0)
+	if errno != 0 {
+		return n, c.opErrno("read", "read", errno)
+	}
+	if n == 0 && len(b) > 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// Write queues all of b for transmission, and waits while the send buffer is full. The bytes of concurrent calls are not mixed.
+func (c *TCPConn) Write(b []byte) (int, error) {
+	n, errno := c.so.Sosend(b, 0)
+	if errno != 0 {
+		return n, c.opErrno("write", "write", errno)
+	}
+	return n, nil
+}
+
+// Close closes the connection. What has been written is still sent, unless SetLinger says otherwise, or data has arrived that nobody has read:
+// then the peer sees a reset. Blocked calls return net.ErrClosed.
+func (c *TCPConn) Close() error { return c.opErrno("close", "close", c.so.Soclose()) }
+
+// CloseRead shuts down the reading side: what arrives is thrown away.
+func (c *TCPConn) CloseRead() error {
+	return c.opErrno("close", "shutdown", c.so.Soshutdown(kern.SHUT_RD))
+}
+
+// CloseWrite shuts down the writing side: the peer reads io.EOF after all that was written.
+func (c *TCPConn) CloseWrite() error {
+	return c.opErrno("close", "shutdown", c.so.Soshutdown(kern.SHUT_WR))
+}
+
+// LocalAddr returns the local address, a *net.TCPAddr.
+func (c *TCPConn) LocalAddr() net.Addr { return c.laddr }
+
+// RemoteAddr returns the peer's address, a *net.TCPAddr.
+func (c *TCPConn) RemoteAddr() net.Addr { return c.raddr }
+
+// SetDeadline sets the deadlines of reads and writes. The zero time: none.
+func (c *TCPConn) SetDeadline(t time.Time) error {
+	return c.opErrno("set", "set", c.so.SetDeadlines(&t, &t))
+}
+
+// SetReadDeadline sets the deadline of reads, blocked ones too; they fail with os.ErrDeadlineExceeded. The zero time: none.
+func (c *TCPConn) SetReadDeadline(t time.Time) error {
+	return c.opErrno("set", "set", c.so.SetDeadlines(&t, nil))
+}
+
+// SetWriteDeadline sets the deadline of writes, blocked ones too. The zero time: none.
+func (c *TCPConn) SetWriteDeadline(t time.Time) error {
+	return c.opErrno("set", "set", c.so.SetDeadlines(nil, &t))
+}
+
+// setsockopt sets an option, on an open connection.
+func (c *TCPConn) setsockopt(level, name, val int) error {
+	return c.opErrno("set", "setsockopt", c.so.Sosetopt(level, name, val))
+}
+
+// SetLinger sets what Close does with data that is not yet acknowledged. sec < 0 (the default): it is sent in the background; 0: it is discarded and
+// the connection reset; > 0: Close waits up to sec seconds.
+func (c *TCPConn) SetLinger(sec int) error {
+	return c.opErrno("set", "setsockopt", c.so.Setlinger(sec >= 0, max(sec, 0)))
+}
+
+// SetNoDelay switches Nagle's algorithm off, which is the default, or on.
+func (c *TCPConn) SetNoDelay(noDelay bool) error {
+	return c.setsockopt(kern.IPPROTO_TCP, kern.TCP_NODELAY, btoi(noDelay))
+}
+
+// SetKeepAlive switches keep-alive probes on, which is the default, or off.
+func (c *TCPConn) SetKeepAlive(keepalive bool) error {
+	return c.setsockopt(kern.SOL_SOCKET, int(kern.SO_KEEPALIVE), btoi(keepalive))
+}
+
+// SetKeepAlivePeriod sets both the idle time before the first probe and the time between probes, rounded up to seconds. 0: the default of 15 s.
+func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
+	return c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: d, Interval: d, Count: -1})
+}
+
+// SetKeepAliveConfig configures keep-alive probes. Zero fields take the defaults, 15 s, 15 s and 9; negative ones are left as they are.
+func (c *TCPConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
+	return setKeepAlive(c.so, config, c.setsockopt)
+}
+
+func setKeepAlive(so *kern.Socket, config net.KeepAliveConfig, set func(level, name, val int) error) error {
+	if err := set(kern.SOL_SOCKET, int(kern.SO_KEEPALIVE), btoi(config.Enable)); err != nil {
+		return err
+	}
+	for _, o := range []struct{ name, val int }{
+		{kern.TCP_KEEPIDLE, seconds(config.Idle)},
+		{kern.TCP_KEEPINTVL, seconds(config.Interval)},
+		{kern.TCP_KEEPCNT, config.Count},
+	} {
+		if o.val >= 0 {
+			if err := set(kern.IPPROTO_TCP, o.name, o.val); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// seconds rounds up, and keeps the sign.
+func seconds(d time.Duration) int {
+	if d < 0 {
+		return -1
+	}
+	return int((d + time.Second - 1) / time.Second)
+}
+
+// SetReadBuffer sets the size of the receive buffer in bytes; one that is larger than the stack allows is the largest that it allows.
+func (c *TCPConn) SetReadBuffer(bytes int) error {
+	return c.setsockopt(kern.SOL_SOCKET, kern.SO_RCVBUF, c.so.Clampbuf(bytes))
+}
+
+// SetWriteBuffer sets the size of the send buffer in bytes; one that is larger than the stack allows is the largest that it allows.
+func (c *TCPConn) SetWriteBuffer(bytes int) error {
+	return c.setsockopt(kern.SOL_SOCKET, kern.SO_SNDBUF, c.so.Clampbuf(bytes))
+}
+
+// File returns errors.ErrUnsupported: there is no file descriptor.
+func (c *TCPConn) File() (f interface{ Close() error }, err error) {
+	return nil, c.opError("file", errors.ErrUnsupported)
+}
+
+// MultipathTCP returns false: there is none.
+func (c *TCPConn) MultipathTCP() (bool, error) { return false, nil }
+
+// copyBufs are the buffers of ReadFrom and WriteTo.
+var copyBufs = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+
+// ReadFrom writes all that r has to give: io.ReaderFrom.
+func (c *TCPConn) ReadFrom(r io.Reader) (int64, error) {
+	n, err := c.copy(struct{ io.Writer }{c}, struct{ io.Reader }{r})
+	return n, c.copyError("readfrom", err)
+}
+
+// WriteTo writes all that arrives, until the peer closes its side, to w: io.WriterTo.
+func (c *TCPConn) WriteTo(w io.Writer) (int64, error) {
+	n, err := c.copy(struct{ io.Writer }{w}, struct{ io.Reader }{c})
+	return n, c.copyError("writeto", err)
+}
+
+func (c *TCPConn) copy(w io.Writer, r io.Reader) (int64, error) {
+	buf := copyBufs.Get().(*[64 << 10]byte)
+	defer copyBufs.Put(buf)
+	return io.CopyBuffer(w, r, buf[:])
+}
+
+func (c *TCPConn) copyError(op string, err error) error {
+	if err == nil || err == io.EOF {
+		return nil
+	}
+	return c.opError(op, err)
+}
+
+// WriteBuffers writes all of v with as few segments as if it were one slice, and consumes what was written, as net.Buffers does on a
+// *net.TCPConn.
+func (c *TCPConn) WriteBuffers(v *net.Buffers) (int64, error) {
+	var total int64
+	for len(*v) > 0 {
+		flags := 0
+		if len(*v) > 1 {
+			flags = kern.MSG_MORETOCOME
+		}
+		n, errno := c.so.Sosend((*v)[0], flags)
+		total += int64(n)
+		if errno != 0 {
+			(*v)[0] = (*v)[0][n:]
+			return total, c.opErrno("write", "writev", errno)
+		}
+		(*v)[0] = nil
+		*v = (*v)[1:]
+	}
+	return total, nil
+}
+
+// Info returns a description of the connection.
+func (c *TCPConn) Info() ConnInfo {
+	i := c.so.TCPInfo()
+	return ConnInfo{
+		Local: addrPort(c.laddr), Remote: addrPort(c.raddr), State: i.State.String(), SendQueue: i.SndQ, RecvQueue: i.RcvQ,
+		RTT: i.RTT, Cwnd: i.SndCwnd, Sent: i.BytesSent, Recv: i.BytesRcvd, Retransmits: i.Rexmits,
+	}
+}
+
+func addrPort(a *net.TCPAddr) netip.AddrPort {
+	p := a.AddrPort()
+	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

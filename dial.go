@@ -1,0 +1,294 @@
+package bsdnet
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"bsdnet/internal/kern"
+)
+
+// A Dialer has the options of connecting: net.Dialer for a [Stack]. The zero Dialer uses the default stack.
+type Dialer struct {
+	// Stack is the stack to dial on. nil: the default stack.
+	Stack *Stack
+
+	// Timeout is the most that a dial may take. 0: as long as TCP tries, 75 s.
+	Timeout time.Duration
+
+	// Deadline is when dials fail at the latest. Zero: never.
+	Deadline time.Time
+
+	// LocalAddr is the address to dial from, a *net.TCPAddr. nil: the stack chooses.
+	LocalAddr net.Addr
+
+	// KeepAlive is the keep-alive period. 0: the default of 15 s; negative: off. Ignored where KeepAliveConfig.Enable is set.
+	KeepAlive time.Duration
+
+	// KeepAliveConfig configures the probes, where Enable is set.
+	KeepAliveConfig net.KeepAliveConfig
+}
+
+// Dial connects to an address: net.Dial.
+func (s *Stack) Dial(network, address string) (net.Conn, error) {
+	return s.DialContext(context.Background(), network, address)
+}
+
+// DialContext connects to an address: net.Dialer.DialContext. The network is "tcp" or "tcp4". When ctx ends before the connection stands the dial
+// fails, with an error that is ctx's by errors.Is; afterwards ctx does nothing. An unspecified address is this stack.
+func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	return (&Dialer{Stack: s}).DialContext(ctx, network, address)
+}
+
+// DialTCP is net.DialTCP. A nil laddr lets the stack choose.
+func (s *Stack) DialTCP(network string, laddr, raddr *net.TCPAddr) (*TCPConn, error) {
+	fail := func(err error) error {
+		return &net.OpError{Op: "dial", Net: network, Source: opAddr(laddr), Addr: opAddr(raddr), Err: err}
+	}
+	if err := checkNetwork(network); err != nil {
+		return nil, fail(err)
+	}
+	if raddr == nil {
+		return nil, fail(errMissingAddress)
+	}
+	to, err := fromTCPAddr(raddr)
+	if err != nil {
+		return nil, fail(err)
+	}
+	d := Dialer{Stack: s}
+	if laddr != nil {
+		d.LocalAddr = laddr
+	}
+	return d.dial(context.Background(), network, to)
+}
+
+// Dial connects to an address.
+func (d *Dialer) Dial(network, address string) (net.Conn, error) {
+	return d.DialContext(context.Background(), network, address)
+}
+
+// DialContext connects to an address; see [Stack.DialContext].
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if ctx == nil {
+		panic("nil context")
+	}
+	if deadline := d.deadline(ctx); !deadline.IsZero() {
+		if cur, ok := ctx.Deadline(); !ok || deadline.Before(cur) {
+			sub, cancel := context.WithDeadline(ctx, deadline)
+			defer cancel()
+			ctx = sub
+		}
+	}
+	to, err := resolveTCP(ctx, network, address)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
+	}
+	c, err := d.dial(ctx, network, to)
+	if err != nil {
+		return nil, err // not a nil *TCPConn in an interface
+	}
+	return c, nil
+}
+
+// deadline is the earliest of the Dialer's own.
+func (d *Dialer) deadline(ctx context.Context) (t time.Time) {
+	if d.Timeout != 0 {
+		t = time.Now().Add(d.Timeout)
+	}
+	if !d.Deadline.IsZero() && (t.IsZero() || d.Deadline.Before(t)) {
+		t = d.Deadline
+	}
+	return t
+}
+
+func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*TCPConn, error) {
+	s := d.Stack
+	if s == nil {
+		var err error
+		if s, err = defaultStack(); err != nil {
+			return nil, err
+		}
+	}
+	fail := func(err error) (*TCPConn, error) {
+		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Addr: net.TCPAddrFromAddrPort(to), Err: err}
+	}
+	var from netip.AddrPort
+	if d.LocalAddr != nil {
+		la, ok := d.LocalAddr.(*net.TCPAddr)
+		if !ok {
+			return fail(&net.AddrError{Err: "mismatched local address type", Addr: d.LocalAddr.String()})
+		}
+		var err error
+		if from, err = fromTCPAddr(la); err != nil {
+			return fail(err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return fail(ctxError(err))
+	}
+	for try := 0; ; try++ {
+		so, call, errno := s.connect(ctx, from, to)
+		if errno == 0 {
+			c := newTCPConn(so)
+			if from.Port() == 0 && try < 2 && addrPort(c.laddr) == addrPort(c.raddr) {
+				so.Soclose() // a simultaneous open with itself is not what was asked for
+				continue
+			}
+			d.keepAlive(c)
+			return c, nil
+		}
+		if err := ctx.Err(); err != nil && (errno == errnoCanceled || errno == syscall.EWOULDBLOCK) {
+			return fail(ctxError(err))
+		}
+		return fail(sysError(call, errno))
+	}
+}
+
+// errnoCanceled is what a canceled attempt ends with, on its way from one function to another.
+const errnoCanceled = syscall.EINTR
+
+// connect makes a socket and waits until it is connected.
+func (s *Stack) connect(ctx context.Context, from, to netip.AddrPort) (so *kern.Socket, call string, errno syscall.Errno) {
+	so, errno = s.k.Socreate(kern.AF_INET, kern.SOCK_STREAM, 0)
+	if errno != 0 {
+		return nil, "socket", errno
+	}
+	if from.IsValid() {
+		so.Sosetopt(kern.SOL_SOCKET, int(kern.SO_REUSEADDR), 1)
+		if errno = so.Sobind(from); errno != 0 {
+			so.Soclose()
+			return nil, "bind", errno
+		}
+	}
+	if errno = so.Soconnect(to); errno == 0 {
+		stop := func() bool { return true }
+		if ctx.Done() != nil {
+			stop = context.AfterFunc(ctx, func() { so.Socancel(errnoCanceled) })
+		}
+		errno = so.Soconnectwait()
+		if !stop() && errno == 0 && ctx.Err() != nil && !so.Connected() {
+			errno = errnoCanceled
+		}
+	}
+	if errno != 0 {
+		so.Soclose()
+		return nil, "connect", errno
+	}
+	return so, "", 0
+}
+
+func (d *Dialer) keepAlive(c *TCPConn) {
+	switch {
+	case d.KeepAliveConfig.Enable:
+		c.SetKeepAliveConfig(d.KeepAliveConfig)
+	case d.KeepAlive < 0:
+		c.SetKeepAlive(false)
+	case d.KeepAlive > 0:
+		c.SetKeepAlivePeriod(d.KeepAlive)
+	}
+}
+
+var errMissingAddress = errors.New("missing address")
+
+// checkNetwork accepts what the stack can do.
+func checkNetwork(network string) error {
+	switch network {
+	case "tcp", "tcp4":
+		return nil
+	case "tcp6":
+		return &net.AddrError{Err: "IPv6 is not available", Addr: network}
+	}
+	return net.UnknownNetworkError(network)
+}
+
+// resolveTCP parses host:port. The host is an IPv4 address, "localhost", or empty.
+func resolveTCP(ctx context.Context, network, address string) (netip.AddrPort, error) {
+	if err := checkNetwork(network); err != nil {
+		return netip.AddrPort{}, err
+	}
+	if address == "" {
+		return netip.AddrPort{}, errMissingAddress
+	}
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	ip := netip.IPv4Unspecified()
+	switch host {
+	case "":
+	case "localhost":
+		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // RFC 6761, 6.3: without asking anybody
+	default:
+		if ip, err = netip.ParseAddr(host); err != nil {
+			return netip.AddrPort{}, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+		}
+		if ip, err = onlyIPv4(ip); err != nil {
+			return netip.AddrPort{}, err
+		}
+	}
+	return netip.AddrPortFrom(ip, uint16(port)), nil
+}
+
+func onlyIPv4(ip netip.Addr) (netip.Addr, error) {
+	switch ip = ip.Unmap(); {
+	case ip.Is4():
+		return ip, nil
+	case ip.IsUnspecified():
+		return netip.IPv4Unspecified(), nil
+	}
+	return ip, &net.AddrError{Err: "IPv6 is not available", Addr: ip.String()}
+}
+
+func fromTCPAddr(a *net.TCPAddr) (netip.AddrPort, error) {
+	if a == nil {
+		return netip.AddrPortFrom(netip.IPv4Unspecified(), 0), nil
+	}
+	if a.Port < 0 || a.Port > 65535 {
+		return netip.AddrPort{}, &net.AddrError{Err: "invalid port", Addr: a.String()}
+	}
+	ip := netip.IPv4Unspecified()
+	if len(a.IP) > 0 {
+		var ok bool
+		if ip, ok = netip.AddrFromSlice(a.IP); !ok {
+			return netip.AddrPort{}, &net.AddrError{Err: "invalid IP address", Addr: a.String()}
+		}
+	}
+	ip, err := onlyIPv4(ip)
+	return netip.AddrPortFrom(ip, uint16(a.Port)), err
+}
+
+// opAddr keeps a nil pointer from becoming an interface that is not nil.
+func opAddr(a *net.TCPAddr) net.Addr {
+	if a == nil {
+		return nil
+	}
+	return a
+}
+
+// HTTPTransport returns an http.Transport that dials on the stack. Its other settings are those of http.DefaultTransport; it uses no proxy.
+func (s *Stack) HTTPTransport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext = s.DialContext
+	t.Proxy = nil
+	return t
+}
+
+// HTTPClient returns an http.Client whose transport is [Stack.HTTPTransport].
+func (s *Stack) HTTPClient() *http.Client { return &http.Client{Transport: s.HTTPTransport()} }
+
+// HTTPClient is [Stack.HTTPClient] on the default stack.
+func HTTPClient() *http.Client {
+	s, err := defaultStack()
+	if err != nil {
+		panic(err) // the system has no randomness
+	}
+	return s.HTTPClient()
+}

@@ -1,0 +1,181 @@
+package kern
+
+import (
+	"sync"
+	"time"
+)
+
+// The stack's clock: BSD's callouts. A heap of callouts by (deadline, id) and one time.Timer at the earliest. A callout that fires early
+// is harmless, so nobody takes one out: it fires, finds nothing due, and is set again.
+
+// never is a deadline that does not come.
+const never = int64(1<<63 - 1)
+
+// A callout is something that wants to be called at a time. It stands in one clock.
+type callout struct {
+	at    int64 // never: not in the heap; guarded by the clock
+	armed int64 // what its owner last asked for; guarded by the owner
+	id    uint64
+	idx   int32
+	call  interface{ expire(now int64) }
+}
+
+type clock struct {
+	k *Kernel
+
+	mu     sync.Mutex // a leaf
+	heap   []*callout
+	timer  *time.Timer
+	set    int64 // what the timer is set to
+	closed bool
+	firing bool
+	idle   sync.Cond
+	due    []*callout // expire's scratch
+}
+
+func (c *clock) init(k *Kernel) {
+	c.k = k
+	c.set = never
+	c.idle.L = &c.mu
+}
+
+// arm makes co fire at the latest at t.
+func (c *clock) arm(co *callout, t int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || t >= co.at {
+		return
+	}
+	if co.at == never {
+		co.at = t
+		c.heap = append(c.heap, co)
+		co.idx = int32(len(c.heap) - 1)
+	} else {
+		co.at = t
+	}
+	c.up(int(co.idx))
+	c.schedule()
+}
+
+// schedule sets the timer to the earliest deadline. The lock is held.
+func (c *clock) schedule() {
+	if len(c.heap) == 0 || c.firing || c.heap[0].at >= c.set {
+		return
+	}
+	c.set = c.heap[0].at
+	d := time.Duration(c.set - c.k.now())
+	if c.timer == nil {
+		c.timer = time.AfterFunc(d, c.fire)
+	} else {
+		c.timer.Reset(d)
+	}
+}
+
+// grace is how late the timer may be before the clock concludes that the processor was busy elsewhere, and lets what has arrived
+// meanwhile be processed first; and how often it does so in a row.
+const (
+	grace     = int64(20 * time.Millisecond)
+	graceWait = time.Millisecond
+	graceMax  = 3
+)
+
+// fire calls what is due, in order.
+func (c *clock) fire() {
+	c.mu.Lock()
+	if c.closed || c.firing {
+		c.mu.Unlock()
+		return
+	}
+	c.firing = true
+	c.set = never
+	for n := 0; n < graceMax && len(c.heap) > 0 && c.k.now()-c.heap[0].at > grace; n++ {
+		c.mu.Unlock()
+		time.Sleep(graceWait) // a starved processor must not look like loss
+		c.mu.Lock()
+	}
+	for !c.closed {
+		now := c.k.now()
+		due := c.due[:0]
+		for len(c.heap) > 0 && c.heap[0].at <= now {
+			due = append(due, c.pop())
+		}
+		if len(due) == 0 {
+			break
+		}
+		c.mu.Unlock()
+		for i, co := range due {
+			co.call.expire(now)
+			due[i] = nil
+		}
+		c.mu.Lock()
+		c.due = due[:0]
+	}
+	c.firing = false
+	c.schedule()
+	c.idle.Broadcast()
+	c.mu.Unlock()
+}
+
+// close stops the clock and waits until it has stopped.
+func (c *clock) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	for c.firing {
+		c.idle.Wait()
+	}
+	for _, co := range c.heap {
+		co.at = never
+	}
+	c.heap = nil
+}
+
+func (c *clock) less(i, j int) bool {
+	a, b := c.heap[i], c.heap[j]
+	return a.at < b.at || a.at == b.at && a.id < b.id
+}
+
+func (c *clock) swap(i, j int) {
+	h := c.heap
+	h[i], h[j] = h[j], h[i]
+	h[i].idx, h[j].idx = int32(i), int32(j)
+}
+
+func (c *clock) up(i int) {
+	for i > 0 {
+		p := (i - 1) / 2
+		if !c.less(i, p) {
+			return
+		}
+		c.swap(i, p)
+		i = p
+	}
+}
+
+// pop takes the earliest out of the heap.
+func (c *clock) pop() *callout {
+	co := c.heap[0]
+	last := len(c.heap) - 1
+	c.swap(0, last)
+	c.heap[last] = nil
+	c.heap = c.heap[:last]
+	for i := 0; ; {
+		l := 2*i + 1
+		if l >= last {
+			break
+		}
+		if r := l + 1; r < last && c.less(r, l) {
+			l = r
+		}
+		if !c.less(l, i) {
+			break
+		}
+		c.swap(i, l)
+		i = l
+	}
+	co.at = never
+	return co
+}

@@ -1,0 +1,468 @@
+package kern
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+)
+
+// A Link carries IP packets between an interface and the world. It has the methods of bsdnet.Link, where their contract stands.
+type Link interface {
+	MTU() int
+	Start(ready func()) error
+	Read(bufs [][]byte, sizes []int) (int, error)
+	Write(pkts []net.Buffers) (int, error)
+	Close() error
+}
+
+// An Ifnet is a network interface: BSD's struct ifnet.
+type Ifnet struct {
+	k        *Kernel
+	Name     string
+	mtu      int
+	loopback bool
+	prefixes []netip.Prefix // addresses with their networks; constant
+	link     Link           // nil: the loopback
+	queues   []ifqueue      // one, or several by flow
+	down     atomic.Bool
+	rdDone   chan struct{} // closed when the receive goroutine has ended
+	lastErr  atomic.Pointer[error]
+	tap      atomic.Pointer[bpf]
+	Stats    IfStats
+}
+
+// IfStats are an interface's counters: struct if_data.
+type IfStats struct {
+	Ipackets, Opackets, Ibytes, Obytes, Odrops, Ierrors, Oerrors atomic.Uint64
+}
+
+// MTU returns the largest packet, in bytes.
+func (ifp *Ifnet) MTU() int { return ifp.mtu }
+
+// Prefixes returns the interface's addresses.
+func (ifp *Ifnet) Prefixes() []netip.Prefix { return ifp.prefixes }
+
+// Err returns the error that has ended the link's Read, or nil.
+func (ifp *Ifnet) Err() error {
+	if p := ifp.lastErr.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// owns reports whether a is one of the interface's addresses; of the loopback's prefixes, any address (RFC 1122, 3.2.1.3).
+func (ifp *Ifnet) owns(a netip.Addr) bool {
+	for _, p := range ifp.prefixes {
+		if p.Addr() == a || ifp.loopback && p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// addrFor returns the interface's address for packets to dst: one in its network, else the first of its family.
+func (ifp *Ifnet) addrFor(dst netip.Addr) netip.Addr {
+	var first netip.Addr
+	for _, p := range ifp.prefixes {
+		if p.Contains(dst) {
+			return p.Addr()
+		}
+		if !first.IsValid() && p.Addr().Is4() == dst.Is4() {
+			first = p.Addr()
+		}
+	}
+	return first
+}
+
+// broadcast reports whether a is a broadcast address of the interface's networks, or the limited one: BSD's in_broadcast.
+func (ifp *Ifnet) broadcast(a netip.Addr) bool {
+	if !a.Is4() {
+		return false
+	}
+	if a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return true
+	}
+	for _, p := range ifp.prefixes {
+		if p.Addr().Is4() && p.Bits() < 31 && p.Contains(a) && !ifp.loopback && (a == lastAddr(p) || a == p.Masked().Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
+// lastAddr returns the last address of an IPv4 prefix.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	return netip.AddrFrom4(b)
+}
+
+// MinMTU is the smallest MTU of a link (RFC 791).
+const MinMTU = 68
+
+// Attach makes an interface of a link, with addresses and a route to each of their networks: BSD's if_attach and in_ifinit.
+func (k *Kernel) Attach(name string, link Link, prefixes []netip.Prefix) (*Ifnet, error) {
+	mtu := link.MTU()
+	if mtu < MinMTU || mtu > 65535 {
+		return nil, fmt.Errorf("bsdnet: attach %s: the link's MTU of %d is not between %d and 65535", name, mtu, MinMTU)
+	}
+	ifp := &Ifnet{k: k, Name: name, mtu: mtu, link: link, prefixes: prefixes, queues: make([]ifqueue, 1)}
+	for i := range ifp.queues {
+		ifp.queues[i].init(ifp)
+	}
+	if err := k.addIf(ifp); err != nil {
+		return nil, err
+	}
+	if err := link.Start(ifp.ready); err != nil {
+		k.dropIf(ifp)
+		return nil, fmt.Errorf("bsdnet: attach %s: %w", name, err)
+	}
+	ifp.rdDone = make(chan struct{})
+	if !k.goWorker(ifp.receive) {
+		close(ifp.rdDone)
+		k.dropIf(ifp)
+		link.Close()
+		return nil, net.ErrClosed
+	}
+	return ifp, nil
+}
+
+// addIf enters an interface and its routes.
+func (k *Kernel) addIf(ifp *Ifnet) error {
+	k.ifMu.Lock()
+	defer k.ifMu.Unlock()
+	old := *k.ifs.Load()
+	for _, p := range ifp.prefixes {
+		if !p.IsValid() || p.Addr().Is4In6() || p.Addr().Zone() != "" {
+			return fmt.Errorf("bsdnet: attach %s: %v is not an address with its prefix length, such as 10.0.0.1/24", ifp.Name, p)
+		}
+		if other := k.ifaWithAddr(p.Addr()); other != nil {
+			return fmt.Errorf("bsdnet: attach %s: %w: %v belongs to %s", ifp.Name, syscall.EADDRINUSE, p.Addr(), other.Name)
+		}
+	}
+	for _, o := range old {
+		if o.Name == ifp.Name {
+			return fmt.Errorf("bsdnet: attach %s: %w: there is an interface of that name", ifp.Name, syscall.EEXIST)
+		}
+	}
+	for _, p := range ifp.prefixes {
+		if err := k.routes.rtadd(rtentry{dst: p, ifp: ifp, src: p.Addr()}); err != nil && !errors.Is(err, syscall.EEXIST) {
+			return err
+		}
+	}
+	ifs := append(append([]*Ifnet{}, old...), ifp)
+	k.ifs.Store(&ifs)
+	return nil
+}
+
+func (k *Kernel) dropIf(ifp *Ifnet) {
+	k.ifMu.Lock()
+	defer k.ifMu.Unlock()
+	k.routes.rtdelif(ifp)
+	var ifs []*Ifnet
+	for _, o := range *k.ifs.Load() {
+		if o != ifp {
+			ifs = append(ifs, o)
+		}
+	}
+	k.ifs.Store(&ifs)
+}
+
+// Detach takes an interface off the stack, closes its link and waits for its goroutine.
+func (k *Kernel) Detach(ifp *Ifnet) error {
+	k.dropIf(ifp)
+	err := ifp.detach()
+	if ifp.rdDone != nil {
+		<-ifp.rdDone
+	}
+	ifp.purge()
+	return err
+}
+
+// AddRoute sends packets for dst out of ifp.
+func (k *Kernel) AddRoute(dst netip.Prefix, ifp *Ifnet) error {
+	if !dst.IsValid() {
+		return fmt.Errorf("bsdnet: route: %w: not a valid prefix", syscall.EINVAL)
+	}
+	k.ifMu.Lock()
+	defer k.ifMu.Unlock()
+	if err := k.routes.rtadd(rtentry{dst: dst, ifp: ifp}); err != nil {
+		return fmt.Errorf("bsdnet: route to %v: %w", dst, err)
+	}
+	return nil
+}
+
+// Ifs returns the interfaces.
+func (k *Kernel) Ifs() []*Ifnet { return *k.ifs.Load() }
+
+// Lo0 returns the loopback, or nil.
+func (k *Kernel) Lo0() *Ifnet { return k.lo0 }
+
+func (ifp *Ifnet) detach() error {
+	ifp.down.Store(true)
+	if ifp.link == nil {
+		return nil
+	}
+	return ifp.link.Close()
+}
+
+// purge frees what its queues hold.
+func (ifp *Ifnet) purge() {
+	for i := range ifp.queues {
+		ifp.queues[i].purge()
+	}
+}
+
+// ready is what a link calls when it has room again: it schedules a drain.
+func (ifp *Ifnet) ready() {
+	for i := range ifp.queues {
+		q := &ifp.queues[i]
+		q.mu.Lock()
+		q.oactive = false
+		work := q.n > 0 && !q.draining
+		q.mu.Unlock()
+		if work {
+			q.background()
+		}
+	}
+}
+
+// rxBatch is how many packets are read at once.
+const rxBatch = 64
+
+// receive is the goroutine of a link: the interrupt. It reads batches and hands them to ipintr.
+func (ifp *Ifnet) receive() {
+	defer close(ifp.rdDone)
+	k := ifp.k
+	var (
+		ms    [rxBatch]*mbuf.Mbuf
+		bufs  [rxBatch][]byte
+		sizes [rxBatch]int
+		g     gro
+	)
+	size := ifp.mtu
+	for {
+		for i := range ms {
+			if ms[i] == nil {
+				ms[i] = k.pool.Getcl(size)
+			}
+			bufs[i] = ms[i].Room()[:size]
+		}
+		n, err := ifp.link.Read(bufs[:], sizes[:])
+		now := k.now()
+		for i := range n {
+			m := ms[i]
+			ms[i] = nil
+			m.Extend(sizes[i])
+			m.Pkt.Len, m.Pkt.Arrived = sizes[i], now
+			ifp.Stats.Ipackets.Add(1)
+			ifp.Stats.Ibytes.Add(uint64(sizes[i]))
+			ifp.bpfMtap(m)
+			g.receive(k, ifp, m)
+		}
+		g.flush(k, ifp)
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				ifp.lastErr.Store(&err)
+			}
+			break
+		}
+	}
+	for _, m := range ms {
+		mbuf.Free(m)
+	}
+}
+
+// Inject processes one packet as if it had arrived on the interface, to the end: when Inject returns, all that follows from it has
+// been done. Tests use it in place of a link.
+func (ifp *Ifnet) Inject(pkt []byte) {
+	m := ifp.k.pool.Getcl(len(pkt))
+	if m.Append(pkt) < len(pkt) {
+		mbuf.Free(m)
+		return
+	}
+	m.Pkt.Len, m.Pkt.Arrived = len(pkt), ifp.k.now()
+	ifp.bpfMtap(m)
+	ifp.k.ipintr(ifp, m)
+}
+
+// An ifqueue is an interface's output queue, BSD's if_snd, or for the loopback its input queue, ipintrq. Packets are put on it under
+// their socket's lock, so their order is the connection's; it is drained without, by whoever finds it idle.
+type ifqueue struct {
+	ifp *Ifnet
+
+	mu       sync.Mutex // a leaf
+	ring     []qent
+	head, n  int
+	bytes    int
+	draining bool // somebody is at it
+	oactive  bool // the link is full: IFF_OACTIVE
+
+	tx txState // the drainer's
+}
+
+// A qent is a packet and the socket that is charged for it.
+type qent struct {
+	m  *mbuf.Mbuf
+	so *Socket
+	n  int
+}
+
+// Bounds of a device's queue. A connection stops at its share; the rest is for segments that cannot wait.
+const (
+	ifqMaxPackets = 4096
+	ifqMaxBytes   = 16 << 20
+	txShare       = 256 << 10 // bytes that one connection may have pending
+)
+
+func (q *ifqueue) init(ifp *Ifnet) { q.ifp = ifp }
+
+// enqueue puts m at the end; where the queue is full it frees m and returns ENOBUFS. so may be nil.
+func (q *ifqueue) enqueue(m *mbuf.Mbuf, so *Socket) syscall.Errno {
+	n := m.Pkt.Len
+	q.mu.Lock()
+	if q.ifp.link != nil && (q.n >= ifqMaxPackets || q.bytes >= ifqMaxBytes) || q.ifp.down.Load() {
+		q.mu.Unlock()
+		q.ifp.Stats.Odrops.Add(1)
+		mbuf.Free(m)
+		if q.ifp.down.Load() {
+			return syscall.ENETDOWN
+		}
+		return syscall.ENOBUFS
+	}
+	if q.n == len(q.ring) {
+		q.grow()
+	}
+	q.ring[(q.head+q.n)&(len(q.ring)-1)] = qent{m, so, n}
+	q.n++
+	q.bytes += n
+	q.mu.Unlock()
+	if so != nil {
+		so.txPending.Add(int64(n))
+	}
+	return 0
+}
+
+func (q *ifqueue) grow() {
+	ring := make([]qent, max(2*len(q.ring), 8))
+	for i := range q.n {
+		ring[i] = q.ring[(q.head+i)&(len(q.ring)-1)]
+	}
+	q.ring, q.head = ring, 0
+}
+
+// txBatch is how many queue entries a drainer takes at once; drainBudget how many it does for others before it hands over to a
+// goroutine of the stack's.
+const (
+	txBatch     = 16
+	drainBudget = 256
+)
+
+// start drains the queue, where nobody else is at it: BSD's if_start, or splx and ipintr. The caller holds no lock.
+func (q *ifqueue) start() { q.drain(drainBudget) }
+
+func (q *ifqueue) drain(budget int) {
+	q.mu.Lock()
+	if q.draining || q.n == 0 || q.oactive {
+		q.mu.Unlock()
+		return
+	}
+	q.draining = true
+	q.mu.Unlock()
+	q.run(budget)
+}
+
+// run drains as the drainer, until the queue is empty, the link is full or the budget is spent.
+func (q *ifqueue) run(budget int) {
+	var batch [txBatch]qent
+	for {
+		q.mu.Lock()
+		n := 0
+		if !q.oactive {
+			n = q.take(batch[:])
+		}
+		if n == 0 {
+			q.draining = false
+			if len(q.ring) > 1024 && q.n == 0 {
+				q.ring = nil
+			}
+			q.mu.Unlock()
+			return
+		}
+		q.mu.Unlock()
+		if q.ifp.link == nil {
+			for i := range n {
+				e := batch[i]
+				batch[i] = qent{}
+				e.so.txDone(e.n)
+				q.ifp.looptransmit(e.m)
+			}
+		} else {
+			q.transmit(batch[:n])
+		}
+		if budget -= n; budget <= 0 {
+			q.mu.Lock()
+			q.draining = false
+			more := q.n > 0 && !q.oactive
+			q.mu.Unlock()
+			if more {
+				q.background()
+			}
+			return
+		}
+	}
+}
+
+// take moves entries from the queue. The lock is held.
+func (q *ifqueue) take(batch []qent) int {
+	n := min(q.n, len(batch))
+	for i := range n {
+		e := &q.ring[q.head]
+		batch[i] = *e
+		*e = qent{}
+		q.head = (q.head + 1) & (len(q.ring) - 1)
+		q.bytes -= batch[i].n
+	}
+	q.n -= n
+	return n
+}
+
+// unget puts entries that the link did not take back at the front, and marks the queue as waiting for the link.
+func (q *ifqueue) unget(batch []qent) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.n+len(batch) > len(q.ring) {
+		q.grow()
+	}
+	for i := len(batch) - 1; i >= 0; i-- {
+		q.head = (q.head - 1) & (len(q.ring) - 1)
+		q.ring[q.head] = batch[i]
+		q.bytes += batch[i].n
+	}
+	q.n += len(batch)
+}
+
+// background drains the queue on a goroutine of its own, which ends when the queue is empty: BSD's netisr.
+func (q *ifqueue) background() {
+	q.ifp.k.goWorker(func() { q.drain(1 << 30) })
+}
+
+// purge frees what is left.
+func (q *ifqueue) purge() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.n > 0 {
+		var e [1]qent
+		q.take(e[:])
+		mbuf.Free(e[0].m)
+	}
+	q.ring = nil
+}

@@ -1,0 +1,71 @@
+package kern
+
+import (
+	"fmt"
+	"net/netip"
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+)
+
+// The loopback is an interface of the kernel's own, as in BSD: looutput puts a packet on an input queue, and whoever leaves the kernel
+// next runs ipintr. There are several queues, by flow, so that conversations spread over processors; both directions of one use the same.
+
+const (
+	loMTU    = 65535
+	loQueues = 8
+	loTSO    = 4 * mbuf.ClHuge // largest chain over the loopback
+)
+
+// loopattach makes lo0, with 127.0.0.0/8, and reserves ::1 for it: BSD's loopattach.
+func (k *Kernel) loopattach(mtu int) error {
+	if mtu == 0 {
+		mtu = loMTU
+	}
+	if mtu < MinMTU || mtu > loMTU {
+		return fmt.Errorf("bsdnet: the loopback's MTU of %d is not between %d and %d", mtu, MinMTU, loMTU)
+	}
+	ifp := &Ifnet{
+		k: k, Name: "lo0", mtu: mtu, loopback: true,
+		prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("::1/128")},
+		queues:   make([]ifqueue, loQueues),
+	}
+	for i := range ifp.queues {
+		ifp.queues[i].init(ifp)
+	}
+	k.lo0 = ifp
+	return k.addIf(ifp)
+}
+
+// whole reports whether packets on the interface are never cut, however long: the loopback with its own MTU.
+func (ifp *Ifnet) whole() bool { return ifp.loopback && ifp.mtu == loMTU }
+
+// output puts a packet on the queue of its flow; the drainer is started by the caller once it has left all locks. so is the socket that is
+// charged, or nil.
+func (ifp *Ifnet) output(m *mbuf.Mbuf, so *Socket) (*ifqueue, syscall.Errno) {
+	if ifp.loopback {
+		return ifp.looutput(m)
+	}
+	q := &ifp.queues[0]
+	return q, q.enqueue(m, so)
+}
+
+// looutput hands a packet to the input queue: BSD's looutput, which ends in schednetisr. Nothing is received until the queue is drained.
+func (ifp *Ifnet) looutput(m *mbuf.Mbuf) (*ifqueue, syscall.Errno) {
+	if f := ifp.k.chain; f != nil {
+		f("looutput")
+	}
+	q := &ifp.queues[m.Pkt.Flow&(loQueues-1)]
+	return q, q.enqueue(m, nil)
+}
+
+// looptransmit is the other half of looutput: the packet arrives.
+func (ifp *Ifnet) looptransmit(m *mbuf.Mbuf) {
+	k := ifp.k
+	ifp.Stats.Opackets.Add(1)
+	ifp.Stats.Ipackets.Add(1)
+	ifp.bpfMtap(m)
+	m.Pkt.Csum |= mbuf.CsumValid // it has not left the machine
+	m.Pkt.Arrived = 0            // now: ipintr reads the clock
+	k.ipintr(ifp, m)
+}

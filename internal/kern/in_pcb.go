@@ -1,0 +1,285 @@
+package kern
+
+import (
+	"net/netip"
+	"sync"
+	"syscall"
+)
+
+// An inpcb is a protocol control block: the addresses of a socket, or of a TIME_WAIT record, and its places in the tables: 4.4BSD's
+// struct inpcb. Locking key: (c) constant once hashed, (b) its bucket's lock, (s) the socket's lock, (p) the port's lock.
+type inpcb struct {
+	tuple         // (c) addresses and ports
+	so    *Socket // (c) nil: a record
+	tw    *tcptw  // (c) nil: a socket
+
+	hash     uint64 // (b)
+	hashNext *inpcb // (b)
+	hashed   bool   // (b) in the table of connections
+	dead     bool   // (b) detached: whoever has found it must look again
+
+	portNext, portPrev *inpcb    // (p) others with the same local port
+	bound              bool      // (p)
+	bindOpts           soOptions // (p) the options that bind saw
+	ephemeral          bool      // (s) the port was taken from the destination's set
+
+	tos, ttl uint8  // (s)
+	ifp      *Ifnet // (s) the way to the peer: inp_route
+}
+
+// pcbShards is how many locks the tables of connections have.
+const pcbShards = 64
+
+// A pcbTable finds connections by their addresses: BSD's tcb list, as hash buckets that grow.
+type pcbTable struct {
+	key    [2]uint64
+	shards [pcbShards]pcbShard
+	listen [pcbShards]listenShard
+}
+
+type pcbShard struct {
+	mu      sync.Mutex // a leaf
+	buckets []*inpcb
+	n       int
+	_       [24]byte
+}
+
+type listenShard struct {
+	mu    sync.Mutex // a leaf
+	ports map[uint16][]*inpcb
+}
+
+func (t *pcbTable) init(key [2]uint64) { t.key = key }
+
+// lookup finds the connection, or TIME_WAIT record, with exactly these addresses: the first part of BSD's in_pcblookup.
+func (t *pcbTable) lookup(a *tuple) *inpcb {
+	h := a.hash(t.key)
+	s := &t.shards[h%pcbShards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.find(a, h)
+}
+
+func (s *pcbShard) find(a *tuple, h uint64) *inpcb {
+	if len(s.buckets) == 0 {
+		return nil
+	}
+	for p := s.buckets[h>>8&uint64(len(s.buckets)-1)]; p != nil; p = p.hashNext {
+		if p.hash == h && p.tuple == *a {
+			return p
+		}
+	}
+	return nil
+}
+
+// insert enters inp; EADDRINUSE where its addresses are taken. A TIME_WAIT record in its place, which the caller has found fit to give way, is
+// replaced.
+func (t *pcbTable) insert(inp *inpcb, replace *inpcb) syscall.Errno {
+	h := inp.tuple.hash(t.key)
+	s := &t.shards[h%pcbShards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.find(&inp.tuple, h); old != nil {
+		if old != replace {
+			return syscall.EADDRINUSE
+		}
+		s.unlink(old)
+	}
+	if s.n >= 2*len(s.buckets) {
+		s.grow()
+	}
+	inp.hash, inp.hashed, inp.dead = h, true, false
+	b := &s.buckets[h>>8&uint64(len(s.buckets)-1)]
+	inp.hashNext = *b
+	*b = inp
+	s.n++
+	return 0
+}
+
+func (s *pcbShard) grow() {
+	old := s.buckets
+	s.buckets = make([]*inpcb, max(2*len(old), 4))
+	for _, p := range old {
+		for p != nil {
+			n := p.hashNext
+			b := &s.buckets[p.hash>>8&uint64(len(s.buckets)-1)]
+			p.hashNext = *b
+			*b = p
+			p = n
+		}
+	}
+}
+
+func (s *pcbShard) unlink(inp *inpcb) {
+	for b := &s.buckets[inp.hash>>8&uint64(len(s.buckets)-1)]; *b != nil; b = &(*b).hashNext {
+		if *b == inp {
+			*b = inp.hashNext
+			inp.hashNext, inp.hashed, inp.dead = nil, false, true
+			s.n--
+			return
+		}
+	}
+}
+
+// remove takes inp out.
+func (t *pcbTable) remove(inp *inpcb) {
+	s := &t.shards[inp.hash%pcbShards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if inp.hashed {
+		s.unlink(inp)
+	}
+	inp.dead = true
+}
+
+// all calls f for each connection and record, without a lock.
+func (t *pcbTable) all(f func(*inpcb)) {
+	var list []*inpcb
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for _, p := range s.buckets {
+			for ; p != nil; p = p.hashNext {
+				list = append(list, p)
+			}
+		}
+		s.mu.Unlock()
+	}
+	for _, p := range list {
+		f(p)
+	}
+}
+
+// addListener and delListener keep the table of listeners.
+func (t *pcbTable) addListener(inp *inpcb) {
+	s := &t.listen[inp.lport%pcbShards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ports == nil {
+		s.ports = map[uint16][]*inpcb{}
+	}
+	s.ports[inp.lport] = append(s.ports[inp.lport], inp)
+}
+
+func (t *pcbTable) delListener(inp *inpcb) {
+	s := &t.listen[inp.lport%pcbShards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var rest []*inpcb
+	for _, p := range s.ports[inp.lport] {
+		if p != inp {
+			rest = append(rest, p)
+		}
+	}
+	if rest == nil {
+		delete(s.ports, inp.lport)
+	} else {
+		s.ports[inp.lport] = rest
+	}
+	inp.dead = true
+}
+
+// lookupListener finds who listens for (or, in state CLOSED, is bound to) a local address: the one that names it before the one that takes
+// any: the second part of BSD's in_pcblookup.
+func (t *pcbTable) lookupListener(laddr netip.Addr, lport uint16) *inpcb {
+	s := &t.listen[lport%pcbShards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var any *inpcb
+	for _, p := range s.ports[lport] {
+		switch {
+		case p.laddr == laddr:
+			return p
+		case unspecified(p.laddr):
+			any = p
+		}
+	}
+	return any
+}
+
+// inPcbbind gives a socket a local address and port: BSD's in_pcbbind. The port 0 takes a free one. The socket is locked.
+func (so *Socket) inPcbbind(laddr netip.Addr, lport uint16) syscall.Errno {
+	k, inp := so.k, &so.inp
+	if inp.lport != 0 || !unspecified(inp.laddr) {
+		return syscall.EINVAL
+	}
+	if !laddr.IsValid() {
+		laddr = netip.IPv4Unspecified()
+	}
+	if laddr.IsMulticast() {
+		return syscall.EADDRNOTAVAIL
+	}
+	if !laddr.IsUnspecified() && k.ifaWithAddr(laddr) == nil {
+		return syscall.EADDRNOTAVAIL
+	}
+	inp.laddr = laddr
+	errno := k.ports.bind(so, lport)
+	if errno != 0 {
+		inp.laddr = netip.Addr{}
+	}
+	return errno
+}
+
+// inPcbconnect gives a socket its peer, and where it has none yet a local address and port: BSD's in_pcbconnect. The socket is locked.
+func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscall.Errno {
+	k, inp := so.k, &so.inp
+	if !faddr.IsValid() || fport == 0 {
+		return syscall.EADDRNOTAVAIL
+	}
+	if faddr.IsUnspecified() { // this host
+		faddr = k.thisHost()
+		if !faddr.IsValid() {
+			return syscall.ENETUNREACH
+		}
+	}
+	if !faddr.Is4() || !unspecified(inp.laddr) && !inp.laddr.Is4() {
+		return syscall.EAFNOSUPPORT
+	}
+	ifp, src, errno := k.rtalloc(faddr)
+	if errno != 0 {
+		return errno
+	}
+	if faddr.IsMulticast() || ifp.broadcast(faddr) {
+		return syscall.EACCES // RFC 9293, MUST-46
+	}
+	wild := unspecified(inp.laddr)
+	if wild {
+		inp.laddr = src
+	}
+	inp.faddr, inp.fport, inp.ifp = faddr, fport, ifp
+	if inp.lport != 0 {
+		errno = k.pcbInsert(inp, now)
+	} else {
+		errno = k.ports.ephemeral(so, now)
+	}
+	if errno != 0 {
+		if wild {
+			inp.laddr = netip.Addr{}
+		}
+		inp.faddr, inp.fport, inp.ifp = netip.Addr{}, 0, nil
+	}
+	return errno
+}
+
+// thisHost is the address that an unspecified destination means: the loopback's, else that of the first interface.
+func (k *Kernel) thisHost() netip.Addr {
+	for _, ifp := range *k.ifs.Load() {
+		for _, p := range ifp.prefixes {
+			if p.Addr().Is4() {
+				return p.Addr()
+			}
+		}
+	}
+	return netip.Addr{}
+}
+
+// inPcbdetach takes a socket's addresses out of the tables; the addresses themselves stay, for whoever asks what they were: BSD's
+// in_pcbdetach. The socket is locked.
+func (so *Socket) inPcbdetach() {
+	k, inp := so.k, &so.inp
+	if inp.hashed {
+		k.pcbs.remove(inp)
+	}
+	k.ports.release(so)
+	so.sofree()
+}

@@ -1,0 +1,296 @@
+package kern
+
+import (
+	"math/bits"
+	"net/netip"
+	"sync"
+	"syscall"
+)
+
+// Local ports. Two questions are asked of them: may a socket bind to this one (BSD's rule of addresses that overlap), and which is free for a
+// connection to that destination (RFC 6056). A port may serve any number of connections, as long as their destinations differ.
+
+// The ephemeral ports: net.inet.ip.portrange.first and last.
+const (
+	portFirst = 10000
+	portLast  = 65535
+	portRange = portLast - portFirst + 1
+)
+
+type portTable struct {
+	k      *Kernel
+	shards [64]portShard
+	dests  [64]destShard
+	next   [64]uint32 // counter of ports handed to bind
+}
+
+// A portShard holds, by port, everyone who uses it.
+type portShard struct {
+	mu    sync.Mutex // a leaf
+	users map[uint16]*inpcb
+}
+
+type destShard struct {
+	mu   sync.Mutex // a leaf
+	sets map[dest]*portSet
+}
+
+// A dest is what makes ephemeral ports compete: local address, remote address and port.
+type dest struct {
+	laddr, faddr netip.Addr
+	fport        uint16
+}
+
+// A portSet is the ports that connections to one destination use. Few are kept in a list; many in a bitmap, where the next free one is found
+// in as many steps when nearly all are taken.
+type portSet struct {
+	n    int
+	next uint32 // where to begin: RFC 6056, algorithm 3: a keyed offset and a counter
+	few  []uint16
+	many *[(portRange + 63) / 64]uint64
+}
+
+const fewPorts = 32
+
+func (t *portTable) init(k *Kernel) { t.k = k }
+
+func (t *portTable) shard(port uint16) *portShard { return &t.shards[port%64] }
+
+// bind gives so the local port, or a free one where port is 0. so.inp.laddr is set.
+func (t *portTable) bind(so *Socket, port uint16) syscall.Errno {
+	if port != 0 {
+		return t.tryBind(so, port)
+	}
+	// Any port that nobody uses. The start is keyed by the address; a counter goes on from there.
+	a := tuple{laddr: so.inp.laddr, faddr: so.inp.laddr}
+	start := uint32(prf(t.k.seed.port, &a, 1))
+	c := &t.next[start%64]
+	for range portRange {
+		t.shards[0].mu.Lock()
+		*c++
+		p := portFirst + (start+*c*7919)%portRange // 7919 and the range have no common factor: all are visited
+		t.shards[0].mu.Unlock()
+		if t.tryBind(so, uint16(p)) == 0 {
+			return 0
+		}
+	}
+	return syscall.EADDRNOTAVAIL
+}
+
+// tryBind applies BSD's rule: two sockets may share a port where their addresses cannot be confused; with SO_REUSEADDR on both, a listener also
+// beside connections that have been accepted from it or are closing; with SO_REUSEPORT on both, always.
+func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
+	s := t.shard(port)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	mine := so.options
+	for p := s.users[port]; p != nil; p = p.portNext {
+		if !unspecified(p.laddr) && !unspecified(so.inp.laddr) && p.laddr != so.inp.laddr {
+			continue
+		}
+		if p.tw != nil || p.ephemeral {
+			if mine&SO_REUSEADDR == 0 && p.tw != nil {
+				return syscall.EADDRINUSE
+			}
+			continue
+		}
+		connected := p.fport != 0
+		theirs := p.bindOpts
+		switch {
+		case mine&theirs&SO_REUSEPORT != 0:
+		case connected && mine&SO_REUSEADDR != 0:
+		default:
+			return syscall.EADDRINUSE
+		}
+	}
+	so.inp.lport = port
+	so.inp.bindOpts = mine
+	t.link(s, &so.inp)
+	return 0
+}
+
+// link enters inp among the users of its port. The shard is locked.
+func (t *portTable) link(s *portShard, inp *inpcb) {
+	if s.users == nil {
+		s.users = map[uint16]*inpcb{}
+	}
+	head := s.users[inp.lport]
+	inp.portNext, inp.portPrev, inp.bound = head, nil, true
+	if head != nil {
+		head.portPrev = inp
+	}
+	s.users[inp.lport] = inp
+}
+
+// share enters inp, an accepted connection or a TIME_WAIT record, among the users of its port.
+func (t *portTable) share(inp *inpcb) {
+	s := t.shard(inp.lport)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.link(s, inp)
+}
+
+// unlink takes inp out of the users of its port.
+func (t *portTable) unlink(inp *inpcb) {
+	s := t.shard(inp.lport)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !inp.bound {
+		return
+	}
+	inp.bound = false
+	if inp.portPrev != nil {
+		inp.portPrev.portNext = inp.portNext
+	} else if inp.portNext != nil {
+		s.users[inp.lport] = inp.portNext
+	} else {
+		delete(s.users, inp.lport)
+	}
+	if inp.portNext != nil {
+		inp.portNext.portPrev = inp.portPrev
+	}
+	inp.portNext, inp.portPrev = nil, nil
+}
+
+// release gives up the socket's port.
+func (t *portTable) release(so *Socket) {
+	inp := &so.inp
+	if inp.ephemeral {
+		inp.ephemeral = false
+		t.put(inp)
+	}
+	if inp.bound {
+		t.unlink(inp)
+	}
+}
+
+func (t *portTable) destShard(d *dest) *destShard {
+	a := tuple{d.laddr, d.faddr, 0, d.fport}
+	return &t.dests[a.hash(t.k.seed.hash)%64]
+}
+
+// ephemeral chooses a local port for a connection whose other addresses are set, and enters the connection.
+func (t *portTable) ephemeral(so *Socket, now int64) syscall.Errno {
+	inp := &so.inp
+	d := dest{inp.laddr, inp.faddr, inp.fport}
+	ds := t.destShard(&d)
+	ds.mu.Lock()
+	if ds.sets == nil {
+		ds.sets = map[dest]*portSet{}
+	}
+	set := ds.sets[d]
+	if set == nil {
+		set = &portSet{next: uint32(prf(t.k.seed.port, &tuple{d.laddr, d.faddr, 0, d.fport}, 0))}
+		ds.sets[d] = set
+	}
+	ds.mu.Unlock()
+	// A port may be free here and the addresses taken all the same: by a socket that is bound to it, a listener's child, or TIME_WAIT.
+	for range portRange {
+		ds.mu.Lock()
+		port, ok := set.take()
+		if ok {
+			ds.sets[d] = set
+		}
+		ds.mu.Unlock()
+		if !ok {
+			return syscall.EADDRNOTAVAIL
+		}
+		inp.lport = port
+		inp.ephemeral = true
+		if t.k.pcbInsert(inp, now) == 0 {
+			return 0
+		}
+		inp.ephemeral = false
+		t.put(inp)
+		inp.lport = 0
+	}
+	return syscall.EADDRNOTAVAIL
+}
+
+// put gives a port back to its destination's set.
+func (t *portTable) put(inp *inpcb) {
+	d := dest{inp.laddr, inp.faddr, inp.fport}
+	ds := t.destShard(&d)
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	set := ds.sets[d]
+	set.put(inp.lport)
+	if len(ds.sets) > maxDests && set.n == 0 {
+		delete(ds.sets, d)
+	}
+}
+
+// maxDests is how many destinations without a connection keep their counter.
+const maxDests = 1024
+
+// take returns the next free port.
+func (s *portSet) take() (uint16, bool) {
+	if s.n >= portRange {
+		return 0, false
+	}
+	if s.many == nil && s.n >= fewPorts {
+		s.many = new([(portRange + 63) / 64]uint64)
+		for _, p := range s.few {
+			s.mark(uint32(p) - portFirst)
+		}
+		s.few = nil
+	}
+	i := s.next % portRange
+	if s.many == nil {
+		for s.inFew(uint16(portFirst + i)) {
+			i = (i + 1) % portRange
+		}
+		s.few = append(s.few, uint16(portFirst+i))
+	} else {
+		i = s.free(i)
+		s.mark(i)
+	}
+	s.n++
+	s.next = i + 1
+	return uint16(portFirst + i), true
+}
+
+func (s *portSet) inFew(p uint16) bool {
+	for _, q := range s.few {
+		if p == q {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *portSet) mark(i uint32) { s.many[i/64] |= 1 << (i % 64) }
+
+// free returns the first free index from i on. There is one.
+func (s *portSet) free(i uint32) uint32 {
+	w := i / 64
+	busy := s.many[w] | 1<<(i%64) - 1
+	for {
+		if n := uint32(bits.TrailingZeros64(^busy)); n < 64 && w*64+n < portRange {
+			return w*64 + n
+		}
+		if w++; int(w) == len(s.many) {
+			w = 0
+		}
+		busy = s.many[w]
+	}
+}
+
+func (s *portSet) put(p uint16) {
+	s.n--
+	if s.many == nil {
+		for i, q := range s.few {
+			if p == q {
+				s.few[i] = s.few[len(s.few)-1]
+				s.few = s.few[:len(s.few)-1]
+				return
+			}
+		}
+		return
+	}
+	i := uint32(p) - portFirst
+	s.many[i/64] &^= 1 << (i % 64)
+	if s.n == 0 {
+		s.many = nil // an idle destination costs little
+	}
+}

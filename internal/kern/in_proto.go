@@ -1,0 +1,90 @@
+package kern
+
+import (
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
+)
+
+// The protocol switch: the Internet family on one page, as in BSD's in_proto.c.
+
+// Socket types and address families, as in sys/socket.h.
+const (
+	AF_INET     = 2
+	SOCK_STREAM = 1
+)
+
+// A protosw describes a protocol: BSD's struct protosw.
+type protosw struct {
+	domain, typ int
+	proto       int
+	name        string
+
+	// input takes a packet from IP: pr_input. th is the IP header, already parsed; the chain begins with it.
+	input func(k *Kernel, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet)
+	// ctlinput takes an ICMP error about a packet of ours: pr_ctlinput.
+	ctlinput func(k *Kernel, e *icmpError)
+	// usrreq takes a request of the socket layer: pr_usrreq.
+	usrreq func(so *Socket, req pruReq, a *usrreqArgs) syscall.Errno
+}
+
+// inetsw is the switch, BSD's inetsw.
+var inetsw = []*protosw{
+	{domain: AF_INET, typ: SOCK_STREAM, proto: wire.ProtoTCP, name: "tcp"},
+	{domain: AF_INET, proto: wire.ProtoICMP, name: "icmp"},
+}
+
+func init() { // the functions lead back to the switch
+	inetsw[0].input, inetsw[0].ctlinput, inetsw[0].usrreq = tcpInput, tcpCtlinput, tcpUsrreq
+	inetsw[1].input = icmpInput
+}
+
+// pffindtype finds the protocol of a socket type, nil where there is none: BSD's pffindtype.
+func pffindtype(domain, typ int) *protosw {
+	for _, p := range inetsw {
+		if p.domain == domain && p.typ != 0 && p.typ == typ {
+			return p
+		}
+	}
+	return nil
+}
+
+// pffindproto finds a protocol by its number: BSD's pffindproto.
+func pffindproto(domain, proto int) *protosw {
+	for _, p := range inetsw {
+		if p.domain == domain && p.proto == proto {
+			return p
+		}
+	}
+	return nil
+}
+
+// A pruReq is a request of the socket layer to a protocol, numbered as BSD's PRU_ constants.
+type pruReq int
+
+// The requests.
+const (
+	pruAttach     pruReq = 0
+	pruDetach     pruReq = 1
+	pruBind       pruReq = 2
+	pruListen     pruReq = 3
+	pruConnect    pruReq = 4
+	pruAccept     pruReq = 5
+	pruDisconnect pruReq = 6
+	pruShutdown   pruReq = 7
+	pruRcvd       pruReq = 8
+	pruSend       pruReq = 9
+	pruAbort      pruReq = 10
+	pruSendoob    pruReq = 14
+	pruSockaddr   pruReq = 15
+	pruPeeraddr   pruReq = 16
+)
+
+var pruNames = map[pruReq]string{pruAttach: "PRU_ATTACH", pruDetach: "PRU_DETACH", pruBind: "PRU_BIND", pruListen: "PRU_LISTEN",
+	pruConnect: "PRU_CONNECT", pruAccept: "PRU_ACCEPT", pruDisconnect: "PRU_DISCONNECT", pruShutdown: "PRU_SHUTDOWN",
+	pruRcvd: "PRU_RCVD", pruSend: "PRU_SEND", pruAbort: "PRU_ABORT", pruSendoob: "PRU_SENDOOB", pruSockaddr: "PRU_SOCKADDR",
+	pruPeeraddr: "PRU_PEERADDR"}
+
+// String returns the request's name in BSD's spelling.
+func (r pruReq) String() string { return pruNames[r] }

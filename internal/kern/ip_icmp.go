@@ -1,0 +1,198 @@
+package kern
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/kern/wire"
+)
+
+// ICMPStats are the counters of ICMP: BSD's struct icmpstat.
+type ICMPStats struct {
+	Error, Tooshort, Checksum, Badlen, Reflect, Limited, Bmcastecho, Inerror tcp.Counter
+}
+
+// icmpInput takes an ICMP message: BSD's icmp_input.
+func icmpInput(k *Kernel, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
+	n := ip.Len - ip.Hlen
+	if n < wire.ICMPLen {
+		k.Stats.ICMP.Tooshort.Inc()
+		mbuf.Free(m)
+		return
+	}
+	if m.Pkt.Csum&mbuf.CsumValid == 0 && wire.Fold(sumChain(m, ip.Hlen, n, 0)) != 0xffff {
+		k.Stats.ICMP.Checksum.Inc()
+		mbuf.Free(m)
+		return
+	}
+	var b [wire.ICMPLen + wire.IPv4MaxLen + 8]byte
+	got := b[:mbuf.Copydata(m, ip.Hlen, b[:])]
+	ic, _ := wire.ParseICMP(got)
+	switch ic.Type {
+	case wire.ICMPEcho:
+		if ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst) {
+			k.Stats.ICMP.Bmcastecho.Inc() // no amplifier (RFC 1122, 3.2.2.6 allows it)
+			break
+		}
+		k.icmpReflect(ifp, ip, m, ic)
+		return
+	case wire.ICMPUnreach, wire.ICMPTimxceed, wire.ICMPParamProb, wire.ICMPSourceQuench:
+		k.icmpError(ic, got[wire.ICMPLen:])
+	}
+	mbuf.Free(m)
+}
+
+// icmpReflect answers an echo request with its own data: BSD's icmp_reflect and icmp_send.
+func (k *Kernel) icmpReflect(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, ic wire.ICMP) {
+	pkt := m.Pkt
+	n := ip.Len - ip.Hlen
+	data := mbuf.Adj(m, ip.Hlen+wire.ICMPLen)
+	ic.Type = wire.ICMPEchoReply
+	k.Stats.ICMP.Reflect.Inc()
+	h := k.pool.Gethdr()
+	h.Extend(wire.ICMPLen)
+	ic.Put(h.Bytes())
+	h.SetNext(data)
+	h.Pkt.Len, h.Pkt.Flow = n, pkt.Flow
+	k.icmpSend(h, &ipOut{src: ip.Dst, dst: ip.Src, proto: wire.ProtoICMP, tos: ip.TOS, ttl: 255})
+}
+
+// icmpSend completes a message with its checksum and sends it: BSD's icmp_send.
+func (k *Kernel) icmpSend(m *mbuf.Mbuf, o *ipOut) {
+	b := m.Bytes()
+	binary.BigEndian.PutUint16(b[2:], ^wire.Fold(sumChain(m, 0, m.Pkt.Len, 0)))
+	t := tuple{laddr: o.src, faddr: o.dst}
+	m.Pkt.Flow = t.flow(k.seed.hash)
+	if q, errno := k.ipOutput(m, o); errno == 0 {
+		q.start()
+	}
+}
+
+// sumChain sums n bytes of a chain from offset off.
+func sumChain(m *mbuf.Mbuf, off, n int, sum uint64) uint64 {
+	at := 0
+	for ; m != nil && n > 0; m = m.Next() {
+		b := m.Bytes()
+		if off >= len(b) {
+			off -= len(b)
+			continue
+		}
+		b = b[off:]
+		off = 0
+		if len(b) > n {
+			b = b[:n]
+		}
+		sum = wire.SumAt(b, at, sum)
+		at += len(b)
+		n -= len(b)
+	}
+	return sum
+}
+
+// icmpErrorFor reports an error about packet m, which stays the caller's: BSD's icmp_error.
+func (k *Kernel) icmpErrorFor(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, typ, code uint8, rest uint32) {
+	var b [wire.IPv4MaxLen + 8]byte
+	got := b[:mbuf.Copydata(m, 0, b[:min(ip.Hlen+8, len(b))])]
+	k.icmpSendError(ifp, ip, got, typ, code, rest)
+}
+
+// icmpSendError sends an error about the packet that begins with orig, unless RFC 1122, 3.2.2, forbids it: never about an ICMP error, a
+// fragment other than the first, or anything sent to or from more than one host; and not more than so many a second.
+func (k *Kernel) icmpSendError(ifp *Ifnet, ip *wire.IPv4, orig []byte, typ, code uint8, rest uint32) {
+	if ip.Off != 0 || ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst) || ip.Src.IsMulticast() || ip.Src.IsUnspecified() {
+		return
+	}
+	if orig[9] == wire.ProtoICMP {
+		if t := orig[ip.Hlen:]; len(t) == 0 || t[0] != wire.ICMPEcho && t[0] != wire.ICMPEchoReply {
+			return
+		}
+	}
+	if !k.icmpLimit.take(k.now()) {
+		k.Stats.ICMP.Limited.Inc()
+		return
+	}
+	k.Stats.ICMP.Error.Inc()
+	h := k.pool.Gethdr()
+	h.Extend(wire.ICMPLen)
+	wire.ICMP{Type: typ, Code: code, Rest: rest}.Put(h.Bytes())
+	d := k.pool.Getcl(len(orig))
+	d.Append(orig)
+	h.SetNext(d)
+	h.Pkt.Len = wire.ICMPLen + len(orig)
+	k.icmpSend(h, &ipOut{src: ip.Dst, dst: ip.Src, proto: wire.ProtoICMP, tos: 0xc0, ttl: 255})
+}
+
+// An icmpError is an error about a packet that we have sent.
+type icmpError struct {
+	errno syscall.Errno // 0: nothing but its MTU
+	hard  bool          // may end an attempt to connect
+	mtu   int           // fragmentation needed: the next hop's MTU; -1: not told
+	t     tuple
+	seq   tcp.Seq
+}
+
+// icmpError finds out whose packet an error is about, and tells its protocol: the deliver part of BSD's icmp_input, with inetctlerrmap.
+func (k *Kernel) icmpError(ic wire.ICMP, orig []byte) {
+	k.Stats.ICMP.Inerror.Inc()
+	if len(orig) < wire.IPv4MinLen+8 || orig[0]>>4 != 4 {
+		k.Stats.ICMP.Badlen.Inc()
+		return
+	}
+	ip, hl := ipAddrs(orig)
+	if hl < wire.IPv4MinLen || len(orig) < hl+8 {
+		k.Stats.ICMP.Badlen.Inc()
+		return
+	}
+	e := icmpError{t: tuple{laddr: ip.Src, faddr: ip.Dst}}
+	if !e.classify(ic) {
+		return
+	}
+	p := pffindproto(AF_INET, int(orig[9]))
+	if p == nil || p.ctlinput == nil {
+		return
+	}
+	l4 := orig[hl:]
+	e.t.lport, e.t.fport = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
+	e.seq = tcp.Seq(binary.BigEndian.Uint32(l4[4:]))
+	p.ctlinput(k, &e)
+}
+
+// classify maps type and code to what they mean. It reports false for what means nothing to anybody.
+func (e *icmpError) classify(ic wire.ICMP) bool {
+	switch ic.Type {
+	case wire.ICMPUnreach:
+		switch ic.Code {
+		case wire.ICMPUnreachNeedfrag:
+			e.mtu = int(ic.Rest & 0xffff)
+			if e.mtu == 0 {
+				e.mtu = -1
+			}
+		case wire.ICMPUnreachProtocol, wire.ICMPUnreachPort:
+			e.errno, e.hard = syscall.ECONNREFUSED, true
+		case wire.ICMPUnreachNetProhib, wire.ICMPUnreachHostProhib, wire.ICMPUnreachFilterProhib:
+			e.errno, e.hard = syscall.ECONNREFUSED, true
+		default:
+			e.errno = syscall.EHOSTUNREACH
+		}
+		return ic.Code <= 15
+	case wire.ICMPTimxceed:
+		if ic.Code != wire.ICMPTimxceedIntrans {
+			return false
+		}
+		e.errno, e.hard = syscall.EHOSTUNREACH, true
+		return true
+	}
+	return false // source quench (RFC 6633), redirects, parameter problems: no connection suffers from them
+}
+
+// pmtuPlateaus are the MTUs to try where a router does not tell its own: RFC 1191, 7.1.
+var pmtuPlateaus = []int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 552}
+
+// minPMTU is the least that an ICMP message can make us believe (RFC 1191 allows 68, which an attacker would like).
+const minPMTU = 552
+
+// unspecified reports whether a is absent or 0.0.0.0 or ::.
+func unspecified(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() }

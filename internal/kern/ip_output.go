@@ -1,0 +1,104 @@
+package kern
+
+import (
+	"net/netip"
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
+)
+
+// An ipOut is what ipOutput is told of a packet.
+type ipOut struct {
+	src, dst netip.Addr
+	proto    uint8
+	tos, ttl uint8
+	df       bool
+	ifp      *Ifnet // the route, where the caller has it; nil: rtalloc
+	so       *Socket
+}
+
+// defTTL is net.inet.ip.ttl (RFC 9293, MUST-49: configurable, IP_TTL).
+const defTTL = 64
+
+// ipOutput puts an IP header before the chain, which it takes over, and the packet on its interface's queue: BSD's ip_output. It returns
+// the queue, which the caller starts once it has left all locks; nil with an error. A packet longer than the MTU is cut into fragments,
+// or refused with EMSGSIZE where it must not be.
+func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
+	ifp := o.ifp
+	if ifp == nil {
+		var errno syscall.Errno
+		if ifp, _, errno = k.rtalloc(o.dst); errno != 0 {
+			mbuf.Free(m)
+			k.Stats.IP.Noroute.Inc()
+			return nil, errno
+		}
+	}
+	if ifp.down.Load() {
+		mbuf.Free(m)
+		return nil, syscall.ENETDOWN
+	}
+	if o.dst.Is4() && !ifp.loopback && ifp.broadcast(o.dst) {
+		mbuf.Free(m)
+		return nil, syscall.EACCES
+	}
+	ip := wire.IPv4{Src: o.src, Dst: o.dst, Proto: o.proto, TOS: o.tos, TTL: o.ttl}
+	if o.df {
+		ip.Flags = wire.IPDF // atomic: the identification may be anything (RFC 6864, 4.1)
+	}
+	n := m.Pkt.Len + wire.IPv4MinLen
+	k.Stats.IP.Localout.Inc()
+	if n > ifp.mtu && m.Pkt.SegSize == 0 && !ifp.whole() {
+		if o.df {
+			mbuf.Free(m)
+			return nil, syscall.EMSGSIZE
+		}
+		return k.ipFragment(m, ip, ifp)
+	}
+	if !o.df {
+		ip.ID = k.nextID()
+	}
+	ip.Len = n
+	if n > wire.MaxPacket {
+		ip.Len = 0 // a chain that is cut, or whose length travels in the mbuf
+	}
+	ip.Put(m.Prepend(wire.IPv4MinLen))
+	return ifp.output(m, o.so)
+}
+
+// nextID returns an identification for a packet that may be fragmented: unique for long (RFC 6864, 4.2), and not to be guessed, as the counter
+// runs through a permutation that a secret chooses.
+func (k *Kernel) nextID() uint16 {
+	n := k.ipID.Add(1)
+	a, b := uint16(k.seed.hash[0])|1, uint16(k.seed.hash[1])
+	x := uint16(n)*a + b
+	x ^= x >> 7
+	return x*0x9e35 + uint16(k.seed.hash[1]>>16)
+}
+
+// ipFragment cuts a packet to the MTU: the second half of BSD's ip_output.
+func (k *Kernel) ipFragment(m *mbuf.Mbuf, ip wire.IPv4, ifp *Ifnet) (q *ifqueue, errno syscall.Errno) {
+	ip.ID = k.nextID()
+	room := (ifp.mtu - wire.IPv4MinLen) &^ 7
+	total := m.Pkt.Len
+	flow := m.Pkt.Flow
+	for off := 0; off < total; off += room {
+		n := min(room, total-off)
+		h := k.pool.Gethdr()
+		h.SetNext(mbuf.Copym(m, off, n))
+		h.Pkt.Len, h.Pkt.Flow = n, flow
+		ip.Off, ip.Len = off, n+wire.IPv4MinLen
+		ip.Flags = 0
+		if off+n < total {
+			ip.Flags = wire.IPMF
+		}
+		ip.Put(h.Prepend(wire.IPv4MinLen))
+		k.Stats.IP.Ofragments.Inc()
+		if q, errno = ifp.output(h, nil); errno != 0 {
+			break
+		}
+	}
+	mbuf.Free(m)
+	k.Stats.IP.Fragmented.Inc()
+	return q, errno
+}

@@ -1,0 +1,228 @@
+package kern
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
+)
+
+// IP reassembly: BSD's ip_reass, with limits (CVE-2018-5391): so many datagrams, so many bytes, so many fragments each, and a share for each
+// source. A datagram whose fragments overlap is dropped as a whole, as RFC 5722 has it for IPv6.
+
+const (
+	reassTime      = int64(30 * time.Second)
+	reassMax       = 1024    // datagrams
+	reassPerSource = 64      // of them from one address
+	reassBytes     = 4 << 20 // of all
+	reassFrags     = 64      // of one datagram
+)
+
+type fragKey struct {
+	src, dst netip.Addr
+	id       uint16
+	proto    uint8
+}
+
+// An ipq is a datagram that is being put together: BSD's struct ipq.
+type ipq struct {
+	key   fragKey
+	at    int64 // when it is given up
+	frags []ipfrag
+	total int // length of the payload; 0: the last fragment is missing
+	have  int
+	ifp   *Ifnet
+	hlen  int
+	hdr   [wire.IPv4MaxLen]byte
+}
+
+type ipfrag struct {
+	off, end int
+	m        *mbuf.Mbuf
+}
+
+type ipReass struct {
+	k   *Kernel
+	out callout
+
+	mu      sync.Mutex
+	q       map[fragKey]*ipq
+	order   []*ipq // oldest first
+	sources map[netip.Addr]int
+	bytes   int
+}
+
+func (r *ipReass) init(k *Kernel) {
+	r.k = k
+	r.q = map[fragKey]*ipq{}
+	r.sources = map[netip.Addr]int{}
+	r.out = callout{at: never, id: k.socketID.Add(1), call: r}
+}
+
+// input takes a fragment and returns the datagram, its chain beginning with the first fragment's header, once it is complete; else nil.
+// ip is changed to describe the datagram.
+func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
+	k := r.k
+	n := ip.Len - ip.Hlen
+	more := ip.Flags&wire.IPMF != 0
+	tiny := ip.Off == 0 && more && n < wire.TCPMinLen && ip.Proto == wire.ProtoTCP // RFC 3128
+	if n == 0 || more && n%8 != 0 || ip.Off+n+ip.Hlen > wire.MaxPacket || tiny || ip.Off == 8 && ip.Proto == wire.ProtoTCP {
+		k.Stats.IP.Fragdropped.Inc()
+		mbuf.Free(m)
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := fragKey{ip.Src, ip.Dst, ip.ID, ip.Proto}
+	q := r.q[key]
+	if q == nil {
+		if r.sources[ip.Src] >= reassPerSource {
+			k.Stats.IP.Fragdropped.Inc()
+			mbuf.Free(m)
+			return nil
+		}
+		for len(r.order) >= reassMax || r.bytes > reassBytes && len(r.order) > 0 {
+			r.drop(r.order[0])
+		}
+		q = &ipq{key: key, at: k.now() + reassTime, ifp: ifp}
+		r.q[key] = q
+		r.order = append(r.order, q)
+		r.sources[ip.Src]++
+		k.clock.arm(&r.out, q.at)
+	}
+	if !r.insert(q, ip, m, n, more) {
+		r.drop(q)
+		return nil
+	}
+	if q.total == 0 || q.have < q.total {
+		return nil
+	}
+	return r.complete(q, ip)
+}
+
+// insert puts a fragment in its place. It reports false where the datagram must be dropped. It takes over m.
+func (r *ipReass) insert(q *ipq, ip *wire.IPv4, m *mbuf.Mbuf, n int, more bool) bool {
+	f := ipfrag{off: ip.Off, end: ip.Off + n}
+	i, _ := slices.BinarySearchFunc(q.frags, f.off, func(a ipfrag, off int) int { return a.off - off })
+	if i < len(q.frags) && q.frags[i].off == f.off && q.frags[i].end == f.end && (more || q.total == f.end) {
+		mbuf.Free(m) // an exact duplicate is harmless
+		return true
+	}
+	bad := i > 0 && q.frags[i-1].end > f.off || i < len(q.frags) && q.frags[i].off < f.end ||
+		!more && q.total != 0 || q.total != 0 && f.end > q.total ||
+		!more && len(q.frags) > 0 && q.frags[len(q.frags)-1].end > f.end || len(q.frags) >= reassFrags
+	if bad {
+		r.k.Stats.IP.Fragdropped.Inc()
+		mbuf.Free(m)
+		return false
+	}
+	if !more {
+		q.total = f.end
+	}
+	if f.off == 0 {
+		q.hlen = copy(q.hdr[:], m.Bytes()[:ip.Hlen])
+	}
+	pkt := m.Pkt
+	f.m = mbuf.Adj(m, ip.Hlen)
+	f.m.Pkt = pkt
+	q.frags = slices.Insert(q.frags, i, f)
+	q.have += n
+	r.bytes += fragPins(f.m)
+	return true
+}
+
+func fragPins(m *mbuf.Mbuf) int {
+	n := 0
+	for ; m != nil; m = m.Next() {
+		n += m.Pins()
+	}
+	return n
+}
+
+// complete joins the fragments behind the first one's header.
+func (r *ipReass) complete(q *ipq, ip *wire.IPv4) *mbuf.Mbuf {
+	h := r.k.pool.Gethdr()
+	h.Append(q.hdr[:q.hlen])
+	pkt := q.frags[0].m.Pkt
+	var tail *mbuf.Mbuf = h
+	for i := range q.frags {
+		r.bytes -= fragPins(q.frags[i].m)
+		tail.SetNext(q.frags[i].m)
+		for tail.Next() != nil {
+			tail = tail.Next()
+		}
+		q.frags[i].m = nil
+	}
+	total := q.total
+	q.frags = nil
+	r.forget(q)
+	h.Pkt = pkt
+	h.Pkt.Len = q.hlen + total
+	ip.Hlen, ip.Len, ip.Off, ip.Flags = q.hlen, h.Pkt.Len, 0, 0
+	r.k.Stats.IP.Reassembled.Inc()
+	return h
+}
+
+// drop gives a datagram up.
+func (r *ipReass) drop(q *ipq) {
+	for _, f := range q.frags {
+		r.bytes -= fragPins(f.m)
+		mbuf.Free(f.m)
+	}
+	r.k.Stats.IP.Fragdropped.Add(len(q.frags))
+	q.frags = nil
+	r.forget(q)
+}
+
+func (r *ipReass) forget(q *ipq) {
+	delete(r.q, q.key)
+	if i := slices.Index(r.order, q); i >= 0 {
+		r.order = slices.Delete(r.order, i, i+1)
+	}
+	if r.sources[q.key.src]--; r.sources[q.key.src] <= 0 {
+		delete(r.sources, q.key.src)
+	}
+}
+
+// expire gives up what has waited too long, with an ICMP time exceeded where the first fragment is there (RFC 792): BSD's ip_slowtimo.
+func (r *ipReass) expire(now int64) {
+	type report struct {
+		ifp *Ifnet
+		hdr [wire.IPv4MaxLen + 8]byte
+		n   int
+	}
+	var reports []report
+	r.mu.Lock()
+	for len(r.order) > 0 && r.order[0].at <= now {
+		q := r.order[0]
+		r.k.Stats.IP.Fragtimeout.Inc()
+		if len(q.frags) > 0 && q.frags[0].off == 0 && q.hlen > 0 {
+			rep := report{ifp: q.ifp}
+			rep.n = copy(rep.hdr[:], q.hdr[:q.hlen])
+			rep.n += mbuf.Copydata(q.frags[0].m, 0, rep.hdr[rep.n:rep.n+8])
+			reports = append(reports, rep)
+		}
+		r.drop(q)
+	}
+	if len(r.order) > 0 {
+		r.k.clock.arm(&r.out, r.order[0].at)
+	}
+	r.mu.Unlock()
+	for i := range reports {
+		rep := &reports[i]
+		ip, hl := ipAddrs(rep.hdr[:])
+		ip.Hlen = hl
+		r.k.icmpSendError(rep.ifp, &ip, rep.hdr[:rep.n], wire.ICMPTimxceed, wire.ICMPTimxceedReass, 0)
+	}
+}
+
+func (r *ipReass) flush() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.order) > 0 {
+		r.drop(r.order[0])
+	}
+}

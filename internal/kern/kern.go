@@ -1,0 +1,265 @@
+package kern
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/bits"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/tcp"
+)
+
+// Config is what a Kernel is made from. The zero Config is good.
+type Config struct {
+	Profile     *tcp.Profile // nil: tcp.Default(). The kernel keeps its own copy.
+	Rand        io.Reader    // secrets are drawn from it once; nil: crypto/rand
+	LoopbackMTU int          // bytes; 0: 65535, at which segments are never cut
+	NoLoopback  bool         // no lo0
+	Memory      int64        // bytes of buffers at most, 0: 1 GiB
+	Somaxconn   int          // kern.ipc.somaxconn, 0: 4096
+}
+
+// A Kernel is one stack: what a BSD kernel's network part keeps in globals.
+type Kernel struct {
+	prof  tcp.Profile
+	pool  mbuf.Pool
+	t0    time.Time
+	clock clock
+	seed  secrets
+
+	somaxconn int
+	memory    int64
+	socketID  atomic.Uint64
+	twMax     int
+	icmpLimit bucket
+	rstLimit  bucket
+	ipID      atomic.Uint32
+
+	pcbs     pcbTable
+	ports    portTable
+	syncache syncache
+	tw       twList
+	reass    ipReass
+	routes   rtable
+	sockets  socketList
+
+	ifMu sync.Mutex
+	ifs  atomic.Pointer[[]*Ifnet] // copy on write
+	lo0  *Ifnet
+
+	// Stats are the counters of netstat -s.
+	Stats struct {
+		TCP  tcp.Stats
+		IP   IPStats
+		ICMP ICMPStats
+	}
+
+	workers sync.WaitGroup // goroutines of the stack
+	closed  atomic.Bool
+	closeMu sync.Mutex
+
+	// chain, where a test has set it, is called at places that the book's call trees end in.
+	chain func(at string)
+}
+
+// epoch is the stack's time when it begins: not 0, so that no time is mistaken for "never".
+const epoch = int64(time.Second)
+
+// New makes a stack, with its loopback.
+func New(c Config) (*Kernel, error) {
+	k := &Kernel{t0: time.Now(), memory: c.Memory, somaxconn: c.Somaxconn}
+	if c.Profile == nil {
+		c.Profile = tcp.Default()
+	}
+	k.prof = *c.Profile
+	if k.memory <= 0 {
+		k.memory = 1 << 30
+	}
+	if k.somaxconn <= 0 {
+		k.somaxconn = 4096
+	}
+	k.twMax = 1 << 16
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	if err := k.seed.init(c.Rand); err != nil {
+		return nil, fmt.Errorf("bsdnet: reading the secrets from Config.Rand: %w", err)
+	}
+	k.clock.init(k)
+	k.pcbs.init(k.seed.hash)
+	k.syncache.init(k)
+	k.tw.init(k)
+	k.reass.init(k)
+	k.ports.init(k)
+	k.icmpLimit = bucket{rate: 200, burst: 50}
+	k.rstLimit = bucket{rate: 1000, burst: 500}
+	ifs := []*Ifnet{}
+	k.ifs.Store(&ifs)
+	if !c.NoLoopback {
+		if err := k.loopattach(c.LoopbackMTU); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+// now is the stack's time, in nanoseconds.
+func (k *Kernel) now() int64 { return int64(time.Since(k.t0)) + epoch }
+
+// Pool returns the count of the stack's buffers.
+func (k *Kernel) Pool() *mbuf.Pool { return &k.pool }
+
+// Profile returns a copy of the values in force.
+func (k *Kernel) Profile() tcp.Profile { return k.prof }
+
+// Somaxconn returns the largest backlog of a listener: kern.ipc.somaxconn.
+func (k *Kernel) Somaxconn() int { return k.somaxconn }
+
+// goWorker starts a goroutine that Close waits for. It reports false where the stack is closed.
+func (k *Kernel) goWorker(f func()) bool {
+	k.closeMu.Lock()
+	defer k.closeMu.Unlock()
+	if k.closed.Load() {
+		return false
+	}
+	k.workers.Go(f)
+	return true
+}
+
+// Close resets what is open, wakes everyone who waits, and returns when no goroutine and no timer of the stack is left.
+func (k *Kernel) Close() {
+	k.closeMu.Lock()
+	if k.closed.Swap(true) {
+		k.closeMu.Unlock()
+		return
+	}
+	k.closeMu.Unlock()
+	k.sockets.abortAll(k)
+	k.syncache.flush()
+	k.reass.flush()
+	for _, ifp := range *k.ifs.Load() {
+		ifp.detach()
+	}
+	k.clock.close()
+	k.workers.Wait()
+	for _, ifp := range *k.ifs.Load() {
+		ifp.purge()
+	}
+	k.tw.flush()
+}
+
+// secrets are a stack's keys, one for each purpose, so that what one lets out tells nothing of another (CVE-2024-10026).
+type secrets struct {
+	iss, ts, port, cookie cipher.Block
+	hash                  [2]uint64
+}
+
+func (s *secrets) init(r io.Reader) error {
+	var b [4*16 + 16]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return err
+	}
+	for i, c := range []*cipher.Block{&s.iss, &s.ts, &s.port, &s.cookie} {
+		blk, err := aes.NewCipher(b[16*i : 16*i+16])
+		if err != nil {
+			return err
+		}
+		*c = blk
+	}
+	s.hash[0] = binary.LittleEndian.Uint64(b[64:])
+	s.hash[1] = binary.LittleEndian.Uint64(b[72:])
+	return nil
+}
+
+// prf is a keyed hash of a connection's addresses and a number: CBC-MAC with AES over a message of fixed length.
+func prf(key cipher.Block, t *tuple, extra uint64) uint64 {
+	var b [48]byte
+	l, f := t.laddr.As16(), t.faddr.As16()
+	copy(b[0:], l[:])
+	copy(b[16:], f[:])
+	binary.BigEndian.PutUint16(b[32:], t.lport)
+	binary.BigEndian.PutUint16(b[34:], t.fport)
+	binary.BigEndian.PutUint64(b[40:], extra)
+	var x [16]byte
+	for i := 0; i < len(b); i += 16 {
+		for j := range x {
+			x[j] ^= b[i+j]
+		}
+		key.Encrypt(x[:], x[:])
+	}
+	return binary.BigEndian.Uint64(x[:])
+}
+
+// iss chooses an initial sequence number: RFC 6528, 3: a clock of 4 µs plus a keyed hash of the addresses.
+func (k *Kernel) iss(t *tuple, now int64) tcp.Seq {
+	return tcp.Seq(uint32(now/4000) + uint32(prf(k.seed.iss, t, 0)))
+}
+
+// tsOffset is where a connection's timestamps begin: RFC 7323, 7.1. It depends on all of the addresses.
+func (k *Kernel) tsOffset(t *tuple) uint32 { return uint32(prf(k.seed.ts, t, 0)) }
+
+// A tuple names a connection.
+type tuple struct {
+	laddr, faddr netip.Addr
+	lport, fport uint16
+}
+
+// hash is a keyed hash for tables: an attacker who chooses addresses must not be able to choose a bucket.
+func (t *tuple) hash(key [2]uint64) uint64 {
+	l, f := t.laddr.As16(), t.faddr.As16()
+	le := binary.LittleEndian
+	h := key[0]
+	mix := func(a, b uint64) {
+		hi, lo := bits.Mul64(a^h, b^key[1])
+		h = hi ^ lo
+	}
+	if t.laddr.Is4() {
+		mix(uint64(le.Uint32(l[12:]))<<32|uint64(le.Uint32(f[12:])), uint64(t.lport)<<32|uint64(t.fport))
+	} else {
+		mix(le.Uint64(l[:]), le.Uint64(l[8:]))
+		mix(le.Uint64(f[:]), le.Uint64(f[8:]))
+		mix(uint64(t.lport)<<32|uint64(t.fport), 0x9e3779b97f4a7c15)
+	}
+	mix(h, 0xd6e8feb86659fd93)
+	return h
+}
+
+// flow is a hash that is the same for both directions, so that a conversation over the loopback stays on one queue.
+func (t *tuple) flow(key [2]uint64) uint32 {
+	r := tuple{t.faddr, t.laddr, t.fport, t.lport}
+	h := t.hash(key) ^ r.hash(key)
+	return uint32(h ^ h>>32)
+}
+
+// A bucket limits a rate: a token bucket.
+type bucket struct {
+	mu          sync.Mutex
+	rate, burst int64 // a second; at once
+	tokens      int64 // in 1e-9
+	last        int64
+}
+
+// take reports whether one more is allowed at now.
+func (b *bucket) take(now int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	const unit = int64(time.Second)
+	b.tokens = min(b.tokens+min(now-b.last, unit)*b.rate, b.burst*unit)
+	b.last = now
+	if b.tokens < unit {
+		return false
+	}
+	b.tokens -= unit
+	return true
+}
+
+// wall is the time of day.
+func (k *Kernel) wall() time.Time { return k.t0.Add(time.Since(k.t0)) }

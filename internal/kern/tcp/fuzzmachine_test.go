@@ -1,0 +1,275 @@
+package tcp
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"bsdnet/internal/kern/wire"
+)
+
+// runMachine lets one machine meet random segments and actions. The kit asserts the invariants after each event.
+func runMachine(t *testing.T, data []byte) {
+	d := dice{data}
+	tt := &T{t, isns[d.n(len(isns))], isns[d.n(len(isns))]}
+	opts := []string{"Default", "FreeBSD", "Net3"}[d.n(3)] + []string{"", ", ts", ", sack", ", ts, sack, wscale 7"}[d.n(4)] +
+		[]string{", mss 1460", ", mss 536, rcvbuf 4000", ", mss 9000, tso 65000", ", mss 1000, whole"}[d.n(4)]
+	if opts[0] == 'D' {
+		opts = opts[len("Default, "):]
+	}
+	var k *kit
+	switch d.n(4) {
+	case 0:
+		k = closed(tt, opts)
+		k.connect()
+	case 1:
+		k = synRcvd(tt, opts)
+	default:
+		k = established(tt, opts)
+	}
+	m := &machine{kit: k, d: &d, edge: tt.iss.Add(k.opts.win << 7), hiwat: k.rcv.Hiwat}
+	m.fill = func(off int) byte { return pattern(int(int32(off))) }
+	k.sent = nil
+	for d.more() && !k.gone && k.tw == nil {
+		m.act()
+		m.verify()
+	}
+	if k.gone || k.tw != nil {
+		m.input(m.segment()) // after the end nothing may happen
+	}
+	k.sent = nil
+}
+
+type machine struct {
+	*kit
+	d     *dice
+	edge  Seq // right edge of the largest window that the peer may have given
+	hiwat int
+}
+
+// verify looks at what has been sent, and at what is kept.
+func (m *machine) verify() {
+	for _, p := range m.sent {
+		if p.len > 1 && m.tp.state.HaveEstablished() && p.th.Seq.Add(p.len).Gt(m.edge) {
+			m.fatalf("sent beyond the window: %s, edge %d", m.string(p, true), m.edge.Sub(m.t.iss))
+		}
+		if p.th.Flags&(wire.ACK|wire.RST) == wire.ACK && p.th.Ack.Gt(m.tp.rcvNxt) {
+			m.fatalf("acknowledged what has not come")
+		}
+	}
+	if n := len(m.sent); n > 3000 {
+		m.fatalf("%d segments for one event", n)
+	}
+	m.sent = m.sent[:0]
+	m.hiwat = max(m.hiwat, m.rcv.Hiwat) // rounded up when the MSS is known
+	if m.rcv.Cc() > 2*m.hiwat {         // windows are rounded up, again and again
+		m.fatalf("receive buffer holds %d, room was for %d", m.rcv.Cc(), m.hiwat)
+	}
+	if q := m.tp.reass; q != nil {
+		if len(q.blocks) > maxBlocks {
+			m.fatalf("%d blocks wait for reassembly", len(q.blocks))
+		}
+		for i, b := range q.blocks {
+			if b.start.Geq(b.end) || b.m.Len() != b.end.Sub(b.start) || i > 0 && b.start.Leq(q.blocks[i-1].end) || b.start.Leq(m.tp.rcvNxt) &&
+				m.tp.state.HaveEstablished() {
+				m.fatalf("bad block %d of %d", i, len(q.blocks))
+			}
+		}
+		if i := slices.IndexFunc(q.recent, func(b wire.SackBlock) bool { return b.Left.Geq(b.Right) }); i >= 0 {
+			m.fatalf("bad SACK block")
+		}
+	}
+	m.tp.Info()
+}
+
+func (m *machine) act() {
+	d := m.d
+	switch d.n(13) {
+	case 0, 1, 2, 3, 4, 5:
+		m.input(m.segment())
+	case 6:
+		if st := m.tp.state; (st == Established || st == CloseWait) && m.snd.Space() > 0 && !m.tp.Has(SentFin) {
+			m.write(min(1+d.n(6000), m.snd.Space()))
+		}
+	case 7:
+		if !m.tp.Has(UserClosed) {
+			m.read(d.n(m.rcv.Cc() + 1))
+		}
+	case 8, 9:
+		if next := m.tp.Next(); next != never && next > m.now {
+			m.advance(time.Duration(next - m.now))
+		}
+	case 10:
+		m.tick(time.Duration(d.n(300)) * time.Millisecond)
+	case 11:
+		m.rare()
+	case 12:
+		m.tp.Output(m.now)
+		m.check()
+	}
+}
+
+// tick advances to d, a timer at a time, as several may fire.
+func (m *machine) tick(d time.Duration) {
+	to := m.now + int64(d)
+	for m.tp.Next() <= to && !m.gone && m.tw == nil {
+		m.verify()
+		m.advance(time.Duration(max(m.tp.Next()-m.now, 0)))
+	}
+	if !m.gone && m.tw == nil {
+		m.now = to
+	}
+}
+
+func (m *machine) rare() {
+	d, tp := m.d, &m.tp
+	m.logf("rare")
+	switch d.n(18) {
+	case 0:
+		if st := tp.state; st == Established || st == CloseWait || st == SynReceived {
+			m.shutdown()
+		}
+	case 1:
+		if d.one(3) {
+			m.close()
+		}
+	case 2:
+		m.room = false
+	case 3, 4, 5:
+		m.room = true
+		tp.Unblock(m.now)
+	case 6:
+		m.emitErrno = []syscall.Errno{syscall.ENOBUFS, syscall.EHOSTUNREACH, syscall.ENETUNREACH}[d.n(3)]
+	case 7, 8, 9:
+		m.emitErrno = 0
+	case 10:
+		tp.Mtudisc(d.n(10000), 20, m.now)
+	case 11:
+		tp.Ctlinput(syscall.EHOSTUNREACH, tp.sndUna.Add(d.n(3)-1), d.one(2), m.now)
+	case 12:
+		tp.KeepaliveOn(d.one(2), m.now)
+	case 13:
+		tp.SendUrgent()
+		tp.Output(m.now)
+	case 14:
+		tp.SetMaxseg(d.n(2000))
+	case 15:
+		f := []Flag{NoPush, MoreToCome, NoDelay}[d.n(3)]
+		if tp.Has(f) {
+			tp.Clear(f)
+		} else {
+			tp.Set(f)
+		}
+		tp.Output(m.now)
+	case 16:
+		tp.CongestionExperienced()
+	case 17:
+		tp.MaxUnack = int64(d.n(100)) * sec
+	}
+	m.check()
+}
+
+// segment makes one that is nearly right.
+func (m *machine) segment() *pkt {
+	d, tp := m.d, &m.tp
+	p := &pkt{at: m.now, segs: 1 + d.n(3)}
+	p.th = wire.TCP{Sport: tp.Fport, Dport: tp.Lport, Seq: tp.rcvNxt, Ack: tp.sndMax, Flags: wire.ACK, Win: uint16(m.opts.win)}
+	if tp.state == SynSent {
+		p.th.Seq, p.th.Flags = m.t.irs, wire.SYN|wire.ACK
+		p.th.Opt = m.synOptions()
+	}
+	switch d.n(8) {
+	case 0:
+		p.th.Seq = p.th.Seq.Add(d.n(70000) - 35000)
+	case 1:
+		p.th.Seq = p.th.Seq.Add(d.n(8) - 4)
+	case 2:
+		p.th.Seq = p.th.Seq.Add(tp.rcvwin() + d.n(5) - 2)
+	}
+	if tp.state == SynSent {
+		p.th.Seq = m.t.irs // the contents are known by their distance from it
+	}
+	switch d.n(8) {
+	case 0:
+		p.th.Ack = tp.sndUna.Add(d.n(70000) - 35000)
+	case 1:
+		p.th.Ack = tp.sndUna.Add(d.n(8) - 4)
+	case 2:
+		p.th.Ack = tp.sndMax.Add(d.n(5) - 2)
+	case 3:
+		p.th.Ack = tp.sndUna
+	}
+	switch d.n(6) {
+	case 0:
+		p.th.Win = uint16(d.n(65536))
+	case 1:
+		p.th.Win = uint16(d.n(4))
+	}
+	if d.one(12) {
+		p.th.Flags = wire.Flags(d.n(256))
+	} else if d.one(12) {
+		p.th.Flags |= wire.FIN
+	}
+	if d.one(10) {
+		p.th.Urp = uint16(d.n(65536))
+		p.th.Flags |= wire.URG
+	}
+	if d.one(2) {
+		p.len = d.n(3000)
+	}
+	m.options(p)
+	data := p.th.Seq.Sub(m.t.irs + 1)
+	if p.th.Flags&wire.SYN != 0 {
+		data++
+	}
+	p.data = make([]byte, p.len)
+	for i := range p.data {
+		p.data[i] = m.fill(data + i)
+	}
+	if e := p.th.Ack.Add(int(p.th.Win) << tp.sndScale); e.Gt(m.edge) && p.th.Ack.Leq(tp.sndMax) {
+		m.edge = e
+	}
+	return p
+}
+
+func (m *machine) options(p *pkt) {
+	d, tp, o := m.d, &m.tp, &p.th.Opt
+	if tp.Has(RcvdTstmp) && !d.one(8) {
+		o.Has |= wire.TofTS
+		o.TSVal, o.TSEcr = m.peerTS(), m.tsecr
+		if d.one(6) {
+			o.TSVal += uint32(d.n(2000) - 1000)
+			o.TSEcr = uint32(d.n(65536)) << d.n(17)
+		}
+	}
+	if d.one(6) && p.th.Flags&wire.SYN == 0 {
+		o.Has |= wire.TofSack
+		o.Nsack = uint8(1 + d.n(wire.MaxSack))
+		for i := range o.Blocks {
+			l := tp.sndUna.Add(d.n(5000) - 500)
+			o.Blocks[i] = wire.SackBlock{Left: l, Right: l.Add(d.n(3000) - 100)}
+		}
+	}
+}
+
+// FuzzMachine: no sequence of segments and calls breaks an invariant.
+func FuzzMachine(f *testing.F) {
+	for seed := range uint64(8) {
+		f.Add(seeded(seed, 800))
+	}
+	f.Fuzz(runMachine)
+}
+
+func TestMachineSeeds(t *testing.T) {
+	n := uint64(1200)
+	if testing.Short() {
+		n = 100
+	}
+	for seed := range n {
+		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runMachine(t, seeded(seed, 3000)) }) {
+			break
+		}
+	}
+}

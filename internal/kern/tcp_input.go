@@ -1,0 +1,170 @@
+package kern
+
+import (
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/kern/wire"
+)
+
+// A tcpIn is a segment on its way in.
+type tcpIn struct {
+	t       tuple // our side is laddr
+	th      wire.TCP
+	m       *mbuf.Mbuf // payload
+	len     int
+	segs    int // segments on the wire
+	ifp     *Ifnet
+	tos     uint8
+	bcast   bool // to more than one host
+	arrived int64
+	now     int64
+}
+
+// tcpInput takes a segment from IP: 4.4BSD's tcp_input up to the state machine: checksum, the control block, its lock; the rest is
+// tcp.(*TCB).Input. It takes over the chain.
+func tcpInput(k *Kernel, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
+	var in tcpIn
+	if !k.tcpParse(&in, ip, m, ifp) {
+		return
+	}
+	for {
+		inp := k.pcbs.lookup(&in.t)
+		switch {
+		case inp == nil:
+			inp = k.pcbs.lookupListener(in.t.laddr, in.t.lport)
+			if inp == nil {
+				k.noPort(&in)
+				return
+			}
+			if k.tcpListenInput(inp.so, &in) {
+				return
+			}
+		case inp.tw != nil:
+			if !k.tcpTwcheck(inp.tw, &in) {
+				return
+			}
+		default:
+			if k.tcpSocketInput(inp, &in) {
+				return
+			}
+		}
+		// What was found has gone meanwhile: look again.
+	}
+}
+
+// tcpParse verifies the segment and reads its header. It reports false, the chain freed, for what is not one.
+func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bool {
+	st := &k.Stats.TCP
+	st.Rcvtotal.Inc()
+	n := ip.Len - ip.Hlen
+	pkt := m.Pkt
+	if pkt.Csum&(mbuf.CsumValid|mbuf.CsumVerified) == 0 && wire.Fold(sumChain(m, ip.Hlen, n, wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, n))) != 0xffff {
+		st.Rcvbadsum.Inc()
+		mbuf.Free(m)
+		return false
+	}
+	var hb [wire.TCPMaxLen]byte
+	h := m.Bytes()
+	if len(h) > ip.Hlen {
+		h = h[ip.Hlen:]
+	} else {
+		h = nil
+	}
+	if len(h) < wire.TCPMaxLen && n > len(h) { // not contiguous
+		h = hb[:mbuf.Copydata(m, ip.Hlen, hb[:min(n, len(hb))])]
+	} else if len(h) > n {
+		h = h[:n]
+	}
+	if err := wire.ParseTCP(h, &in.th); err != nil || in.th.Hlen > n {
+		st.Rcvbadoff.Inc()
+		mbuf.Free(m)
+		return false
+	}
+	in.t = tuple{laddr: ip.Dst, faddr: ip.Src, lport: in.th.Dport, fport: in.th.Sport}
+	in.len = n - in.th.Hlen
+	in.m = mbuf.Adj(m, ip.Hlen+in.th.Hlen)
+	in.segs = 1
+	if pkt.SegSize > 0 && in.len > pkt.SegSize {
+		in.segs = (in.len + pkt.SegSize - 1) / pkt.SegSize
+	}
+	in.ifp, in.tos = ifp, ip.TOS
+	in.arrived, in.now = pkt.Arrived, pkt.Arrived
+	in.bcast = ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst)
+	if in.bcast { // RFC 9293, MUST-57
+		mbuf.Free(in.m)
+		return false
+	}
+	return true
+}
+
+// noPort answers a segment to a port that nobody has.
+func (k *Kernel) noPort(in *tcpIn) {
+	mbuf.Free(in.m)
+	k.Stats.TCP.Noport.Inc()
+	if q := k.dropwithreset(in, 0, 0); q != nil {
+		q.start()
+	}
+}
+
+// tcpSocketInput gives the segment to its socket's machine. It reports false where the socket was found dead.
+func (k *Kernel) tcpSocketInput(inp *inpcb, in *tcpIn) bool {
+	so := inp.so
+	so.lock()
+	if so.dead || inp.dead {
+		so.unlock()
+		return false
+	}
+	if in.tos&3 == 3 {
+		so.tp.CongestionExperienced()
+	}
+	if so.tp.Input(&in.th, tcp.Payload{M: in.m, Len: in.len, Segs: in.segs}, in.arrived, in.now) {
+		so.drain(k.dropwithreset(in, inp.tos, inp.ttl))
+	}
+	so.unlock()
+	return true
+}
+
+// tcpListenInput deals with a segment for a listening, or merely bound, socket: the LISTEN part of FreeBSD's tcp_input. It reports false where
+// the socket was found gone. It takes over the payload otherwise.
+func (k *Kernel) tcpListenInput(head *Socket, in *tcpIn) bool {
+	head.lock()
+	if head.dead {
+		head.unlock()
+		return false
+	}
+	var child *Socket
+	reset := false
+	th := &in.th
+	switch {
+	case head.options&SO_ACCEPTCONN == 0: // bound, in state CLOSED
+		reset = true
+	case th.Flags&(wire.RST|wire.ACK|wire.SYN) == wire.ACK:
+		child, reset = k.syncacheExpand(head, in)
+	case th.Flags&wire.RST != 0:
+		k.syncacheChkrst(head, in)
+	case th.Flags&wire.SYN == 0, th.Flags&wire.ACK != 0:
+		k.Stats.TCP.Badsyn.Inc() // without a SYN nothing can begin; a SYN,ACK is nobody's answer here
+	case th.Flags&wire.FIN != 0 && k.prof.DropSynFin:
+		k.Stats.TCP.Badsyn.Inc()
+	default:
+		k.syncacheAdd(head, in)
+	}
+	if child == nil {
+		if reset {
+			head.drain(k.dropwithreset(in, head.inp.tos, head.inp.ttl))
+		}
+		mbuf.Free(in.m)
+		head.unlock()
+		return true
+	}
+	// The acknowledgment that completes the handshake is the new connection's first segment. The listener stays locked: soisconnected puts the
+	// connection on its queue.
+	if child.tp.Input(th, tcp.Payload{M: in.m, Len: in.len, Segs: in.segs}, in.arrived, in.now) {
+		child.drain(k.dropwithreset(in, child.inp.tos, child.inp.ttl))
+	}
+	ce := child.leave()
+	he := head.leave()
+	he.do()
+	ce.do()
+	return true
+}

@@ -1,0 +1,112 @@
+package kern
+
+import (
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/kern/wire"
+)
+
+// A respondTo is a segment that is made without a machine, in answer to another: what BSD's tcp_respond takes.
+type respondTo struct {
+	t        tuple // our side is laddr
+	seq, ack tcp.Seq
+	flags    wire.Flags
+	win      uint16
+	opt      wire.Options
+	tos, ttl uint8
+	ifp      *Ifnet // the way back, where it is known
+}
+
+// tcpRespond sends a bare segment: BSD's tcp_respond. It returns the queue to drain.
+func (k *Kernel) tcpRespond(r *respondTo) *ifqueue {
+	th := wire.TCP{Sport: r.t.lport, Dport: r.t.fport, Seq: r.seq, Ack: r.ack, Flags: r.flags, Win: r.win, Opt: r.opt}
+	m := k.pool.Gethdr()
+	m.Extend(th.Put(m.Room()[:wire.TCPMaxLen]))
+	m.Pkt.Len = th.Hlen
+	m.Pkt.Csum = mbuf.CsumPartial
+	m.Pkt.Flow = r.t.flow(k.seed.hash)
+	k.Stats.TCP.Sndtotal.Inc()
+	k.Stats.TCP.Sndctrl.Inc()
+	if r.ttl == 0 {
+		r.ttl = defTTL
+	}
+	q, errno := k.ipOutput(m, &ipOut{src: r.t.laddr, dst: r.t.faddr, proto: wire.ProtoTCP, tos: r.tos, ttl: r.ttl, df: true, ifp: r.ifp})
+	if errno != 0 {
+		return nil
+	}
+	return q
+}
+
+// dropwithreset answers a segment that belongs to nothing, or not here, with a reset: RFC 9293, 3.5.2, and BSD's label of that name. Never in
+// answer to a reset, nor to more than one host; and on real interfaces not more often than net.inet.icmp.icmplim allows.
+func (k *Kernel) dropwithreset(in *tcpIn, tos, ttl uint8) *ifqueue {
+	th := &in.th
+	if th.Flags&wire.RST != 0 || in.bcast {
+		return nil
+	}
+	if !in.ifp.loopback && !k.rstLimit.take(in.now) {
+		return nil
+	}
+	r := respondTo{t: in.t, tos: tos, ttl: ttl}
+	if in.ifp.loopback {
+		r.ifp = in.ifp
+	}
+	if th.Flags&wire.ACK != 0 {
+		r.seq, r.flags = th.Ack, wire.RST
+	} else {
+		n := in.len
+		if th.Flags&wire.SYN != 0 {
+			n++
+		}
+		if th.Flags&wire.FIN != 0 {
+			n++
+		}
+		r.ack, r.flags = th.Seq.Add(n), wire.RST|wire.ACK
+	}
+	return k.tcpRespond(&r)
+}
+
+// tcpCtlinput tells a connection of an ICMP error about it: BSD's tcp_ctlinput. Only an error that quotes a number in flight is believed
+// (RFC 5927, 4.1).
+func tcpCtlinput(k *Kernel, e *icmpError) {
+	inp := k.pcbs.lookup(&e.t)
+	if inp == nil || inp.so == nil {
+		if inp == nil {
+			k.syncache.unreach(e)
+		}
+		return
+	}
+	so := inp.so
+	so.lock()
+	defer so.unlock()
+	if so.dead || inp.dead {
+		return
+	}
+	now := k.now()
+	if e.mtu != 0 {
+		so.pathMTU(e, now)
+		return
+	}
+	so.tp.Ctlinput(e.errno, e.seq, e.hard, now)
+}
+
+// pathMTU takes a router's word for a smaller MTU, where it may be true: RFC 1191, with the checks of RFC 5927, 7.
+func (so *Socket) pathMTU(e *icmpError, now int64) {
+	if !so.tp.Inflight(e.seq) {
+		return
+	}
+	cur := so.tp.Maxseg() + wire.IPv4MinLen + wire.TCPMinLen
+	mtu := e.mtu
+	if mtu < 0 {
+		for _, p := range pmtuPlateaus {
+			if p < cur {
+				mtu = p
+				break
+			}
+		}
+	}
+	if mtu <= 0 || mtu >= cur {
+		return
+	}
+	so.tp.Mtudisc(max(mtu, minPMTU), wire.IPv4MinLen, now)
+}

@@ -1,0 +1,239 @@
+package kern
+
+import (
+	"sync"
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/kern/wire"
+)
+
+// A tcptw is a connection in TIME_WAIT: FreeBSD's struct tcptw, about a hundred bytes and no socket.
+type tcptw struct {
+	inpcb
+	kernel     *Kernel
+	rec        tcp.TimeWaitRec
+	at         int64   // when it ends
+	so         *Socket // its socket, while a user still has it
+	next, prev *tcptw
+}
+
+// twList is the records of a stack, the oldest first: all live equally long, so one callout serves them.
+type twList struct {
+	k   *Kernel
+	out callout
+
+	mu         sync.Mutex // a leaf
+	head, tail *tcptw
+	n          int
+}
+
+func (l *twList) init(k *Kernel) {
+	l.k = k
+	l.out = callout{at: never, id: k.socketID.Add(1), call: l}
+}
+
+// TcpTwstart puts a record in the place of the connection: BSD's tcp_twstart. Over the loopback, where nothing can be late, there is none in
+// the Default profile (net.inet.tcp.nolocaltimewait).
+func (so *Socket) TcpTwstart() { so.tcpTwstart() }
+
+func (so *Socket) tcpTwstart() {
+	if so.dead {
+		return
+	}
+	k, inp := so.k, &so.inp
+	now := k.now()
+	if so.local && k.prof.NoLocalTimeWait || k.closed.Load() {
+		so.tp.Close()
+		return
+	}
+	tw := &tcptw{kernel: k, rec: so.tp.TimeWaitRec(now), at: now + 2*k.prof.MSL}
+	tw.inpcb = inpcb{tuple: inp.tuple, tw: tw, tos: inp.tos, ttl: inp.ttl, ifp: inp.ifp}
+	if so.state&ssNofdref == 0 {
+		tw.so = so
+		so.tw = tw
+	}
+	// The record takes the tuple, so that no segment finds nothing in between; the port goes back to its destination's set, as a dial may have it
+	// again as soon as the timestamps allow.
+	k.pcbs.insert(&tw.inpcb, inp)
+	k.tw.add(tw)
+	so.Soisdisconnected()
+	so.dead = true
+	so.tp.Release()
+	k.ports.release(so)
+	k.ports.share(&tw.inpcb)
+	so.sofree()
+}
+
+func (l *twList) add(tw *tcptw) {
+	l.mu.Lock()
+	l.push(tw)
+	var old *tcptw
+	if l.n > l.k.twMax {
+		old = l.head
+		l.unlink(old)
+	}
+	l.mu.Unlock()
+	l.k.clock.arm(&l.out, tw.at)
+	if old != nil {
+		l.k.Stats.TCP.Twevict.Inc()
+		old.gone()
+	}
+}
+
+func (l *twList) push(tw *tcptw) {
+	tw.prev, tw.next = l.tail, nil
+	if l.tail != nil {
+		l.tail.next = tw
+	} else {
+		l.head = tw
+	}
+	l.tail = tw
+	l.n++
+}
+
+func (l *twList) unlink(tw *tcptw) bool {
+	if tw.prev == nil && l.head != tw {
+		return false
+	}
+	if tw.prev != nil {
+		tw.prev.next = tw.next
+	} else {
+		l.head = tw.next
+	}
+	if tw.next != nil {
+		tw.next.prev = tw.prev
+	} else {
+		l.tail = tw.prev
+	}
+	tw.next, tw.prev = nil, nil
+	l.n--
+	return true
+}
+
+// expire ends what has waited 2 MSL.
+func (l *twList) expire(now int64) {
+	for {
+		l.mu.Lock()
+		tw := l.head
+		if tw == nil || tw.at > now {
+			l.out.armed = never
+			l.mu.Unlock()
+			if tw != nil {
+				l.k.clock.arm(&l.out, tw.at)
+			}
+			return
+		}
+		l.unlink(tw)
+		l.mu.Unlock()
+		tw.gone()
+	}
+}
+
+// discard ends a record before its time. It reports false where somebody else has done so.
+func (l *twList) discard(tw *tcptw) bool {
+	l.mu.Lock()
+	ok := l.unlink(tw)
+	l.mu.Unlock()
+	if ok {
+		tw.gone()
+	}
+	return ok
+}
+
+// restart begins its 2 MSL anew.
+func (l *twList) restart(tw *tcptw, now int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unlink(tw) {
+		tw.at = now + 2*l.k.prof.MSL
+		l.push(tw)
+	}
+}
+
+func (l *twList) flush() {
+	for {
+		l.mu.Lock()
+		tw := l.head
+		if tw != nil {
+			l.unlink(tw)
+		}
+		l.mu.Unlock()
+		if tw == nil {
+			return
+		}
+		tw.gone()
+	}
+}
+
+// gone takes a record, which is off the list, out of the tables.
+func (tw *tcptw) gone() {
+	k := tw.kernel
+	k.pcbs.remove(&tw.inpcb)
+	k.ports.unlink(&tw.inpcb)
+	k.tw.mu.Lock()
+	so := tw.so
+	tw.so = nil
+	k.tw.mu.Unlock()
+	if so != nil {
+		so.lock()
+		so.tw = nil
+		so.mu.Unlock()
+	}
+}
+
+// forget parts a record from its socket, which its user has closed.
+func (l *twList) forget(so *Socket) {
+	if tw := so.tw; tw != nil {
+		l.mu.Lock()
+		tw.so = nil
+		l.mu.Unlock()
+		so.tw = nil
+	}
+}
+
+// tcpTwcheck gives a segment to a record: BSD's tcp_twcheck. It reports whether the segment is to be looked up again, as the record has given way
+// to a new connection.
+func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
+	v := tw.rec.Input(&in.th, in.len, &k.prof)
+	if v == tcp.TwNew {
+		if k.pcbs.lookupListener(in.t.laddr, in.t.lport) != nil {
+			k.Stats.TCP.Twreuse.Inc()
+		}
+		k.tw.discard(tw)
+		return true
+	}
+	mbuf.Free(in.m)
+	if v == tcp.TwRestart {
+		k.tw.restart(tw, in.now)
+	}
+	if v == tcp.TwDrop {
+		return false
+	}
+	r := respondTo{t: in.t, seq: tw.rec.SndNxt, ack: tw.rec.RcvNxt, flags: wire.ACK, win: tw.rec.Win, tos: tw.tos, ttl: tw.ttl, ifp: tw.ifp}
+	if tw.rec.HasTS {
+		r.opt = wire.Options{Has: wire.TofTS, TSVal: tcp.TSClock(in.now, tw.rec.TSOffset), TSEcr: tw.rec.TSRecent}
+	}
+	if q := k.tcpRespond(&r); q != nil {
+		q.start()
+	}
+	return false
+}
+
+// pcbInsert enters a connection that is being opened. A TIME_WAIT record of ours with the same addresses gives way once the timestamp clock has
+// passed its last value, so that whatever is still on its way is older than what the new connection says (RFC 6191, seen from the active side).
+func (k *Kernel) pcbInsert(inp *inpcb, now int64) syscall.Errno {
+	old := k.pcbs.lookup(&inp.tuple)
+	if old == nil || old.tw == nil || !old.tw.reusable(now) {
+		return k.pcbs.insert(inp, nil)
+	}
+	k.tw.discard(old.tw)
+	k.Stats.TCP.Twreuse.Inc()
+	return k.pcbs.insert(inp, nil)
+}
+
+// reusable reports whether a dial may take the record's addresses.
+func (tw *tcptw) reusable(now int64) bool {
+	return tw.rec.HasTS && tw.kernel.prof.RFC6191 && int32(tcp.TSClock(now, tw.rec.TSOffset)-tw.rec.LastTS) > 0
+}

@@ -1,0 +1,242 @@
+package kern
+
+import (
+	"net/netip"
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/kern/wire"
+)
+
+// usrreqArgs are the arguments of a request; which of them count depends on it.
+type usrreqArgs struct {
+	m    *mbuf.Mbuf     // PRU_SEND: data
+	nam  netip.AddrPort // an address
+	now  int64
+	more bool // PRU_SEND: more follows at once (FreeBSD's PRUS_MORETOCOME)
+}
+
+// tcpUsrreq does what the socket layer asks of TCP: 4.4BSD's tcp_usrreq. The socket is locked.
+func tcpUsrreq(so *Socket, req pruReq, a *usrreqArgs) syscall.Errno {
+	if so.dead && req != pruAttach && req != pruSockaddr && req != pruPeeraddr {
+		mbuf.Free(a.m)
+		return syscall.EINVAL
+	}
+	tp := &so.tp
+	switch req {
+	case pruAttach:
+		return so.tcpAttach()
+	case pruDetach:
+		if tp.State() > tcp.Listen {
+			so.tcpDisconnect(a.now)
+		} else {
+			tp.Close()
+		}
+	case pruBind:
+		return so.inPcbbind(a.nam.Addr(), a.nam.Port())
+	case pruListen:
+		return so.tcpListen()
+	case pruConnect:
+		return so.tcpConnect(a)
+	case pruDisconnect:
+		so.tcpDisconnect(a.now)
+	case pruAccept:
+		// The addresses are known: in_setpeeraddr is RemoteAddr.
+	case pruShutdown:
+		so.socantsendmore()
+		tp.Usrclosed(a.now)
+		if !so.dead {
+			return tp.Output(a.now)
+		}
+	case pruRcvd:
+		if tp.State().HaveEstablished() {
+			tp.Output(a.now)
+		}
+	case pruSend, pruSendoob:
+		return so.tcpSend(req, a)
+	case pruAbort:
+		tp.Drop(syscall.ECONNABORTED, a.now)
+	default:
+		return syscall.EOPNOTSUPP
+	}
+	return 0
+}
+
+// tcpAttach makes the protocol's half of a socket: BSD's tcp_attach.
+func (so *Socket) tcpAttach() syscall.Errno {
+	k := so.k
+	if so.snd.Hiwat == 0 || so.rcv.Hiwat == 0 {
+		so.soreserve(k.prof.Sendspace, k.prof.Recvspace)
+	}
+	so.inPcballoc()
+	so.tp.Init(tcp.Config{
+		Sock: so, Profile: &k.prof, Snd: &so.snd.Sockbuf, Rcv: &so.rcv.Sockbuf, Pool: &k.pool, Stats: &k.Stats.TCP,
+	})
+	return 0
+}
+
+// inPcballoc joins a socket and its control block: BSD's in_pcballoc.
+func (so *Socket) inPcballoc() { so.inp.so = so }
+
+// tcpListen makes the socket wait for connections.
+func (so *Socket) tcpListen() syscall.Errno {
+	if so.tp.State() == tcp.Listen {
+		return 0
+	}
+	if so.tp.State() != tcp.Closed {
+		return syscall.EINVAL
+	}
+	if so.inp.lport == 0 {
+		if errno := so.inPcbbind(netip.Addr{}, 0); errno != 0 {
+			return errno
+		}
+	}
+	so.tp.SetState(tcp.Listen)
+	so.k.pcbs.addListener(&so.inp)
+	return 0
+}
+
+// tcpConnect sends the SYN: PRU_CONNECT of BSD's tcp_usrreq.
+func (so *Socket) tcpConnect(a *usrreqArgs) syscall.Errno {
+	k, tp, inp := so.k, &so.tp, &so.inp
+	if tp.State() != tcp.Closed {
+		return syscall.EINVAL
+	}
+	if errno := so.inPcbconnect(a.nam.Addr(), a.nam.Port(), a.now); errno != 0 {
+		return errno
+	}
+	so.setPath()
+	tp.Lport, tp.Fport = inp.lport, inp.fport
+	so.soisconnecting()
+	errno := tp.Connect(k.iss(&inp.tuple, a.now), k.tsOffset(&inp.tuple), a.now)
+	if errno != 0 && !so.dead {
+		tp.Close()
+	}
+	return errno
+}
+
+// setPath tells the machine what the route says: a part of BSD's tcp_mss.
+func (so *Socket) setPath() {
+	ifp := so.inp.ifp
+	so.flow = so.inp.tuple.flow(so.k.seed.hash)
+	so.local = ifp.loopback
+	so.tp.SetPath(tcp.Path{MTU: ifp.mtu, Hdr: wire.IPv4MinLen, TSOmax: ifp.tsomax(so.k), Whole: ifp.whole()})
+}
+
+// tsomax is the largest payload of a chain on this interface: what fits in an IP packet, for a device whose link or whose queue cuts it.
+// The book's TCP emits single segments.
+func (ifp *Ifnet) tsomax(k *Kernel) int {
+	switch {
+	case ifp.whole():
+		return loTSO
+	case k.prof.InitCwndSegs == 1:
+		return 0
+	}
+	return wire.MaxPacket - wire.IPv4MinLen - wire.TCPMaxLen
+}
+
+// tcpSend takes data and lets the machine send.
+func (so *Socket) tcpSend(req pruReq, a *usrreqArgs) syscall.Errno {
+	tp := &so.tp
+	if a.m != nil {
+		so.snd.Append(a.m)
+	}
+	if req == pruSendoob {
+		tp.SendUrgent()
+	}
+	if a.more {
+		tp.Set(tcp.MoreToCome)
+	}
+	errno := tp.Output(a.now)
+	tp.Clear(tcp.MoreToCome)
+	return errno
+}
+
+// tcpDisconnect begins the user's close: BSD's tcp_disconnect.
+func (so *Socket) tcpDisconnect(now int64) {
+	tp := &so.tp
+	switch {
+	case !tp.State().HaveEstablished():
+		// 4.4BSD says nothing to the peer of a half-open connection either.
+		tp.Close()
+	case so.options&SO_LINGER != 0 && so.linger == 0, so.k.prof.RSTUnread && so.rcv.Cc() > 0:
+		so.tcpDrop(0, now)
+	default:
+		so.soisdisconnecting()
+		so.rcv.Flush()
+		tp.Usrclosed(now)
+		if !so.dead {
+			tp.Output(now)
+		}
+	}
+}
+
+// tcpDrop ends the connection with a reset: BSD's tcp_drop.
+func (so *Socket) tcpDrop(errno syscall.Errno, now int64) { so.tp.Drop(errno, now) }
+
+// TcpClose: the machine has come to its end: BSD's tcp_close. The socket lives on as long as somebody refers to it.
+func (so *Socket) TcpClose() { so.tcpClose() }
+
+func (so *Socket) tcpClose() {
+	if so.dead {
+		return
+	}
+	if so.options&SO_ACCEPTCONN != 0 {
+		so.k.pcbs.delListener(&so.inp)
+	}
+	so.Soisdisconnected()
+	so.dead = true
+	so.snd.Flush()
+	so.inPcbdetach()
+}
+
+// tcpTimers runs what is due: BSD's tcp_timers.
+func (so *Socket) tcpTimers(now int64) {
+	if so.dead {
+		return
+	}
+	if so.tp.Next() <= now {
+		so.tp.Timeout(now)
+	}
+}
+
+// Emit is what the machine knows of IP: it leads to ip_output.
+func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
+	inp := &so.inp
+	m.Pkt.Flow = so.flow
+	o := ipOut{
+		src: inp.laddr, dst: inp.faddr, proto: wire.ProtoTCP, tos: inp.tos, ttl: inp.ttl,
+		df: true, ifp: inp.ifp, so: so,
+	}
+	if m.Pkt.Ect {
+		o.tos |= 2 // ECT(0), RFC 3168, 5
+	}
+	q, errno := so.k.ipOutput(m, &o)
+	so.drain(q)
+	return errno
+}
+
+// Room reports whether the interface's queue takes more of this connection's data. On the loopback the peer's window is bound enough.
+func (so *Socket) Room() bool {
+	if so.local || so.txPending.Load() < txShare {
+		return true
+	}
+	so.txBlocked.Store(true)
+	return so.txPending.Load() < txShare // it may have drained meanwhile
+}
+
+// txDone: n bytes of the socket have left the queue. A connection that has stopped at its share goes on when half of it has drained.
+func (so *Socket) txDone(n int) {
+	if so == nil {
+		return
+	}
+	if so.txPending.Add(int64(-n)) > txShare/2 || !so.txBlocked.Load() || !so.txBlocked.CompareAndSwap(true, false) {
+		return
+	}
+	so.lock()
+	if !so.dead {
+		so.tp.Unblock(so.k.now())
+	}
+	so.unlock()
+}

@@ -1,0 +1,232 @@
+package kern
+
+import (
+	"encoding/binary"
+	"net"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
+)
+
+// A chain longer than a link's packets is cut at the last moment, in one place, for every link and for captures.
+
+// A cutter turns a chain into the packets that go on a wire.
+type cutter struct {
+	m       *mbuf.Mbuf // header mbuf: IP and transport header, contiguous
+	hdr     []byte
+	data    *mbuf.Mbuf // where the next packet's data begins
+	off     int        // offset in data
+	left    int        // payload left
+	sent    int        // payload cut so far
+	seg     int        // payload of a packet
+	iphl    int
+	tcp     bool
+	partial bool // transport checksum to be computed
+}
+
+// start begins with packet m. Its first Mbuf holds all headers where it is to be cut or summed.
+func (c *cutter) start(m *mbuf.Mbuf) {
+	*c = cutter{m: m, hdr: m.Bytes(), data: m.Next(), partial: m.Pkt.Csum&(mbuf.CsumPartial) != 0}
+	c.left = m.Pkt.Len - len(c.hdr)
+	c.seg = c.left
+	if m.Pkt.SegSize > 0 && c.left > m.Pkt.SegSize {
+		c.seg = m.Pkt.SegSize
+	}
+	c.iphl = int(c.hdr[0]&15) * 4
+	c.tcp = c.partial && c.hdr[9] == wire.ProtoTCP
+}
+
+// more reports whether there is another packet.
+func (c *cutter) more() bool { return c.left > 0 || c.sent == 0 && c.hdr != nil }
+
+// next returns the next packet: its header in hbuf, which is grown, its data as slices appended to bufs.
+func (c *cutter) next(hbuf []byte, bufs net.Buffers) ([]byte, net.Buffers) {
+	n := min(c.seg, c.left)
+	h0 := len(hbuf)
+	hbuf = append(hbuf, c.hdr...)
+	h := hbuf[h0:]
+	bufs = append(bufs, h)
+	b0 := len(bufs)
+	for need := n; need > 0; {
+		d := c.data.Bytes()[c.off:]
+		if len(d) > need {
+			bufs = append(bufs, d[:need])
+			c.off += need
+			break
+		}
+		if len(d) > 0 {
+			bufs = append(bufs, d)
+		}
+		need -= len(d)
+		c.data, c.off = c.data.Next(), 0
+	}
+	last := n == c.left
+	if c.tcp {
+		c.fixTCP(h, n, last)
+	}
+	if c.partial {
+		c.sum(h, bufs[b0:], n)
+	}
+	c.left -= n
+	c.sent += n
+	if last {
+		c.left, c.hdr = 0, nil
+	}
+	return hbuf, bufs
+}
+
+// fixTCP makes the header that of one segment of the chain.
+func (c *cutter) fixTCP(h []byte, n int, last bool) {
+	be := binary.BigEndian
+	be.PutUint16(h[2:], uint16(len(h)+n))
+	h[10], h[11] = 0, 0
+	be.PutUint16(h[10:], wire.InCksum(h[:c.iphl]))
+	t := h[c.iphl:]
+	be.PutUint32(t[4:], be.Uint32(t[4:])+uint32(c.sent))
+	if !last {
+		t[13] &^= uint8(wire.FIN | wire.PUSH)
+	}
+	if c.sent > 0 {
+		t[13] &^= uint8(wire.CWR)
+		if t[13]&uint8(wire.URG) != 0 {
+			if urp := int(be.Uint16(t[18:])) - c.sent; urp > 0 {
+				be.PutUint16(t[18:], uint16(urp))
+			} else {
+				t[13] &^= uint8(wire.URG)
+				t[18], t[19] = 0, 0
+			}
+		}
+	}
+}
+
+// sum computes the transport checksum of a TCP segment.
+func (c *cutter) sum(h []byte, data net.Buffers, n int) {
+	ip, _ := ipAddrs(h)
+	t := h[c.iphl:]
+	t[16], t[17] = 0, 0
+	s := wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, len(t)+n)
+	s = wire.Sum(t, s)
+	off := 0
+	for _, d := range data {
+		s = wire.SumAt(d, off, s)
+		off += len(d)
+	}
+	binary.BigEndian.PutUint16(t[16:], ^wire.Fold(s))
+}
+
+// txState is what a device queue's drainer works with.
+type txState struct {
+	pkts   []net.Buffers
+	arena  net.Buffers // the slices of pkts
+	hbuf   []byte
+	owners []int // index of the batch entry of each packet
+}
+
+// txPackets is how many packets go to a link at once, at the least.
+const txPackets = 64
+
+// transmit hands a batch to the link. What the link does not take goes back to the front of the queue.
+func (q *ifqueue) transmit(batch []qent) {
+	for i := 0; i < len(batch); {
+		n, ok := q.transmitSome(batch[i:])
+		for range n {
+			e := batch[i]
+			batch[i] = qent{}
+			mbuf.Free(e.m)
+			e.so.txDone(e.n)
+			i++
+		}
+		if !ok {
+			q.unget(batch[i:])
+			clear(batch[i:])
+			return
+		}
+	}
+}
+
+// transmitSome sends the first entries, about txPackets packets. It returns how many entries are done with, and false where the link is full;
+// of an entry that the link took in part only the rest is left.
+func (q *ifqueue) transmitSome(batch []qent) (done int, ok bool) {
+	t := &q.tx
+	t.pkts, t.arena, t.hbuf, t.owners = t.pkts[:0], t.arena[:0], t.hbuf[:0], t.owners[:0]
+	for i := range batch {
+		if len(t.pkts) >= txPackets {
+			break
+		}
+		m := batch[i].m
+		q.ifp.bpfMtap(m)
+		var c cutter
+		for c.start(m); c.more(); {
+			a0 := len(t.arena)
+			t.hbuf, t.arena = c.next(t.hbuf, t.arena)
+			t.pkts = append(t.pkts, t.arena[a0:len(t.arena):len(t.arena)])
+			t.owners = append(t.owners, i)
+		}
+		done++
+	}
+	sent := q.write(t.pkts)
+	if sent == len(t.pkts) {
+		return done, true
+	}
+	// Entries before the one that was cut short are done; that one loses the segments which have gone.
+	i := t.owners[sent]
+	gone := 0
+	for k := sent - 1; k >= 0 && t.owners[k] == i; k-- {
+		gone++
+	}
+	if gone > 0 {
+		batch[i].m = dropSegments(batch[i].m, gone)
+	}
+	return i, false
+}
+
+// write gives packets to the link and returns how many it has taken or lost.
+func (q *ifqueue) write(pkts []net.Buffers) int {
+	ifp := q.ifp
+	noted := false
+	setOactive := func(on bool) {
+		q.mu.Lock()
+		q.oactive = on
+		q.mu.Unlock()
+	}
+	for sent := 0; sent < len(pkts); {
+		n, err := ifp.link.Write(pkts[sent:])
+		for _, p := range pkts[sent : sent+n] {
+			ifp.Stats.Opackets.Add(1)
+			for _, b := range p {
+				ifp.Stats.Obytes.Add(uint64(len(b)))
+			}
+		}
+		sent += n
+		switch {
+		case err != nil:
+			ifp.Stats.Oerrors.Add(uint64(len(pkts) - sent))
+			return len(pkts) // lost, as on any broken cable
+		case n > 0 && noted:
+			noted = false
+			setOactive(false)
+		case n == 0 && noted:
+			return sent
+		case n == 0:
+			// The link is full, and may have called ready since it said so: note it first, then ask once more.
+			noted = true
+			setOactive(true)
+		}
+	}
+	return len(pkts)
+}
+
+// dropSegments takes the first n segments off a chain that is to be cut.
+func dropSegments(m *mbuf.Mbuf, n int) *mbuf.Mbuf {
+	be := binary.BigEndian
+	h := m.Bytes()
+	cut := n * m.Pkt.SegSize
+	iphl := int(h[0]&15) * 4
+	t := h[iphl:]
+	be.PutUint32(t[4:], be.Uint32(t[4:])+uint32(cut))
+	t[13] &^= uint8(wire.CWR)
+	rest := mbuf.Adj(m.Next(), cut)
+	m.SetNext(rest)
+	m.Pkt.Len -= cut
+	return m
+}

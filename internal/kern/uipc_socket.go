@@ -1,0 +1,506 @@
+package kern
+
+import (
+	"net/netip"
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/tcp"
+)
+
+// What follows are BSD's calls on a socket, as the system calls and the facade use them. Each takes the socket's lock and leaves by unlock.
+
+// Socreate makes a socket: 4.4BSD's socreate. EPROTONOSUPPORT where there is no such protocol, EPROTOTYPE where it is of another type.
+func (k *Kernel) Socreate(domain, typ, proto int) (*Socket, syscall.Errno) {
+	if k.closed.Load() {
+		return nil, syscall.EBADF
+	}
+	p := pffindtype(domain, typ)
+	if proto != 0 {
+		p = pffindproto(domain, proto)
+	}
+	if p == nil || p.usrreq == nil {
+		return nil, syscall.EPROTONOSUPPORT
+	}
+	if p.typ != typ {
+		return nil, syscall.EPROTOTYPE
+	}
+	if k.pressed() {
+		return nil, syscall.ENOBUFS
+	}
+	so := k.newSocket(p)
+	so.lock()
+	errno := p.usrreq(so, pruAttach, &usrreqArgs{})
+	if errno != 0 {
+		so.state |= ssNofdref
+		so.sofree()
+	}
+	so.unlock()
+	if errno != 0 {
+		return nil, errno
+	}
+	if k.closed.Load() { // Close may have missed it
+		so.Soabort()
+		return nil, syscall.EBADF
+	}
+	return so, 0
+}
+
+// Sobind names the socket's local address: 4.4BSD's sobind.
+func (so *Socket) Sobind(nam netip.AddrPort) syscall.Errno {
+	so.lock()
+	defer so.unlock()
+	return so.proto.usrreq(so, pruBind, &usrreqArgs{nam: nam})
+}
+
+// Solisten makes the socket accept connections, at most backlog waiting: 4.4BSD's solisten. Less than 1 counts as 1, more than
+// kern.ipc.somaxconn as that. EINVAL on a socket that is connected or being so.
+func (so *Socket) Solisten(backlog int) syscall.Errno {
+	so.lock()
+	defer so.unlock()
+	if so.state&(ssIsconnected|ssIsconnecting|ssIsdisconnecting) != 0 || so.dead || so.tw != nil {
+		return syscall.EINVAL // FreeBSD's solisten_proto_check; 4.4BSD would corrupt the state machine
+	}
+	if errno := so.proto.usrreq(so, pruListen, &usrreqArgs{now: so.k.now()}); errno != 0 {
+		return errno
+	}
+	if so.lq == nil {
+		so.lq = &listenq{}
+	}
+	so.options |= SO_ACCEPTCONN
+	so.lq.qlimit = min(max(backlog, 1), so.k.somaxconn)
+	return 0
+}
+
+// Soconnect begins to connect: 4.4BSD's soconnect. Soconnectwait sleeps until that has ended.
+func (so *Socket) Soconnect(nam netip.AddrPort) syscall.Errno {
+	so.lock()
+	defer so.unlock()
+	switch {
+	case so.options&SO_ACCEPTCONN != 0:
+		return syscall.EOPNOTSUPP
+	case so.state&ssIsconnected != 0:
+		return syscall.EISCONN
+	case so.state&ssIsconnecting != 0:
+		return syscall.EALREADY
+	}
+	return so.proto.usrreq(so, pruConnect, &usrreqArgs{nam: nam, now: so.k.now()})
+}
+
+// Soconnectwait sleeps until the socket is connected or has failed: the second half of BSD's connect system call. EINPROGRESS where the
+// socket does not block, EWOULDBLOCK where the write deadline has passed.
+func (so *Socket) Soconnectwait() syscall.Errno {
+	so.lock()
+	defer so.unlock()
+	for so.state&ssIsconnecting != 0 && so.err == 0 {
+		if so.state&ssNofdref != 0 {
+			return syscall.EBADF
+		}
+		if so.state&ssNbio != 0 {
+			return syscall.EINPROGRESS
+		}
+		if errno := so.sbwait(&so.snd); errno != 0 {
+			return errno
+		}
+	}
+	if so.state&ssNofdref != 0 {
+		return syscall.EBADF
+	}
+	return so.takeError()
+}
+
+// takeError returns so_error and clears it.
+func (so *Socket) takeError() syscall.Errno {
+	errno := so.err
+	so.err = 0
+	return errno
+}
+
+// Soaccept takes a connection off the queue of a listening socket, and sleeps while there is none: BSD's accept1 and soaccept.
+func (so *Socket) Soaccept() (*Socket, syscall.Errno) {
+	so.lock()
+	defer so.unlock()
+	if so.options&SO_ACCEPTCONN == 0 {
+		return nil, syscall.EINVAL
+	}
+	for {
+		switch {
+		case so.state&ssNofdref != 0:
+			return nil, syscall.EBADF
+		case so.late(&so.rcv):
+			return nil, syscall.EWOULDBLOCK
+		case so.err != 0:
+			return nil, so.takeError()
+		case len(so.lq.q) > 0:
+			return so.soqtake(), 0
+		case so.state&ssCantrcvmore != 0:
+			return nil, syscall.ECONNABORTED
+		}
+		if errno := so.sbwait(&so.rcv); errno != 0 {
+			return nil, errno
+		}
+	}
+}
+
+// soqtake removes the first connection of the queue and gives it to the caller.
+func (head *Socket) soqtake() *Socket {
+	so := head.lq.q[0]
+	n := copy(head.lq.q, head.lq.q[1:])
+	head.lq.q[n] = nil
+	head.lq.q = head.lq.q[:n]
+	so.lock()
+	so.state &^= ssNofdref
+	so.tp.Clear(tcp.UserClosed)
+	so.head = nil
+	so.mend = false
+	so.proto.usrreq(so, pruAccept, &usrreqArgs{})
+	so.mu.Unlock()
+	if len(head.lq.q) > 0 {
+		head.sowakeup(&head.rcv)
+	}
+	head.unpark()
+	return so
+}
+
+// sosend limits.
+const (
+	sendChunk = mbuf.ClHuge // what is copied and handed to the protocol at once
+	copyLimit = mbuf.ClMid  // up to here the copy is made under the lock: it is shorter than leaving it
+)
+
+// Flags of Sosend and Soreceive, as in sys/socket.h.
+const (
+	MSG_OOB      = 0x1
+	MSG_PEEK     = 0x2
+	MSG_WAITALL  = 0x40
+	MSG_DONTWAIT = 0x80
+
+	MSG_MORETOCOME = 0x100000 // more follows in another call: hold back what does not fill a segment (Linux's MSG_MORE)
+)
+
+// Sosend queues p for transmission and sleeps while the buffer is full: 4.4BSD's sosend. It returns how much was taken. EPIPE once
+// nothing more can be sent, EWOULDBLOCK when the deadline has passed, so_error where there is one.
+func (so *Socket) Sosend(p []byte, flags int) (n int, errno syscall.Errno) {
+	so.lock()
+	defer so.unlock()
+	if errno := so.sblock(&so.snd); errno != 0 {
+		return 0, errno
+	}
+	defer so.sbunlock(&so.snd)
+	total := len(p)
+	for {
+		if errno := so.sendable(); errno != 0 {
+			return total - len(p), errno
+		}
+		if so.late(&so.snd) {
+			return total - len(p), syscall.EWOULDBLOCK
+		}
+		if len(p) == 0 {
+			return total, 0
+		}
+		space := so.sendspace()
+		if space <= 0 || space < len(p) && space < so.snd.Lowat {
+			if flags&MSG_DONTWAIT != 0 {
+				return total - len(p), syscall.EWOULDBLOCK
+			}
+			if errno := so.sbwait(&so.snd); errno != 0 {
+				return total - len(p), errno
+			}
+			continue
+		}
+		k := so.sendsome(p, min(space, sendChunk), flags)
+		p = p[k:]
+		if len(p) > 0 && so.busy() {
+			so.unlock() // let it go out, and the peer read, while we copy on
+			so.lock()
+		}
+	}
+}
+
+// sendable is the errno that sending meets now.
+func (so *Socket) sendable() syscall.Errno {
+	switch {
+	case so.state&ssNofdref != 0:
+		return syscall.EBADF
+	case so.err != 0 && so.k.prof.RSTUnread:
+		return so.takeError() // ECONNRESET first, then EPIPE, as Linux has it
+	case so.state&ssCantsendmore != 0 && so.state&ssWasconnected != 0:
+		return syscall.EPIPE
+	case so.err != 0:
+		return so.err
+	case so.state&ssIsconnected == 0:
+		return syscall.ENOTCONN
+	}
+	return 0
+}
+
+// sendspace is the room in the send buffer, less where the stack is short of memory.
+func (so *Socket) sendspace() int {
+	space := so.snd.Space()
+	if so.k.pressed() {
+		space = min(space, so.snd.Hiwat/8-so.snd.Cc())
+	}
+	return space
+}
+
+// sendsome copies up to limit bytes into the send buffer and lets the protocol send: one PRU_SEND for each chunk, not, as in 4.4BSD, for
+// each mbuf (pitfall 7).
+func (so *Socket) sendsome(p []byte, limit, flags int) int {
+	k := min(len(p), limit)
+	last := flags&MSG_MORETOCOME == 0
+	a := usrreqArgs{now: so.k.now(), more: len(p) > k || !last}
+	req := pruSend
+	if flags&MSG_OOB != 0 && !a.more {
+		req = pruSendoob
+	}
+	if room := so.snd.TailRoom(); room >= k || room > 0 && k <= copyLimit {
+		n := so.snd.AppendBytes(p[:min(room, k)])
+		a.more = len(p) > n || !last
+		so.proto.usrreq(so, req, &a)
+		return n
+	}
+	m := so.k.pool.Getcl(k)
+	if k <= copyLimit {
+		m.Append(p[:k])
+	} else { // the user's bytes are copied without the lock, as BSD lowers spl in uiomove
+		e := so.leave()
+		k = m.Append(p[:k])
+		e.do()
+		so.lock()
+		if so.sendable() != 0 {
+			mbuf.Free(m)
+			return 0
+		}
+		a.now = so.k.now()
+	}
+	a.m = m
+	so.proto.usrreq(so, req, &a)
+	return k
+}
+
+// Soreceive copies what has arrived into p and sleeps while there is nothing: 4.4BSD's soreceive. 0 bytes without an error are the end of
+// the stream. EWOULDBLOCK when the deadline has passed; ENOTCONN where there never was a connection; so_error once there is no more data.
+func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
+	so.lock()
+	if errno := so.sblock(&so.rcv); errno != 0 {
+		so.unlock()
+		return 0, errno
+	}
+	for {
+		if so.state&ssNofdref != 0 {
+			errno = syscall.EBADF
+			break
+		}
+		if so.late(&so.rcv) {
+			errno = syscall.EWOULDBLOCK
+			break
+		}
+		want := 1
+		if flags&MSG_WAITALL != 0 {
+			want = min(len(p), so.rcv.Hiwat)
+		}
+		cc := so.rcv.Cc()
+		if cc >= max(want, min(so.rcv.Lowat, len(p))) || cc > 0 && so.state&ssCantrcvmore != 0 || len(p) == 0 {
+			return so.receivesome(p, flags)
+		}
+		if errno = so.receivable(); errno != 0 || so.state&ssCantrcvmore != 0 {
+			break
+		}
+		if flags&MSG_DONTWAIT != 0 {
+			errno = syscall.EWOULDBLOCK
+			break
+		}
+		if errno = so.sbwait(&so.rcv); errno != 0 {
+			break
+		}
+	}
+	so.sbunlock(&so.rcv)
+	so.unlock()
+	return 0, errno
+}
+
+// receivable is the errno that receiving meets with an empty buffer.
+func (so *Socket) receivable() syscall.Errno {
+	switch {
+	case so.err != 0:
+		return so.takeError()
+	case so.state&(ssIsconnected|ssIsconnecting|ssCantrcvmore|ssWasconnected) == 0:
+		return syscall.ENOTCONN
+	}
+	return 0
+}
+
+// receivesome takes data out of the buffer, tells the protocol, and copies it after the lock has been left. It ends Soreceive.
+func (so *Socket) receivesome(p []byte, flags int) (int, syscall.Errno) {
+	n := min(len(p), so.rcv.Cc())
+	if flags&MSG_PEEK != 0 || n == 0 {
+		n = so.rcv.Copydata(0, p[:n])
+		so.sbunlock(&so.rcv)
+		so.unlock()
+		return n, 0
+	}
+	var m *mbuf.Mbuf
+	if n <= copyLimit {
+		so.rcv.Copydata(0, p[:n])
+		so.rcv.Drop(n)
+	} else {
+		m = so.rcv.Cut(n)
+	}
+	so.proto.usrreq(so, pruRcvd, &usrreqArgs{now: so.k.now()})
+	so.sbunlock(&so.rcv)
+	e := so.leave()
+	if m != nil {
+		mbuf.Copydata(m, 0, p[:n])
+		mbuf.Free(m)
+	}
+	e.do()
+	return n, 0
+}
+
+// How to shut down, as in sys/socket.h.
+const (
+	SHUT_RD   = 0
+	SHUT_WR   = 1
+	SHUT_RDWR = 2
+)
+
+// Soshutdown ends one or both directions: 4.4BSD's soshutdown. ENOTCONN where there is no connection.
+func (so *Socket) Soshutdown(how int) syscall.Errno {
+	so.lock()
+	defer so.unlock()
+	switch {
+	case how < SHUT_RD || how > SHUT_RDWR:
+		return syscall.EINVAL
+	case so.state&ssNofdref != 0:
+		return syscall.EBADF
+	case so.state&(ssIsconnected|ssIsconnecting|ssIsdisconnecting) == 0:
+		return syscall.ENOTCONN
+	}
+	if how != SHUT_WR {
+		so.sorflush()
+	}
+	if how != SHUT_RD {
+		return so.proto.usrreq(so, pruShutdown, &usrreqArgs{now: so.k.now()})
+	}
+	return 0
+}
+
+// sorflush ends receiving and throws away what is there: BSD's sorflush.
+func (so *Socket) sorflush() {
+	so.state |= ssCantrcvmore
+	so.tp.Set(tcp.CantRcvMore)
+	so.rcv.Flush()
+	so.sowakeup(&so.rcv)
+}
+
+// Soclose gives the socket up: 4.4BSD's soclose. Data that is queued is still delivered, and then the connection closed, unless SO_LINGER
+// has the time 0, or, in the Default profile, unread data has been lost (RFC 2525, 2.17): then it is reset. A listener's connections that nobody
+// has accepted are reset.
+func (so *Socket) Soclose() syscall.Errno {
+	so.lock()
+	if so.state&ssNofdref != 0 {
+		so.unlock()
+		return syscall.EBADF
+	}
+	var orphans []*Socket
+	if so.options&SO_ACCEPTCONN != 0 {
+		orphans = so.solistenclose()
+	}
+	now := so.k.now()
+	errno := syscall.Errno(0)
+	if so.state&ssIsconnected != 0 {
+		if so.state&ssIsdisconnecting == 0 {
+			errno = so.sodisconnect(now)
+		}
+		if errno == 0 && so.options&SO_LINGER != 0 && so.linger > 0 {
+			errno = so.lingering()
+		}
+	}
+	so.state |= ssNofdref
+	so.tp.Set(tcp.UserClosed)
+	so.sowakeup(&so.rcv)
+	so.sowakeup(&so.snd)
+	if !so.dead {
+		so.proto.usrreq(so, pruDetach, &usrreqArgs{now: now})
+	}
+	so.rcv.Flush()
+	so.sofree()
+	so.unlock()
+	for _, o := range orphans {
+		o.Soabort()
+	}
+	return errno
+}
+
+// sodisconnect begins to close a connection: BSD's sodisconnect.
+func (so *Socket) sodisconnect(now int64) syscall.Errno {
+	return so.proto.usrreq(so, pruDisconnect, &usrreqArgs{now: now})
+}
+
+// lingering sleeps until all has been sent and acknowledged, for SO_LINGER seconds at the most.
+func (so *Socket) lingering() syscall.Errno {
+	if so.state&ssNbio != 0 {
+		return 0
+	}
+	until := so.k.now() + int64(so.linger)*1e9
+	old := so.snd.deadline
+	so.snd.deadline = until
+	defer func() { so.snd.deadline = old }()
+	for so.state&ssIsconnected != 0 && !so.dead {
+		if errno := so.sbwait(&so.snd); errno != 0 {
+			return 0 // the rest is delivered in the background all the same
+		}
+	}
+	return 0
+}
+
+// Soabort ends a socket at once, with a reset where there is a connection: BSD's soabort.
+func (so *Socket) Soabort() {
+	so.lock()
+	var orphans []*Socket
+	if so.options&SO_ACCEPTCONN != 0 && so.lq != nil {
+		orphans = so.solistenclose()
+	}
+	so.state |= ssNofdref
+	so.head = nil
+	if !so.dead {
+		so.proto.usrreq(so, pruAbort, &usrreqArgs{now: so.k.now()})
+	}
+	so.rcv.Flush()
+	so.snd.Flush()
+	so.sowakeup(&so.rcv)
+	so.sowakeup(&so.snd)
+	so.sofree()
+	so.unlock()
+	for _, o := range orphans {
+		o.Soabort()
+	}
+}
+
+// Socancel ends an attempt to connect, from any goroutine: Soconnectwait returns errno. It does nothing to a connection that stands.
+func (so *Socket) Socancel(errno syscall.Errno) {
+	so.lock()
+	defer so.unlock()
+	if so.state&ssIsconnecting != 0 && !so.dead {
+		so.err = errno
+		so.tp.Close()
+	}
+}
+
+// sofree forgets a socket that neither a user nor a protocol refers to: BSD's sofree.
+func (so *Socket) sofree() {
+	if !so.dead || so.state&ssNofdref == 0 {
+		return
+	}
+	if so.head != nil {
+		so.mend = true // it waits on so_q: the listener's lock comes first, so this is done at leave
+		return
+	}
+	if f := so.k.chain; f != nil {
+		f("sofree")
+	}
+	so.rcv.Flush()
+	so.snd.Flush()
+	so.k.tw.forget(so)
+	so.k.sockets.remove(so)
+}

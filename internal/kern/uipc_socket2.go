@@ -1,0 +1,480 @@
+package kern
+
+import (
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/tcp"
+)
+
+// The life of a connection, as seen from the socket: soconnect makes it SS_ISCONNECTING, and soisconnected, when the protocol says so,
+// SS_ISCONNECTED; sodisconnect SS_ISDISCONNECTING, and soisdisconnected neither. On the passive side a listener's sonewconn makes the
+// socket, which waits on so_q until soaccept takes it. All of it happens under the socket's lock, and leave is the only way out.
+
+// soState is so_state, under BSD's SS_ and SBS_ names.
+type soState uint16
+
+const (
+	ssNofdref         soState = 1 << iota // no user refers to it any more
+	ssIsconnected                         // the connection stands
+	ssIsconnecting                        // it is being set up
+	ssIsdisconnecting                     // it is being closed
+	ssIsdisconnected                      // it is over
+	ssCantsendmore                        // nothing more will be sent
+	ssCantrcvmore                         // nothing more will be received
+	ssNbio                                // calls do not block
+	ssWasconnected                        // it stood once, which tells ENOTCONN from EPIPE and EOF
+)
+
+// Sockbuf flags: BSD's SB_LOCK and SB_WANT.
+const (
+	sbLock = 1 << iota // somebody is at it
+	sbWant             // somebody waits for it
+)
+
+// A sockbuf is one direction of a socket: data, and who sleeps for it.
+type sockbuf struct {
+	mbuf.Sockbuf
+	cond     sync.Cond // sleepers: sb_sel and the tsleep channel &sb_cc
+	flags    uint8
+	waiters  int32
+	deadline int64 // calls give up then: SO_RCVTIMEO and SO_SNDTIMEO as net.Conn has them
+}
+
+// A Socket is an end of communication: 4.4BSD's struct socket, with its inpcb and tcpcb.
+type Socket struct {
+	k     *Kernel
+	proto *protosw
+	out   callout // its place in the clock
+
+	txPending atomic.Int64 // bytes on an interface's queue
+	txBlocked atomic.Bool  // stopped at its share of it
+
+	allNext, allPrev *Socket // the list of sockets
+
+	mu      sync.Mutex // guards all below
+	options soOptions
+	state   soState
+	err     syscall.Errno // so_error
+	linger  int           // seconds
+	rcv     sockbuf
+	snd     sockbuf
+	head    *Socket // the listener on whose queue it is: so_head
+	lq      *listenq
+	inp     inpcb
+	tp      tcp.TCB
+	tw      *tcptw // set once the machine is gone
+
+	flow   uint32
+	local  bool  // the peer is on this stack
+	wake   uint8 // wakeRcv, wakeSnd: at leave
+	dead   bool  // detached: every door looks at it
+	mend   bool  // it died on the listener's queue
+	txq    *ifqueue
+	txMore []*ifqueue
+	opts   inOpts
+}
+
+// inOpts are what a listener's connections inherit, and what is set before there is a connection.
+type inOpts struct {
+	rcvTimeo, sndTimeo int64 // SO_RCVTIMEO, SO_SNDTIMEO
+}
+
+const (
+	wakeRcv = 1 << iota
+	wakeSnd
+)
+
+// lock enters by any of the three doors.
+func (so *Socket) lock() { so.mu.Lock() }
+
+// An exit is what is left to do after the lock: whom to wake, which queue to drain.
+type exit struct {
+	so   *Socket
+	q    *ifqueue
+	more []*ifqueue
+	mend *Socket
+	wake uint8
+}
+
+// leave unlocks the socket and returns what must be done then. It also sets the clock, which it may under the lock.
+func (so *Socket) leave() exit {
+	e := exit{so: so, q: so.txq, more: so.txMore, wake: so.wake}
+	so.txq, so.txMore, so.wake = nil, nil, 0
+	if so.mend {
+		so.mend = false
+		e.mend = so.head
+	}
+	if t := so.nextDeadline(); t < so.out.armed {
+		so.out.armed = t
+		so.k.clock.arm(&so.out, t)
+	}
+	so.mu.Unlock()
+	return e
+}
+
+// do is BSD's splx: sleepers run, and packets go.
+func (e exit) do() {
+	if e.wake&wakeRcv != 0 {
+		e.so.rcv.cond.Broadcast()
+	}
+	if e.wake&wakeSnd != 0 {
+		e.so.snd.cond.Broadcast()
+	}
+	if e.mend != nil {
+		e.mend.soqmend(e.so)
+	}
+	if e.q != nil {
+		e.q.start()
+		for _, q := range e.more {
+			q.start()
+		}
+	}
+}
+
+// drain notes that a queue is to be drained at leave.
+func (so *Socket) drain(q *ifqueue) {
+	switch {
+	case q == nil || q == so.txq:
+	case so.txq == nil:
+		so.txq = q
+	default:
+		so.txMore = append(so.txMore, q)
+	}
+}
+
+// unlock is the one exit.
+func (so *Socket) unlock() { so.leave().do() }
+
+// busy reports whether there is something to do before the socket may sleep.
+func (so *Socket) busy() bool { return so.txq != nil || so.wake != 0 || so.mend }
+
+// nextDeadline is when the socket next wants to hear from the clock.
+func (so *Socket) nextDeadline() int64 {
+	t := never
+	if !so.dead {
+		t = so.tp.Next()
+	}
+	if so.rcv.waiters > 0 {
+		t = min(t, so.rcv.deadline)
+	}
+	if so.snd.waiters > 0 {
+		t = min(t, so.snd.deadline)
+	}
+	return t
+}
+
+// expire is the clock's door: BSD's tcp_timers, and the time-outs of tsleep.
+func (so *Socket) expire(now int64) {
+	so.lock()
+	so.out.armed = never
+	so.tcpTimers(now)
+	if so.rcv.waiters > 0 && so.rcv.deadline <= now {
+		so.wake |= wakeRcv
+	}
+	if so.snd.waiters > 0 && so.snd.deadline <= now {
+		so.wake |= wakeSnd
+	}
+	so.unlock()
+}
+
+// sbwait sleeps until the buffer changes: BSD's sbwait. The caller looks at its condition again. EWOULDBLOCK: the deadline has passed, or
+// the socket does not block.
+func (so *Socket) sbwait(sb *sockbuf) syscall.Errno {
+	if so.state&ssNbio != 0 {
+		return syscall.EWOULDBLOCK
+	}
+	if so.busy() { // what we have to say goes out first
+		so.unlock()
+		so.lock()
+		return 0
+	}
+	if so.late(sb) {
+		return syscall.EWOULDBLOCK
+	}
+	sb.waiters++
+	if t := so.nextDeadline(); t < so.out.armed {
+		so.out.armed = t
+		so.k.clock.arm(&so.out, t)
+	}
+	sb.cond.Wait()
+	sb.waiters--
+	return 0
+}
+
+// late reports whether the buffer's deadline has passed: then calls fail even where they need not wait, as package net's do.
+func (so *Socket) late(sb *sockbuf) bool { return sb.deadline != never && so.k.now() >= sb.deadline }
+
+// sblock takes the buffer, so that calls on one direction do not mix: BSD's sblock.
+func (so *Socket) sblock(sb *sockbuf) syscall.Errno {
+	for sb.flags&sbLock != 0 {
+		if so.state&ssNofdref != 0 {
+			return syscall.EBADF
+		}
+		sb.flags |= sbWant
+		if errno := so.sbwait(sb); errno != 0 {
+			return errno
+		}
+	}
+	sb.flags |= sbLock
+	return 0
+}
+
+// sbunlock gives it back: BSD's sbunlock.
+func (so *Socket) sbunlock(sb *sockbuf) {
+	sb.flags &^= sbLock
+	if sb.flags&sbWant != 0 {
+		sb.flags &^= sbWant
+		so.sowakeup(sb)
+	}
+}
+
+// sowakeup wakes who sleeps for a buffer, once the lock is left: BSD's sowakeup.
+func (so *Socket) sowakeup(sb *sockbuf) {
+	if sb.waiters == 0 {
+		return
+	}
+	if sb == &so.rcv {
+		so.wake |= wakeRcv
+	} else {
+		so.wake |= wakeSnd
+	}
+}
+
+// setDeadline gives a buffer's sleepers another deadline.
+func (so *Socket) setDeadline(sb *sockbuf, t int64) {
+	sb.deadline = t
+	so.sowakeup(sb)
+}
+
+// soisconnecting: the connection is being set up: BSD's soisconnecting.
+func (so *Socket) soisconnecting() {
+	so.state &^= ssIsconnected | ssIsdisconnecting | ssIsdisconnected
+	so.state |= ssIsconnecting
+}
+
+// Soisconnected: the connection stands. A connection from outside moves to its listener's so_q: BSD's soisconnected. In that case the
+// listener is locked too.
+func (so *Socket) Soisconnected() {
+	if f := so.k.chain; f != nil {
+		f("soisconnected")
+	}
+	so.state &^= ssIsconnecting | ssIsdisconnecting
+	so.state |= ssIsconnected | ssWasconnected
+	if so.head != nil {
+		so.head.soqinsque(so)
+		so.head.sowakeup(&so.head.rcv)
+		return
+	}
+	so.sowakeup(&so.rcv)
+	so.sowakeup(&so.snd)
+}
+
+// soisdisconnecting: the user has closed: BSD's soisdisconnecting.
+func (so *Socket) soisdisconnecting() {
+	so.state &^= ssIsconnecting
+	so.state |= ssIsdisconnecting | ssCantrcvmore | ssCantsendmore
+	so.tp.Set(tcp.CantRcvMore)
+	so.sowakeup(&so.rcv)
+	so.sowakeup(&so.snd)
+}
+
+// Soisdisconnected: it is over: BSD's soisdisconnected.
+func (so *Socket) Soisdisconnected() {
+	so.state &^= ssIsconnecting | ssIsconnected | ssIsdisconnecting
+	so.state |= ssIsdisconnected | ssCantrcvmore | ssCantsendmore
+	so.sowakeup(&so.rcv)
+	so.sowakeup(&so.snd)
+}
+
+// Socantrcvmore: the peer sends no more: BSD's socantrcvmore.
+func (so *Socket) Socantrcvmore() {
+	so.state |= ssCantrcvmore
+	so.sowakeup(&so.rcv)
+}
+
+// socantsendmore: the user sends no more: BSD's socantsendmore.
+func (so *Socket) socantsendmore() {
+	so.state |= ssCantsendmore
+	so.sowakeup(&so.snd)
+}
+
+// Sorwakeup: there is something to read: BSD's sorwakeup.
+func (so *Socket) Sorwakeup() { so.sowakeup(&so.rcv) }
+
+// Sowwakeup: there is room to write: BSD's sowwakeup. Nobody is woken for less than the low-water mark.
+func (so *Socket) Sowwakeup() {
+	if so.snd.waiters > 0 && (so.snd.Space() >= so.snd.Lowat || so.snd.Cc() == 0) {
+		so.wake |= wakeSnd
+	}
+}
+
+// Soerror sets so_error.
+func (so *Socket) Soerror(errno syscall.Errno) {
+	if errno != 0 {
+		so.err = errno
+	}
+}
+
+// soreserve sets the sizes of both buffers: BSD's soreserve.
+func (so *Socket) soreserve(snd, rcv int) {
+	so.sbreserve(&so.snd, snd)
+	so.sbreserve(&so.rcv, rcv)
+}
+
+// minSockbuf is the least a buffer can be set to; less would make for segments of a few bytes.
+const minSockbuf = 1 << 10
+
+// sbreserve sets the size of a buffer: BSD's sbreserve.
+func (so *Socket) sbreserve(sb *sockbuf, n int) {
+	sb.Hiwat = n
+	sb.Lowat = 1
+	if sb == &so.snd {
+		sb.Lowat = min(mbuf.ClMid, n)
+		if so.k.prof.ABC && !so.k.prof.AckBySegs {
+			sb.Lowat = max(sb.Lowat, n/4) // fewer and larger wake-ups
+		}
+	}
+}
+
+// newSocket makes a socket without a protocol's block.
+func (k *Kernel) newSocket(p *protosw) *Socket {
+	so := &Socket{k: k, proto: p}
+	so.rcv.cond.L, so.snd.cond.L = &so.mu, &so.mu
+	so.rcv.deadline, so.snd.deadline = never, never
+	so.out = callout{at: never, armed: never, id: k.socketID.Add(1), call: so}
+	so.inp.so = so
+	so.inp.ttl = defTTL
+	k.sockets.add(so)
+	return so
+}
+
+// A listenq is what a listening socket has beside the rest.
+type listenq struct {
+	q        []*Socket // so_q: connections that wait for accept
+	qlimit   int       // so_qlimit: most of them
+	reserved int       // places promised to handshakes over the loopback
+	parked   []parkedSyn
+}
+
+// full reports whether there is no place left.
+func (lq *listenq) full() bool { return len(lq.q)+lq.reserved >= lq.qlimit }
+
+// sonewconn makes the socket of a connection that a listener's handshake has brought: BSD's sonewconn. The listener is locked; the new socket
+// is too when it is returned. nil: the stack is at its limits.
+func (head *Socket) sonewconn() *Socket {
+	k := head.k
+	if f := k.chain; f != nil {
+		f("sonewconn")
+	}
+	if k.closed.Load() || k.pressed() {
+		return nil
+	}
+	so := k.newSocket(head.proto)
+	so.lock()
+	so.options = head.options &^ SO_ACCEPTCONN
+	so.linger = head.linger
+	so.state = ssNofdref
+	so.head = head
+	so.soreserve(head.snd.Hiwat, head.rcv.Hiwat)
+	so.opts = head.opts
+	so.inp.tos, so.inp.ttl = head.inp.tos, head.inp.ttl
+	if head.proto.usrreq(so, pruAttach, &usrreqArgs{}) != 0 {
+		so.state |= ssNofdref
+		so.sofree()
+		so.unlock()
+		return nil
+	}
+	so.tp.Inherit(&head.tp)
+	return so
+}
+
+// soqinsque puts a connection on the listener's queue: BSD's soqinsque.
+func (head *Socket) soqinsque(so *Socket) { head.lq.q = append(head.lq.q, so) }
+
+// soqremque takes a connection off the listener's queue: BSD's soqremque. It reports whether it was there.
+func (head *Socket) soqremque(so *Socket) bool {
+	if head.lq == nil {
+		return false
+	}
+	for i, s := range head.lq.q {
+		if s == so {
+			head.lq.q = append(head.lq.q[:i], head.lq.q[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// soqmend takes a connection that has died while it waited off the queue. Its own lock is not held: the order is listener, then child.
+func (head *Socket) soqmend(so *Socket) {
+	head.lock()
+	if head.soqremque(so) {
+		so.lock()
+		so.head = nil
+		so.sofree()
+		so.mu.Unlock()
+	}
+	head.unpark()
+	head.unlock()
+}
+
+// socketList is every socket of a stack.
+type socketList struct {
+	shards [16]struct {
+		mu   sync.Mutex // a leaf
+		head *Socket
+	}
+}
+
+func (l *socketList) add(so *Socket) {
+	s := &l.shards[so.out.id%16]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	so.allNext = s.head
+	if s.head != nil {
+		s.head.allPrev = so
+	}
+	s.head = so
+}
+
+func (l *socketList) remove(so *Socket) {
+	s := &l.shards[so.out.id%16]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case so.allPrev != nil:
+		so.allPrev.allNext = so.allNext
+	case s.head == so:
+		s.head = so.allNext
+	default:
+		return
+	}
+	if so.allNext != nil {
+		so.allNext.allPrev = so.allPrev
+	}
+	so.allNext, so.allPrev = nil, nil
+}
+
+// all returns every socket.
+func (l *socketList) all() []*Socket {
+	var list []*Socket
+	for i := range l.shards {
+		s := &l.shards[i]
+		s.mu.Lock()
+		for so := s.head; so != nil; so = so.allNext {
+			list = append(list, so)
+		}
+		s.mu.Unlock()
+	}
+	return list
+}
+
+// abortAll ends every socket, for Close.
+func (l *socketList) abortAll(k *Kernel) {
+	for _, so := range l.all() {
+		so.Soabort()
+	}
+}

@@ -1,0 +1,299 @@
+package kern
+
+import (
+	"syscall"
+
+	"bsdnet/internal/kern/tcp"
+)
+
+// soOptions are the boolean options of a socket: so_options.
+type soOptions uint16
+
+// Options, with FreeBSD's numbers. Those up to SO_REUSEPORT are bits of so_options.
+const (
+	SO_ACCEPTCONN soOptions = 0x0002
+	SO_REUSEADDR  soOptions = 0x0004
+	SO_KEEPALIVE  soOptions = 0x0008
+	SO_DONTROUTE  soOptions = 0x0010
+	SO_BROADCAST  soOptions = 0x0020
+	SO_LINGER     soOptions = 0x0080
+	SO_OOBINLINE  soOptions = 0x0100
+	SO_REUSEPORT  soOptions = 0x0200
+
+	SO_SNDBUF   = 0x1001
+	SO_RCVBUF   = 0x1002
+	SO_SNDLOWAT = 0x1003
+	SO_RCVLOWAT = 0x1004
+	SO_ERROR    = 0x1007
+	SO_TYPE     = 0x1008
+)
+
+// Levels.
+const (
+	SOL_SOCKET  = 0xffff
+	IPPROTO_IP  = 0
+	IPPROTO_TCP = 6
+)
+
+// Options of the level IPPROTO_TCP, in seconds where they are times, and IPPROTO_IP.
+const (
+	TCP_NODELAY      = 1
+	TCP_MAXSEG       = 2
+	TCP_NOPUSH       = 4
+	TCP_NOOPT        = 8
+	TCP_MAXUNACKTIME = 68
+	TCP_KEEPINIT     = 128
+	TCP_KEEPIDLE     = 256
+	TCP_KEEPINTVL    = 512
+	TCP_KEEPCNT      = 1024
+
+	IP_TOS = 3
+	IP_TTL = 4
+)
+
+// Sosetopt sets an option: 4.4BSD's sosetopt, with TCP's and IP's ctloutput. ENOPROTOOPT: there is none of that name; EINVAL: not such a value;
+// ENOBUFS: larger than kern.ipc.maxsockbuf; ECONNRESET: TCP's, on a connection that is over.
+func (so *Socket) Sosetopt(level, name, val int) syscall.Errno {
+	so.lock()
+	defer so.unlock()
+	switch level {
+	case SOL_SOCKET:
+		return so.setSocketOption(name, val)
+	case IPPROTO_TCP:
+		if so.dead {
+			return syscall.ECONNRESET
+		}
+		return so.tcpCtloutput(name, val)
+	case IPPROTO_IP:
+		if val < 0 || val > 255 || name == IP_TTL && val == 0 {
+			return syscall.EINVAL
+		}
+		switch name {
+		case IP_TOS:
+			so.inp.tos = uint8(val)
+			return 0
+		case IP_TTL:
+			so.inp.ttl = uint8(val)
+			return 0
+		}
+	}
+	return syscall.ENOPROTOOPT
+}
+
+func (so *Socket) setSocketOption(name, val int) syscall.Errno {
+	switch opt := soOptions(name); opt {
+	case SO_KEEPALIVE:
+		so.setFlag(opt, val)
+		if !so.dead {
+			so.tp.KeepaliveOn(val != 0, so.k.now())
+		}
+		return 0
+	case SO_REUSEADDR, SO_DONTROUTE, SO_BROADCAST, SO_OOBINLINE, SO_REUSEPORT:
+		so.setFlag(opt, val)
+		return 0
+	}
+	switch name {
+	case SO_SNDBUF, SO_RCVBUF:
+		if val < 1 {
+			return syscall.EINVAL
+		}
+		if val > so.k.prof.Maxsockbuf {
+			return syscall.ENOBUFS
+		}
+		if name == SO_SNDBUF {
+			so.sbreserve(&so.snd, val)
+			so.sowakeup(&so.snd)
+		} else {
+			so.sbreserve(&so.rcv, val)
+		}
+		return 0
+	case SO_SNDLOWAT, SO_RCVLOWAT:
+		if val < 1 {
+			return syscall.EINVAL
+		}
+		sb := &so.snd
+		if name == SO_RCVLOWAT {
+			sb = &so.rcv
+		}
+		sb.Lowat = min(val, sb.Hiwat)
+		return 0
+	}
+	return syscall.ENOPROTOOPT
+}
+
+func (so *Socket) setFlag(opt soOptions, val int) {
+	if val != 0 {
+		so.options |= opt
+	} else {
+		so.options &^= opt
+	}
+}
+
+// Setlinger sets SO_LINGER: whether closing waits until what was sent has been acknowledged, and for how many seconds; 0 resets instead.
+func (so *Socket) Setlinger(on bool, seconds int) syscall.Errno {
+	if seconds < 0 || seconds > 65535 {
+		return syscall.EDOM
+	}
+	so.lock()
+	defer so.unlock()
+	if so.state&ssNofdref != 0 {
+		return syscall.EBADF
+	}
+	so.linger = seconds
+	if on {
+		so.options |= SO_LINGER
+	} else {
+		so.options &^= SO_LINGER
+	}
+	return 0
+}
+
+// tcpCtloutput sets an option of TCP's: BSD's tcp_ctloutput.
+func (so *Socket) tcpCtloutput(name, val int) syscall.Errno {
+	tp := &so.tp
+	now := so.k.now()
+	seconds := func(p *int64) syscall.Errno {
+		if val < 0 || val > 1<<31-1 {
+			return syscall.EINVAL
+		}
+		*p = int64(val) * 1e9 // 0: the profile's
+		tp.KeepaliveOn(tp.Has(tcp.Keepalive), now)
+		return 0
+	}
+	flag := func(f tcp.Flag) {
+		if val != 0 {
+			tp.Set(f)
+			return
+		}
+		had := tp.Has(f)
+		tp.Clear(f)
+		if had && f == tcp.NoPush && tp.State().HaveEstablished() {
+			tp.Output(now) // what was held back
+		}
+	}
+	switch name {
+	case TCP_NODELAY:
+		flag(tcp.NoDelay)
+		if val != 0 && tp.State().HaveEstablished() {
+			tp.Output(now)
+		}
+	case TCP_NOPUSH:
+		flag(tcp.NoPush)
+	case TCP_NOOPT:
+		flag(tcp.NoOpt)
+	case TCP_MAXSEG:
+		return tp.SetMaxseg(val)
+	case TCP_KEEPINIT:
+		return seconds(&tp.Keepinit)
+	case TCP_KEEPIDLE:
+		return seconds(&tp.Keepidle)
+	case TCP_KEEPINTVL:
+		return seconds(&tp.Keepintvl)
+	case TCP_MAXUNACKTIME:
+		return seconds(&tp.MaxUnack)
+	case TCP_KEEPCNT:
+		if val < 0 {
+			return syscall.EINVAL
+		}
+		tp.SetKeepcnt(val)
+	default:
+		return syscall.ENOPROTOOPT
+	}
+	return 0
+}
+
+// Sogetopt reads an option: 4.4BSD's sogetopt. Reading SO_ERROR clears it.
+func (so *Socket) Sogetopt(level, name int) (int, syscall.Errno) {
+	so.lock()
+	defer so.unlock()
+	switch level {
+	case SOL_SOCKET:
+		return so.getSocketOption(name)
+	case IPPROTO_TCP:
+		if so.dead && so.tw == nil {
+			return 0, syscall.ECONNRESET
+		}
+		return so.tcpGetoption(name)
+	case IPPROTO_IP:
+		switch name {
+		case IP_TOS:
+			return int(so.inp.tos), 0
+		case IP_TTL:
+			return int(so.inp.ttl), 0
+		}
+	}
+	return 0, syscall.ENOPROTOOPT
+}
+
+func (so *Socket) getSocketOption(name int) (int, syscall.Errno) {
+	switch opt := soOptions(name); opt {
+	case SO_ACCEPTCONN, SO_REUSEADDR, SO_KEEPALIVE, SO_DONTROUTE, SO_BROADCAST, SO_LINGER, SO_OOBINLINE, SO_REUSEPORT:
+		return int(so.options & opt), 0
+	}
+	switch name {
+	case SO_SNDBUF:
+		return so.snd.Hiwat, 0
+	case SO_RCVBUF:
+		return so.rcv.Hiwat, 0
+	case SO_SNDLOWAT:
+		return so.snd.Lowat, 0
+	case SO_RCVLOWAT:
+		return so.rcv.Lowat, 0
+	case SO_ERROR:
+		return int(so.takeError()), 0
+	case SO_TYPE:
+		return so.proto.typ, 0
+	}
+	return 0, syscall.ENOPROTOOPT
+}
+
+func (so *Socket) tcpGetoption(name int) (int, syscall.Errno) {
+	tp, p := &so.tp, &so.k.prof
+	flag := func(f tcp.Flag, bit int) (int, syscall.Errno) {
+		if tp.Has(f) {
+			return bit, 0
+		}
+		return 0, 0
+	}
+	seconds := func(v, def int64) (int, syscall.Errno) {
+		if v == 0 {
+			v = def
+		}
+		return int(v / 1e9), 0
+	}
+	switch name {
+	case TCP_NODELAY:
+		return flag(tcp.NoDelay, TCP_NODELAY)
+	case TCP_NOPUSH:
+		return flag(tcp.NoPush, TCP_NOPUSH)
+	case TCP_NOOPT:
+		return flag(tcp.NoOpt, TCP_NOOPT)
+	case TCP_MAXSEG:
+		return tp.Maxseg(), 0
+	case TCP_KEEPINIT:
+		return seconds(tp.Keepinit, p.Keepinit)
+	case TCP_KEEPIDLE:
+		return seconds(tp.Keepidle, p.Keepidle)
+	case TCP_KEEPINTVL:
+		return seconds(tp.Keepintvl, p.Keepintvl)
+	case TCP_MAXUNACKTIME:
+		return seconds(tp.MaxUnack, 0)
+	case TCP_KEEPCNT:
+		return tp.Keepcnt(), 0
+	}
+	return 0, syscall.ENOPROTOOPT
+}
+
+// TCPInfo returns a snapshot of the connection: getsockopt(TCP_INFO).
+func (so *Socket) TCPInfo() tcp.Info {
+	so.lock()
+	defer so.unlock()
+	i := so.tp.Info()
+	if so.tw != nil {
+		i.State = tcp.TimeWait
+	}
+	return i
+}
+
+// Clampbuf returns the nearest size that a buffer may have.
+func (so *Socket) Clampbuf(n int) int { return min(max(n, minSockbuf), so.k.prof.Maxsockbuf) }

@@ -1,0 +1,178 @@
+package kern
+
+import (
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"bsdnet/internal/kern/tcp"
+)
+
+// What follows shows a stack's sockets: netstat and tcpdrop.
+
+// A Conn is a line of "netstat -a".
+type Conn struct {
+	Local, Remote netip.AddrPort
+	State         tcp.State
+	SndQ, RcvQ    int  // bytes in the buffers
+	Accepted      bool // came from a listener
+	Orphan        bool // closed by its user
+	Info          tcp.Info
+}
+
+// Laddr and Faddr return the socket's addresses: BSD's in_setsockaddr and in_setpeeraddr. They stay what they were when the connection is over.
+func (so *Socket) Laddr() netip.AddrPort {
+	so.lock()
+	defer so.mu.Unlock()
+	a := so.inp.laddr
+	if !a.IsValid() {
+		a = netip.IPv4Unspecified()
+	}
+	return netip.AddrPortFrom(a, so.inp.lport)
+}
+
+// Faddr returns the peer's address; not valid where there is none.
+func (so *Socket) Faddr() netip.AddrPort {
+	so.lock()
+	defer so.mu.Unlock()
+	return netip.AddrPortFrom(so.inp.faddr, so.inp.fport)
+}
+
+// Connected reports whether the connection stands.
+func (so *Socket) Connected() bool {
+	so.lock()
+	defer so.mu.Unlock()
+	return so.state&ssIsconnected != 0
+}
+
+// SetDeadlines sets when calls that read (accept) and write (connect) give up; the zero time never, nil leaves it. A blocked call sees the new
+// deadline. EBADF once the socket is closed.
+func (so *Socket) SetDeadlines(read, write *time.Time) syscall.Errno {
+	so.lock()
+	defer so.unlock()
+	if so.state&ssNofdref != 0 {
+		return syscall.EBADF
+	}
+	at := func(t time.Time) int64 {
+		if t.IsZero() {
+			return never
+		}
+		d := time.Until(t)
+		now := so.k.now()
+		if int64(d) > never-now {
+			return never - 1
+		}
+		return now + int64(d)
+	}
+	if read != nil {
+		so.setDeadline(&so.rcv, at(*read))
+	}
+	if write != nil {
+		so.setDeadline(&so.snd, at(*write))
+	}
+	return 0
+}
+
+// Setnbio makes calls block or not: fcntl(O_NONBLOCK).
+func (so *Socket) Setnbio(on bool) {
+	so.lock()
+	defer so.unlock()
+	if on {
+		so.state |= ssNbio
+		so.sowakeup(&so.rcv)
+		so.sowakeup(&so.snd)
+	} else {
+		so.state &^= ssNbio
+	}
+}
+
+// Pcblist lists all connections, half-open ones and TIME_WAIT records included, and sockets without a connection, in the order of their
+// addresses: sysctl net.inet.tcp.pcblist.
+func (k *Kernel) Pcblist() []Conn {
+	var list []Conn
+	for _, so := range k.sockets.all() {
+		so.lock()
+		if !so.dead {
+			list = append(list, Conn{
+				Local: netip.AddrPortFrom(so.inp.laddr, so.inp.lport), Remote: netip.AddrPortFrom(so.inp.faddr, so.inp.fport),
+				State: so.tp.State(), SndQ: so.snd.Cc(), RcvQ: so.rcv.Cc(), Accepted: so.inp.bound && so.inp.fport != 0 && !so.inp.ephemeral,
+				Orphan: so.state&ssNofdref != 0, Info: so.tp.Info(),
+			})
+		}
+		so.mu.Unlock()
+	}
+	line := func(t *tuple, s tcp.State) {
+		list = append(list, Conn{Local: netip.AddrPortFrom(t.laddr, t.lport), Remote: netip.AddrPortFrom(t.faddr, t.fport), State: s})
+	}
+	k.pcbs.all(func(p *inpcb) {
+		if p.tw != nil {
+			line(&p.tuple, tcp.TimeWait)
+		}
+	})
+	k.syncache.mu.Lock()
+	for _, b := range k.syncache.buckets {
+		for _, e := range b {
+			line(&e.t, tcp.SynReceived)
+		}
+	}
+	k.syncache.mu.Unlock()
+	slices.SortFunc(list, func(a, b Conn) int {
+		if c := a.Local.Compare(b.Local); c != 0 {
+			return c
+		}
+		if c := a.Remote.Compare(b.Remote); c != 0 {
+			return c
+		}
+		return int(a.State) - int(b.State)
+	})
+	return list
+}
+
+// Tcpdrop drops every connection that match accepts, each with a reset where its peer knows of it, and returns how many there were: tcpdrop(8).
+func (k *Kernel) Tcpdrop(match func(Conn) bool) int {
+	n := 0
+	for _, c := range k.Pcblist() {
+		if !match(c) {
+			continue
+		}
+		t := tuple{c.Local.Addr(), c.Remote.Addr(), c.Local.Port(), c.Remote.Port()}
+		if k.dropOne(&t, c.State) {
+			n++
+		}
+	}
+	return n
+}
+
+func (k *Kernel) dropOne(t *tuple, state tcp.State) bool {
+	if inp := k.pcbs.lookup(t); inp != nil {
+		if inp.tw != nil {
+			return k.tw.discard(inp.tw)
+		}
+		so := inp.so
+		so.lock()
+		defer so.unlock()
+		if so.dead {
+			return false
+		}
+		so.tcpDrop(syscall.ECONNABORTED, k.now())
+		return true
+	}
+	if state == tcp.SynReceived {
+		k.syncache.mu.Lock()
+		e := k.syncache.lookup(t)
+		ok := e != nil && k.syncache.remove(e)
+		k.syncache.mu.Unlock()
+		if ok {
+			e.unreserve()
+		}
+		return ok
+	}
+	return false
+}
+
+// pressed reports whether the stack is near its memory budget: buffers shrink and new connections are refused.
+func (k *Kernel) pressed() bool {
+	_, bytes := k.pool.Outstanding()
+	return bytes > k.memory/8*7
+}
