@@ -172,6 +172,9 @@ func TestAckRange(t *testing.T) {
 		k.input(k.pkt("P.", 1, 0, 10)) // before the ISS + 1
 		k.claim(".", una, 1)
 		k.want("rcvcc", 0)
+		k.input(k.pkt("P.", -9, 0, 5)) // its data is old as well: one answer
+		k.claim(".", una, 1)
+		k.nothing()
 		k.input(k.pkt("P.", 1, una-1000, 10)) // old, but it could be the peer's: its data counts
 		k.want("rcvcc", 10)
 		k.advance(40 * time.Millisecond)
@@ -280,8 +283,10 @@ func TestPAWSIdleAndWrap(t *testing.T) {
 		+40ms > . 1:1(0) ack 11
 		< P. 11:21(10) ack 1 <TS val 4294967295 ecr 100>
 		+40ms > . 1:1(0) ack 21
-		< P. 21:31(10) ack 1 <TS val 5 ecr 100>        // wrapped: newer
-		+40ms > . 1:1(0) ack 31 <nop,nop,TS val 220 ecr 5>
+		< P. 26:31(5) ack 1 <TS val 5 ecr 100>         // wrapped: newer, also out of order
+		> . 1:1(0) ack 21
+		< P. 21:26(5) ack 1 <TS val 5 ecr 100>
+		> . 1:1(0) ack 31 <nop,nop,TS val 180 ecr 5>
 		`)
 		k.read(30)
 		k.trace(`

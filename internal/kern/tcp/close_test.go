@@ -306,7 +306,7 @@ func TestAbortInPersist(t *testing.T) {
 	})
 }
 
-// TIME_WAIT: conformance.md, "By state"; RFC 1337: a reset is ignored; RFC 9293, MUST-13 and MAY-2.
+// TIME_WAIT: as FreeBSD answers; RFC 1337: a reset is ignored; RFC 9293, MUST-13 and MAY-2.
 //
 // RFC 9293 MAY-2
 func TestTimeWaitRecord(t *testing.T) {

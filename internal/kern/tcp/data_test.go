@@ -262,7 +262,7 @@ func TestPersistLives(t *testing.T) {
 				k.sent = nil
 				k.advance(time.Duration(k.tp.Next() - k.now))
 			}
-			k.sent = nil
+			k.trace("> R. 1:1(0) ack 1") // the number of the probe that was refused
 			k.want("error", syscall.ETIMEDOUT)
 			if d := time.Duration(k.now - silent); d < 5*time.Minute || d > 20*time.Minute {
 				k.fatalf("gave up after %v", d)

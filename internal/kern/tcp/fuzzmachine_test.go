@@ -264,7 +264,7 @@ func FuzzMachine(f *testing.F) {
 
 func TestMachineSeeds(t *testing.T) {
 	n := uint64(1200)
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		n = 100
 	}
 	for seed := range n {

@@ -432,7 +432,7 @@ func FuzzTwoMachines(f *testing.F) {
 
 func TestTwoMachinesSeeds(t *testing.T) {
 	n := uint64(1200)
-	if testing.Short() {
+	if testing.Short() || raceEnabled {
 		n = 50
 	}
 	for seed := range n {

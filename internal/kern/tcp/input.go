@@ -98,6 +98,7 @@ func (tp *TCB) predicted(seg *segment) bool {
 			return false
 		}
 		tp.stats.Predack.Inc()
+		tp.sndWl2 = seg.ack // these follow along, lest they come to lie half the sequence space behind
 		tp.ackAdvance(seg)
 		if tp.snd.Cc() > 0 {
 			tp.Output(seg.now)
@@ -108,6 +109,7 @@ func (tp *TCB) predicted(seg *segment) bool {
 		return false
 	}
 	tp.stats.Preddat.Inc()
+	tp.sndWl1, tp.rcvUp = seg.seq, tp.rcvNxt
 	tp.deliver(seg)
 	if tp.flags&AckNow != 0 {
 		tp.Output(seg.now)

@@ -28,7 +28,7 @@ func TestActiveOpen(t *testing.T) {
 	})
 }
 
-// conformance.md: SYN options in this order; with less offered, less said.
+// FreeBSD: SYN options in this order; with less offered, less said.
 func TestSynOptions(t *testing.T) {
 	off := func(sack, rfc1323 bool) func(*Profile) {
 		return func(p *Profile) { p.Sack, p.RFC1323 = sack, rfc1323 }
@@ -366,7 +366,7 @@ func TestWindowScaling(t *testing.T) {
 	})
 }
 
-// WscaleFor at the extremes that conformance.md names.
+// WscaleFor at the extremes of kern.ipc.maxsockbuf.
 func TestWscaleFor(t *testing.T) {
 	for buf, want := range map[int]uint8{2 << 20: 6, 73728: 1, 4294967295: 14, 65535: 0, 65536: 1} {
 		if got := WscaleFor(buf); got != want {
@@ -395,5 +395,15 @@ func TestInitialWindow(t *testing.T) {
 		    > .  1:1(0) ack 1
 		`)
 		k.want("cwnd", 1000)
+	})
+}
+
+// FreeBSD: the SYN,ACK cannot say more than 65535; where the buffer is much larger, the handshake's end is followed by an update.
+func TestPassiveWindowUpdate(t *testing.T) {
+	each(t, func(t *T) {
+		k := synRcvd(t, "FreeBSD, wscale 6, mss 1460")
+		k.trace("< . 1:1(0) ack 1") // 65700: not worth a segment
+		k = synRcvd(t, "FreeBSD, wscale 6, mss 1460, rcvbuf 300000")
+		k.trace("< . 1:1(0) ack 1\n> . 1:1(0) ack 1 win 4700")
 	})
 }

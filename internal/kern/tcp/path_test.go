@@ -100,6 +100,10 @@ func TestEcnSetup(t *testing.T) {
 		k = closed(t, ecn(2)) // simultaneous open: not offered, but accepted
 		k.connect()
 		k.trace("> S 0:0(0)\n< SEW 0:0(0)\n> S.E 0:0(0) ack 1")
+
+		k = closed(t, ecn(2)) // half an offer is none
+		k.connect()
+		k.trace("> S 0:0(0)\n< SE 0:0(0)\n> S. 0:0(0) ack 1")
 	})
 }
 

@@ -31,7 +31,7 @@ func TestReassemblyAnyOrder(t *testing.T) {
 			for _, i := range order {
 				flags := "P."
 				if i == 4 {
-					flags = "FP." // conformance.md: 5F4321
+					flags = "FP." // FreeBSD: 5F4321
 				}
 				k.input(k.pkt(flags, 1+10*i, 1, 10))
 				k.sent = nil
@@ -142,7 +142,7 @@ func TestReassemblyLimits(t *testing.T) {
 	})
 }
 
-// RFC 2018, 4, and conformance.md "Data": the block of the latest segment first, then the most recently reported ones, four of them, or
+// RFC 2018, 4: the block of the latest segment first, then the most recently reported ones, four of them, or
 // three beside timestamps.
 func TestSackBlocks(t *testing.T) {
 	each(t, func(t *T) {
@@ -204,7 +204,7 @@ func TestDsack(t *testing.T) {
 	})
 }
 
-// conformance.md: 150:475 over 200:300 and 400:500 gives sack 200:300 150:500 600:700.
+// FreeBSD: 150:475 over 200:300 and 400:500 gives sack 200:300 150:500 600:700.
 func TestDsackSeveral(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD, sack")
@@ -221,7 +221,7 @@ func TestDsackSeveral(t *testing.T) {
 	})
 }
 
-// conformance.md: 1:800 over holes gives "ack 800 <sack 1:100>", the window less by what is unread; a large read updates it.
+// FreeBSD: 1:800 over holes gives "ack 800 <sack 1:100>", the window less by what is unread; a large read updates it.
 func TestDsackAndWindow(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD, sack, mss 1460")
