@@ -16,7 +16,6 @@ import (
 const (
 	scBuckets     = 512
 	scBucketLimit = 30
-	scRexmtLimit  = 3 // net.inet.tcp.syncache.rexmtlimit
 	maxParked     = 1 << 16
 )
 
@@ -48,6 +47,8 @@ type syncache struct {
 	buckets [scBuckets][]*scEntry
 	n       int
 	cookied int64 // when a cookie was last sent
+
+	rexmtLimit int // net.inet.tcp.syncache.rexmtlimit
 }
 
 // A parkedSyn is a SYN over the loopback that waits for a place.
@@ -55,6 +56,7 @@ type parkedSyn struct{ in tcpIn }
 
 func (sc *syncache) init(k *Kernel) {
 	sc.k = k
+	sc.rexmtLimit = 3
 	sc.out = callout{at: never, id: k.socketID.Add(1), call: sc}
 }
 
@@ -382,7 +384,7 @@ func (sc *syncache) expire(now int64) {
 	for _, l := range sc.buckets {
 		for _, e := range l {
 			if e.at <= now {
-				if e.s.Rexmits >= scRexmtLimit {
+				if int(e.s.Rexmits) >= sc.rexmtLimit {
 					gone = append(gone, e)
 					continue
 				}

@@ -48,7 +48,7 @@ func (tp *TCB) synAcked(seg *segment) {
 // blindly must also guess this number.
 func (tp *TCB) tooOld(seg *segment) bool {
 	oldest := tp.sndUna - Seq(tp.maxSndwnd)
-	if tp.sndUna.Sub(tp.iss) <= int(maxWin<<tp.sndScale) {
+	if tp.bytesSent <= maxWin<<tp.sndScale { // later the start lies out of sight, and then behind the horizon
 		oldest = oldest.Max(tp.iss + 1)
 	}
 	if seg.ack.Geq(oldest) || tp.prof.ChallengeN == 0 {
@@ -184,7 +184,7 @@ func (tp *TCB) ackAdvance(seg *segment) (finAcked bool) {
 		}
 	}
 	synAcked := 0
-	if tp.sndUna == tp.iss {
+	if tp.sndUna == tp.iss && tp.bytesSent == 0 {
 		synAcked = 1
 	}
 	data := min(acked-synAcked, tp.snd.Cc())

@@ -1,0 +1,141 @@
+package kern
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"bsdnet/internal/kern/tcp"
+)
+
+// Variables under FreeBSD's names, so that a script, a test or a debugger can set them on one stack. Times are in milliseconds, as sysctl(8) has
+// them, sizes in bytes, booleans 0 or 1. Set them before the sockets are made that they shall hold for.
+
+// A sysctlVar reads and writes a variable.
+type sysctlVar struct {
+	get func(k *Kernel) int
+	set func(k *Kernel, v int)
+	min int
+	max int
+}
+
+func boolVar(f func(p *tcp.Profile) *bool) sysctlVar {
+	return sysctlVar{max: 1,
+		get: func(k *Kernel) int {
+			if *f(&k.prof) {
+				return 1
+			}
+			return 0
+		},
+		set: func(k *Kernel, v int) { *f(&k.prof) = v != 0 },
+	}
+}
+
+func intVar(lo, hi int, f func(p *tcp.Profile) *int) sysctlVar {
+	return sysctlVar{min: lo, max: hi,
+		get: func(k *Kernel) int { return *f(&k.prof) },
+		set: func(k *Kernel, v int) { *f(&k.prof) = v },
+	}
+}
+
+func msVar(f func(p *tcp.Profile) *int64) sysctlVar {
+	const ms = int64(time.Millisecond)
+	return sysctlVar{max: maxInt,
+		get: func(k *Kernel) int { return int(*f(&k.prof) / ms) },
+		set: func(k *Kernel, v int) { *f(&k.prof) = int64(v) * ms },
+	}
+}
+
+type profile = tcp.Profile
+
+const maxInt = 1<<31 - 1
+
+var sysctls = map[string]sysctlVar{
+	"kern.ipc.maxsockbuf":              {min: 2048, max: maxInt, get: func(k *Kernel) int { return k.prof.Maxsockbuf }, set: func(k *Kernel, v int) { k.prof.Maxsockbuf = v }},
+	"kern.ipc.somaxconn":               {min: 1, max: maxInt, get: func(k *Kernel) int { return k.somaxconn }, set: func(k *Kernel, v int) { k.somaxconn = v }},
+	"net.inet.tcp.sendspace":           intVar(1, maxInt, func(p *profile) *int { return &p.Sendspace }),
+	"net.inet.tcp.recvspace":           intVar(1, maxInt, func(p *profile) *int { return &p.Recvspace }),
+	"net.inet.tcp.rfc1323":             boolVar(func(p *profile) *bool { return &p.RFC1323 }),
+	"net.inet.tcp.sack.enable":         boolVar(func(p *profile) *bool { return &p.Sack }),
+	"net.inet.tcp.ecn.enable":          intVar(0, 2, func(p *profile) *int { return &p.ECN }),
+	"net.inet.tcp.ecn.maxretries":      intVar(0, 12, func(p *profile) *int { return &p.ECNRetries }),
+	"net.inet.tcp.mssdflt":             intVar(32, 65495, func(p *profile) *int { return &p.MSSDflt }),
+	"net.inet.tcp.minmss":              intVar(32, 65495, func(p *profile) *int { return &p.MinMSS }),
+	"net.inet.tcp.initcwnd_segments":   intVar(1, 1000, func(p *profile) *int { return &p.InitCwndSegs }),
+	"net.inet.tcp.rfc3042":             boolVar(func(p *profile) *bool { return &p.LimitedTransmit }),
+	"net.inet.tcp.rfc3465":             boolVar(func(p *profile) *bool { return &p.ABC }),
+	"net.inet.tcp.delacktime":          msVar(func(p *profile) *int64 { return &p.Delack }),
+	"net.inet.tcp.delayed_ack":         {max: 1, get: getDelayedAck, set: setDelayedAck},
+	"net.inet.tcp.ack_war_cnt":         intVar(0, maxInt, func(p *profile) *int { return &p.ChallengeN }),
+	"net.inet.tcp.ack_war_timewindow":  msVar(func(p *profile) *int64 { return &p.ChallengeT }),
+	"net.inet.tcp.rexmit_initial":      msVar(func(p *profile) *int64 { return &p.RTOInit }),
+	"net.inet.tcp.rexmit_min":          msVar(func(p *profile) *int64 { return &p.RTOMin }),
+	"net.inet.tcp.rexmit_slop":         msVar(func(p *profile) *int64 { return &p.RTOSlop }),
+	"net.inet.tcp.rexmit_drop_options": boolVar(func(p *profile) *bool { return &p.DropOptions }),
+	"net.inet.tcp.persmin":             msVar(func(p *profile) *int64 { return &p.PersMin }),
+	"net.inet.tcp.persmax":             msVar(func(p *profile) *int64 { return &p.PersMax }),
+	"net.inet.tcp.retries":             intVar(1, 12, func(p *profile) *int { return &p.MaxRxtShift }),
+	"net.inet.tcp.msl":                 msVar(func(p *profile) *int64 { return &p.MSL }),
+	"net.inet.tcp.finwait2_timeout":    msVar(func(p *profile) *int64 { return &p.FinWait2 }),
+	"net.inet.tcp.nolocaltimewait":     boolVar(func(p *profile) *bool { return &p.NoLocalTimeWait }),
+	"net.inet.tcp.drop_synfin":         boolVar(func(p *profile) *bool { return &p.DropSynFin }),
+	"net.inet.tcp.insecure_rst":        boolVar(func(p *profile) *bool { return &p.InsecureRST }),
+	"net.inet.tcp.insecure_syn":        boolVar(func(p *profile) *bool { return &p.InsecureSYN }),
+	"net.inet.tcp.icmp_may_rst":        boolVar(func(p *profile) *bool { return &p.ICMPMayRST }),
+	"net.inet.tcp.always_keepalive":    boolVar(func(p *profile) *bool { return &p.Keepalive }),
+	"net.inet.tcp.keepinit":            msVar(func(p *profile) *int64 { return &p.Keepinit }),
+	"net.inet.tcp.keepidle":            msVar(func(p *profile) *int64 { return &p.Keepidle }),
+	"net.inet.tcp.keepintvl":           msVar(func(p *profile) *int64 { return &p.Keepintvl }),
+	"net.inet.tcp.keepcnt":             intVar(1, 255, func(p *profile) *int { return &p.Keepcnt }),
+	"net.inet.tcp.syncache.rexmtlimit": {max: 10, get: func(k *Kernel) int { return k.syncache.rexmtLimit }, set: func(k *Kernel, v int) { k.syncache.rexmtLimit = v }},
+	"net.inet.tcp.maxtcptw":            {max: maxInt, get: func(k *Kernel) int { return k.twMax }, set: func(k *Kernel, v int) { k.twMax = v }},
+}
+
+func getDelayedAck(k *Kernel) int {
+	if k.prof.Delack > 0 {
+		return 1
+	}
+	return 0
+}
+
+func setDelayedAck(k *Kernel, v int) {
+	switch {
+	case v == 0:
+		k.prof.Delack = 0
+	case k.prof.Delack == 0:
+		k.prof.Delack = 40 * int64(time.Millisecond)
+	}
+}
+
+// Sysctl returns the value of a variable. ENOENT: there is none of that name.
+func (k *Kernel) Sysctl(name string) (int, error) {
+	v, ok := sysctls[name]
+	if !ok {
+		return 0, fmt.Errorf("sysctl %s: %w", name, syscall.ENOENT)
+	}
+	return v.get(k), nil
+}
+
+// SetSysctl sets a variable. EINVAL: not such a value.
+func (k *Kernel) SetSysctl(name string, val int) error {
+	v, ok := sysctls[name]
+	if !ok {
+		return fmt.Errorf("sysctl %s: %w", name, syscall.ENOENT)
+	}
+	if val < v.min || val > v.max {
+		return fmt.Errorf("sysctl %s=%d: %w: it can be %d to %d", name, val, syscall.EINVAL, v.min, v.max)
+	}
+	v.set(k, val)
+	return nil
+}
+
+// Sysctls returns the names of all variables, sorted.
+func Sysctls() []string {
+	var names []string
+	for n := range sysctls {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}

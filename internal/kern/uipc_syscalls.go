@@ -1,0 +1,272 @@
+package kern
+
+import (
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"bsdnet/internal/kern/tcp"
+)
+
+// A Proc is a process as far as sockets go: a table of descriptors on one stack, and BSD's system calls on them. All errors are errnos; a call
+// that blocks sleeps in its caller's goroutine.
+type Proc struct {
+	k *Kernel
+
+	mu  sync.Mutex
+	fds []*Socket // by descriptor; nil: free
+}
+
+// maxFds is RLIMIT_NOFILE.
+const maxFds = 1 << 16
+
+// NewProc makes a process. Descriptors count from 3, as a shell's children know it.
+func (k *Kernel) NewProc() *Proc { return &Proc{k: k, fds: make([]*Socket, 3)} }
+
+// falloc finds the lowest free descriptor for so: BSD's falloc. EMFILE where there is none.
+func (p *Proc) falloc(so *Socket) (int, syscall.Errno) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for fd := 3; fd < len(p.fds); fd++ {
+		if p.fds[fd] == nil {
+			p.fds[fd] = so
+			return fd, 0
+		}
+	}
+	if len(p.fds) >= maxFds {
+		return -1, syscall.EMFILE
+	}
+	p.fds = append(p.fds, so)
+	return len(p.fds) - 1, 0
+}
+
+// getsock finds the socket of a descriptor: BSD's getsock. EBADF.
+func (p *Proc) getsock(fd int) (*Socket, syscall.Errno) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if fd < 0 || fd >= len(p.fds) || p.fds[fd] == nil {
+		return nil, syscall.EBADF
+	}
+	return p.fds[fd], 0
+}
+
+// Sock returns the socket of a descriptor, or nil.
+func (p *Proc) Sock(fd int) *Socket {
+	so, _ := p.getsock(fd)
+	return so
+}
+
+// Socket is socket(2).
+func (p *Proc) Socket(domain, typ, proto int) (fd int, errno syscall.Errno) {
+	so, errno := p.k.Socreate(domain, typ, proto)
+	if errno != 0 {
+		return -1, errno
+	}
+	fd, errno = p.falloc(so)
+	if errno != 0 {
+		so.Soclose()
+	}
+	return fd, errno
+}
+
+// Bind is bind(2).
+func (p *Proc) Bind(fd int, nam netip.AddrPort) syscall.Errno {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return errno
+	}
+	return so.Sobind(nam)
+}
+
+// Listen is listen(2).
+func (p *Proc) Listen(fd, backlog int) syscall.Errno {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return errno
+	}
+	return so.Solisten(backlog)
+}
+
+// Accept is accept(2): a descriptor and the peer's address. EWOULDBLOCK where there is no connection and the socket does not block.
+func (p *Proc) Accept(fd int) (nfd int, nam netip.AddrPort, errno syscall.Errno) {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return -1, nam, errno
+	}
+	aso, errno := so.Soaccept()
+	if errno != 0 {
+		return -1, nam, errno
+	}
+	nfd, errno = p.falloc(aso)
+	if errno != 0 {
+		aso.Soabort()
+		return -1, nam, errno
+	}
+	return nfd, aso.Faddr(), 0
+}
+
+// Connect is connect(2). EINPROGRESS where the socket does not block; then SO_ERROR tells the result.
+func (p *Proc) Connect(fd int, nam netip.AddrPort) syscall.Errno {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return errno
+	}
+	if errno := so.Soconnect(nam); errno != 0 {
+		return errno
+	}
+	return so.Soconnectwait()
+}
+
+// Send is send(2): how many bytes were taken.
+func (p *Proc) Send(fd int, b []byte, flags int) (int, syscall.Errno) {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return -1, errno
+	}
+	n, errno := so.Sosend(b, flags)
+	if n > 0 {
+		errno = 0 // a part counts; the rest of the story comes with the next call
+	}
+	return n, errno
+}
+
+// Sendto is sendto(2). A connected socket takes no other address: EISCONN.
+func (p *Proc) Sendto(fd int, b []byte, flags int, nam netip.AddrPort) (int, syscall.Errno) {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return -1, errno
+	}
+	if nam.IsValid() && so.Connected() {
+		return -1, syscall.EISCONN
+	}
+	return p.Send(fd, b, flags)
+}
+
+// Recv is recv(2): how many bytes there are; 0 is the end.
+func (p *Proc) Recv(fd int, b []byte, flags int) (int, syscall.Errno) {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return -1, errno
+	}
+	return so.Soreceive(b, flags)
+}
+
+// Shutdown is shutdown(2).
+func (p *Proc) Shutdown(fd, how int) syscall.Errno {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return errno
+	}
+	return so.Soshutdown(how)
+}
+
+// Close is close(2).
+func (p *Proc) Close(fd int) syscall.Errno {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return errno
+	}
+	p.mu.Lock()
+	p.fds[fd] = nil
+	p.mu.Unlock()
+	return so.Soclose()
+}
+
+// Setsockopt is setsockopt(2) for options that are numbers; see Setlinger for SO_LINGER.
+func (p *Proc) Setsockopt(fd, level, name, val int) syscall.Errno {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return errno
+	}
+	return so.Sosetopt(level, name, val)
+}
+
+// Setlinger is setsockopt(2) for SO_LINGER.
+func (p *Proc) Setlinger(fd int, on bool, seconds int) syscall.Errno {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return errno
+	}
+	return so.Setlinger(on, seconds)
+}
+
+// Getsockopt is getsockopt(2) for options that are numbers.
+func (p *Proc) Getsockopt(fd, level, name int) (int, syscall.Errno) {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return 0, errno
+	}
+	return so.Sogetopt(level, name)
+}
+
+// TCPInfo is getsockopt(2) for TCP_INFO.
+func (p *Proc) TCPInfo(fd int) (tcp.Info, syscall.Errno) {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return tcp.Info{}, errno
+	}
+	return so.TCPInfo(), 0
+}
+
+// Fcntl flags and commands, as in fcntl.h.
+const (
+	F_GETFL    = 3
+	F_SETFL    = 4
+	O_RDWR     = 0x2
+	O_NONBLOCK = 0x4
+)
+
+// Fcntl is fcntl(2) with F_GETFL and F_SETFL, for O_NONBLOCK.
+func (p *Proc) Fcntl(fd, cmd, arg int) (int, syscall.Errno) {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return -1, errno
+	}
+	switch cmd {
+	case F_GETFL:
+		so.lock()
+		defer so.mu.Unlock()
+		if so.state&ssNbio != 0 {
+			return O_RDWR | O_NONBLOCK, 0
+		}
+		return O_RDWR, 0
+	case F_SETFL:
+		so.Setnbio(arg&O_NONBLOCK != 0)
+		return 0, 0
+	}
+	return -1, syscall.EINVAL
+}
+
+// Getsockname is getsockname(2).
+func (p *Proc) Getsockname(fd int) (netip.AddrPort, syscall.Errno) {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return netip.AddrPort{}, errno
+	}
+	return so.Laddr(), 0
+}
+
+// Getpeername is getpeername(2). ENOTCONN.
+func (p *Proc) Getpeername(fd int) (netip.AddrPort, syscall.Errno) {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return netip.AddrPort{}, errno
+	}
+	if !so.Connected() {
+		return netip.AddrPort{}, syscall.ENOTCONN
+	}
+	return so.Faddr(), 0
+}
+
+// Poll reports whether a descriptor can be read from (or accepted on), and written to, without waiting: BSD's soo_select.
+func (p *Proc) Poll(fd int) (readable, writable bool, errno syscall.Errno) {
+	so, errno := p.getsock(fd)
+	if errno != 0 {
+		return false, false, errno
+	}
+	so.lock()
+	defer so.mu.Unlock()
+	readable = so.rcv.Cc() >= max(so.rcv.Lowat, 1) || so.state&ssCantrcvmore != 0 || so.err != 0 || so.lq != nil && len(so.lq.q) > 0
+	writable = so.state&ssIsconnected != 0 && so.snd.Space() >= so.snd.Lowat || so.state&ssCantsendmore != 0 || so.err != 0
+	return readable, writable, 0
+}
