@@ -235,8 +235,11 @@ func (ifp *Ifnet) ready() {
 	}
 }
 
-// rxBatch is how many packets are read at once.
-const rxBatch = 64
+// rxBatch is how many packets are read at once, at most; rxBytes bounds the buffers that wait for them.
+const (
+	rxBatch = 64
+	rxBytes = 256 << 10
+)
 
 // receive is the goroutine of a link: the interrupt. It reads batches and hands them to ipintr.
 func (ifp *Ifnet) receive() {
@@ -249,19 +252,25 @@ func (ifp *Ifnet) receive() {
 		g     gro
 	)
 	size := ifp.mtu
+	batch := min(max(rxBytes/size, 4), rxBatch)
 	for {
-		for i := range ms {
+		for i := range batch {
 			if ms[i] == nil {
 				ms[i] = k.pool.Getcl(size)
 			}
 			bufs[i] = ms[i].Room()[:size]
 		}
-		n, err := ifp.link.Read(bufs[:], sizes[:])
+		n, err := ifp.link.Read(bufs[:batch], sizes[:batch])
 		now := k.now()
 		for i := range n {
 			m := ms[i]
-			ms[i] = nil
-			m.Extend(sizes[i])
+			if size > mbuf.ClMid && sizes[i] <= mbuf.ClSmall { // a small packet must not pin a large cluster
+				m = k.pool.Getcl(sizes[i])
+				m.Append(bufs[i][:sizes[i]])
+			} else {
+				ms[i] = nil
+				m.Extend(sizes[i])
+			}
 			m.Pkt.Len, m.Pkt.Arrived = sizes[i], now
 			ifp.Stats.Ipackets.Add(1)
 			ifp.Stats.Ibytes.Add(uint64(sizes[i]))

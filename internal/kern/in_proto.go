@@ -22,11 +22,11 @@ type protosw struct {
 	name        string
 
 	// input takes a packet from IP: pr_input. th is the IP header, already parsed; the chain begins with it.
-	input func(k *Kernel, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet)
+	input func(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet)
 	// ctlinput takes an ICMP error about a packet of ours: pr_ctlinput.
 	ctlinput func(k *Kernel, e *icmpError)
 	// usrreq takes a request of the socket layer: pr_usrreq.
-	usrreq func(so *Socket, req pruReq, a *usrreqArgs) syscall.Errno
+	usrreq func(so *Socket, req pruReq, a usrreqArgs) syscall.Errno
 }
 
 // inetsw is the switch, BSD's inetsw.

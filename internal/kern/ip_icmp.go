@@ -16,7 +16,7 @@ type ICMPStats struct {
 }
 
 // icmpInput takes an ICMP message: BSD's icmp_input.
-func icmpInput(k *Kernel, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
+func icmpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 	n := ip.Len - ip.Hlen
 	if n < wire.ICMPLen {
 		k.Stats.ICMP.Tooshort.Inc()
@@ -37,7 +37,7 @@ func icmpInput(k *Kernel, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 			k.Stats.ICMP.Bmcastecho.Inc() // no amplifier (RFC 1122, 3.2.2.6 allows it)
 			break
 		}
-		k.icmpReflect(ifp, ip, m, ic)
+		k.icmpReflect(ifp, &ip, m, ic)
 		return
 	case wire.ICMPUnreach, wire.ICMPTimxceed, wire.ICMPParamProb, wire.ICMPSourceQuench:
 		k.icmpError(ic, got[wire.ICMPLen:])

@@ -54,7 +54,7 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 	}
 	k.Stats.IP.Delivered.Inc()
 	if p := pffindproto(AF_INET, int(ip.Proto)); p != nil && p.input != nil {
-		p.input(k, &ip, m, ifp)
+		p.input(k, ip, m, ifp)
 		return
 	}
 	k.Stats.IP.Noproto.Inc()

@@ -22,9 +22,9 @@ type tcpIn struct {
 
 // tcpInput takes a segment from IP: 4.4BSD's tcp_input up to the state machine: checksum, the control block, its lock; the rest is
 // tcp.(*TCB).Input. It takes over the chain.
-func tcpInput(k *Kernel, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
+func tcpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 	var in tcpIn
-	if !k.tcpParse(&in, ip, m, ifp) {
+	if !k.tcpParse(&in, &ip, m, ifp) {
 		return
 	}
 	for {

@@ -18,7 +18,7 @@ type usrreqArgs struct {
 }
 
 // tcpUsrreq does what the socket layer asks of TCP: 4.4BSD's tcp_usrreq. The socket is locked.
-func tcpUsrreq(so *Socket, req pruReq, a *usrreqArgs) syscall.Errno {
+func tcpUsrreq(so *Socket, req pruReq, a usrreqArgs) syscall.Errno {
 	if so.dead && req != pruAttach && req != pruSockaddr && req != pruPeeraddr {
 		mbuf.Free(a.m)
 		return syscall.EINVAL
@@ -98,7 +98,7 @@ func (so *Socket) tcpListen() syscall.Errno {
 }
 
 // tcpConnect sends the SYN: PRU_CONNECT of BSD's tcp_usrreq.
-func (so *Socket) tcpConnect(a *usrreqArgs) syscall.Errno {
+func (so *Socket) tcpConnect(a usrreqArgs) syscall.Errno {
 	k, tp, inp := so.k, &so.tp, &so.inp
 	if tp.State() != tcp.Closed {
 		return syscall.EINVAL
@@ -137,7 +137,7 @@ func (ifp *Ifnet) tsomax(k *Kernel) int {
 }
 
 // tcpSend takes data and lets the machine send.
-func (so *Socket) tcpSend(req pruReq, a *usrreqArgs) syscall.Errno {
+func (so *Socket) tcpSend(req pruReq, a usrreqArgs) syscall.Errno {
 	tp := &so.tp
 	if a.m != nil {
 		so.snd.Append(a.m)

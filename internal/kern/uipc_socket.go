@@ -30,7 +30,7 @@ func (k *Kernel) Socreate(domain, typ, proto int) (*Socket, syscall.Errno) {
 	}
 	so := k.newSocket(p)
 	so.lock()
-	errno := p.usrreq(so, pruAttach, &usrreqArgs{})
+	errno := p.usrreq(so, pruAttach, usrreqArgs{})
 	if errno != 0 {
 		so.state |= ssNofdref
 		so.sofree()
@@ -50,7 +50,7 @@ func (k *Kernel) Socreate(domain, typ, proto int) (*Socket, syscall.Errno) {
 func (so *Socket) Sobind(nam netip.AddrPort) syscall.Errno {
 	so.lock()
 	defer so.unlock()
-	return so.proto.usrreq(so, pruBind, &usrreqArgs{nam: nam})
+	return so.proto.usrreq(so, pruBind, usrreqArgs{nam: nam})
 }
 
 // Solisten makes the socket accept connections, at most backlog waiting: 4.4BSD's solisten. Less than 1 counts as 1, more than
@@ -61,7 +61,7 @@ func (so *Socket) Solisten(backlog int) syscall.Errno {
 	if so.state&(ssIsconnected|ssIsconnecting|ssIsdisconnecting) != 0 || so.dead || so.tw != nil {
 		return syscall.EINVAL // FreeBSD's solisten_proto_check; 4.4BSD would corrupt the state machine
 	}
-	if errno := so.proto.usrreq(so, pruListen, &usrreqArgs{now: so.k.now()}); errno != 0 {
+	if errno := so.proto.usrreq(so, pruListen, usrreqArgs{now: so.k.now()}); errno != 0 {
 		return errno
 	}
 	if so.lq == nil {
@@ -84,7 +84,7 @@ func (so *Socket) Soconnect(nam netip.AddrPort) syscall.Errno {
 	case so.state&ssIsconnecting != 0:
 		return syscall.EALREADY
 	}
-	return so.proto.usrreq(so, pruConnect, &usrreqArgs{nam: nam, now: so.k.now()})
+	return so.proto.usrreq(so, pruConnect, usrreqArgs{nam: nam, now: so.k.now()})
 }
 
 // Soconnectwait sleeps until the socket is connected or has failed: the second half of BSD's connect system call. EINPROGRESS where the
@@ -153,7 +153,7 @@ func (head *Socket) soqtake() *Socket {
 	so.tp.Clear(tcp.UserClosed)
 	so.head = nil
 	so.mend = false
-	so.proto.usrreq(so, pruAccept, &usrreqArgs{})
+	so.proto.usrreq(so, pruAccept, usrreqArgs{})
 	so.mu.Unlock()
 	if len(head.lq.q) > 0 {
 		head.sowakeup(&head.rcv)
@@ -256,7 +256,7 @@ func (so *Socket) sendsome(p []byte, limit, flags int) int {
 	if room := so.snd.TailRoom(); room >= k || room > 0 && k <= copyLimit {
 		n := so.snd.AppendBytes(p[:min(room, k)])
 		a.more = len(p) > n || !last
-		so.proto.usrreq(so, req, &a)
+		so.proto.usrreq(so, req, a)
 		return n
 	}
 	m := so.k.pool.Getcl(k)
@@ -274,7 +274,7 @@ func (so *Socket) sendsome(p []byte, limit, flags int) int {
 		a.now = so.k.now()
 	}
 	a.m = m
-	so.proto.usrreq(so, req, &a)
+	so.proto.usrreq(so, req, a)
 	return k
 }
 
@@ -346,7 +346,7 @@ func (so *Socket) receivesome(p []byte, flags int) (int, syscall.Errno) {
 	} else {
 		m = so.rcv.Cut(n)
 	}
-	so.proto.usrreq(so, pruRcvd, &usrreqArgs{now: so.k.now()})
+	so.proto.usrreq(so, pruRcvd, usrreqArgs{now: so.k.now()})
 	so.sbunlock(&so.rcv)
 	e := so.leave()
 	if m != nil {
@@ -380,7 +380,7 @@ func (so *Socket) Soshutdown(how int) syscall.Errno {
 		so.sorflush()
 	}
 	if how != SHUT_RD {
-		return so.proto.usrreq(so, pruShutdown, &usrreqArgs{now: so.k.now()})
+		return so.proto.usrreq(so, pruShutdown, usrreqArgs{now: so.k.now()})
 	}
 	return 0
 }
@@ -421,7 +421,7 @@ func (so *Socket) Soclose() syscall.Errno {
 	so.sowakeup(&so.rcv)
 	so.sowakeup(&so.snd)
 	if !so.dead {
-		so.proto.usrreq(so, pruDetach, &usrreqArgs{now: now})
+		so.proto.usrreq(so, pruDetach, usrreqArgs{now: now})
 	}
 	so.rcv.Flush()
 	so.sofree()
@@ -434,7 +434,7 @@ func (so *Socket) Soclose() syscall.Errno {
 
 // sodisconnect begins to close a connection: BSD's sodisconnect.
 func (so *Socket) sodisconnect(now int64) syscall.Errno {
-	return so.proto.usrreq(so, pruDisconnect, &usrreqArgs{now: now})
+	return so.proto.usrreq(so, pruDisconnect, usrreqArgs{now: now})
 }
 
 // lingering sleeps until all has been sent and acknowledged, for SO_LINGER seconds at the most.
@@ -464,7 +464,7 @@ func (so *Socket) Soabort() {
 	so.state |= ssNofdref
 	so.head = nil
 	if !so.dead {
-		so.proto.usrreq(so, pruAbort, &usrreqArgs{now: so.k.now()})
+		so.proto.usrreq(so, pruAbort, usrreqArgs{now: so.k.now()})
 	}
 	so.rcv.Flush()
 	so.snd.Flush()

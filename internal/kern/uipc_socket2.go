@@ -381,7 +381,7 @@ func (head *Socket) sonewconn() *Socket {
 	so.soreserve(head.snd.Hiwat, head.rcv.Hiwat)
 	so.opts = head.opts
 	so.inp.tos, so.inp.ttl = head.inp.tos, head.inp.ttl
-	if head.proto.usrreq(so, pruAttach, &usrreqArgs{}) != 0 {
+	if head.proto.usrreq(so, pruAttach, usrreqArgs{}) != 0 {
 		so.state |= ssNofdref
 		so.sofree()
 		so.unlock()

@@ -16,7 +16,7 @@ type segment struct {
 	len      int        // bytes of m
 	m        *mbuf.Mbuf // payload; nil once it has been taken or freed
 	segs     int        // segments it was merged from
-	opt      *wire.Options
+	opt      wire.Options // not a pointer, which would take the header to the heap
 	arrived  int64
 	now      int64
 
@@ -37,7 +37,7 @@ type Payload struct {
 func (tp *TCB) Input(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
 	seg := segment{
 		seq: th.Seq, ack: th.Ack, flags: th.Flags, win: uint32(th.Win), urp: int(th.Urp),
-		len: p.Len, m: p.M, segs: max(p.Segs, 1), opt: &th.Opt, arrived: arrived, now: now,
+		len: p.Len, m: p.M, segs: max(p.Segs, 1), opt: th.Opt, arrived: arrived, now: now,
 	}
 	if th.Flags&wire.SYN == 0 {
 		seg.win <<= tp.sndScale
@@ -176,7 +176,7 @@ func (tp *TCB) inputSynSent(seg *segment) bool {
 	if seg.flags&wire.SYN == 0 {
 		return false
 	}
-	tp.agree(seg.opt)
+	tp.agree(&seg.opt)
 	if tp.flags&RcvdTstmp != 0 {
 		tp.tsRecentAge = seg.now
 	}
