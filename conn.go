@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -15,17 +16,26 @@ import (
 // A TCPConn is a TCP connection: a [net.Conn] with the methods of [net.TCPConn]. All of them may be called from several goroutines at once.
 type TCPConn struct {
 	so           *kern.Socket
+	network      string // as it was dialed, or listened on
 	laddr, raddr *net.TCPAddr
 }
 
 var _ net.Conn = (*TCPConn)(nil)
 
-func newTCPConn(so *kern.Socket) *TCPConn {
-	return &TCPConn{so: so, laddr: net.TCPAddrFromAddrPort(so.Laddr()), raddr: net.TCPAddrFromAddrPort(so.Faddr())}
+func newTCPConn(so *kern.Socket, network string) *TCPConn {
+	return &TCPConn{so: so, network: network, laddr: net.TCPAddrFromAddrPort(so.Laddr()), raddr: net.TCPAddrFromAddrPort(so.Faddr())}
 }
 
 func (c *TCPConn) opError(op string, err error) error {
-	return &net.OpError{Op: op, Net: "tcp", Source: c.laddr, Addr: c.raddr, Err: err}
+	return &net.OpError{Op: op, Net: c.network, Source: c.laddr, Addr: c.raddr, Err: err}
+}
+
+// ownError is what package net returns where only our side is concerned: deadlines and buffers.
+func (c *TCPConn) ownError(call string, errno syscall.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return &net.OpError{Op: "set", Net: c.network, Addr: c.laddr, Err: sysError(call, errno)}
 }
 
 // opErrno is opError for the errno of a system call; nil for 0.
@@ -79,17 +89,17 @@ func (c *TCPConn) RemoteAddr() net.Addr { return c.raddr }
 
 // SetDeadline sets the deadlines of reads and writes. The zero time: none.
 func (c *TCPConn) SetDeadline(t time.Time) error {
-	return c.opErrno("set", "set", c.so.SetDeadlines(&t, &t))
+	return c.ownError("set", c.so.SetDeadlines(&t, &t))
 }
 
 // SetReadDeadline sets the deadline of reads, blocked ones too; they fail with os.ErrDeadlineExceeded. The zero time: none.
 func (c *TCPConn) SetReadDeadline(t time.Time) error {
-	return c.opErrno("set", "set", c.so.SetDeadlines(&t, nil))
+	return c.ownError("set", c.so.SetDeadlines(&t, nil))
 }
 
 // SetWriteDeadline sets the deadline of writes, blocked ones too. The zero time: none.
 func (c *TCPConn) SetWriteDeadline(t time.Time) error {
-	return c.opErrno("set", "set", c.so.SetDeadlines(nil, &t))
+	return c.ownError("set", c.so.SetDeadlines(nil, &t))
 }
 
 // setsockopt sets an option, on an open connection.
@@ -113,9 +123,12 @@ func (c *TCPConn) SetKeepAlive(keepalive bool) error {
 	return c.setsockopt(kern.SOL_SOCKET, int(kern.SO_KEEPALIVE), btoi(keepalive))
 }
 
-// SetKeepAlivePeriod sets both the idle time before the first probe and the time between probes, rounded up to seconds. 0: the default of 15 s.
+// SetKeepAlivePeriod sets the idle time before the first probe, rounded up to seconds. 0: the default of 15 s; negative: it is left as it is.
 func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
-	return c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: d, Interval: d, Count: -1})
+	if d < 0 {
+		return nil
+	}
+	return c.setsockopt(kern.IPPROTO_TCP, kern.TCP_KEEPIDLE, seconds(d))
 }
 
 // SetKeepAliveConfig configures keep-alive probes. Zero fields take the defaults, 15 s, 15 s and 9; negative ones are left as they are.
@@ -151,16 +164,16 @@ func seconds(d time.Duration) int {
 
 // SetReadBuffer sets the size of the receive buffer in bytes; one that is larger than the stack allows is the largest that it allows.
 func (c *TCPConn) SetReadBuffer(bytes int) error {
-	return c.setsockopt(kern.SOL_SOCKET, kern.SO_RCVBUF, c.so.Clampbuf(bytes))
+	return c.ownError("setsockopt", c.so.Sosetopt(kern.SOL_SOCKET, kern.SO_RCVBUF, c.so.Clampbuf(bytes)))
 }
 
 // SetWriteBuffer sets the size of the send buffer in bytes; one that is larger than the stack allows is the largest that it allows.
 func (c *TCPConn) SetWriteBuffer(bytes int) error {
-	return c.setsockopt(kern.SOL_SOCKET, kern.SO_SNDBUF, c.so.Clampbuf(bytes))
+	return c.ownError("setsockopt", c.so.Sosetopt(kern.SOL_SOCKET, kern.SO_SNDBUF, c.so.Clampbuf(bytes)))
 }
 
 // File returns errors.ErrUnsupported: there is no file descriptor.
-func (c *TCPConn) File() (f interface{ Close() error }, err error) {
+func (c *TCPConn) File() (*os.File, error) {
 	return nil, c.opError("file", errors.ErrUnsupported)
 }
 

@@ -133,7 +133,7 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*
 	for try := 0; ; try++ {
 		so, call, errno := s.connect(ctx, from, to)
 		if errno == 0 {
-			c := newTCPConn(so)
+			c := newTCPConn(so, network)
 			if from.Port() == 0 && try < 2 && addrPort(c.laddr) == addrPort(c.raddr) {
 				so.Soclose() // a simultaneous open with itself is not what was asked for
 				continue
@@ -188,7 +188,7 @@ func (d *Dialer) keepAlive(c *TCPConn) {
 	case d.KeepAlive < 0:
 		c.SetKeepAlive(false)
 	case d.KeepAlive > 0:
-		c.SetKeepAlivePeriod(d.KeepAlive)
+		c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: d.KeepAlive})
 	}
 }
 

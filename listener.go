@@ -2,8 +2,10 @@ package bsdnet
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -37,7 +39,7 @@ func (l *TCPListener) AcceptTCP() (*TCPConn, error) {
 	if errno != 0 {
 		return nil, l.opErrno("accept", "accept", errno)
 	}
-	c := newTCPConn(so)
+	c := newTCPConn(so, l.network)
 	if l.keepSet {
 		setKeepAlive(so, l.keepAlive, func(level, name, val int) error { so.Sosetopt(level, name, val); return nil })
 	}
@@ -60,6 +62,11 @@ func (l *TCPListener) Addr() net.Addr { return l.laddr }
 // SetDeadline sets the deadline of Accept, blocked calls too; they fail with os.ErrDeadlineExceeded. The zero time: none.
 func (l *TCPListener) SetDeadline(t time.Time) error {
 	return l.opErrno("set", "set", l.so.SetDeadlines(&t, nil))
+}
+
+// File returns errors.ErrUnsupported: there is no file descriptor.
+func (l *TCPListener) File() (*os.File, error) {
+	return nil, &net.OpError{Op: "file", Net: l.network, Addr: l.laddr, Err: errors.ErrUnsupported}
 }
 
 // A ListenConfig has the options of listening: net.ListenConfig for a [Stack].
@@ -98,7 +105,7 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	case lc.KeepAlive < 0:
 		l.keepAlive, l.keepSet = net.KeepAliveConfig{}, true
 	case lc.KeepAlive > 0:
-		l.keepAlive, l.keepSet = net.KeepAliveConfig{Enable: true, Idle: lc.KeepAlive, Interval: lc.KeepAlive}, true
+		l.keepAlive, l.keepSet = net.KeepAliveConfig{Enable: true, Idle: lc.KeepAlive}, true
 	}
 	return l, nil
 }

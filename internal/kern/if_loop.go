@@ -52,9 +52,7 @@ func (ifp *Ifnet) output(m *mbuf.Mbuf, so *Socket) (*ifqueue, syscall.Errno) {
 
 // looutput hands a packet to the input queue: BSD's looutput, which ends in schednetisr. Nothing is received until the queue is drained.
 func (ifp *Ifnet) looutput(m *mbuf.Mbuf) (*ifqueue, syscall.Errno) {
-	if f := ifp.k.chain; f != nil {
-		f("looutput")
-	}
+	ifp.k.chainAt("looutput")
 	q := &ifp.queues[m.Pkt.Flow&(loQueues-1)]
 	return q, q.enqueue(m, nil)
 }

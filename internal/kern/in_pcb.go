@@ -51,6 +51,15 @@ type listenShard struct {
 
 func (t *pcbTable) init(key [2]uint64) { t.key = key }
 
+// inPcblookup finds whom a segment is for: the connection, or TIME_WAIT record, with exactly these addresses, else who listens for the local
+// one: BSD's in_pcblookup with INPLOOKUP_WILDCARD.
+func (k *Kernel) inPcblookup(a *tuple) *inpcb {
+	if inp := k.pcbs.lookup(a); inp != nil {
+		return inp
+	}
+	return k.pcbs.lookupListener(a.laddr, a.lport)
+}
+
 // lookup finds the connection, or TIME_WAIT record, with exactly these addresses: the first part of BSD's in_pcblookup.
 func (t *pcbTable) lookup(a *tuple) *inpcb {
 	h := a.hash(t.key)
@@ -200,6 +209,7 @@ func (t *pcbTable) lookupListener(laddr netip.Addr, lport uint16) *inpcb {
 // inPcbbind gives a socket a local address and port: BSD's in_pcbbind. The port 0 takes a free one. The socket is locked.
 func (so *Socket) inPcbbind(laddr netip.Addr, lport uint16) syscall.Errno {
 	k, inp := so.k, &so.inp
+	k.chainAt("in_pcbbind")
 	if inp.lport != 0 || !unspecified(inp.laddr) {
 		return syscall.EINVAL
 	}
@@ -277,9 +287,25 @@ func (k *Kernel) thisHost() netip.Addr {
 // in_pcbdetach. The socket is locked.
 func (so *Socket) inPcbdetach() {
 	k, inp := so.k, &so.inp
+	k.chainAt("in_pcbdetach")
 	if inp.hashed {
 		k.pcbs.remove(inp)
 	}
 	k.ports.release(so)
 	so.sofree()
+}
+
+// inSetsockaddr returns the local address, 0.0.0.0:0 where there is none: BSD's in_setsockaddr. The socket is locked.
+func (so *Socket) inSetsockaddr() netip.AddrPort {
+	a := so.inp.laddr
+	if !a.IsValid() {
+		a = netip.IPv4Unspecified()
+	}
+	return netip.AddrPortFrom(a, so.inp.lport)
+}
+
+// inSetpeeraddr returns the peer's address, not valid where there is none: BSD's in_setpeeraddr. The socket is locked.
+func (so *Socket) inSetpeeraddr() netip.AddrPort {
+	so.k.chainAt("in_setpeeraddr")
+	return netip.AddrPortFrom(so.inp.faddr, so.inp.fport)
 }

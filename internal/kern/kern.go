@@ -70,6 +70,13 @@ type Kernel struct {
 	chain func(at string)
 }
 
+// chainAt tells the chain test, where one runs, that a function of the book's has been reached.
+func (k *Kernel) chainAt(fn string) {
+	if k.chain != nil {
+		k.chain(fn)
+	}
+}
+
 // epoch is the stack's time when it begins: not 0, so that no time is mistaken for "never".
 const epoch = int64(time.Second)
 

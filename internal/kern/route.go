@@ -50,6 +50,7 @@ func (rt *rtable) rtdelif(ifp *Ifnet) {
 // rtalloc finds the interface that leads to dst, the longest prefix first, and the local address that such packets bear: BSD's rtalloc
 // and the choice of in_pcbconnect. Packets to one of our own addresses go over the loopback.
 func (k *Kernel) rtalloc(dst netip.Addr) (ifp *Ifnet, src netip.Addr, errno syscall.Errno) {
+	k.chainAt("rtalloc")
 	if k.lo0 != nil && k.ifaWithAddr(dst) != nil {
 		return k.lo0, dst, 0
 	}

@@ -2,6 +2,7 @@ package kern
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"syscall"
 	"time"
@@ -14,36 +15,35 @@ import (
 
 // A sysctlVar reads and writes a variable.
 type sysctlVar struct {
-	get func(k *Kernel) int
-	set func(k *Kernel, v int)
-	min int
-	max int
+	get      func(k *Kernel) int64
+	set      func(k *Kernel, v int64)
+	min, max int64
 }
 
 func boolVar(f func(p *tcp.Profile) *bool) sysctlVar {
 	return sysctlVar{max: 1,
-		get: func(k *Kernel) int {
+		get: func(k *Kernel) int64 {
 			if *f(&k.prof) {
 				return 1
 			}
 			return 0
 		},
-		set: func(k *Kernel, v int) { *f(&k.prof) = v != 0 },
+		set: func(k *Kernel, v int64) { *f(&k.prof) = v != 0 },
 	}
 }
 
-func intVar(lo, hi int, f func(p *tcp.Profile) *int) sysctlVar {
+func intVar(lo, hi int64, f func(p *tcp.Profile) *int) sysctlVar {
 	return sysctlVar{min: lo, max: hi,
-		get: func(k *Kernel) int { return *f(&k.prof) },
-		set: func(k *Kernel, v int) { *f(&k.prof) = v },
+		get: func(k *Kernel) int64 { return int64(*f(&k.prof)) },
+		set: func(k *Kernel, v int64) { *f(&k.prof) = int(v) },
 	}
 }
 
 func msVar(f func(p *tcp.Profile) *int64) sysctlVar {
 	const ms = int64(time.Millisecond)
 	return sysctlVar{max: maxInt,
-		get: func(k *Kernel) int { return int(*f(&k.prof) / ms) },
-		set: func(k *Kernel, v int) { *f(&k.prof) = int64(v) * ms },
+		get: func(k *Kernel) int64 { return *f(&k.prof) / ms },
+		set: func(k *Kernel, v int64) { *f(&k.prof) = v * ms },
 	}
 }
 
@@ -52,8 +52,8 @@ type profile = tcp.Profile
 const maxInt = 1<<31 - 1
 
 var sysctls = map[string]sysctlVar{
-	"kern.ipc.maxsockbuf":              {min: 2048, max: maxInt, get: func(k *Kernel) int { return k.prof.Maxsockbuf }, set: func(k *Kernel, v int) { k.prof.Maxsockbuf = v }},
-	"kern.ipc.somaxconn":               {min: 1, max: maxInt, get: func(k *Kernel) int { return k.somaxconn }, set: func(k *Kernel, v int) { k.somaxconn = v }},
+	"kern.ipc.maxsockbuf":              {min: 2048, max: 1<<32 - 1, get: func(k *Kernel) int64 { return int64(k.prof.Maxsockbuf) }, set: func(k *Kernel, v int64) { k.prof.Maxsockbuf = int(min(v, math.MaxInt)) }},
+	"kern.ipc.somaxconn":               {min: 1, max: maxInt, get: func(k *Kernel) int64 { return int64(k.somaxconn) }, set: func(k *Kernel, v int64) { k.somaxconn = int(v) }},
 	"net.inet.tcp.sendspace":           intVar(1, maxInt, func(p *profile) *int { return &p.Sendspace }),
 	"net.inet.tcp.recvspace":           intVar(1, maxInt, func(p *profile) *int { return &p.Recvspace }),
 	"net.inet.tcp.rfc1323":             boolVar(func(p *profile) *bool { return &p.RFC1323 }),
@@ -88,18 +88,18 @@ var sysctls = map[string]sysctlVar{
 	"net.inet.tcp.keepidle":            msVar(func(p *profile) *int64 { return &p.Keepidle }),
 	"net.inet.tcp.keepintvl":           msVar(func(p *profile) *int64 { return &p.Keepintvl }),
 	"net.inet.tcp.keepcnt":             intVar(1, 255, func(p *profile) *int { return &p.Keepcnt }),
-	"net.inet.tcp.syncache.rexmtlimit": {max: 10, get: func(k *Kernel) int { return k.syncache.rexmtLimit }, set: func(k *Kernel, v int) { k.syncache.rexmtLimit = v }},
-	"net.inet.tcp.maxtcptw":            {max: maxInt, get: func(k *Kernel) int { return k.twMax }, set: func(k *Kernel, v int) { k.twMax = v }},
+	"net.inet.tcp.syncache.rexmtlimit": {max: 10, get: func(k *Kernel) int64 { return int64(k.syncache.rexmtLimit) }, set: func(k *Kernel, v int64) { k.syncache.rexmtLimit = int(v) }},
+	"net.inet.tcp.maxtcptw":            {max: maxInt, get: func(k *Kernel) int64 { return int64(k.twMax) }, set: func(k *Kernel, v int64) { k.twMax = int(v) }},
 }
 
-func getDelayedAck(k *Kernel) int {
+func getDelayedAck(k *Kernel) int64 {
 	if k.prof.Delack > 0 {
 		return 1
 	}
 	return 0
 }
 
-func setDelayedAck(k *Kernel, v int) {
+func setDelayedAck(k *Kernel, v int64) {
 	switch {
 	case v == 0:
 		k.prof.Delack = 0
@@ -109,7 +109,7 @@ func setDelayedAck(k *Kernel, v int) {
 }
 
 // Sysctl returns the value of a variable. ENOENT: there is none of that name.
-func (k *Kernel) Sysctl(name string) (int, error) {
+func (k *Kernel) Sysctl(name string) (int64, error) {
 	v, ok := sysctls[name]
 	if !ok {
 		return 0, fmt.Errorf("sysctl %s: %w", name, syscall.ENOENT)
@@ -118,7 +118,7 @@ func (k *Kernel) Sysctl(name string) (int, error) {
 }
 
 // SetSysctl sets a variable. EINVAL: not such a value.
-func (k *Kernel) SetSysctl(name string, val int) error {
+func (k *Kernel) SetSysctl(name string, val int64) error {
 	v, ok := sysctls[name]
 	if !ok {
 		return fmt.Errorf("sysctl %s: %w", name, syscall.ENOENT)

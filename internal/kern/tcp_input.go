@@ -28,14 +28,12 @@ func tcpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 		return
 	}
 	for {
-		inp := k.pcbs.lookup(&in.t)
+		inp := k.inPcblookup(&in.t)
 		switch {
 		case inp == nil:
-			inp = k.pcbs.lookupListener(in.t.laddr, in.t.lport)
-			if inp == nil {
-				k.noPort(&in)
-				return
-			}
+			k.noPort(&in)
+			return
+		case !inp.faddr.IsValid(): // a listener
 			if k.tcpListenInput(inp.so, &in) {
 				return
 			}

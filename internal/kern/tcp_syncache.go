@@ -154,6 +154,13 @@ func (k *Kernel) newEntry(head *Socket, in *tcpIn) *scEntry {
 	}
 	e.s.ECN = p.ECN != 0 && in.th.Flags&(wire.ECE|wire.CWR) == wire.ECE|wire.CWR
 	e.mss = max(in.ifp.mtu-wire.IPv4MinLen-wire.TCPMinLen, min(p.MinMSS, 216))
+	if p.RoundSynAck {
+		maxseg := p.MSSDflt
+		if o.Has&wire.TofMSS != 0 {
+			maxseg = max(int(o.MSS), p.MinMSS)
+		}
+		e.s.SentWin = uint16(min(p.Roundbuf(int(e.s.SentWin), min(maxseg, e.mss)), 65535))
+	}
 	e.at = in.now + p.RTOInit
 	return e
 }

@@ -41,8 +41,10 @@ func tcpUsrreq(so *Socket, req pruReq, a usrreqArgs) syscall.Errno {
 		return so.tcpConnect(a)
 	case pruDisconnect:
 		so.tcpDisconnect(a.now)
-	case pruAccept:
-		// The addresses are known: in_setpeeraddr is RemoteAddr.
+	case pruAccept, pruPeeraddr:
+		a.nam = so.inSetpeeraddr()
+	case pruSockaddr:
+		a.nam = so.inSetsockaddr()
 	case pruShutdown:
 		so.socantsendmore()
 		tp.Usrclosed(a.now)
@@ -70,14 +72,24 @@ func (so *Socket) tcpAttach() syscall.Errno {
 		so.soreserve(k.prof.Sendspace, k.prof.Recvspace)
 	}
 	so.inPcballoc()
-	so.tp.Init(tcp.Config{
-		Sock: so, Profile: &k.prof, Snd: &so.snd.Sockbuf, Rcv: &so.rcv.Sockbuf, Pool: &k.pool, Stats: &k.Stats.TCP,
-	})
+	so.tcpNewtcpcb()
 	return 0
 }
 
 // inPcballoc joins a socket and its control block: BSD's in_pcballoc.
-func (so *Socket) inPcballoc() { so.inp.so = so }
+func (so *Socket) inPcballoc() {
+	so.k.chainAt("in_pcballoc")
+	so.inp.so = so
+}
+
+// tcpNewtcpcb makes the socket's machine, in state CLOSED: BSD's tcp_newtcpcb.
+func (so *Socket) tcpNewtcpcb() {
+	k := so.k
+	k.chainAt("tcp_newtcpcb")
+	so.tp.Init(tcp.Config{
+		Sock: so, Profile: &k.prof, Snd: &so.snd.Sockbuf, Rcv: &so.rcv.Sockbuf, Pool: &k.pool, Stats: &k.Stats.TCP,
+	})
+}
 
 // tcpListen makes the socket wait for connections.
 func (so *Socket) tcpListen() syscall.Errno {

@@ -145,9 +145,7 @@ func (so *Socket) Soaccept() (*Socket, syscall.Errno) {
 // soqtake removes the first connection of the queue and gives it to the caller.
 func (head *Socket) soqtake() *Socket {
 	so := head.lq.q[0]
-	n := copy(head.lq.q, head.lq.q[1:])
-	head.lq.q[n] = nil
-	head.lq.q = head.lq.q[:n]
+	head.soqremque(so)
 	so.lock()
 	so.state &^= ssNofdref
 	so.tp.Clear(tcp.UserClosed)
@@ -417,7 +415,11 @@ func (so *Socket) Soclose() syscall.Errno {
 		}
 	}
 	so.state |= ssNofdref
-	so.tp.Set(tcp.UserClosed)
+	if so.dead {
+		so.tp.Set(tcp.UserClosed)
+	} else {
+		so.tp.Orphan(now)
+	}
 	so.sowakeup(&so.rcv)
 	so.sowakeup(&so.snd)
 	if !so.dead {
@@ -496,9 +498,7 @@ func (so *Socket) sofree() {
 		so.mend = true // it waits on so_q: the listener's lock comes first, so this is done at leave
 		return
 	}
-	if f := so.k.chain; f != nil {
-		f("sofree")
-	}
+	so.k.chainAt("sofree")
 	so.rcv.Flush()
 	so.snd.Flush()
 	so.k.tw.forget(so)

@@ -1,6 +1,7 @@
 package kern
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -251,6 +252,7 @@ func (so *Socket) setDeadline(sb *sockbuf, t int64) {
 
 // soisconnecting: the connection is being set up: BSD's soisconnecting.
 func (so *Socket) soisconnecting() {
+	so.k.chainAt("soisconnecting")
 	so.state &^= ssIsconnected | ssIsdisconnecting | ssIsdisconnected
 	so.state |= ssIsconnecting
 }
@@ -258,9 +260,7 @@ func (so *Socket) soisconnecting() {
 // Soisconnected: the connection stands. A connection from outside moves to its listener's so_q: BSD's soisconnected. In that case the
 // listener is locked too.
 func (so *Socket) Soisconnected() {
-	if f := so.k.chain; f != nil {
-		f("soisconnected")
-	}
+	so.k.chainAt("soisconnected")
 	so.state &^= ssIsconnecting | ssIsdisconnecting
 	so.state |= ssIsconnected | ssWasconnected
 	if so.head != nil {
@@ -283,6 +283,7 @@ func (so *Socket) soisdisconnecting() {
 
 // Soisdisconnected: it is over: BSD's soisdisconnected.
 func (so *Socket) Soisdisconnected() {
+	so.k.chainAt("soisdisconnected")
 	so.state &^= ssIsconnecting | ssIsconnected | ssIsdisconnecting
 	so.state |= ssIsdisconnected | ssCantrcvmore | ssCantsendmore
 	so.sowakeup(&so.rcv)
@@ -329,6 +330,7 @@ const minSockbuf = 1 << 10
 
 // sbreserve sets the size of a buffer: BSD's sbreserve.
 func (so *Socket) sbreserve(sb *sockbuf, n int) {
+	so.k.chainAt("sbreserve")
 	sb.Hiwat = n
 	sb.Lowat = 1
 	if sb == &so.snd {
@@ -366,9 +368,7 @@ func (lq *listenq) full() bool { return len(lq.q)+lq.reserved >= lq.qlimit }
 // is too when it is returned. nil: the stack is at its limits.
 func (head *Socket) sonewconn() *Socket {
 	k := head.k
-	if f := k.chain; f != nil {
-		f("sonewconn")
-	}
+	k.chainAt("sonewconn")
 	if k.closed.Load() || k.pressed() {
 		return nil
 	}
@@ -392,16 +392,20 @@ func (head *Socket) sonewconn() *Socket {
 }
 
 // soqinsque puts a connection on the listener's queue: BSD's soqinsque.
-func (head *Socket) soqinsque(so *Socket) { head.lq.q = append(head.lq.q, so) }
+func (head *Socket) soqinsque(so *Socket) {
+	head.k.chainAt("soqinsque")
+	head.lq.q = append(head.lq.q, so)
+}
 
 // soqremque takes a connection off the listener's queue: BSD's soqremque. It reports whether it was there.
 func (head *Socket) soqremque(so *Socket) bool {
+	head.k.chainAt("soqremque")
 	if head.lq == nil {
 		return false
 	}
 	for i, s := range head.lq.q {
 		if s == so {
-			head.lq.q = append(head.lq.q[:i], head.lq.q[i+1:]...)
+			head.lq.q = slices.Delete(head.lq.q, i, i+1)
 			return true
 		}
 	}

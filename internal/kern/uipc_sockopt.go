@@ -51,11 +51,14 @@ const (
 	IP_TTL = 4
 )
 
-// Sosetopt sets an option: 4.4BSD's sosetopt, with TCP's and IP's ctloutput. ENOPROTOOPT: there is none of that name; EINVAL: not such a value;
-// ENOBUFS: larger than kern.ipc.maxsockbuf; ECONNRESET: TCP's, on a connection that is over.
+// Sosetopt sets an option: 4.4BSD's sosetopt, with TCP's and IP's ctloutput. EBADF: the socket is closed; ENOPROTOOPT: there is none of
+// that name; EINVAL: not such a value; ENOBUFS: larger than kern.ipc.maxsockbuf; ECONNRESET: TCP's, on a connection that is over.
 func (so *Socket) Sosetopt(level, name, val int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
+	if so.state&ssNofdref != 0 {
+		return syscall.EBADF
+	}
 	switch level {
 	case SOL_SOCKET:
 		return so.setSocketOption(name, val)

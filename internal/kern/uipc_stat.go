@@ -21,22 +21,18 @@ type Conn struct {
 	Info          tcp.Info
 }
 
-// Laddr and Faddr return the socket's addresses: BSD's in_setsockaddr and in_setpeeraddr. They stay what they were when the connection is over.
+// Laddr and Faddr return the socket's addresses. They stay what they were when the connection is over.
 func (so *Socket) Laddr() netip.AddrPort {
 	so.lock()
 	defer so.mu.Unlock()
-	a := so.inp.laddr
-	if !a.IsValid() {
-		a = netip.IPv4Unspecified()
-	}
-	return netip.AddrPortFrom(a, so.inp.lport)
+	return so.inSetsockaddr()
 }
 
 // Faddr returns the peer's address; not valid where there is none.
 func (so *Socket) Faddr() netip.AddrPort {
 	so.lock()
 	defer so.mu.Unlock()
-	return netip.AddrPortFrom(so.inp.faddr, so.inp.fport)
+	return so.inSetpeeraddr()
 }
 
 // Connected reports whether the connection stands.

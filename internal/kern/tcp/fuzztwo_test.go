@@ -356,12 +356,13 @@ func (e *end) close() {
 	e.a.logf("end %d close", e.i)
 	unread := e.rcv.Cc() > 0
 	e.rcv.Flush()
-	e.tp.Set(UserClosed | CantRcvMore)
+	e.tp.Set(CantRcvMore)
 	if unread && e.prof.RSTUnread && e.tp.State().HaveEstablished() {
 		e.tp.Reset(e.a.now)
 		return
 	}
 	e.tp.Usrclosed(e.a.now)
+	e.tp.Orphan(e.a.now)
 	if e.tp.State() != Closed {
 		e.tp.Output(e.a.now)
 	}
@@ -385,6 +386,13 @@ func (a *arena) step() bool {
 		a.ends[f.to].input(f.p)
 		return true
 	}
+	for _, e := range a.ends {
+		if e.noRoom && e.drains < at { // the queue drains before anything else happens
+			a.now = max(a.now, e.drains+1)
+			e.unblock()
+			return true
+		}
+	}
 	if who < 0 {
 		return false
 	}
@@ -403,7 +411,7 @@ func (a *arena) check() {
 	}
 	for _, e := range a.ends {
 		// A closed end does not wait for a reader for long.
-		a.abort = a.abort || e.stats.Persistdrop.Load() > 0 && e.closed
+		a.abort = a.abort || (e.stats.Persistdrop.Load() > 0 || e.stats.Timeoutdrop.Load() > 0) && e.closed
 		if err := e.tp.Check(); err != nil && e.started {
 			a.fatalf("end %d: %v", e.i, err)
 		}

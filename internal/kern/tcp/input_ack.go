@@ -203,6 +203,9 @@ func (tp *TCB) ackAdvance(seg *segment) (finAcked bool) {
 		tp.stop(tPersist) // the last byte was a probe
 		tp.backoff = 0
 	}
+	if tp.flags&UserClosed != 0 {
+		tp.touchOrphan(seg.now)
+	}
 	tp.sndUna = seg.ack
 	tp.sndUp = tp.sndUp.Max(tp.sndUna)
 	tp.sndNxt = tp.sndNxt.Max(tp.sndUna)

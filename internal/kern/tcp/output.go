@@ -37,6 +37,9 @@ type outseg struct {
 
 // Output sends what should be sent now: 4.4BSD's tcp_output. The errno is that of the last segment that IP refused.
 func (tp *TCB) Output(now int64) (errno syscall.Errno) {
+	if tp.state == Closed {
+		return tp.outputRst(now)
+	}
 	for more := true; more; {
 		var o outseg
 		if !tp.plan(&o, now) {

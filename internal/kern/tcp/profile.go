@@ -11,6 +11,7 @@ type Profile struct {
 	Sendspace, Recvspace int  // initial SO_SNDBUF and SO_RCVBUF
 	Maxsockbuf           int  // largest of either; the window scale is chosen for it
 	RoundBufs            bool // round them up to a multiple of the MSS when the connection stands (tcp_mss)
+	RoundSynAck          bool // so is the window of the SYN,ACK: Net/3 has the new connection's buffers by then, a syncache the listener's
 	ScaleByBuf           bool // choose the scale for the socket's own buffer (Net/3), not for Maxsockbuf
 
 	// Options on a SYN.
@@ -45,6 +46,7 @@ type Profile struct {
 	RepeatFIN       bool // each segment in FIN_WAIT_1, CLOSING and LAST_ACK carries the FIN (BSD)
 	MSL             int64
 	FinWait2        int64 // after a full close
+	Orphan          int64 // how long a connection that its user has closed may go on without progress; 0: as long as any other
 	RFC6191         bool  // timestamps decide about a SYN in TIME_WAIT
 	NoLocalTimeWait bool  // none for a connection over this stack's loopback
 
@@ -75,6 +77,7 @@ func Default() *Profile {
 	p.RTOMin, p.RTOSlop = 200*ms, 0
 	p.PersMin = 200 * ms
 	p.RSTUnread, p.RepeatFIN = true, false
+	p.Orphan = 100 * sec
 	p.RFC6191, p.NoLocalTimeWait = true, true
 	p.Keepalive, p.Keepidle, p.Keepintvl, p.Keepcnt = true, 15*sec, 15*sec, 9
 	p.Nodelay = true
@@ -101,7 +104,7 @@ func Net3() *Profile {
 	p := FreeBSD()
 	p.Name = "Net3"
 	p.Sendspace, p.Recvspace, p.Maxsockbuf = 8<<10, 8<<10, 256<<10
-	p.ScaleByBuf = true
+	p.RoundSynAck, p.ScaleByBuf = true, true
 	p.RFC1323, p.Sack, p.ECN, p.MSSDflt, p.MinMSS = false, false, 0, 512, 32
 	p.InitCwndSegs, p.ABC, p.LimitedTransmit, p.NewReno = 1, false, false, false
 	p.AckEvery, p.Delack = 0, 200*ms

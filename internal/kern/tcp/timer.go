@@ -21,7 +21,12 @@ func (tp *TCB) Timeout(now int64) {
 		case tKeep:
 			tp.keepTimeout(now)
 		case t2MSL:
-			tp.close() // FIN_WAIT_2, after a full close (RFC 9293 lets it wait; nobody else does)
+			if tp.state == FinWait2 {
+				tp.close() // after a full close (RFC 9293 lets it wait; nobody else does)
+			} else {
+				tp.stats.Timeoutdrop.Inc()
+				tp.Drop(tp.timedOut(), now) // an orphan that makes no progress
+			}
 		}
 	}
 }

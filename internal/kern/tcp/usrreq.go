@@ -38,18 +38,20 @@ func (tp *TCB) mss(offer int, has bool) {
 	if !tp.prof.RoundBufs {
 		return
 	}
-	round := func(n int) int {
-		if n < tp.maxseg {
-			return n
-		}
-		return min((n+tp.maxseg-1)/tp.maxseg*tp.maxseg, tp.prof.Maxsockbuf)
-	}
 	if tp.snd.Hiwat < tp.maxseg {
 		tp.maxseg = tp.snd.Hiwat
 	} else {
-		tp.snd.Hiwat = round(tp.snd.Hiwat)
+		tp.snd.Hiwat = tp.prof.Roundbuf(tp.snd.Hiwat, tp.maxseg)
 	}
-	tp.rcv.Hiwat = round(tp.rcv.Hiwat)
+	tp.rcv.Hiwat = tp.prof.Roundbuf(tp.rcv.Hiwat, tp.maxseg)
+}
+
+// Roundbuf rounds the size of a buffer up to whole segments, where it holds one: the roundup of BSD's tcp_mss.
+func (p *Profile) Roundbuf(n, maxseg int) int {
+	if n < maxseg || !p.RoundBufs {
+		return n
+	}
+	return min((n+maxseg-1)/maxseg*maxseg, p.Maxsockbuf)
 }
 
 // WscaleFor returns the smallest shift that lets the window field express buf bytes (RFC 7323, 2.3).
@@ -181,11 +183,25 @@ func (tp *TCB) Usrclosed(now int64) {
 	}
 }
 
+// Orphan: the user has closed, and nobody is left to be told of errors. Whatever is still to be sent is sent, but a peer that lets it make no
+// progress cannot keep it for ever, even by answering probes of its closed window (CVE-2008-4609).
+func (tp *TCB) Orphan(now int64) {
+	tp.flags |= UserClosed
+	tp.touchOrphan(now)
+}
+
+// touchOrphan gives an orphan its time anew.
+func (tp *TCB) touchOrphan(now int64) {
+	if tp.prof.Orphan > 0 && (tp.state == FinWait1 || tp.state == Closing || tp.state == LastAck) {
+		tp.set(t2MSL, now+tp.prof.Orphan)
+	}
+}
+
 // Drop ends the connection with an error, and a RST where the peer knows of it: BSD's tcp_drop.
 func (tp *TCB) Drop(errno syscall.Errno, now int64) {
 	if tp.state.HaveRcvdSyn() {
 		tp.state = Closed
-		tp.rst(now)
+		tp.Output(now)
 		tp.stats.Drops.Inc()
 	} else {
 		tp.stats.Conndrops.Inc()
@@ -194,8 +210,8 @@ func (tp *TCB) Drop(errno syscall.Errno, now int64) {
 	tp.close()
 }
 
-// rst sends a reset: tcp_output in state CLOSED.
-func (tp *TCB) rst(now int64) {
+// outputRst is Output in state CLOSED, where the one thing to send is a reset; unlike BSD's it carries no data.
+func (tp *TCB) outputRst(now int64) syscall.Errno {
 	tp.flags &^= blocked
 	if probe := tp.sndWnd == 0 && tp.sndMax.Sub(tp.sndNxt) == 1; !probe {
 		tp.sndNxt = tp.sndMax // but what a closed window has refused does not count: the number must be the peer's next
@@ -203,7 +219,7 @@ func (tp *TCB) rst(now int64) {
 	o := outseg{flags: outflags[Closed]}
 	m := tp.build(&o, now)
 	tp.sent(&o, now)
-	tp.sock.Emit(m)
+	return tp.sock.Emit(m)
 }
 
 // Reset aborts the connection: SO_LINGER with time 0, or closing with unread data.

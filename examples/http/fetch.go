@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"time"
+
+	"bsdnet"
+)
+
+// fetch gets the page from addr through the stack, and prints it with a line about the connection.
+func fetch(ctx context.Context, stack *bsdnet.Stack, addr string, out io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	var conn net.Conn
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) { conn = i.Conn },
+	})
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+addr+"/", nil)
+	if err != nil {
+		return err
+	}
+	client := stack.HTTPClient()
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "GET %v\n%s %s\n%s\n\n%s\n", req.URL, resp.Proto, resp.Status, resp.Header.Get("Content-Type"), body)
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %v: %s", req.URL, resp.Status)
+	}
+	fmt.Fprintln(out, about(stack, conn.LocalAddr(), conn.RemoteAddr()))
+	return nil
+}
+
+// about describes a connection of the stack in a line.
+func about(stack *bsdnet.Stack, local, remote net.Addr) string {
+	for _, c := range stack.Conns() {
+		if c.Local.String() == local.String() && c.Remote.String() == remote.String() {
+			return fmt.Sprintf("%s %v -> %v, RTT %v, cwnd %d bytes, sent %d and received %d bytes, %d retransmissions",
+				c.State, c.Local, c.Remote, rtt(c.RTT), c.Cwnd, c.Sent, c.Recv, c.Retransmits)
+		}
+	}
+	return fmt.Sprintf("CLOSED %v -> %v", local, remote)
+}
+
+// rtt cuts a round-trip time to what one wants to read.
+func rtt(d time.Duration) time.Duration {
+	switch {
+	case d < time.Microsecond:
+		return d
+	case d < time.Millisecond:
+		return d.Round(100 * time.Nanosecond)
+	}
+	return d.Round(10 * time.Microsecond)
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"embed"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"bsdnet"
+)
+
+//go:embed page.html style.css
+var files embed.FS
+
+var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
+	"rtt": func(ns int64) string {
+		if ns == 0 {
+			return ""
+		}
+		return rtt(time.Duration(ns)).String()
+	},
+	"bytes": bytes,
+	"idle":  func(s string) bool { return s != "ESTABLISHED" },
+}).ParseFS(files, "page.html"))
+
+// A site is what the server shows: the stack that it runs on.
+type site struct {
+	stack    *bsdnet.Stack
+	relay    *relay // nil: none
+	start    time.Time
+	requests atomic.Int64
+	accepted atomic.Int64
+}
+
+func newSite(stack *bsdnet.Stack) *site { return &site{stack: stack, start: time.Now()} }
+
+func (s *site) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", s.page)
+	mux.HandleFunc("GET /conns.json", s.json)
+	mux.Handle("GET /style.css", http.FileServerFS(files))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.requests.Add(1)
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// connState counts the server's connections.
+func (s *site) connState(_ net.Conn, state http.ConnState) {
+	if state == http.StateNew {
+		s.accepted.Add(1)
+	}
+}
+
+// A status is what /conns.json says, and the page in other words.
+type status struct {
+	UptimeSeconds int64  `json:"uptime_seconds"`
+	Accepted      int64  `json:"accepted"`      // connections that the server has accepted
+	Requests      int64  `json:"requests"`      // that it has had
+	Relayed       int64  `json:"relayed"`       // connections that came through the relay
+	RelayedBytes  int64  `json:"relayed_bytes"` // on those of them that have ended
+	Goroutines    int    `json:"goroutines"`
+	Conns         []conn `json:"conns"`
+}
+
+// A conn is a line of the list: one end of a connection, or a listener.
+type conn struct {
+	State       string `json:"state"`
+	Local       string `json:"local"`
+	Remote      string `json:"remote"`
+	RTT         int64  `json:"rtt_ns"`
+	Cwnd        int    `json:"cwnd"`
+	Sent        uint64 `json:"sent"`
+	Received    uint64 `json:"received"`
+	SendQueue   int    `json:"send_queue"`
+	RecvQueue   int    `json:"recv_queue"`
+	Retransmits int    `json:"retransmits"`
+}
+
+func (s *site) status() status {
+	st := status{
+		UptimeSeconds: int64(time.Since(s.start) / time.Second),
+		Accepted:      s.accepted.Load(), Requests: s.requests.Load(), Goroutines: runtime.NumGoroutine(),
+		Conns: []conn{},
+	}
+	if s.relay != nil {
+		st.Relayed, st.RelayedBytes = s.relay.count.Load(), s.relay.bytes.Load()
+	}
+	for _, c := range s.stack.Conns() {
+		st.Conns = append(st.Conns, conn{
+			State: c.State, Local: addr(c.Local), Remote: addr(c.Remote), RTT: int64(c.RTT), Cwnd: c.Cwnd,
+			Sent: c.Sent, Received: c.Recv, SendQueue: c.SendQueue, RecvQueue: c.RecvQueue, Retransmits: c.Retransmits,
+		})
+	}
+	return st
+}
+
+// addr writes an address as netstat does: a star is any.
+func addr(a netip.AddrPort) string {
+	host, port := "*", "*"
+	if ip := a.Addr(); ip.IsValid() && !ip.IsUnspecified() {
+		host = ip.String()
+	}
+	if a.Port() != 0 {
+		port = fmt.Sprint(a.Port())
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return host + ":" + port
+}
+
+// bytes writes a number of bytes for people.
+func bytes(n any) string {
+	f, unit := 0.0, ""
+	switch n := n.(type) {
+	case int:
+		f = float64(n)
+	case int64:
+		f = float64(n)
+	case uint64:
+		f = float64(n)
+	}
+	for _, u := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if f < 1024 {
+			break
+		}
+		f /= 1024
+		unit = u
+	}
+	if unit == "" {
+		return fmt.Sprintf("%.0f B", f)
+	}
+	return fmt.Sprintf("%.1f %s", f, unit)
+}
+
+func (s *site) page(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	page.Execute(w, s.status()) // an error is the client's: it has gone
+}
+
+func (s *site) json(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.Encode(s.status())
+}
