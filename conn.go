@@ -48,11 +48,14 @@ func (c *TCPConn) opErrno(op, call string, errno syscall.Errno) error {
 
 // Read reads what has arrived, and waits while there is nothing. io.EOF: the peer has closed its side, and everything has been read.
 func (c *TCPConn) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, c.opErrno("read", "read", c.so.Closed()) // at once, whatever the deadline and other readers
+	}
 	n, errno := c.so.Soreceive(b, 0)
 	if errno != 0 {
 		return n, c.opErrno("read", "read", errno)
 	}
-	if n == 0 && len(b) > 0 {
+	if n == 0 {
 		return 0, io.EOF
 	}
 	return n, nil

@@ -88,17 +88,18 @@ func eachOwn(t *testing.T, f func(t *testing.T, n *network)) {
 // eachBubble runs f in a bubble over the loopback and over a cable.
 func eachBubble(t *testing.T, f func(t *testing.T, n *network)) {
 	t.Helper()
-	inBubble := func(make func(t testing.TB) *network) func(t *testing.T) {
-		return func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := make(t)
-				n.bubble = true
-				f(t, n)
-			})
-		}
-	}
-	t.Run("bubble/loopback", inBubble(loopback))
-	t.Run("bubble/pipe", inBubble(cable))
+	t.Run("bubble/loopback", func(t *testing.T) { inBubble(t, loopback, f) })
+	t.Run("bubble/pipe", func(t *testing.T) { inBubble(t, cable, f) })
+}
+
+// inBubble runs f in a bubble over a network that is made there.
+func inBubble(t *testing.T, make func(t testing.TB) *network, f func(t *testing.T, n *network)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		n := make(t)
+		n.bubble = true
+		f(t, n)
+	})
 }
 
 func loopback(t testing.TB) *network {
@@ -182,7 +183,9 @@ func (n *network) dialCtx(ctx context.Context, address string) (net.Conn, error)
 	return n.client.DialContext(ctx, "tcp", address)
 }
 
-func (n *network) dial(address string) (net.Conn, error) { return n.dialCtx(context.Background(), address) }
+func (n *network) dial(address string) (net.Conn, error) {
+	return n.dialCtx(context.Background(), address)
+}
 
 // pair returns the client's and the server's end of a connection.
 func (n *network) pair(t testing.TB) (c, s tcpConn) {
@@ -301,3 +304,5 @@ func asyncRead(c net.Conn, n int) <-chan ioResult {
 func asyncWrite(c net.Conn, n int) <-chan ioResult {
 	return async(func() ioResult { n, err := c.Write(make([]byte, n)); return ioResult{n, err} })
 }
+
+func bsdnetDialer(n *network) *bsdnet.Dialer { return &bsdnet.Dialer{Stack: n.client} }

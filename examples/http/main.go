@@ -34,10 +34,11 @@ type options struct {
 	once  bool   // end after the fetch
 
 	relaying func(net.Addr) // told where the relay listens; may be nil
+	patience time.Duration  // how long shutdown waits for requests under way, and for connections that have not asked for anything yet
 }
 
 func main() {
-	var o options
+	o := options{patience: 2 * time.Second}
 	flag.StringVar(&o.addr, "addr", "127.0.0.1:80", "`address` inside the stack that the server listens on")
 	flag.StringVar(&o.relay, "relay", "127.0.0.1:8080", "`address` on the kernel's network that is relayed to the server; \"\" for none")
 	flag.StringVar(&o.pcap, "pcap", "", "write what passes the stack's loopback to `file`, for tcpdump or Wireshark")
@@ -76,29 +77,29 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		return err
 	}
 	site := newSite(stack)
+	to := reachable(ln.Addr())
+	if o.relay != "" && !o.once {
+		if site.relay, err = listenRelay(o.relay, stack, to, out); err != nil {
+			return err
+		}
+		defer site.relay.close()
+	}
 	srv := &http.Server{Handler: site.handler(), ConnState: site.connState, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
-	defer func() { err = errors.Join(err, shutdown(srv, served)) }()
+	defer func() { err = errors.Join(err, shutdown(srv, served, o.patience)) }()
 
-	to := reachable(ln.Addr())
 	if err := fetch(ctx, stack, to, out); err != nil || o.once {
 		return err
 	}
-	if o.relay == "" {
-		fmt.Fprintf(out, "serving on %v inside the stack, without a relay; interrupt to end\n", ln.Addr())
-		return wait(ctx, served)
-	}
-	r, err := listenRelay(o.relay, stack, to, out)
-	if err != nil {
-		return err
-	}
-	site.relay = r
-	go r.serve()
-	defer r.close()
-	fmt.Fprintf(out, "serving on http://%v/ for curl and browsers; interrupt to end\n", r.addr())
-	if o.relaying != nil {
-		o.relaying(r.addr())
+	if r := site.relay; r != nil {
+		go r.serve()
+		fmt.Fprintf(out, "\nserving on http://%v/ for curl and browsers; interrupt to end\n", r.addr())
+		if o.relaying != nil {
+			o.relaying(r.addr())
+		}
+	} else {
+		fmt.Fprintf(out, "\nserving on %v inside the stack, without a relay; interrupt to end\n", ln.Addr())
 	}
 	return wait(ctx, served)
 }
@@ -115,10 +116,13 @@ func wait(ctx context.Context, served chan error) error {
 }
 
 // shutdown ends the server: requests under way are answered, idle connections closed.
-func shutdown(srv *http.Server, served <-chan error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+func shutdown(srv *http.Server, served <-chan error, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	err := srv.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = srv.Close()
+	}
 	if serr := <-served; serr != nil && !errors.Is(serr, http.ErrServerClosed) {
 		err = errors.Join(err, serr)
 	}

@@ -320,9 +320,10 @@ type ifqueue struct {
 
 // A qent is a packet and the socket that is charged for it.
 type qent struct {
-	m  *mbuf.Mbuf
-	so *Socket
-	n  int
+	m      *mbuf.Mbuf
+	so     *Socket
+	n      int
+	tapped bool // a capture has seen it
 }
 
 // Bounds of a device's queue. A connection stops at its share; the rest is for segments that cannot wait.
@@ -350,7 +351,7 @@ func (q *ifqueue) enqueue(m *mbuf.Mbuf, so *Socket) syscall.Errno {
 	if q.n == len(q.ring) {
 		q.grow()
 	}
-	q.ring[(q.head+q.n)&(len(q.ring)-1)] = qent{m, so, n}
+	q.ring[(q.head+q.n)&(len(q.ring)-1)] = qent{m: m, so: so, n: n}
 	q.n++
 	q.bytes += n
 	q.mu.Unlock()
@@ -444,9 +445,16 @@ func (q *ifqueue) take(batch []qent) int {
 	return n
 }
 
-// unget puts entries that the link did not take back at the front, and marks the queue as waiting for the link.
+// unget puts entries that the link did not take back at the front. On an interface that has been detached meanwhile nobody would fetch them.
 func (q *ifqueue) unget(batch []qent) {
 	q.mu.Lock()
+	if q.ifp.down.Load() {
+		q.mu.Unlock()
+		for i := range batch {
+			batch[i].lose()
+		}
+		return
+	}
 	defer q.mu.Unlock()
 	for q.n+len(batch) > len(q.ring) {
 		q.grow()
@@ -464,14 +472,20 @@ func (q *ifqueue) background() {
 	q.ifp.k.goWorker(func() { q.drain(1 << 30) })
 }
 
-// purge frees what is left.
+// purge loses what is left.
 func (q *ifqueue) purge() {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	for q.n > 0 {
-		var e [1]qent
-		q.take(e[:])
-		mbuf.Free(e[0].m)
-	}
+	left := make([]qent, q.n)
+	q.take(left)
 	q.ring = nil
+	q.mu.Unlock()
+	for i := range left {
+		left[i].lose()
+	}
+}
+
+// lose frees a packet that will not be sent. The caller holds no lock.
+func (e *qent) lose() {
+	mbuf.Free(e.m)
+	e.so.txDone(e.n)
 }

@@ -52,10 +52,13 @@ type listenShard struct {
 func (t *pcbTable) init(key [2]uint64) { t.key = key }
 
 // inPcblookup finds whom a segment is for: the connection, or TIME_WAIT record, with exactly these addresses, else who listens for the local
-// one: BSD's in_pcblookup with INPLOOKUP_WILDCARD.
+// one: BSD's in_pcblookup with INPLOOKUP_WILDCARD. Who has begun a handshake ends it, though another may listen on a better match by now.
 func (k *Kernel) inPcblookup(a *tuple) *inpcb {
 	if inp := k.pcbs.lookup(a); inp != nil {
 		return inp
+	}
+	if head := k.syncache.headOf(a); head != nil {
+		return &head.inp
 	}
 	return k.pcbs.lookupListener(a.laddr, a.lport)
 }
@@ -252,21 +255,20 @@ func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscal
 	if faddr.IsMulticast() || ifp.broadcast(faddr) {
 		return syscall.EACCES // RFC 9293, MUST-46
 	}
-	wild := unspecified(inp.laddr)
-	if wild {
-		inp.laddr = src
+	old := inp.laddr
+	if !unspecified(old) {
+		src = old
 	}
-	inp.faddr, inp.fport, inp.ifp = faddr, fport, ifp
+	k.ports.rename(inp, src, faddr, fport)
+	inp.ifp = ifp
 	if inp.lport != 0 {
 		errno = k.pcbInsert(inp, now)
 	} else {
 		errno = k.ports.ephemeral(so, now)
 	}
 	if errno != 0 {
-		if wild {
-			inp.laddr = netip.Addr{}
-		}
-		inp.faddr, inp.fport, inp.ifp = netip.Addr{}, 0, nil
+		k.ports.rename(inp, old, netip.Addr{}, 0)
+		inp.ifp = nil
 	}
 	return errno
 }

@@ -109,6 +109,29 @@ func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 	return 0
 }
 
+// boundTo returns a socket without a peer that is bound to a local address, or nil.
+func (t *portTable) boundTo(laddr netip.Addr, port uint16) *Socket {
+	s := t.shard(port)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := s.users[port]; p != nil; p = p.portNext {
+		if p.so != nil && p.fport == 0 && (p.laddr == laddr || unspecified(p.laddr)) {
+			return p.so
+		}
+	}
+	return nil
+}
+
+// rename sets the addresses of inp, which others that have its port look at.
+func (t *portTable) rename(inp *inpcb, laddr, faddr netip.Addr, fport uint16) {
+	if inp.lport != 0 {
+		s := t.shard(inp.lport)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	}
+	inp.laddr, inp.faddr, inp.fport = laddr, faddr, fport
+}
+
 // link enters inp among the users of its port. The shard is locked.
 func (t *portTable) link(s *portShard, inp *inpcb) {
 	if s.users == nil {
@@ -264,7 +287,7 @@ func (s *portSet) mark(i uint32) { s.many[i/64] |= 1 << (i % 64) }
 // free returns the first free index from i on. There is one.
 func (s *portSet) free(i uint32) uint32 {
 	w := i / 64
-	busy := s.many[w] | 1<<(i%64) - 1
+	busy := s.many[w] | (1<<(i%64) - 1) // | binds no closer than -
 	for {
 		if n := uint32(bits.TrailingZeros64(^busy)); n < 64 && w*64+n < portRange {
 			return w*64 + n

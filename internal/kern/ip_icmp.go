@@ -40,7 +40,7 @@ func icmpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 		k.icmpReflect(ifp, &ip, m, ic)
 		return
 	case wire.ICMPUnreach, wire.ICMPTimxceed, wire.ICMPParamProb, wire.ICMPSourceQuench:
-		k.icmpError(ic, got[wire.ICMPLen:])
+		k.icmpDeliver(ic, got[wire.ICMPLen:])
 	}
 	mbuf.Free(m)
 }
@@ -92,8 +92,8 @@ func sumChain(m *mbuf.Mbuf, off, n int, sum uint64) uint64 {
 	return sum
 }
 
-// icmpErrorFor reports an error about packet m, which stays the caller's: BSD's icmp_error.
-func (k *Kernel) icmpErrorFor(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, typ, code uint8, rest uint32) {
+// icmpError reports an error about packet m, which stays the caller's: BSD's icmp_error.
+func (k *Kernel) icmpError(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, typ, code uint8, rest uint32) {
 	var b [wire.IPv4MaxLen + 8]byte
 	got := b[:mbuf.Copydata(m, 0, b[:min(ip.Hlen+8, len(b))])]
 	k.icmpSendError(ifp, ip, got, typ, code, rest)
@@ -134,8 +134,8 @@ type icmpError struct {
 	seq   tcp.Seq
 }
 
-// icmpError finds out whose packet an error is about, and tells its protocol: the deliver part of BSD's icmp_input, with inetctlerrmap.
-func (k *Kernel) icmpError(ic wire.ICMP, orig []byte) {
+// icmpDeliver finds out whose packet an error is about, and tells its protocol: the deliver part of BSD's icmp_input, with inetctlerrmap.
+func (k *Kernel) icmpDeliver(ic wire.ICMP, orig []byte) {
 	k.Stats.ICMP.Inerror.Inc()
 	if len(orig) < wire.IPv4MinLen+8 || orig[0]>>4 != 4 {
 		k.Stats.ICMP.Badlen.Inc()

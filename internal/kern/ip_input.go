@@ -58,7 +58,7 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 		return
 	}
 	k.Stats.IP.Noproto.Inc()
-	k.icmpErrorFor(ifp, &ip, m, wire.ICMPUnreach, wire.ICMPUnreachProtocol, 0)
+	k.icmpError(ifp, &ip, m, wire.ICMPUnreach, wire.ICMPUnreachProtocol, 0)
 	mbuf.Free(m)
 }
 

@@ -84,7 +84,7 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 			mbuf.Free(m)
 			return nil
 		}
-		for len(r.order) >= reassMax || r.bytes > reassBytes && len(r.order) > 0 {
+		for len(r.order) >= reassMax {
 			r.drop(r.order[0])
 		}
 		q = &ipq{key: key, at: k.now() + reassTime, ifp: ifp}
@@ -97,7 +97,14 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 		r.drop(q)
 		return nil
 	}
-	if q.total == 0 || q.have < q.total {
+	for r.bytes > reassBytes && len(r.order) > 0 {
+		r.drop(r.order[0]) // the oldest goes first, be it this one
+	}
+	if q.total == 0 || q.have < q.total || q.frags == nil {
+		return nil
+	}
+	if q.hlen+q.total > wire.MaxPacket { // options in the first fragment's header alone: a ping of death
+		r.drop(q)
 		return nil
 	}
 	return r.complete(q, ip)

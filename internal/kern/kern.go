@@ -93,6 +93,7 @@ func New(c Config) (*Kernel, error) {
 	if k.somaxconn <= 0 {
 		k.somaxconn = 4096
 	}
+	k.pool.SetLimit(k.memory / 8 * 7)
 	k.twMax = 1 << 16
 	if c.Rand == nil {
 		c.Rand = rand.Reader
@@ -151,12 +152,12 @@ func (k *Kernel) Close() {
 	k.closeMu.Unlock()
 	k.sockets.abortAll(k)
 	k.syncache.flush()
-	k.reass.flush()
 	for _, ifp := range *k.ifs.Load() {
 		ifp.detach()
 	}
 	k.clock.close()
 	k.workers.Wait()
+	k.reass.flush() // a receive goroutine may have been at it
 	for _, ifp := range *k.ifs.Load() {
 		ifp.purge()
 	}

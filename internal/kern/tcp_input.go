@@ -95,11 +95,18 @@ func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bo
 	return true
 }
 
-// noPort answers a segment to a port that nobody has.
+// noPort answers a segment to a port that nobody has, or that is merely bound: the state CLOSED. The answer of the latter bears its socket's
+// TOS and TTL.
 func (k *Kernel) noPort(in *tcpIn) {
 	mbuf.Free(in.m)
 	k.Stats.TCP.Noport.Inc()
-	if q := k.dropwithreset(in, 0, 0); q != nil {
+	var tos, ttl uint8
+	if so := k.ports.boundTo(in.t.laddr, in.t.lport); so != nil {
+		so.lock()
+		tos, ttl = so.inp.tos, so.inp.ttl
+		so.mu.Unlock()
+	}
+	if q := k.dropwithreset(in, tos, ttl); q != nil {
 		q.start()
 	}
 }
@@ -114,6 +121,12 @@ func (k *Kernel) tcpSocketInput(inp *inpcb, in *tcpIn) bool {
 	}
 	if in.tos&3 == 3 {
 		so.tp.CongestionExperienced()
+	}
+	if !so.affords(&in.th, in.len) {
+		k.Stats.TCP.Rcvmemdrop.Inc()
+		mbuf.Free(in.m)
+		in.m, in.len = nil, 0
+		in.th.Flags &^= wire.FIN | wire.PUSH
 	}
 	if so.tp.Input(&in.th, tcp.Payload{M: in.m, Len: in.len, Segs: in.segs}, in.arrived, in.now) {
 		so.drain(k.dropwithreset(in, inp.tos, inp.ttl))

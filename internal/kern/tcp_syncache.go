@@ -2,6 +2,7 @@ package kern
 
 import (
 	"sync"
+	"time"
 
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
@@ -17,6 +18,9 @@ const (
 	scBuckets     = 512
 	scBucketLimit = 30
 	maxParked     = 1 << 16
+
+	scFew  = 64                           // up to here each entry's retransmission is on time
+	scTick = int64(10 * time.Millisecond) // else they are looked at as often as this
 )
 
 // A scEntry is a half-open connection: FreeBSD's struct syncache.
@@ -72,6 +76,16 @@ func (sc *syncache) lookup(t *tuple) *scEntry {
 	return nil
 }
 
+// headOf returns the listener that has a handshake under way with these addresses, or nil.
+func (sc *syncache) headOf(t *tuple) *Socket {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if e := sc.lookup(t); e != nil {
+		return e.head
+	}
+	return nil
+}
+
 // remove takes an entry out and reports whether it was in. The lock is held.
 func (sc *syncache) remove(e *scEntry) bool {
 	b := sc.bucket(&e.t)
@@ -90,29 +104,45 @@ func (sc *syncache) remove(e *scEntry) bool {
 // syncacheAdd takes a SYN to a listener, which is locked: FreeBSD's syncache_add.
 func (k *Kernel) syncacheAdd(head *Socket, in *tcpIn) {
 	sc, st := &k.syncache, &k.Stats.TCP
+	local := in.ifp.loopback
 	sc.mu.Lock()
-	if e := sc.lookup(&in.t); e != nil {
+	e := sc.lookup(&in.t)
+	if e != nil && local && e.s.Irs != in.th.Seq && sc.remove(e) {
+		// Over the loopback nothing is forged or late: whoever began before has given up, and another has got its port.
+		if e.flags&scReserved != 0 {
+			head.lq.reserved--
+		}
+		e = nil
+	}
+	if e != nil {
 		st.ScDupsyn.Inc()
 		e.duplicate(in)
 		e.s.Rexmits = 0
 		e.at = in.now + k.prof.RTOInit
 		r := e.synAck(in.now)
 		sc.mu.Unlock()
-		head.drain(k.tcpRespond(&r))
+		head.drain(k.syncacheRespond(&r))
 		return
 	}
 	sc.mu.Unlock()
-	local := in.ifp.loopback
-	if head.lq.full() || k.pressed() {
-		if local {
-			head.park(in)
-		} else {
-			st.Listendrop.Inc() // the peer tries again
-		}
-		return
+	switch {
+	case k.pressed(), head.lq.full() && !local:
+		st.Listendrop.Inc() // the peer tries again
+	case head.lq.full():
+		head.park(in)
+	case len(head.lq.parked) > 0: // left over from when memory was short: they are first
+		head.park(in)
+		head.unpark()
+	default:
+		k.syncacheBegin(head, in)
 	}
+}
+
+// syncacheBegin makes the entry of a SYN for which there is a place, and answers.
+func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
+	sc, st := &k.syncache, &k.Stats.TCP
 	e := k.newEntry(head, in)
-	if local {
+	if in.ifp.loopback {
 		e.flags |= scReserved
 		head.lq.reserved++
 	}
@@ -125,7 +155,7 @@ func (k *Kernel) syncacheAdd(head *Socket, in *tcpIn) {
 		k.clock.arm(&sc.out, e.at)
 	}
 	r := e.synAck(in.now)
-	head.drain(k.tcpRespond(&r))
+	head.drain(k.syncacheRespond(&r))
 }
 
 // newEntry makes the entry of a SYN.
@@ -193,7 +223,11 @@ func (sc *syncache) insert(e *scEntry) bool {
 	return true
 }
 
-// synAck makes the answer to the SYN: FreeBSD's syncache_respond.
+// syncacheRespond sends the answer to a SYN, which synAck has made under the table's lock: FreeBSD's syncache_respond. It returns the queue to
+// drain.
+func (k *Kernel) syncacheRespond(r *respondTo) *ifqueue { return k.tcpRespond(r) }
+
+// synAck makes the answer to the SYN.
 func (e *scEntry) synAck(now int64) respondTo {
 	r := respondTo{t: e.t, seq: e.s.Iss, ack: e.s.Irs + 1, flags: wire.SYN | wire.ACK, win: e.s.SentWin, tos: e.tos, ttl: e.ttl}
 	if e.ifp.loopback {
@@ -265,6 +299,7 @@ func (k *Kernel) syncacheExpand(head *Socket, in *tcpIn) (so *Socket, reset bool
 	}
 	if so = k.syncacheSocket(head, e, in.now); so == nil {
 		k.Stats.TCP.ScAborted.Inc()
+		head.unpark()
 		return nil, true
 	}
 	k.Stats.TCP.ScCompleted.Inc()
@@ -407,12 +442,15 @@ func (sc *syncache) expire(now int64) {
 		sc.remove(e)
 		k.Stats.TCP.ScStale.Inc()
 	}
+	if sc.n > scFew && next != never {
+		next = max(next, now+scTick) // in a flood each entry has its own time, and a look at all of them for each would be a flood of its own
+	}
 	sc.mu.Unlock()
 	if next != never {
 		k.clock.arm(&sc.out, next)
 	}
 	for i := range again {
-		if q := k.tcpRespond(&again[i]); q != nil {
+		if q := k.syncacheRespond(&again[i]); q != nil {
 			q.start()
 		}
 	}
@@ -446,17 +484,18 @@ func (sc *syncache) drop(head *Socket) (gone []*scEntry) {
 
 // park lets a SYN over the loopback wait for a place, first come first served. The listener is locked.
 func (head *Socket) park(in *tcpIn) {
+	p := parkedSyn{in: *in}
+	p.in.m, p.in.len = nil, 0 // data in a SYN is sent again
 	for i := range head.lq.parked {
 		if head.lq.parked[i].in.t == in.t {
-			return // the same SYN again
+			head.lq.parked[i] = p // the same SYN again, or a later one of the same port
+			return
 		}
 	}
 	if len(head.lq.parked) >= maxParked {
 		head.k.Stats.TCP.Listendrop.Inc()
 		return
 	}
-	p := parkedSyn{in: *in}
-	p.in.m, p.in.len = nil, 0 // data in a SYN is sent again
 	head.lq.parked = append(head.lq.parked, p)
 }
 
@@ -466,14 +505,14 @@ func (head *Socket) unpark() {
 	if lq == nil {
 		return
 	}
-	for len(lq.parked) > 0 && !lq.full() && head.options&SO_ACCEPTCONN != 0 && !head.dead {
+	for len(lq.parked) > 0 && !lq.full() && head.options&SO_ACCEPTCONN != 0 && !head.dead && !head.k.pressed() {
 		p := lq.parked[0]
 		lq.parked = lq.parked[1:]
 		if len(lq.parked) == 0 {
 			lq.parked = nil
 		}
 		p.in.now = head.k.now()
-		head.k.syncacheAdd(head, &p.in)
+		head.k.syncacheBegin(head, &p.in)
 	}
 }
 
@@ -485,6 +524,9 @@ func (head *Socket) solistenclose() (orphans []*Socket) {
 		head.drain(k.dropwithreset(&head.lq.parked[i].in, 0, 0))
 	}
 	for _, e := range k.syncache.drop(head) {
+		if !e.ifp.loopback {
+			continue
+		}
 		r := respondTo{t: e.t, seq: e.s.Iss + 1, ack: e.s.Irs + 1, flags: wire.RST | wire.ACK}
 		head.drain(k.tcpRespond(&r))
 	}

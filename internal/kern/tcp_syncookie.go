@@ -15,7 +15,7 @@ import (
 //	TS:  clock with its low 6 bits replaced: 1 bit scaled | 4 bits scale | 1 bit SACK
 
 const (
-	cookieTick = int64(64 * time.Second) // the hash changes
+	cookieTick = int64(60 * time.Second) // the hash changes
 	cookieLife = 2 * cookieTick
 )
 

@@ -2,6 +2,7 @@ package kern
 
 import (
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"bsdnet/internal/kern/mbuf"
@@ -14,8 +15,8 @@ type tcptw struct {
 	inpcb
 	kernel     *Kernel
 	rec        tcp.TimeWaitRec
-	at         int64   // when it ends
-	so         *Socket // its socket, while a user still has it
+	at         int64       // when it ends
+	ended      atomic.Bool // what is left of its socket, while a user still has it, looks at this
 	next, prev *tcptw
 }
 
@@ -51,18 +52,20 @@ func (so *Socket) tcpTwstart() {
 	tw := &tcptw{kernel: k, rec: so.tp.TimeWaitRec(now), at: now + 2*k.prof.MSL}
 	tw.inpcb = inpcb{tuple: inp.tuple, tw: tw, tos: inp.tos, ttl: inp.ttl, ifp: inp.ifp}
 	if so.state&ssNofdref == 0 {
-		tw.so = so
 		so.tw = tw
 	}
-	// The record takes the tuple, so that no segment finds nothing in between; the port goes back to its destination's set, as a dial may have it
-	// again as soon as the timestamps allow.
+	// The record takes the tuple, so that no segment finds nothing in between. The port goes back to its destination's set, as a dial may have it
+	// again as soon as the timestamps allow; where they never will, it is the record's, so that dials need not try it in vain.
+	if inp.ephemeral && !tw.reusableLater() {
+		inp.ephemeral, tw.inpcb.ephemeral = false, true
+	}
 	k.pcbs.insert(&tw.inpcb, inp)
-	k.tw.add(tw)
+	k.ports.share(&tw.inpcb)
 	so.Soisdisconnected()
 	so.dead = true
 	so.tp.Release()
 	k.ports.release(so)
-	k.ports.share(&tw.inpcb)
+	k.tw.add(tw) // last, as it may end at once
 	so.sofree()
 }
 
@@ -170,28 +173,16 @@ func (l *twList) flush() {
 // gone takes a record, which is off the list, out of the tables.
 func (tw *tcptw) gone() {
 	k := tw.kernel
+	tw.ended.Store(true)
 	k.pcbs.remove(&tw.inpcb)
 	k.ports.unlink(&tw.inpcb)
-	k.tw.mu.Lock()
-	so := tw.so
-	tw.so = nil
-	k.tw.mu.Unlock()
-	if so != nil {
-		so.lock()
-		so.tw = nil
-		so.mu.Unlock()
+	if tw.ephemeral {
+		k.ports.put(&tw.inpcb)
 	}
 }
 
-// forget parts a record from its socket, which its user has closed.
-func (l *twList) forget(so *Socket) {
-	if tw := so.tw; tw != nil {
-		l.mu.Lock()
-		tw.so = nil
-		l.mu.Unlock()
-		so.tw = nil
-	}
-}
+// inTimeWait reports whether a record stands for the socket.
+func (so *Socket) inTimeWait() bool { return so.tw != nil && !so.tw.ended.Load() }
 
 // tcpTwcheck gives a segment to a record: BSD's tcp_twcheck. It reports whether the segment is to be looked up again, as the record has given way
 // to a new connection.
@@ -233,7 +224,9 @@ func (k *Kernel) pcbInsert(inp *inpcb, now int64) syscall.Errno {
 	return k.pcbs.insert(inp, nil)
 }
 
-// reusable reports whether a dial may take the record's addresses.
+// reusableLater reports whether a dial may take the record's addresses before its 2 MSL are over, reusable whether it may now.
+func (tw *tcptw) reusableLater() bool { return tw.rec.HasTS && tw.kernel.prof.RFC6191 }
+
 func (tw *tcptw) reusable(now int64) bool {
-	return tw.rec.HasTS && tw.kernel.prof.RFC6191 && int32(tcp.TSClock(now, tw.rec.TSOffset)-tw.rec.LastTS) > 0
+	return tw.reusableLater() && int32(tcp.TSClock(now, tw.rec.TSOffset)-tw.rec.LastTS) > 0
 }

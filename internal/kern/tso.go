@@ -88,15 +88,21 @@ func (c *cutter) fixTCP(h []byte, n int, last bool) {
 	}
 	if c.sent > 0 {
 		t[13] &^= uint8(wire.CWR)
-		if t[13]&uint8(wire.URG) != 0 {
-			if urp := int(be.Uint16(t[18:])) - c.sent; urp > 0 {
-				be.PutUint16(t[18:], uint16(urp))
-			} else {
-				t[13] &^= uint8(wire.URG)
-				t[18], t[19] = 0, 0
-			}
-		}
+		fixUrg(t, c.sent)
 	}
+}
+
+// fixUrg moves the urgent pointer of a TCP header whose sequence number has moved by n.
+func fixUrg(t []byte, n int) {
+	if t[13]&uint8(wire.URG) == 0 {
+		return
+	}
+	if urp := int(binary.BigEndian.Uint16(t[18:])) - n; urp > 0 {
+		binary.BigEndian.PutUint16(t[18:], uint16(urp))
+		return
+	}
+	t[13] &^= uint8(wire.URG)
+	t[18], t[19] = 0, 0
 }
 
 // sum computes the transport checksum of a TCP segment.
@@ -154,7 +160,10 @@ func (q *ifqueue) transmitSome(batch []qent) (done int, ok bool) {
 			break
 		}
 		m := batch[i].m
-		q.ifp.bpfMtap(m)
+		if !batch[i].tapped { // what the link has refused comes here again
+			q.ifp.bpfMtap(m)
+			batch[i].tapped = true
+		}
 		var c cutter
 		for c.start(m); c.more(); {
 			a0 := len(t.arena)
@@ -225,6 +234,7 @@ func dropSegments(m *mbuf.Mbuf, n int) *mbuf.Mbuf {
 	t := h[iphl:]
 	be.PutUint32(t[4:], be.Uint32(t[4:])+uint32(cut))
 	t[13] &^= uint8(wire.CWR)
+	fixUrg(t, cut)
 	rest := mbuf.Adj(m.Next(), cut)
 	m.SetNext(rest)
 	m.Pkt.Len -= cut

@@ -58,7 +58,7 @@ func (so *Socket) Sobind(nam netip.AddrPort) syscall.Errno {
 func (so *Socket) Solisten(backlog int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
-	if so.state&(ssIsconnected|ssIsconnecting|ssIsdisconnecting) != 0 || so.dead || so.tw != nil {
+	if so.state&(ssIsconnected|ssIsconnecting|ssIsdisconnecting) != 0 || so.dead || so.inTimeWait() {
 		return syscall.EINVAL // FreeBSD's solisten_proto_check; 4.4BSD would corrupt the state machine
 	}
 	if errno := so.proto.usrreq(so, pruListen, usrreqArgs{now: so.k.now()}); errno != 0 {
@@ -197,7 +197,7 @@ func (so *Socket) Sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 			return total, 0
 		}
 		space := so.sendspace()
-		if space <= 0 || space < len(p) && space < so.snd.Lowat {
+		if space <= 0 || space < len(p) && space < min(so.snd.Lowat, so.snd.Cc()) {
 			if flags&MSG_DONTWAIT != 0 {
 				return total - len(p), syscall.EWOULDBLOCK
 			}
@@ -236,7 +236,10 @@ func (so *Socket) sendable() syscall.Errno {
 func (so *Socket) sendspace() int {
 	space := so.snd.Space()
 	if so.k.pressed() {
-		space = min(space, so.snd.Hiwat/8-so.snd.Cc())
+		space = min(space, so.k.share()-so.snd.Pinned())
+		if so.snd.Cc() == 0 {
+			space = max(space, minShare) // who waits with nothing to be acknowledged is never woken
+		}
 	}
 	return space
 }
@@ -501,6 +504,6 @@ func (so *Socket) sofree() {
 	so.k.chainAt("sofree")
 	so.rcv.Flush()
 	so.snd.Flush()
-	so.k.tw.forget(so)
+	so.tw = nil
 	so.k.sockets.remove(so)
 }

@@ -41,7 +41,7 @@ type sockbuf struct {
 	cond     sync.Cond // sleepers: sb_sel and the tsleep channel &sb_cc
 	flags    uint8
 	waiters  int32
-	deadline int64 // calls give up then: SO_RCVTIMEO and SO_SNDTIMEO as net.Conn has them
+	deadline int64 // when calls give up: what SO_RCVTIMEO and SO_SNDTIMEO lead to, as net.Conn has it
 }
 
 // A Socket is an end of communication: 4.4BSD's struct socket, with its inpcb and tcpcb.
@@ -75,12 +75,6 @@ type Socket struct {
 	mend   bool  // it died on the listener's queue
 	txq    *ifqueue
 	txMore []*ifqueue
-	opts   inOpts
-}
-
-// inOpts are what a listener's connections inherit, and what is set before there is a connection.
-type inOpts struct {
-	rcvTimeo, sndTimeo int64 // SO_RCVTIMEO, SO_SNDTIMEO
 }
 
 const (
@@ -379,7 +373,6 @@ func (head *Socket) sonewconn() *Socket {
 	so.state = ssNofdref
 	so.head = head
 	so.soreserve(head.snd.Hiwat, head.rcv.Hiwat)
-	so.opts = head.opts
 	so.inp.tos, so.inp.ttl = head.inp.tos, head.inp.ttl
 	if head.proto.usrreq(so, pruAttach, usrreqArgs{}) != 0 {
 		so.state |= ssNofdref
@@ -427,6 +420,7 @@ func (head *Socket) soqmend(so *Socket) {
 
 // socketList is every socket of a stack.
 type socketList struct {
+	n      atomic.Int64
 	shards [16]struct {
 		mu   sync.Mutex // a leaf
 		head *Socket
@@ -442,6 +436,7 @@ func (l *socketList) add(so *Socket) {
 		s.head.allPrev = so
 	}
 	s.head = so
+	l.n.Add(1)
 }
 
 func (l *socketList) remove(so *Socket) {
@@ -460,6 +455,7 @@ func (l *socketList) remove(so *Socket) {
 		so.allNext.allPrev = so.allPrev
 	}
 	so.allNext, so.allPrev = nil, nil
+	l.n.Add(-1)
 }
 
 // all returns every socket.

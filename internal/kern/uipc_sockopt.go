@@ -213,7 +213,7 @@ func (so *Socket) Sogetopt(level, name int) (int, syscall.Errno) {
 	case SOL_SOCKET:
 		return so.getSocketOption(name)
 	case IPPROTO_TCP:
-		if so.dead && so.tw == nil {
+		if so.dead && !so.inTimeWait() {
 			return 0, syscall.ECONNRESET
 		}
 		return so.tcpGetoption(name)
@@ -292,7 +292,7 @@ func (so *Socket) TCPInfo() tcp.Info {
 	so.lock()
 	defer so.unlock()
 	i := so.tp.Info()
-	if so.tw != nil {
+	if so.inTimeWait() {
 		i.State = tcp.TimeWait
 	}
 	return i

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/kern/wire"
 )
 
 // What follows shows a stack's sockets: netstat and tcpdrop.
@@ -40,6 +41,16 @@ func (so *Socket) Connected() bool {
 	so.lock()
 	defer so.mu.Unlock()
 	return so.state&ssIsconnected != 0
+}
+
+// Closed returns EBADF once the user has closed the socket.
+func (so *Socket) Closed() syscall.Errno {
+	so.lock()
+	defer so.mu.Unlock()
+	if so.state&ssNofdref != 0 {
+		return syscall.EBADF
+	}
+	return 0
 }
 
 // SetDeadlines sets when calls that read (accept) and write (connect) give up; the zero time never, nil leaves it. A blocked call sees the new
@@ -89,7 +100,8 @@ func (k *Kernel) Pcblist() []Conn {
 	var list []Conn
 	for _, so := range k.sockets.all() {
 		so.lock()
-		if !so.dead {
+		// A socket whose connection is over stays in the list, in CLOSED, until it is closed; one in TIME_WAIT is its record below.
+		if !so.dead || so.state&ssNofdref == 0 && so.tw == nil {
 			list = append(list, Conn{
 				Local: netip.AddrPortFrom(so.inp.laddr, so.inp.lport), Remote: netip.AddrPortFrom(so.inp.faddr, so.inp.fport),
 				State: so.tp.State(), SndQ: so.snd.Cc(), RcvQ: so.rcv.Cc(), Accepted: so.inp.bound && so.inp.fport != 0 && !so.inp.ephemeral,
@@ -168,7 +180,21 @@ func (k *Kernel) dropOne(t *tuple, state tcp.State) bool {
 }
 
 // pressed reports whether the stack is near its memory budget: buffers shrink and new connections are refused.
-func (k *Kernel) pressed() bool {
-	_, bytes := k.pool.Outstanding()
-	return bytes > k.memory/8*7
+func (k *Kernel) pressed() bool { return k.pool.Pressed() }
+
+// share is what one socket may pin in a buffer while the stack is pressed.
+func (k *Kernel) share() int {
+	return int(max(k.memory/4/(k.sockets.n.Load()+1), minShare))
+}
+
+// minShare lets every connection make some progress, however many there are.
+const minShare = 4 << 10
+
+// affords reports whether the socket may keep n more bytes that have arrived. While the stack is pressed one that has not read its share does
+// without, as if they had been lost on the way, and so does whoever is waiting for others before them; a reader that keeps up does not notice.
+func (so *Socket) affords(th *wire.TCP, n int) bool {
+	if n == 0 || !so.k.pressed() {
+		return true
+	}
+	return so.tp.InOrder(th.Seq) && (so.rcv.Cc() == 0 || so.rcv.Pinned()+n <= so.k.share())
 }

@@ -44,7 +44,7 @@ func storm(t *testing.T, flows int, mk func() (a, b Link)) (trace [2][]arrival) 
 							t.Error(err)
 						}
 						if f%2 == 1 {
-							time.Sleep(1) // into the instant in which the scheduler sorts the others
+							time.Sleep(1 * time.Nanosecond) // into the instant in which the scheduler sorts the others
 						}
 						e.send(net.Buffers{testPacket(f, n+1, 1000)}, net.Buffers{testPacket(f, n+2, 40)})
 						time.Sleep(time.Millisecond - time.Duration(f%2))
@@ -214,14 +214,14 @@ func TestUnblockWaits(t *testing.T) {
 			other.model = newModel(&Impairment{Limit: 1, Loss: 1}, 1)
 			s.init(&full, &other)
 			s.submit(&full, []*packet{newPacket(40)})
-			time.Sleep(99)
+			time.Sleep(99 * time.Nanosecond)
 			go func() {
-				time.Sleep(1)
+				time.Sleep(1 * time.Nanosecond)
 				room.Store(true)
 				s.unblock(&full)
 			}()
 			s.submit(&other, []*packet{newPacket(40)}) // the model sees it 1 ns later
-			time.Sleep(99)
+			time.Sleep(99 * time.Nanosecond)
 			if left.Load() != 101 {
 				t.Errorf("the packet leaves after %dns; want 101ns", left.Load())
 			}

@@ -12,6 +12,7 @@
 package mbuf
 
 import (
+	"math/bits"
 	"sync"
 	"sync/atomic"
 )
@@ -35,7 +36,8 @@ var classSize = [...]int{ClSmall, ClMid, ClBig, ClHuge}
 type cluster struct {
 	ref   atomic.Int32
 	class uint8
-	dirty bool // holds the poison pattern (build tag mbufpoison)
+	//lint:ignore U1000 it is used with the build tag mbufpoison
+	dirty bool // holds the poison pattern
 	buf   []byte
 }
 
@@ -49,6 +51,40 @@ var (
 type Pool struct {
 	mbufs   [8]counter
 	cluster [8]counter
+
+	limit int64 // most bytes of clusters before Pressed; 0: any number
+	shift uint8 // the sum of the stripes is looked at whenever one of them crosses a multiple of 1<<shift bytes
+	over  atomic.Bool
+}
+
+// SetLimit sets the bytes of clusters beyond which the pool is Pressed. It is called before the pool is used.
+func (p *Pool) SetLimit(n int64) {
+	p.limit = n
+	p.shift = uint8(bits.Len64(uint64(n) / 256))
+}
+
+// Pressed reports whether more than the limit is in use. It costs next to nothing where that is not so, and then it may be off by the
+// 16th part of the limit.
+func (p *Pool) Pressed() bool {
+	if !p.over.Load() {
+		return false
+	}
+	_, n := p.Outstanding()
+	if n > p.limit {
+		return true
+	}
+	p.over.Store(false)
+	return false
+}
+
+// charge counts n bytes of clusters, which may be negative, on stripe i.
+func (p *Pool) charge(i uint8, n int64) {
+	sum := p.cluster[i].n.Add(n)
+	if n > 0 && p.limit > 0 && sum>>p.shift != (sum-n)>>p.shift && !p.over.Load() {
+		if _, all := p.Outstanding(); all > p.limit {
+			p.over.Store(true)
+		}
+	}
 }
 
 // counter is one stripe of a count, alone on its cache line so that cores do not share it.
@@ -120,7 +156,7 @@ func (p *Pool) Gethdr() *Mbuf {
 func (p *Pool) Getcl(n int) *Mbuf {
 	m := p.get()
 	c := getCluster(n)
-	p.cluster[m.home].n.Add(int64(len(c.buf)))
+	p.charge(m.home, int64(len(c.buf)))
 	m.cl = c
 	m.own = true
 	m.data = c.buf[:0]
@@ -159,7 +195,7 @@ func (m *Mbuf) free() {
 	if c := m.cl; c != nil {
 		m.cl = nil
 		if r := c.ref.Add(-1); r == 0 {
-			p.cluster[m.home].n.Add(-int64(len(c.buf)))
+			p.charge(m.home, -int64(len(c.buf)))
 			poison(c)
 			clusters[c.class].Put(c)
 		} else if r < 0 {

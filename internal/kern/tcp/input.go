@@ -13,9 +13,9 @@ type segment struct {
 	flags    wire.Flags
 	win      uint32 // scaled
 	urp      int
-	len      int        // bytes of m
-	m        *mbuf.Mbuf // payload; nil once it has been taken or freed
-	segs     int        // segments it was merged from
+	len      int          // bytes of m
+	m        *mbuf.Mbuf   // payload; nil once it has been taken or freed
+	segs     int          // segments it was merged from
 	opt      wire.Options // not a pointer, which would take the header to the heap
 	arrived  int64
 	now      int64

@@ -200,7 +200,8 @@ func (tp *TCB) worth(o *outseg, now int64) bool {
 	}
 	switch {
 	case tp.flags&AckNow != 0,
-		o.flags&(wire.SYN|wire.RST) != 0,
+		o.flags&wire.RST != 0,
+		o.flags&wire.SYN != 0 && tp.state != SynReceived, // our answer to a SYN goes with AckNow, and again when the timer fires
 		tp.flags&urgent != 0 && tp.sndUp.Gt(tp.sndUna): // once: BSD sends on every event, and two urgent ends could do so for ever
 		return true
 	case o.flags&wire.FIN != 0 && (tp.flags&SentFin == 0 || tp.sndNxt == tp.sndUna):

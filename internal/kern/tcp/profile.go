@@ -96,6 +96,7 @@ func FreeBSD() *Profile {
 		PersMin: 5 * sec, PersMax: 60 * sec, MaxRxtShift: 12,
 		RepeatFIN: true, MSL: 30 * sec, FinWait2: 60 * sec,
 		Keepinit: 75 * sec, Keepidle: 7200 * sec, Keepintvl: 75 * sec, Keepcnt: 8,
+		ICMPMayRST: true,
 	}
 }
 

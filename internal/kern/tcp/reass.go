@@ -2,7 +2,6 @@ package tcp
 
 import (
 	"slices"
-	"sync"
 
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/wire"
@@ -33,11 +32,11 @@ type reassq struct {
 	dsack  wire.SackBlock   // duplicate to report in the next acknowledgment, where Left != Right
 }
 
-var reassqs = sync.Pool{New: func() any { return new(reassq) }}
+var reassqs mbuf.Zone[reassq]
 
 func (tp *TCB) needReass() *reassq {
 	if tp.reass == nil {
-		tp.reass = reassqs.Get().(*reassq)
+		tp.reass = reassqs.Alloc()
 	}
 	return tp.reass
 }
@@ -54,7 +53,7 @@ func (tp *TCB) freeReass() {
 	}
 	clear(q.blocks[:cap(q.blocks)])
 	*q = reassq{blocks: q.blocks[:0], recent: q.recent[:0]}
-	reassqs.Put(q)
+	reassqs.Free(q)
 }
 
 // reassemble queues the segment's data and delivers what has become contiguous: BSD's tcp_reass. It reports whether the peer's FIN is

@@ -68,8 +68,10 @@ var stateNames = [...]string{"CLOSED", "LISTEN", "SYN_SENT", "SYN_RECEIVED", "ES
 // String returns the state's name in BSD's spelling.
 func (s State) String() string { return stateNames[s] }
 
-// HaveRcvdSyn and HaveEstablished are BSD's TCPS_HAVERCVDSYN and TCPS_HAVEESTABLISHED.
-func (s State) HaveRcvdSyn() bool     { return s >= SynReceived }
+// HaveRcvdSyn reports whether the peer's SYN has been received: BSD's TCPS_HAVERCVDSYN.
+func (s State) HaveRcvdSyn() bool { return s >= SynReceived }
+
+// HaveEstablished reports whether the handshake has been completed: BSD's TCPS_HAVEESTABLISHED.
 func (s State) HaveEstablished() bool { return s >= Established }
 
 // haveRcvdFin reports whether the peer's FIN has been processed. BSD's TCPS_HAVERCVDFIN knows only TIME_WAIT.
@@ -109,7 +111,8 @@ const (
 	rttTimed                     // rttSeq is being timed
 	urgent                       // the urgent pointer has moved, and the peer has not been told
 	passive                      // began as a passive open
-	whole                        // the peer is reached over the loopback: segments are never cut
+	whole                        // the way to the peer never cuts segments
+	local                        // the peer is on this stack
 )
 
 // The timers, under BSD's TCPT_ names.

@@ -31,12 +31,19 @@ func (tp *TCB) Timeout(now int64) {
 	}
 }
 
+// waiting reports whether an attempt to connect goes on for as long as its user wants: over the loopback a SYN that is not answered has not been
+// lost, but waits for a place at its listener. The dialer's deadline and the listener's close end that, and TCP_KEEPINIT where it is set.
+func (tp *TCB) waiting() bool { return tp.state == SynSent && tp.flags&local != 0 }
+
 // maxBackoff is the largest shift of the time-out, the end of tcp_backoff: a connection with short round trips must not give up in
 // less than 100 s (RFC 9293, SHLD-11).
 const maxBackoff = 9
 
 // rexmtTimeout sends again from sndUna, with the time-out doubled: RFC 6298, 5.4 to 5.7; RFC 5681, 3.1.
 func (tp *TCB) rexmtTimeout(now int64) {
+	if tp.waiting() {
+		tp.backoff = min(tp.backoff, uint8(tp.prof.MaxRxtShift)-1)
+	}
 	if int(tp.backoff) >= tp.prof.MaxRxtShift || tp.MaxUnack > 0 && now-tp.unackedSince >= tp.MaxUnack {
 		tp.stats.Timeoutdrop.Inc()
 		tp.Drop(tp.timedOut(), now)
@@ -45,7 +52,7 @@ func (tp *TCB) rexmtTimeout(now int64) {
 	tp.backoff++
 	tp.stats.Rexmttimeo.Inc()
 	tp.rxtcur = tp.rangeset(tp.rexmtval() << min(tp.backoff, maxBackoff))
-	if tp.state == SynSent && tp.prof.DropOptions && tp.backoff == 3 {
+	if tp.state == SynSent && !tp.waiting() && tp.prof.DropOptions && tp.backoff == 3 {
 		tp.flags &^= ReqScale | ReqTstmp | SackPermit
 	}
 	if tp.state == SynReceived && tp.flags&ecnOn != 0 && int(tp.backoff) > tp.prof.ECNRetries {

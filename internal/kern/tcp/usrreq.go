@@ -13,7 +13,8 @@ type Path struct {
 	MTU    int  // largest IP packet
 	Hdr    int  // length of the IP header
 	TSOmax int  // largest TCP payload to emit in one chain; 0: one segment
-	Whole  bool // the peer is on this stack: chains are never cut
+	Whole  bool // chains are never cut
+	Local  bool // the peer is on this stack
 }
 
 // SetPath tells the machine about the way to the peer: the larger part of BSD's tcp_mss and tcp_mssopt.
@@ -23,6 +24,9 @@ func (tp *TCB) SetPath(p Path) {
 	tp.tsomax = p.TSOmax
 	if p.Whole {
 		tp.flags |= whole
+	}
+	if p.Local {
+		tp.flags |= local
 	}
 }
 
@@ -92,7 +96,9 @@ func (tp *TCB) Connect(iss Seq, tsOffset uint32, now int64) syscall.Errno {
 	tp.tsOffset = tsOffset
 	tp.state = SynSent
 	tp.stats.Connattempt.Inc()
-	tp.set(tKeep, now+tp.keepinit())
+	if !tp.waiting() || tp.Keepinit != 0 {
+		tp.set(tKeep, now+tp.keepinit())
+	}
 	tp.rcvTime = now
 	tp.sendseqinit(iss)
 	return tp.Output(now)
@@ -288,6 +294,9 @@ func (tp *TCB) Inherit(l *TCB) {
 	tp.flags = tp.flags&^kept | l.flags&kept
 	tp.Keepinit, tp.Keepidle, tp.Keepintvl, tp.keepcnt, tp.MaxUnack = l.Keepinit, l.Keepidle, l.Keepintvl, l.keepcnt, l.MaxUnack
 }
+
+// InOrder reports whether a segment that begins at seq is, or reaches to, the next that is expected.
+func (tp *TCB) InOrder(seq Seq) bool { return seq.Leq(tp.rcvNxt) }
 
 // Inflight reports whether seq has been sent and not acknowledged.
 func (tp *TCB) Inflight(seq Seq) bool { return seq.Geq(tp.sndUna) && seq.Lt(tp.sndMax) }

@@ -3,10 +3,16 @@ package wire
 // A Seq is a TCP sequence number; comparisons are modulo 2^32 (RFC 9293, 3.4).
 type Seq uint32
 
-// Lt, Leq, Gt and Geq are BSD's SEQ_LT, SEQ_LEQ, SEQ_GT and SEQ_GEQ.
-func (a Seq) Lt(b Seq) bool  { return int32(a-b) < 0 }
+// Lt reports whether a lies before b: BSD's SEQ_LT.
+func (a Seq) Lt(b Seq) bool { return int32(a-b) < 0 }
+
+// Leq reports whether a does not lie after b: BSD's SEQ_LEQ.
 func (a Seq) Leq(b Seq) bool { return int32(a-b) <= 0 }
-func (a Seq) Gt(b Seq) bool  { return int32(a-b) > 0 }
+
+// Gt reports whether a lies after b: BSD's SEQ_GT.
+func (a Seq) Gt(b Seq) bool { return int32(a-b) > 0 }
+
+// Geq reports whether a does not lie before b: BSD's SEQ_GEQ.
 func (a Seq) Geq(b Seq) bool { return int32(a-b) >= 0 }
 
 // Sub returns the distance from b to a, negative where a lies before b.

@@ -1,0 +1,270 @@
+package bsdnet_test
+
+import (
+	"bytes"
+	"go/ast"
+	"go/build/constraint"
+	"go/format"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// The tests in this file hold the house in order: who may import whom, what pure packages must not touch, and how files are named, formatted and
+// documented.
+
+// rules say what of ours the files of a folder may import, tests aside. Only what is named here may be imported by what is named here.
+var rules = map[string][]string{
+	".":                  {"bsdnet/internal/kern", "bsdnet/internal/kern/tcp", "bsdnet/internal/link"},
+	"internal/kern":      {"bsdnet/internal/kern/tcp", "bsdnet/internal/kern/wire", "bsdnet/internal/kern/mbuf"},
+	"internal/kern/tcp":  {"bsdnet/internal/kern/wire", "bsdnet/internal/kern/mbuf"},
+	"internal/kern/wire": {},
+	"internal/kern/mbuf": {},
+	"internal/link":      {},
+	"examples/http":      {"bsdnet"},
+}
+
+// pure are the packages that must not know of the world; what they may not import, each with what lies below it.
+var pure = map[string][]string{
+	// Counters are atomic, so that they can be read without a lock: sync/atomic is no lock.
+	"internal/kern/tcp":  {"net", "os", "sync", "context", "io", "runtime"},
+	"internal/kern/wire": {"net", "os", "sync", "context", "io", "runtime", "time"},
+	// A pool is the one thing that mbuf shares.
+	"internal/kern/mbuf": {"net", "os", "context", "io", "runtime", "time"},
+}
+
+var pureExceptions = []string{"net/netip", "sync/atomic"}
+
+// clockReaders are the functions of package time that read a clock or start a timer; to a pure package time is an argument.
+var clockReaders = []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick", "Sleep"}
+
+// A source is a parsed file of the module.
+type source struct {
+	name, dir string // with slashes, from the module's root
+	test      bool
+	text      []byte
+	fset      *token.FileSet
+	*ast.File
+}
+
+// sources are all Go files of the module, without those of nested modules.
+var sources = sync.OnceValues(func() (list []*source, err error) {
+	err = filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name == "." {
+				return nil
+			}
+			if _, err := os.Stat(filepath.Join(name, "go.mod")); err == nil || strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") {
+			return nil
+		}
+		s := &source{name: filepath.ToSlash(name), test: strings.HasSuffix(name, "_test.go"), fset: token.NewFileSet()}
+		s.dir = path.Dir(s.name)
+		if s.text, err = os.ReadFile(name); err != nil {
+			return err
+		}
+		s.File, err = parser.ParseFile(s.fset, name, s.text, parser.ParseComments|parser.SkipObjectResolution)
+		list = append(list, s)
+		return err
+	})
+	return list, err
+})
+
+func eachSource(t *testing.T, f func(s *source)) {
+	t.Helper()
+	list, err := sources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list) < 50 {
+		t.Fatalf("only %d Go files found", len(list))
+	}
+	for _, s := range list {
+		f(s)
+	}
+}
+
+func TestImports(t *testing.T) {
+	seen := map[string]bool{}
+	eachSource(t, func(s *source) {
+		allowed, ruled := rules[s.dir]
+		if s.test || !ruled {
+			return
+		}
+		seen[s.dir] = true
+		for _, i := range s.Imports {
+			p, _ := strconv.Unquote(i.Path.Value)
+			if (p == "bsdnet" || strings.HasPrefix(p, "bsdnet/")) && !slices.Contains(allowed, p) {
+				t.Errorf("%s imports %s", s.fset.Position(i.Pos()), p)
+			}
+			for _, bad := range pure[s.dir] {
+				if (p == bad || strings.HasPrefix(p, bad+"/")) && !slices.Contains(pureExceptions, p) {
+					t.Errorf("%s imports %s: the package is pure", s.fset.Position(i.Pos()), p)
+				}
+			}
+		}
+	})
+	for dir := range rules {
+		if !seen[dir] {
+			t.Errorf("no files in %s", dir)
+		}
+	}
+}
+
+func TestPurePackagesReadNoClock(t *testing.T) {
+	eachSource(t, func(s *source) {
+		if _, ok := pure[s.dir]; !ok || s.test {
+			return
+		}
+		ast.Inspect(s.File, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains(clockReaders, n.Sel.Name) {
+					t.Errorf("%s: time.%s", s.fset.Position(n.Pos()), n.Sel.Name)
+				}
+			case *ast.GoStmt:
+				t.Errorf("%s: a goroutine", s.fset.Position(n.Pos()))
+			}
+			return true
+		})
+	})
+}
+
+// The words that the go command takes for a build constraint at the end of a file name.
+var (
+	knownOS = strings.Fields("aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris " +
+		"wasip1 windows zos")
+	knownArch = strings.Fields("386 amd64 amd64p32 arm arm64 arm64be armbe loong64 mips mips64 mips64le mips64p32 mips64p32le mipsle " +
+		"ppc ppc64 ppc64le riscv riscv64 s390 s390x sparc sparc64 wasm")
+)
+
+// TestFileNames: a file whose name makes it build on some systems only, such as tcp_windows.go, says so in a //go:build line too.
+func TestFileNames(t *testing.T) {
+	eachSource(t, func(s *source) {
+		words := strings.Split(strings.TrimSuffix(strings.TrimSuffix(path.Base(s.name), ".go"), "_test"), "_")
+		last := words[len(words)-1]
+		if len(words) < 2 || !slices.Contains(knownOS, last) && !slices.Contains(knownArch, last) {
+			return
+		}
+		for _, g := range s.Comments {
+			for _, c := range g.List {
+				if g.Pos() < s.Package && constraint.IsGoBuild(c.Text) && strings.Contains(c.Text, last) {
+					return
+				}
+			}
+		}
+		t.Errorf("%s builds with %s only, and has no //go:build line that says so", s.name, last)
+	})
+}
+
+func TestGofmt(t *testing.T) {
+	eachSource(t, func(s *source) {
+		want, err := format.Source(s.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(s.text, want) {
+			t.Errorf("%s is not as gofmt would have it", s.name)
+		}
+	})
+}
+
+// TestDocComments: every exported identifier has a doc comment: its own or its group's, or one at the end of its line.
+func TestDocComments(t *testing.T) {
+	packages := map[string]bool{}
+	eachSource(t, func(s *source) {
+		if s.test {
+			return
+		}
+		packages[s.dir] = packages[s.dir] || s.Doc != nil
+		for _, d := range s.Decls {
+			for _, id := range undocumented(d) {
+				t.Errorf("%s: %s has no doc comment", s.fset.Position(id.Pos()), id.Name)
+			}
+		}
+	})
+	for dir, ok := range packages {
+		if !ok {
+			t.Errorf("the package in %s has no doc comment", dir)
+		}
+	}
+}
+
+// undocumented returns the exported names that a declaration leaves without a word.
+func undocumented(d ast.Decl) (ids []*ast.Ident) {
+	if f, ok := d.(*ast.FuncDecl); ok {
+		if f.Doc == nil && f.Name.IsExported() && (f.Recv == nil || exportedReceiver(f.Recv.List[0].Type)) {
+			ids = append(ids, f.Name)
+		}
+		return ids
+	}
+	g := d.(*ast.GenDecl)
+	for _, spec := range g.Specs {
+		switch spec := spec.(type) {
+		case *ast.TypeSpec:
+			if spec.Name.IsExported() && g.Doc == nil && spec.Doc == nil && spec.Comment == nil {
+				ids = append(ids, spec.Name)
+			}
+		case *ast.ValueSpec:
+			for _, n := range spec.Names {
+				if n.IsExported() && g.Doc == nil && spec.Doc == nil && spec.Comment == nil {
+					ids = append(ids, n)
+				}
+			}
+		}
+	}
+	return ids
+}
+
+func exportedReceiver(t ast.Expr) bool {
+	for {
+		switch x := t.(type) {
+		case *ast.StarExpr:
+			t = x.X
+		case *ast.IndexExpr:
+			t = x.X
+		case *ast.IndexListExpr:
+			t = x.X
+		case *ast.Ident:
+			return x.IsExported()
+		default:
+			return false
+		}
+	}
+}
+
+// maxDeps is how many packages from outside the standard library package bsdnet may need.
+const maxDeps = 10
+
+func TestDependencies(t *testing.T) {
+	const format = `{{if not .Standard}}{{.ImportPath}}{{end}}`
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", format, ".").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var outside []string
+	for _, p := range strings.Fields(string(out)) {
+		if p != "bsdnet" && !strings.HasPrefix(p, "bsdnet/") {
+			outside = append(outside, p)
+		}
+	}
+	if len(outside) > maxDeps {
+		t.Errorf("package bsdnet needs %d packages from outside the standard library, more than %d: %s", len(outside), maxDeps, outside)
+	}
+}

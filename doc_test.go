@@ -1,0 +1,150 @@
+package bsdnet_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bsdnet"
+)
+
+// What stands in README.md stands here too, and runs; TestReadme compares.
+
+func ExampleListen() {
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "hello %s", r.URL.Path[1:]) })
+
+	ln, err := bsdnet.Listen("tcp", "127.0.0.1:80") // was: net.Listen
+	if err != nil {
+		panic(err)
+	}
+	go http.Serve(ln, handler)
+	client := bsdnet.HTTPClient() // was: http.DefaultClient
+	resp, err := client.Get("http://127.0.0.1/world")
+
+	if err != nil {
+		panic(err)
+	}
+	defer client.CloseIdleConnections()
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	fmt.Println(string(body), err)
+	ln.Close()
+	// Output: hello world <nil>
+}
+
+func ExampleStack_Attach() {
+	a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
+	if err != nil {
+		panic(err)
+	}
+	left, err := bsdnet.New(bsdnet.Config{})
+	if err != nil {
+		panic(err)
+	}
+	defer left.Close()
+	right, err := bsdnet.New(bsdnet.Config{})
+	if err != nil {
+		panic(err)
+	}
+	defer right.Close()
+	if err := left.Attach(a, netip.MustParsePrefix("10.0.0.1/24")); err != nil {
+		panic(err)
+	}
+	if err := right.Attach(b, netip.MustParsePrefix("10.0.0.2/24")); err != nil {
+		panic(err)
+	}
+
+	ln, err := right.Listen("tcp", ":7")
+	if err != nil {
+		panic(err)
+	}
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		io.Copy(c, c)
+		c.Close()
+	}()
+	c, err := left.Dial("tcp", "10.0.0.2:7")
+	if err != nil {
+		panic(err)
+	}
+	io.WriteString(c, "there and back")
+	c.(*bsdnet.TCPConn).CloseWrite()
+	text, err := io.ReadAll(c)
+	fmt.Println(string(text), err)
+	// Output: there and back <nil>
+}
+
+func TestOverABadLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, _ := bsdnet.Pipe(bsdnet.PipeConfig{})
+		way := bsdnet.Impairment{Delay: 50 * time.Millisecond, Loss: 0.01}
+		bad, _ := bsdnet.Impair(a, bsdnet.ImpairConfig{Write: way, Read: way, Seed: 1})
+		client, _ := bsdnet.New(bsdnet.Config{})
+		defer client.Close()
+		server, _ := bsdnet.New(bsdnet.Config{})
+		defer server.Close()
+		client.Attach(bad, netip.MustParsePrefix("10.0.0.1/24"))
+		server.Attach(b, netip.MustParsePrefix("10.0.0.2/24"))
+
+		ln, err := server.Listen("tcp", ":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: http.FileServerFS(os.DirFS("."))}
+		go srv.Serve(ln)
+		defer srv.Close()
+
+		start := time.Now() // the bubble's clock: nobody waits for it
+		hc := client.HTTPClient()
+		for time.Since(start) < time.Hour {
+			resp, err := hc.Get("http://10.0.0.2/README.md")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err := io.Copy(io.Discard, resp.Body); err != nil || n != resp.ContentLength {
+				t.Fatalf("%d of %d bytes: %v", n, resp.ContentLength, err)
+			}
+			resp.Body.Close()
+			time.Sleep(10 * time.Second)
+		}
+		if bad.Stats().Write.Lost == 0 {
+			t.Error("nothing was lost")
+		}
+		hc.CloseIdleConnections()
+	})
+}
+
+// TestReadme: the Go code in README.md is code of this file.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("doc_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	space := regexp.MustCompile(`\s+`)
+	flat := func(s string) string { return space.ReplaceAllString(s, " ") }
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllSubmatch(readme, -1)
+	if len(blocks) < 2 {
+		t.Fatalf("%d blocks of Go in README.md", len(blocks))
+	}
+	for _, b := range blocks {
+		for _, part := range strings.Split(string(b[1]), "\t…\n") {
+			if !strings.Contains(flat(string(text)), strings.TrimSpace(flat(part))) {
+				t.Errorf("README.md has code that is not in doc_test.go:\n%s", part)
+			}
+		}
+	}
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	stdbytes "bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestOnce runs the command with -once and looks at what it prints and captures.
+func TestOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "http.pcap")
+	var out stdbytes.Buffer
+	if err := run(t.Context(), options{addr: ":80", relay: "127.0.0.1:0", pcap: file, once: true}, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`^GET http://127\.0\.0\.1:80/\nHTTP/1\.1 200 OK\n`,
+		`<h1>Served by net/http over bsdnet</h1>`,
+		`<td>LISTEN</td><td>\*:80</td>`,
+		`<td>ESTABLISHED</td><td>127\.0\.0\.1:80</td><td>127\.0\.0\.1:\d+</td>`,
+		`(?m)^ESTABLISHED 127\.0\.0\.1:\d+ -> 127\.0\.0\.1:80, RTT [\d.]+[nµm]?s, cwnd \d+ bytes, sent [1-9]\d* and received [1-9]\d+ bytes, 0 retransmissions$`,
+	} {
+		if !regexp.MustCompile(want).Match(out.Bytes()) {
+			t.Errorf("the output does not match %s:\n%s", want, out.Bytes())
+		}
+	}
+	if strings.Contains(out.String(), "serving on") {
+		t.Errorf("-once serves on:\n%s", out.Bytes())
+	}
+	checkPcap(t, file)
+}
+
+// checkPcap reads a capture: nanosecond pcap, raw IP, the first packet a SYN to port 80.
+func checkPcap(t *testing.T, file string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	le := binary.LittleEndian
+	if len(b) < 24+16+40 || le.Uint32(b) != 0xa1b23c4d || le.Uint32(b[20:]) != 101 {
+		t.Fatalf("not a capture of raw IP: %d bytes, % x", len(b), b[:min(len(b), 24)])
+	}
+	p := b[24+16:]
+	if p[0] != 0x45 || p[9] != 6 || binary.BigEndian.Uint16(p[22:]) != 80 || p[33] != 0x02 {
+		t.Errorf("the first packet is not a SYN to port 80: % x", p[:40])
+	}
+	n := 0
+	for b = b[24:]; len(b) >= 16; n++ {
+		k := 16 + int(le.Uint32(b[8:]))
+		if k > len(b) {
+			t.Fatalf("packet %d of the capture is cut short", n)
+		}
+		b = b[k:]
+	}
+	if len(b) > 0 || n < 6 {
+		t.Errorf("%d packets in the capture, and %d bytes behind them", n, len(b))
+	}
+}
+
+// start runs the command until the test ends, and returns the address of the relay.
+func start(t *testing.T, o options, out io.Writer) (addr string) {
+	t.Helper()
+	ctx, interrupt := context.WithCancel(context.Background())
+	where, ended := make(chan net.Addr, 1), make(chan error, 1)
+	o.relaying = func(a net.Addr) { where <- a }
+	go func() { ended <- run(ctx, o, out) }()
+	t.Cleanup(func() {
+		interrupt()
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Errorf("after the interrupt: %v", err)
+			}
+		case <-time.After(time.Minute):
+			t.Error("the command does not end when it is interrupted")
+		}
+	})
+	select {
+	case a := <-where:
+		return a.String()
+	case err := <-ended:
+		ended <- nil
+		t.Fatalf("the command has ended: %v", err)
+	case <-time.After(time.Minute):
+		t.Fatal("the command does not serve")
+	}
+	return ""
+}
+
+func get(t *testing.T, c *http.Client, url string) []byte {
+	t.Helper()
+	resp, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("%s: %s, %v", url, resp.Status, err)
+	}
+	return b
+}
+
+// TestRelay looks at the page from the kernel's network, as curl does, with connections that stay open while the command is interrupted.
+func TestRelay(t *testing.T) {
+	addr := start(t, options{addr: "127.0.0.1:80", relay: "127.0.0.1:0"}, io.Discard)
+	tr := &http.Transport{}
+	t.Cleanup(tr.CloseIdleConnections) // before the interrupt
+	c := &http.Client{Transport: tr, Timeout: time.Minute}
+	if b := get(t, c, "http://"+addr+"/"); !strings.Contains(string(b), `http-equiv="refresh"`) {
+		t.Errorf("the page does not refresh itself:\n%s", b)
+	}
+	if b := get(t, c, "http://"+addr+"/style.css"); len(b) == 0 {
+		t.Error("no style")
+	}
+	var st status
+	if err := json.Unmarshal(get(t, c, "http://"+addr+"/conns.json"), &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Requests != 4 || st.Relayed != 1 || st.Accepted != 2 {
+		t.Errorf("%d requests, %d relayed, %d accepted; want 4, 1, 2", st.Requests, st.Relayed, st.Accepted)
+	}
+	states := map[string]int{}
+	for _, c := range st.Conns {
+		states[c.State]++
+		if c.State == "ESTABLISHED" && c.Local == "127.0.0.1:80" && (c.Cwnd == 0 || c.Sent == 0 || c.Received == 0) {
+			t.Errorf("the server's end has no numbers: %+v", c)
+		}
+	}
+	if states["LISTEN"] != 1 || states["ESTABLISHED"] != 2 {
+		t.Errorf("states %v; want 1 LISTEN and both ends ESTABLISHED", states)
+	}
+}
+
+// TestInterruptWithOpenConnections: neither idle connections nor ones that have not asked for anything keep the command.
+func TestInterruptWithOpenConnections(t *testing.T) {
+	var conns []net.Conn
+	t.Cleanup(func() { // after the interrupt
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	addr := start(t, options{addr: "127.0.0.1:80", relay: "127.0.0.1:0", patience: time.Millisecond}, io.Discard)
+	for range 2 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	idle := conns[1]
+	io.WriteString(idle, "GET /conns.json HTTP/1.1\r\nHost: x\r\n\r\n")
+	if _, err := idle.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRelayTaken: where its port is taken the relay says so and uses a free one.
+func TestRelayTaken(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	var out stdbytes.Buffer
+	taken := ln.Addr().String()
+	addr := start(t, options{addr: "127.0.0.1:80", relay: taken}, &out)
+	if addr == taken {
+		t.Fatalf("the relay listens on %s, which is taken", addr)
+	}
+	if !strings.Contains(out.String(), taken+" is taken") {
+		t.Errorf("it does not say that %s is taken:\n%s", taken, out.String())
+	}
+	get(t, http.DefaultClient, "http://"+addr+"/")
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestErrors: what cannot be done ends the command with an error.
+func TestErrors(t *testing.T) {
+	for _, o := range []options{
+		{addr: "192.0.2.1:80", once: true},
+		{addr: "127.0.0.1:80", relay: "nowhere.invalid:80"},
+		{addr: "127.0.0.1:80", once: true, pcap: filepath.Join(t.TempDir(), "no", "file")},
+	} {
+		if err := run(t.Context(), o, io.Discard); err == nil {
+			t.Errorf("%+v: no error", o)
+		}
+	}
+}
+
+func TestBytes(t *testing.T) {
+	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 5 << 40: "5.0 TiB"} {
+		if got := bytes(n); got != want {
+			t.Errorf("bytes(%d) = %q, want %q", n, got, want)
+		}
+	}
+}

@@ -1,0 +1,168 @@
+// Package kern is the BSD kernel around the TCP machine: sockets, control blocks, IP, ICMP, the loopback and all the locks. It is one flat package
+// because code that shares a lock stays together: Go cannot say "the caller holds so.mu" across a package border. The file names are BSD's, and
+// they are the map. What needs no lock has a package of its own: [bsdnet/internal/kern/tcp] is the protocol machine, wire the headers, mbuf the buffers.
+//
+// This page is for whoever reads on or carries on: the way of a segment, the files, the locks, the words, and what is next.
+//
+// # One segment's way: three doors, one exit
+//
+//	user goroutine               a link's receive goroutine         the stack's clock
+//	TCPConn.Write / Read         Ifnet.receive: a batch, merged     one time.Timer
+//	     | Sosend, Soreceive           | ipintr                          | clock.fire
+//	     | tcpUsrreq(PRU_SEND)         | inetsw[p].input = tcpInput      | Socket.expire: tcpTimers
+//	=====|======= so.lock ======= pcbs.lookup, so.lock ============= so.lock =====  three doors
+//	     v                             v                                 v
+//	+------------------ tcp.TCB: the machine, pure -------------------------------+
+//	|  Connect, Output,      Input(th, payload,         Timeout(now)              |
+//	|  Usrclosed, …          arrived, now)                                        |
+//	|        \_______________________ | _______________________________/         |
+//	|                              Output(now): what should be sent now?          |
+//	+-----------------|-----------------------------------------------------------+
+//	                  v  tcp.Sock: Emit(m) -> ipOutput -> Ifnet.output: on the interface's queue (looutput: on ipintrq)
+//	================= so.leave: take note of whom to wake and what to drain, set the clock, unlock ====  one exit
+//	                  exit.do: wake them; ifqueue.start: whoever finds the queue idle drains it
+//
+// Whoever changes a socket enters by lock, and leaves by unlock, which is leave and do. Under the lock nothing is sent and nobody is woken: Emit puts
+// a segment on its interface's queue and notes the queue in so.txq; sowakeup notes in so.wake. leave takes both notes away with the lock, and do acts on
+// them, BSD's splx: it wakes the sleepers and drains the queues. So the order of segments is made under the lock, where two goroutines cannot
+// overtake each other, and the work is done outside of it. leave and do are apart for the callers that have something to do in between (the copy
+// of user bytes), or two sockets to leave (tcpListenInput).
+//
+// A drainer carries each packet to its end: over the loopback that is ipintr, tcpInput, the peer's machine, the wake-up of its reader, and the
+// acknowledgment on its way back, on the same goroutine; to a link it is Link.Write, a batch at a time. It has a budget (drainBudget); what is left goes
+// to a goroutine that ends when the queue is empty. The draining flag makes the drainer unique, so nothing recurses: a packet that is put on the
+// queue by the drainer itself is taken in its next round. No goroutine but the application's own is needed on the loopback; a link has one, in Read.
+//
+// # The files
+//
+//	kern.go            Kernel (the globals), Config, New, Close; secrets; the keyed hashes of tuples, ISNs, timestamps
+//	uipc_syscalls.go   Proc: descriptors and system calls, the seed of every test that speaks BSD
+//	uipc_socket.go     Socreate … Soclose: what a call does; Sosend and Soreceive
+//	uipc_socket2.go    Socket; lock, leave, do; sbwait, sblock; soisconnected and its like; sonewconn and so_q
+//	uipc_sockopt.go    Sosetopt, Sogetopt, TCP_INFO
+//	uipc_stat.go       Pcblist, Tcpdrop, deadlines: a socket seen from outside
+//	sysctl.go          variables under FreeBSD's names
+//	clock.go           callouts: the heap and its one timer
+//	in_proto.go        the protocol switch, PRU_ requests
+//	in_pcb.go          inpcb, the table of connections, the listeners and their match order
+//	in_ports.go        bind, connect, ephemeral ports (RFC 6056)
+//	tcp_usrreq.go      tcpUsrreq, and what the machine asks of its socket (tcp.Sock)
+//	tcp_input.go       checksum, lookup, lock, listener or connection or record
+//	tcp_syncache.go    half-open connections; parked SYNs; a listener's close
+//	tcp_syncookie.go   the answer that needs no memory
+//	tcp_timewait.go    TIME_WAIT records
+//	tcp_subr.go        segments without a machine: tcpRespond, dropwithreset; tcpCtlinput
+//	ip_input.go        ipintr              ip_output.go    ipOutput
+//	ip_reass.go        fragments, bounded  ip_icmp.go      echo, errors both ways, path MTU
+//	route.go           rtalloc: longest prefix, copied on write
+//	if.go              Ifnet, Link, attach and detach, the receive goroutine, ifqueue
+//	if_loop.go         lo0, looutput       bpf.go          captures
+//	tso.go             chains cut for links that do not take them whole, and checksums
+//	gro.go             segments of a batch merged before they enter the machine
+//
+//	mbuf/mbuf.go       Mbuf on shared clusters    mbuf/sockbuf.go   what waits to be sent, or read
+//	wire/              IPv4, TCP with options, ICMP, checksums, pcap; trace.go prints and parses tcpdump's notation for the tests
+//	tcp/tcb.go         TCB, states, flags, Sock   tcp/usrreq.go     the user's requests
+//	tcp/input.go       Input, step by step in RFC 9293's order; input_ack.go: what an acknowledgment does
+//	tcp/output.go      Output: BSD's questions in BSD's order
+//	tcp/timer.go       the timers                 tcp/rtt.go        RFC 6298
+//	tcp/cc.go          CC, NewReno                tcp/reass.go      out of order, BSD's tcp_reass
+//	tcp/sack.go        SACK blocks out            tcp/ecn.go        RFC 3168
+//	tcp/timewait.go    what a record answers      tcp/profile.go    Default, FreeBSD, Net3
+//
+// # The locks
+//
+// Two locks at most have an order, and everything else is a leaf: taken last, alone, and with nothing called under it.
+//
+//	so.mu of a listener  ->  so.mu of a connection on its queue       (tcpListenInput, soqtake, soqmend)
+//	   leaves: pcbShard, listenShard, a port's shard, socketList, syncache, twList, ipReass,
+//	           clock, ifqueue, bucket, bpf, Proc, Kernel.ifMu and closeMu
+//
+// syncache.mu is a leaf, although it is held while an answer is composed: composing calls nothing. Where a child dies on its listener's queue it must not
+// lock upwards: sofree sets so.mend, and soqmend takes it off after the unlock. Where two connections would have to be locked (both ends of a loopback
+// connection) nothing is: the segment between them goes over the queue.
+//
+// A lookup takes the bucket's lock, leaves it, takes so.mu, and looks whether the socket still lives there: so.dead and inp.dead are what every door
+// tests first. tcpInput begins anew where it finds them set.
+//
+// No mutex is held across a sleep. A sleeper waits in sbwait, on the sync.Cond of a sockbuf; SB_LOCK and SB_WANT are bits, not mutexes, as in BSD.
+// All of it works in a testing/synctest bubble, in which a goroutine that waits for a mutex does not count as asleep.
+//
+// # The clock
+//
+// A socket has one callout, and one deadline: the earliest of its machine's timers and of those who sleep in it (nextDeadline). leave
+// compares it with what it last asked for, and goes to the heap only when it has become earlier. A callout that comes too early finds nothing due and
+// is set again, so no one is ever taken out: an acknowledgment that restarts the retransmission timer costs nothing. One time.Timer stands at the
+// earliest callout, by (deadline, id). The TIME_WAIT list, the syncache and the reassembly queue have a callout each. Where the timer is more
+// than 20 ms late the clock waits up to 3 ms before it believes: a busy processor must not look like a lost packet.
+//
+// # The handshake
+//
+// so_q0 is the syncache: an entry of a bounded table, which becomes a socket at the final ACK (syncacheExpand, sonewconn). A full bucket answers with
+// a cookie; for the time that one can come back (cookieLife), an ACK without an entry is tried as a cookie. A full so_q drops SYNs from the wire,
+// and keeps the entry of a final ACK. The loopback loses nothing, so there a SYN reserves its place on so_q, and one without a place is parked,
+// first come first served: soaccept lets the next one in (unpark), and the listener's close refuses those who wait.
+//
+// # Decisions of our own
+//
+// Where this differs from the book, from FreeBSD, or from what the project set out with, and why:
+//
+//   - Deadlines of blocked calls stand in the stack's clock, with the connection's timers, not in runtime timers of their own: a read with a deadline
+//     costs two comparisons, and the heap is touched once in many.
+//   - Soreceive takes what it will copy out of the buffer first (Sockbuf.Cut), tells the machine, and copies without the lock: the window update and the
+//     next segment do not wait for the copy. Up to 2 KiB are copied under the lock; that is shorter than leaving it. Sosend does the same in reverse.
+//   - A header Mbuf carries its bytes in itself. A segment is one small allocation from a pool and shares its payload; there is no header cluster.
+//   - On the loopback a chain holds up to 256 KiB (loTSO) in one packet. IP's length field cannot say so; the length travels in the Mbuf
+//     (Pkthdr.Len), and captures show what a wire would have seen.
+//   - TIME_WAIT is a record always, also while the user still holds the socket: one representation, one set of rules. The record takes the connection's
+//     place in the table in one step, so no segment finds nothing in between.
+//   - A machine asks its socket by an interface (tcp.Sock) rather than by return values: it keeps BSD's calls where BSD has them, so the call trees are
+//     the book's.
+//   - Both directions of a loopback connection use one queue (tuple.flow is symmetric): the goroutine that sends also brings the acknowledgment.
+//   - sowakeup broadcasts. There is rarely more than one sleeper, and the others may have deadlines.
+//   - Secrets are drawn once and used under AES, one key a purpose: with Config.Rand fixed a run repeats, and what a cookie lets out says nothing of a port.
+//
+// # Driving a stack from outside
+//
+// A test or a harness needs no link of its own and no goroutine:
+//
+//	k, _ := kern.New(kern.Config{Profile: tcp.FreeBSD(), NoLoopback: true})
+//	ifp, _ := k.Attach("tun0", link, []netip.Prefix{netip.MustParsePrefix("192.168.0.1/16")})
+//	k.SetSysctl("net.inet.tcp.ecn.enable", 1)     // Sysctls lists the names
+//	p := k.NewProc()                              // system calls, errnos
+//	fd, _ := p.Socket(kern.AF_INET, kern.SOCK_STREAM, 0)
+//	p.Fcntl(fd, kern.F_SETFL, kern.O_NONBLOCK)
+//	p.Bind(fd, …); p.Listen(fd, 1)
+//	ifp.Inject(pkt)                               // returns when all that follows from it has been done
+//	k.Pcblist(); k.Tcpdrop(match); p.TCPInfo(fd)  // look, and interfere
+//
+// What the stack sends arrives at the link's Write, on the goroutine of the call that caused it. In a testing/synctest bubble time stands still
+// until all sleep, so such a run is exact to the nanosecond. The three profiles are the same functions with other values: tcp.Default,
+// tcp.FreeBSD (what conformance scripts expect) and tcp.Net3 (the book). Kernel.Stats are netstat's counters; Pool().Outstanding() is 0, 0 once a
+// stack is closed, or something leaks.
+//
+// # BSD to Go
+//
+//	mbuf, cluster, m_copym    mbuf.Mbuf; a counted cluster; Copym shares it
+//	so_snd, so_rcv            so.snd, so.rcv: a mbuf.Sockbuf with sleepers
+//	splnet … splx             so.lock … so.unlock
+//	tsleep, wakeup            sync.Cond with the clock's deadline: sbwait, sowakeup
+//	schednetisr, ipintrq      Ifnet.queues of lo0; ifqueue.start
+//	if_snd, if_start, OACTIVE ifqueue, start, oactive until the link calls ready
+//	struct inpcb, tcpcb       in the Socket: so.inp, so.tp; one allocation, one lock
+//	callout, tcp_slowtimo     clock; int64 nanoseconds since the stack began, plus one second, so that 0 is no time
+//	errno, so_error           syscall.Errno; net.OpError is made in package bsdnet and nowhere else
+//	SS_NOFDREF, sofree        ssNofdref; a socket is garbage once neither user nor machine has it
+//	globals                   Kernel; there are as many stacks as one likes
+//
+// # What is next
+//
+// This is TCP over IPv4 on the loopback and on links in the process, whole. Not there yet, in the order that makes sense:
+//
+//   - Links to the world: a TUN device with its offloads (tso.go and gro.go are where they meet the stack; Ifnet must then keep what the link cuts
+//     and sums itself), a UDP tunnel that authenticates and encrypts, WireGuard.
+//   - Speed: bench/, and the budget for each of its rows; delivery straight into a waiting reader's slice; windows that grow with the path.
+//   - Loss recovery by SACK (RFC 6675), RACK-TLP and PRR; CUBIC behind tcp.CC. Blocks are negotiated and sent already; a sender does not use them.
+//   - UDP and ListenPacket; IPv6 (addresses are netip.Addr throughout, ::1 is reserved; what is missing is wire, ICMPv6 and the dual-stack listener);
+//     names by DNS, Happy Eyeballs.
+package kern

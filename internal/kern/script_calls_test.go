@@ -1,0 +1,163 @@
+package kern
+
+import (
+	"fmt"
+	"net/netip"
+	"syscall"
+
+	"bsdnet/internal/kern/tcp"
+)
+
+// syscall makes the call that a line names. msg tells of what is wrong but the result.
+func (s *script) syscall(c *sysCall) (got int, errno syscall.Errno, msg string) {
+	arg := func(i int) int {
+		if i >= len(c.args) {
+			msg = fmt.Sprintf("argument %d is missing", i+1)
+			return 0
+		}
+		v, err := value(c.args[i])
+		if err != nil {
+			msg = err.Error()
+		}
+		return v
+	}
+	fd := 0
+	if c.name != "socket" {
+		fd = arg(0)
+	}
+	p := s.p
+	switch c.name {
+	case "socket":
+		got, errno = p.Socket(AF_INET, arg(1), arg(2))
+	case "bind":
+		errno = p.Bind(fd, netip.AddrPortFrom(scriptPrefix.Addr(), scriptPort))
+	case "listen":
+		errno = p.Listen(fd, arg(1))
+	case "accept":
+		got, _, errno = p.Accept(fd)
+	case "connect":
+		s.cur.fport = scriptPort
+		errno = p.Connect(fd, netip.AddrPortFrom(scriptPeer, scriptPort))
+		if errno == syscall.EINPROGRESS || errno == 0 {
+			a, _ := p.Getsockname(fd)
+			s.cur.lport = a.Port()
+		}
+	case "send":
+		got, errno = s.write(fd, arg(2), arg(3))
+	case "write":
+		got, errno = s.write(fd, arg(2), 0)
+	case "recv":
+		got, errno, msg = s.recv(fd, arg(2), arg(3))
+	case "read":
+		got, errno, msg = s.recv(fd, arg(2), 0)
+	case "shutdown":
+		errno = p.Shutdown(fd, arg(1))
+	case "close":
+		errno = p.Close(fd)
+	case "fcntl":
+		v := 0
+		if len(c.args) > 2 {
+			v = arg(2)
+		}
+		got, errno = p.Fcntl(fd, arg(1), v)
+	case "setsockopt":
+		if c.args[2] == "SO_LINGER" {
+			f, err := fields(c.args[3])
+			if err != nil {
+				return 0, 0, err.Error()
+			}
+			errno = p.Setlinger(fd, f["onoff"] != 0, f["linger"])
+			break
+		}
+		errno = p.Setsockopt(fd, arg(1), arg(2), arg(3))
+	case "getsockopt":
+		return s.getsockopt(c, fd)
+	default:
+		msg = "unknown call " + c.name
+	}
+	return got, errno, msg
+}
+
+// write sends the next n bytes of the descriptor's stream.
+func (s *script) write(fd, n, flags int) (int, syscall.Errno) {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = pattern(s.wrote[fd] + i)
+	}
+	got, errno := s.p.Send(fd, b, flags)
+	if errno == 0 {
+		s.wrote[fd] += got
+	}
+	return got, errno
+}
+
+// recv reads and checks that it is the next part of the stream.
+func (s *script) recv(fd, n, flags int) (got int, errno syscall.Errno, msg string) {
+	b := make([]byte, n)
+	got, errno = s.p.Recv(fd, b, flags)
+	if errno != 0 {
+		return got, errno, ""
+	}
+	for i, c := range b[:got] {
+		if at := s.read[fd] + i; c != pattern(at) {
+			return got, 0, fmt.Sprintf("byte %d of the stream is %#x, want %#x", at, c, pattern(at))
+		}
+	}
+	if flags&MSG_PEEK == 0 {
+		s.read[fd] += got
+	}
+	return got, 0, ""
+}
+
+// getsockopt reads an option and compares it with the fourth argument.
+func (s *script) getsockopt(c *sysCall, fd int) (got int, errno syscall.Errno, msg string) {
+	level, err1 := value(c.args[1])
+	name, err2 := value(c.args[2])
+	if err1 != nil || err2 != nil {
+		return 0, 0, "unknown option"
+	}
+	if c.args[2] == "TCP_INFO" {
+		return s.tcpInfo(c, fd)
+	}
+	v, errno := s.p.Getsockopt(fd, level, name)
+	if errno != 0 || c.errno != 0 {
+		return 0, errno, ""
+	}
+	want, err := value(c.args[3])
+	if err != nil {
+		return 0, 0, err.Error()
+	}
+	if v != want {
+		return 0, 0, fmt.Sprintf("the option is %d (%s)", v, errnoName(syscall.Errno(v)))
+	}
+	return 0, 0, ""
+}
+
+func (s *script) tcpInfo(c *sysCall, fd int) (got int, errno syscall.Errno, msg string) {
+	info, errno := s.p.TCPInfo(fd)
+	if errno != 0 || c.errno != 0 {
+		return 0, errno, ""
+	}
+	want, err := fields(c.args[3])
+	if err != nil {
+		return 0, 0, err.Error()
+	}
+	have := map[string]int{
+		"tcpi_state": int(info.State), "tcpi_options": int(info.Options), "tcpi_snd_wscale": int(info.SndWscale), "tcpi_rcv_wscale": int(info.RcvWscale),
+		"tcpi_snd_mss": info.SndMSS, "tcpi_snd_cwnd": info.SndCwnd, "tcpi_rto": int(info.RTO.Microseconds()), "tcpi_snd_wnd": info.SndWnd,
+	}
+	for k, v := range want {
+		h, ok := have[k]
+		if !ok {
+			return 0, 0, "unknown field " + k
+		}
+		if h != v {
+			note := ""
+			if k == "tcpi_state" {
+				note = " (" + tcp.State(h).String() + ")"
+			}
+			return 0, 0, fmt.Sprintf("%s is %d%s", k, h, note)
+		}
+	}
+	return 0, 0, ""
+}

@@ -1,0 +1,300 @@
+package kern
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/kern/wire"
+)
+
+// What follows reads the scripts of script_test.go.
+
+// A step is one line of a script.
+type step struct {
+	line  string // as written, for reports
+	num   int
+	after time.Duration // since the step before
+	lasts time.Duration // a call that blocks: how long; -1: it does not
+	ev    any           // inject, expect, icmpLine, sysCall or directive
+}
+
+type (
+	// An inject is a segment of the peer's.
+	inject struct{ tr wire.Trace }
+	// An expect is a segment that the stack must send.
+	expect struct {
+		tr       wire.Trace
+		tos, ttl uint8
+	}
+	// An icmpLine is an ICMP error that quotes one of our segments.
+	icmpLine struct {
+		typ, code uint8
+		seq       wire.Seq
+		rest      uint32
+	}
+	// A sysCall is a call with its result.
+	sysCall struct {
+		name  string
+		args  []string
+		want  int
+		errno syscall.Errno
+	}
+	// A directive is anything else: a word and its rest.
+	directive struct{ word, rest string }
+)
+
+// parseScript splits a script into steps. A line without a time follows at once.
+func parseScript(text string) (steps []step, err error) {
+	for i, l := range strings.Split(text, "\n") {
+		if c := strings.Index(l, "//"); c >= 0 {
+			l = l[:c]
+		}
+		l = strings.TrimSpace(l)
+		if l == "" {
+			continue
+		}
+		s := step{line: l, num: i + 1, lasts: -1}
+		if err := s.parse(l); err != nil {
+			return nil, fmt.Errorf("line %d: %q: %w", i+1, l, err)
+		}
+		steps = append(steps, s)
+	}
+	return steps, nil
+}
+
+func (s *step) parse(l string) (err error) {
+	if l[0] == '+' {
+		at, rest, ok := strings.Cut(l[1:], " ")
+		if !ok {
+			return fmt.Errorf("a time and nothing else")
+		}
+		from, to, lasts := strings.Cut(at, "...")
+		if s.after, err = parseSeconds(from); err != nil {
+			return err
+		}
+		if lasts {
+			if s.lasts, err = parseSeconds(to); err != nil {
+				return err
+			}
+			s.lasts -= s.after
+		}
+		l = strings.TrimSpace(rest)
+	}
+	switch word, rest, _ := strings.Cut(l, " "); {
+	case word == "<" && strings.HasPrefix(strings.TrimSpace(rest), "icmp "):
+		s.ev, err = parseICMPLine(strings.TrimSpace(rest))
+	case word == "<":
+		var e inject
+		e.tr, err = wire.ParseTrace(rest)
+		s.ev = e
+	case word == ">":
+		s.ev, err = parseExpect(rest)
+	case strings.Contains(word, "("):
+		s.ev, err = parseCall(l)
+	default:
+		s.ev = directive{word, strings.TrimSpace(rest)}
+	}
+	return err
+}
+
+func parseSeconds(s string) (time.Duration, error) {
+	f, err := strconv.ParseFloat(s, 64)
+	return time.Duration(math.Round(f * 1e9)), err
+}
+
+// parseExpect reads "[tos 0x10,ttl 5] . 1:1(0) ack 1 win 65535 <...>". All fields must be there; no brackets are no options.
+func parseExpect(s string) (e expect, err error) {
+	e.ttl = 64
+	s = strings.TrimSpace(s)
+	if strings.HasPrefix(s, "[") {
+		ip, rest, _ := strings.Cut(s[1:], "]")
+		s = rest
+		for _, o := range strings.Split(ip, ",") {
+			k, v, _ := strings.Cut(strings.TrimSpace(o), " ")
+			n, err := strconv.ParseUint(v, 0, 8)
+			switch {
+			case err != nil:
+				return e, err
+			case k == "tos":
+				e.tos = uint8(n)
+			case k == "ttl":
+				e.ttl = uint8(n)
+			default:
+				return e, fmt.Errorf("field %q", k)
+			}
+		}
+	}
+	if e.tr, err = wire.ParseTrace(s); err != nil {
+		return e, err
+	}
+	if e.tr.TCP.Flags&wire.RST != 0 {
+		e.tr.Given |= wire.GivenWin // 0
+	}
+	e.tr.Given |= wire.GivenOpt
+	if e.tr.Given&wire.GivenSeq == 0 || e.tr.Given&wire.GivenWin == 0 || e.tr.TCP.Flags&wire.ACK != 0 && e.tr.Given&wire.GivenAck == 0 {
+		return e, fmt.Errorf("seq, ack and win must be given")
+	}
+	return e, nil
+}
+
+// icmpNames are types and codes.
+var icmpNames = map[string][2]uint8{
+	"net_unreachable": {3, 0}, "host_unreachable": {3, 1}, "protocol_unreachable": {3, 2}, "port_unreachable": {3, 3},
+	"frag_needed": {3, 4}, "source_route_failed": {3, 5}, "net_unknown": {3, 6}, "host_unknown": {3, 7}, "source_host_isolated": {3, 8},
+	"net_prohibited": {3, 9}, "host_prohibited": {3, 10}, "net_unreachable_for_tos": {3, 11}, "host_unreachable_for_tos": {3, 12},
+	"comm_prohibited": {3, 13}, "host_precedence": {3, 14}, "precedence_cutoff": {3, 15},
+	"source_quench": {4, 0}, "redirect_net": {5, 0}, "redirect_host": {5, 1}, "ttl_exceeded": {11, 0}, "reassembly_exceeded": {11, 1},
+	"parameter_problem": {12, 0}, "missing_option": {12, 1}, "bad_length": {12, 2},
+}
+
+// parseICMPLine reads "icmp port_unreachable [0:0(0)]", and "icmp frag_needed mtu 1200 [1:1001(1000)]".
+func parseICMPLine(s string) (e icmpLine, err error) {
+	s, quoted, ok := strings.Cut(s, "[")
+	w := strings.Fields(s)
+	tc, known := icmpNames[w[1]]
+	if !ok || !known {
+		return e, fmt.Errorf("want icmp NAME [SEQ:END(LEN)], %v", w)
+	}
+	e.typ, e.code = tc[0], tc[1]
+	if len(w) == 4 && w[2] == "mtu" {
+		n, err := strconv.Atoi(w[3])
+		if err != nil {
+			return e, err
+		}
+		e.rest = uint32(n)
+	}
+	first, _, _ := strings.Cut(quoted, ":")
+	n, err := strconv.ParseInt(first, 10, 64)
+	e.seq = wire.Seq(uint32(n))
+	return e, err
+}
+
+// parseCall reads "name(a, b, [1], {c=1, d=2}) = -1 EINVAL".
+func parseCall(s string) (c sysCall, err error) {
+	i := strings.Index(s, "(")
+	j := strings.LastIndex(s, ")")
+	_, result, ok := strings.Cut(s[max(j, 0):], "=")
+	if i < 0 || j < i || !ok {
+		return c, fmt.Errorf("want name(arguments) = result")
+	}
+	c.name = s[:i]
+	depth := 0
+	arg := ""
+	for _, r := range s[i+1:j] + "," {
+		switch {
+		case strings.ContainsRune("[{(", r):
+			depth++
+		case strings.ContainsRune("]})", r):
+			depth--
+		case r == ',' && depth == 0:
+			c.args = append(c.args, strings.TrimSpace(arg))
+			arg = ""
+			continue
+		}
+		arg += string(r)
+	}
+	w := strings.Fields(result)
+	if len(w) == 0 {
+		return c, fmt.Errorf("no result")
+	}
+	if c.want, err = strconv.Atoi(w[0]); err != nil {
+		return c, err
+	}
+	if c.want == -1 {
+		if len(w) < 2 || errnos[w[1]] == 0 {
+			return c, fmt.Errorf("-1 wants an errno")
+		}
+		c.errno = errnos[w[1]]
+	}
+	return c, nil
+}
+
+var errnos = map[string]syscall.Errno{
+	"EINPROGRESS": syscall.EINPROGRESS, "EWOULDBLOCK": syscall.EWOULDBLOCK, "EAGAIN": syscall.EWOULDBLOCK, "EALREADY": syscall.EALREADY,
+	"ECONNREFUSED": syscall.ECONNREFUSED, "ECONNRESET": syscall.ECONNRESET, "ECONNABORTED": syscall.ECONNABORTED,
+	"ETIMEDOUT": syscall.ETIMEDOUT, "EHOSTUNREACH": syscall.EHOSTUNREACH, "ENETUNREACH": syscall.ENETUNREACH, "EPIPE": syscall.EPIPE,
+	"EINVAL": syscall.EINVAL, "ENOTCONN": syscall.ENOTCONN, "EISCONN": syscall.EISCONN, "EADDRINUSE": syscall.EADDRINUSE,
+	"EADDRNOTAVAIL": syscall.EADDRNOTAVAIL, "EOPNOTSUPP": syscall.EOPNOTSUPP, "ENOPROTOOPT": syscall.ENOPROTOOPT, "EBADF": syscall.EBADF,
+	"ENOBUFS": syscall.ENOBUFS, "EDOM": syscall.EDOM, "EPROTONOSUPPORT": syscall.EPROTONOSUPPORT, "EPROTOTYPE": syscall.EPROTOTYPE,
+	"EMSGSIZE": syscall.EMSGSIZE, "EAFNOSUPPORT": syscall.EAFNOSUPPORT,
+}
+
+// names are the constants of calls.
+var names = map[string]int{
+	"AF_INET": AF_INET, "SOCK_STREAM": SOCK_STREAM, "SOCK_DGRAM": 2, "IPPROTO_TCP": IPPROTO_TCP, "IPPROTO_IP": IPPROTO_IP, "SOL_SOCKET": SOL_SOCKET,
+	"F_GETFL": F_GETFL, "F_SETFL": F_SETFL, "O_RDWR": O_RDWR, "O_NONBLOCK": O_NONBLOCK,
+	"MSG_PEEK": MSG_PEEK, "MSG_DONTWAIT": MSG_DONTWAIT, "MSG_WAITALL": MSG_WAITALL, "MSG_OOB": MSG_OOB,
+	"SHUT_RD": SHUT_RD, "SHUT_WR": SHUT_WR, "SHUT_RDWR": SHUT_RDWR,
+	"SO_ERROR": SO_ERROR, "SO_RCVBUF": SO_RCVBUF, "SO_SNDBUF": SO_SNDBUF, "SO_TYPE": SO_TYPE, "SO_RCVLOWAT": SO_RCVLOWAT, "SO_SNDLOWAT": SO_SNDLOWAT,
+	"SO_REUSEADDR": int(SO_REUSEADDR), "SO_REUSEPORT": int(SO_REUSEPORT), "SO_KEEPALIVE": int(SO_KEEPALIVE), "SO_LINGER": int(SO_LINGER),
+	"SO_ACCEPTCONN": int(SO_ACCEPTCONN), "TCP_NODELAY": TCP_NODELAY, "TCP_MAXSEG": TCP_MAXSEG, "TCP_NOPUSH": TCP_NOPUSH, "TCP_NOOPT": TCP_NOOPT,
+	"TCP_KEEPINIT": TCP_KEEPINIT, "TCP_KEEPIDLE": TCP_KEEPIDLE, "TCP_KEEPINTVL": TCP_KEEPINTVL, "TCP_KEEPCNT": TCP_KEEPCNT, "TCP_INFO": 32,
+	"IP_TOS": IP_TOS, "IP_TTL": IP_TTL,
+	"TCPI_OPT_TIMESTAMPS": tcp.OptTimestamps, "TCPI_OPT_SACK": tcp.OptSACK, "TCPI_OPT_WSCALE": tcp.OptWscale, "TCPI_OPT_ECN": tcp.OptECN,
+	"TCPS_CLOSED": int(tcp.Closed), "TCPS_LISTEN": int(tcp.Listen), "TCPS_SYN_SENT": int(tcp.SynSent), "TCPS_SYN_RECEIVED": int(tcp.SynReceived),
+	"TCPS_ESTABLISHED": int(tcp.Established), "TCPS_CLOSE_WAIT": int(tcp.CloseWait), "TCPS_FIN_WAIT_1": int(tcp.FinWait1),
+	"TCPS_CLOSING": int(tcp.Closing), "TCPS_LAST_ACK": int(tcp.LastAck), "TCPS_FIN_WAIT_2": int(tcp.FinWait2), "TCPS_TIME_WAIT": int(tcp.TimeWait),
+}
+
+// value reads a number, a name, an errno, or names joined by "|", in brackets or not.
+func value(s string) (v int, err error) {
+	s = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(s), "["), "]")
+	for _, w := range strings.Split(s, "|") {
+		w = strings.TrimSpace(w)
+		if n, ok := names[w]; ok {
+			v |= n
+		} else if e, ok := errnos[w]; ok {
+			v |= int(e)
+		} else {
+			n, err := strconv.ParseInt(w, 0, 64)
+			if err != nil {
+				return 0, err
+			}
+			v |= int(n)
+		}
+	}
+	return v, nil
+}
+
+// fields reads "{a=1, b=2}".
+func fields(s string) (map[string]int, error) {
+	m := map[string]int{}
+	for _, f := range strings.Split(strings.Trim(s, "{} "), ",") {
+		k, v, ok := strings.Cut(f, "=")
+		if !ok {
+			return nil, fmt.Errorf("%q: want name=value", f)
+		}
+		n, err := value(v)
+		if err != nil {
+			return nil, err
+		}
+		m[strings.TrimSpace(k)] = n
+	}
+	return m, nil
+}
+
+// TestParseScript: a line that cannot be read is an error, not an empty step.
+func TestParseScript(t *testing.T) {
+	for _, bad := range []string{
+		"+0", "+x close(3) = 0", "+0 close(3)", "+0 close(3) = -1", "+0 close(3) = -1 ENOSUCH", "> . 1:1(0) ack 1", "> . 1:1(0) win 5",
+		"< icmp port_unreachable", "< icmp nonsense [0:0(0)]", "< Q 0:0(0)", "> [tos x] . 1:1(0) ack 1 win 1",
+	} {
+		if steps, err := parseScript(bad); err == nil {
+			t.Errorf("%q was read as %+v", bad, steps)
+		}
+	}
+	steps, err := parseScript("+0.25...1 getsockopt(3, IPPROTO_TCP, TCP_INFO, {tcpi_state=TCPS_LISTEN, a=1}, [4]) = -1 EPIPE // note")
+	if err != nil || len(steps) != 1 {
+		t.Fatal(steps, err)
+	}
+	c := steps[0].ev.(sysCall)
+	if steps[0].after != 250*time.Millisecond || steps[0].lasts != 750*time.Millisecond || len(c.args) != 5 || c.errno != syscall.EPIPE || c.want != -1 {
+		t.Errorf("%+v", steps[0])
+	}
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// results are what became of tests and subtests: PASS, FAIL, SKIP, or RUN for one that the end of its binary has interrupted.
+type results map[string]string
+
+// compare runs the tests of one package over both, and reports whether bsdnet is as good as the kernel.
+func compare(tmp, root, pkg string) (ok bool, err error) {
+	bin, err := build(tmp, root, pkg)
+	if err != nil {
+		return false, err
+	}
+	var kernel results
+	if *kernelFlag {
+		if kernel, err = runAll(tmp, root, pkg, bin, "kernel", ""); err != nil {
+			return false, err
+		}
+	}
+	skip := ""
+	if !*excludedFlag {
+		skip = skipPattern(pkg)
+	}
+	ok = true
+	for range *countFlag {
+		got, err := runAll(tmp, root, pkg, bin, "bsdnet", skip)
+		if err != nil {
+			return false, err
+		}
+		ok = report(pkg, kernel, got) && ok
+	}
+	return ok, nil
+}
+
+// report prints the differences and a line of counts.
+func report(pkg string, kernel, got results) (ok bool) {
+	if kernel == nil {
+		kernel = results{}
+		for name, r := range got {
+			if r != "SKIP" {
+				kernel[name] = "PASS"
+			}
+		}
+	}
+	names := make([]string, 0, len(kernel))
+	for name := range kernel {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var passed, same, excluded, failed int
+	for _, name := range names {
+		if kernel[name] != "PASS" {
+			continue
+		}
+		passed++
+		reason := excludedFor(pkg, name)
+		switch {
+		case got[name] == "PASS":
+			same++
+			if reason != "" {
+				fmt.Printf("%s %s: passes, though it is excluded: %s\n", pkg, name, reason)
+			}
+		case reason != "":
+			excluded++
+		default:
+			failed++
+			fmt.Printf("%s %s: PASS over the kernel, %s over bsdnet\n", pkg, name, orNone(got[name]))
+		}
+	}
+	fmt.Printf("%-20s %5d pass over the kernel: %5d over bsdnet too, %d excluded, %d not\n", pkg, passed, same, excluded, failed)
+	return failed == 0
+}
+
+func orNone(r string) string {
+	if r == "" {
+		return "no result"
+	}
+	return r
+}
+
+// runAll runs the test binary until each test has a result: one that ends it, by a panic or the timeout, is left out the next time.
+func runAll(tmp, root, pkg, bin, over, skip string) (results, error) {
+	all := results{}
+	for try := range 20 {
+		r, ended, err := runOnce(tmp, root, pkg, bin, over, skip, try)
+		if err != nil {
+			return nil, err
+		}
+		for name, res := range r {
+			all[name] = res
+		}
+		if ended {
+			return all, nil
+		}
+		var done []string
+		if skip != "" {
+			done = append(done, skip)
+		}
+		for name := range all {
+			if !strings.Contains(name, "/") {
+				done = append(done, "^"+regexp.QuoteMeta(name)+"$")
+			}
+		}
+		skip = strings.Join(done, "|")
+	}
+	return all, nil
+}
+
+// mark begins each line of package testing's own, with -test.v=test2json.
+const mark = "\x16"
+
+var line = regexp.MustCompile(`^(?:=== (RUN|PAUSE|CONT) +|--- (PASS|FAIL|SKIP): )(\S+)`)
+
+// runOnce runs the test binary once. It reports whether it came to its end.
+func runOnce(tmp, root, pkg, bin, over, skip string, try int) (r results, ended bool, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), *timeoutFlag+10*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, bin, "-test.v=test2json", "-test.timeout="+timeoutFlag.String(), fmt.Sprintf("-test.short=%v", *shortFlag),
+		"-test.run="+*runFlag, "-test.skip="+skip)
+	cmd.Dir = filepath.Join(root, "src", filepath.FromSlash(pkg))
+	cmd.Env = env(root, over)
+	cmd.WaitDelay = time.Second
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	runErr := cmd.Run()
+	name := fmt.Sprintf("%s.%s.%d.out", strings.ReplaceAll(pkg, "/", "_"), over, try)
+	if err := os.WriteFile(filepath.Join(tmp, name), out.Bytes(), 0o644); err != nil {
+		return nil, false, err
+	}
+	if _, exit := runErr.(*exec.ExitError); runErr != nil && !exit {
+		return nil, false, runErr
+	}
+	return parse(out.String())
+}
+
+// parse reads results from the output.
+func parse(out string) (r results, ended bool, err error) {
+	r = results{}
+	for s := range strings.SplitSeq(out, mark) {
+		s = strings.TrimLeft(s, " ")
+		if s == "PASS\n" || s == "FAIL\n" || strings.HasPrefix(s, "PASS\n") || strings.HasPrefix(s, "FAIL\n") {
+			ended = true
+		}
+		m := line.FindStringSubmatch(s)
+		switch {
+		case m == nil:
+		case m[2] != "":
+			r[m[3]] = m[2]
+		case r[m[3]] == "":
+			r[m[3]] = m[1]
+		}
+	}
+	for name, res := range r {
+		if res == "PAUSE" || res == "CONT" {
+			r[name] = "RUN"
+		}
+	}
+	return r, ended, nil
+}
