@@ -214,22 +214,16 @@ func (c *TCPConn) copyError(op string, err error) error {
 // WriteBuffers writes all of v with as few segments as if it were one slice, and consumes what was written, as net.Buffers does on a
 // *net.TCPConn.
 func (c *TCPConn) WriteBuffers(v *net.Buffers) (int64, error) {
-	var total int64
-	for len(*v) > 0 {
-		flags := 0
-		if len(*v) > 1 {
-			flags = kern.MSG_MORETOCOME
+	n, errno := c.so.Sosendv(*v)
+	for left := n; len(*v) > 0; *v = (*v)[1:] {
+		if b := (*v)[0]; left < len(b) || errno != 0 && left == 0 {
+			(*v)[0] = b[left:]
+			break
 		}
-		n, errno := c.so.Sosend((*v)[0], flags)
-		total += int64(n)
-		if errno != 0 {
-			(*v)[0] = (*v)[0][n:]
-			return total, c.opErrno("write", "writev", errno)
-		}
+		left -= len((*v)[0])
 		(*v)[0] = nil
-		*v = (*v)[1:]
 	}
-	return total, nil
+	return int64(n), c.opErrno("write", "writev", errno)
 }
 
 // Info returns a description of the connection.

@@ -174,9 +174,9 @@ func TestCloseRead(t *testing.T) {
 // is still read from as long as it likes.
 func TestFinWait2(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
-		state := func() string {
+		state := func(a net.Addr) string {
 			for _, c := range n.client.Conns() {
-				if c.Remote.Port() != 0 && c.State != "CLOSE_WAIT" {
+				if c.Local.String() == a.String() {
 					return c.State
 				}
 			}
@@ -195,11 +195,11 @@ func TestFinWait2(t *testing.T) {
 			c.Close()
 			n.settle()
 			time.Sleep(59 * time.Second)
-			if got := state(); got != "FIN_WAIT_2" {
+			if got := state(c.LocalAddr()); got != "FIN_WAIT_2" {
 				t.Errorf("half-closed for %v: after 59 s in %q", half, got)
 			}
 			time.Sleep(2 * time.Second)
-			if got := state(); got != "" {
+			if got := state(c.LocalAddr()); got != "" {
 				t.Errorf("half-closed for %v: after 61 s in %q", half, got)
 			}
 			s.Close()

@@ -244,7 +244,6 @@ func TestBuffers(t *testing.T) {
 		v, _ = make3()
 		_, err = bc.WriteBuffers(&v)
 		wantError(t, "WriteBuffers", err, "write tcp C->S: use of closed network connection [net.ErrClosed]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
-		v = net.Buffers{nil, {}, nil}
 	})
 }
 
@@ -302,6 +301,9 @@ func TestBufferSizes(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
 		for _, b := range []int{1, 4096, 1 << 20, 1 << 30} {
+			if b < 1<<20 && !n.bubble {
+				continue // windows this small are for virtual time
+			}
 			for name, err := range map[string]error{"SetReadBuffer": c.SetReadBuffer(b), "SetWriteBuffer": c.SetWriteBuffer(b)} {
 				if err != nil {
 					t.Errorf("%s(%d): %v", name, b, err)
@@ -343,7 +345,7 @@ func TestWriteEmpty(t *testing.T) {
 		}
 		c.CloseWrite()
 		_, err := c.Write(nil)
-		wantError(t, "Write(nil)", err, "nil")
+		wantError(t, "Write(nil)", err, "write tcp C->S: write: broken pipe [EPIPE SyscallError]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
 		if b, err := io.ReadAll(s); len(b) > 0 || err != nil {
 			t.Error(b, err)
 		}

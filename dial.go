@@ -2,7 +2,6 @@ package bsdnet
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"net/netip"
@@ -152,8 +151,8 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*
 const errnoCanceled = syscall.EINTR
 
 // connect makes a socket and waits until it is connected.
-func (s *Stack) connect(ctx context.Context, from, to netip.AddrPort) (so *kern.Socket, call string, errno syscall.Errno) {
-	so, errno = s.k.Socreate(kern.AF_INET, kern.SOCK_STREAM, 0)
+func (s *Stack) connect(ctx context.Context, from, to netip.AddrPort) (_ *kern.Socket, call string, errno syscall.Errno) {
+	so, errno := s.k.Socreate(kern.AF_INET, kern.SOCK_STREAM, 0)
 	if errno != 0 {
 		return nil, "socket", errno
 	}
@@ -191,8 +190,6 @@ func (d *Dialer) keepAlive(c *TCPConn) {
 		c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: d.KeepAlive})
 	}
 }
-
-var errMissingAddress = errors.New("missing address")
 
 // checkNetwork accepts what the stack can do.
 func checkNetwork(network string) error {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 )
 
 // Errors become package net's here and nowhere else.
@@ -33,21 +34,23 @@ func ctxError(err error) error {
 	return err
 }
 
-type canceledError struct{}
+// Package net's own errors, which have no exported names, so that it is asked for them: none of the calls gets as far as making a socket.
+var (
+	errMissingAddress = opErr(net.DialTCP("tcp", nil, nil))
+	errCanceled       = dialEnded(context.WithCancel(context.Background()))
+	errTimeout        = dialEnded(context.WithDeadline(context.Background(), time.Unix(0, 0)))
+)
 
-func (canceledError) Error() string        { return "operation was canceled" }
-func (canceledError) Is(target error) bool { return target == context.Canceled }
-
-type timeoutError struct{}
-
-func (timeoutError) Error() string   { return "i/o timeout" }
-func (timeoutError) Timeout() bool   { return true }
-func (timeoutError) Temporary() bool { return true }
-func (timeoutError) Is(target error) bool {
-	return target == context.DeadlineExceeded || target == os.ErrDeadlineExceeded
+// dialEnded returns the error of a dial whose context has ended.
+func dialEnded(ctx context.Context, cancel context.CancelFunc) error {
+	cancel()
+	return opErr(new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:1"))
 }
 
-var (
-	errCanceled error = canceledError{}
-	errTimeout  error = timeoutError{}
-)
+// opErr returns what is in the net.OpError of a call that has failed.
+func opErr[T net.Conn](_ T, err error) error {
+	if op, ok := err.(*net.OpError); ok {
+		return op.Err
+	}
+	return err
+}

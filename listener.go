@@ -91,6 +91,9 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 			return nil, err
 		}
 	}
+	if address == "" {
+		address = ":0"
+	}
 	a, err := resolveTCP(ctx, network, address)
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Err: err}

@@ -55,17 +55,17 @@ func (r *chainRec) name(f *runtime.Frame) string {
 		return ""
 	}
 	pkg, fn, _ := strings.Cut(fn, ".")
-	pkg = kern[strings.LastIndexByte(kern, '/')+1:] + pkg
-	pkg = pkg[strings.LastIndexByte(pkg, '/')+1:]
-	if i := strings.Index(fn, ").func"); i < 0 { // a method, or a function; a closure is of no interest
-		fn = strings.TrimSuffix(fn[strings.LastIndexByte(fn, '.')+1:], "-fm")
+	if pkg = strings.TrimPrefix(pkg, "/"); pkg == "" {
+		pkg = "kern"
 	}
+	fn = strings.TrimSuffix(fn[strings.LastIndexByte(fn, '.')+1:], "-fm")
+	found := ""
 	for i := range r.names {
-		if r.names[i].is(pkg, fn) {
-			return r.names[i].c
+		if n := &r.names[i]; n.is(pkg, fn) && (found == "" || n.pkg != "") {
+			found = n.c
 		}
 	}
-	return ""
+	return found
 }
 
 // take returns what has been recorded, and begins anew.
@@ -77,38 +77,31 @@ func (r *chainRec) take() []string {
 	return c
 }
 
-// A golden is a trigger of testdata/chains.txt: our chains, and where ours is another, or the book has none, what the book's is.
-type golden struct {
-	chains []string
-	book   []string // beside each of ours
-}
-
-// readChains reads testdata/chains.txt.
-func readChains(t *testing.T) map[string]*golden {
+// readChains reads the chains of a profile from testdata/chains.txt, which says how it is written.
+func readChains(t *testing.T, profile string) map[string][]string {
 	t.Helper()
 	b, err := os.ReadFile("testdata/chains.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]*golden{}
-	var g *golden
+	all := map[string][]string{}
+	name := ""
 	for line := range strings.Lines(string(b)) {
 		text := strings.TrimSpace(line)
-		book, isBook := strings.CutPrefix(text, "book:")
 		switch {
-		case text == "" || text[0] == '#':
+		case text == "" || text[0] == '#' || strings.HasPrefix(text, "book:"):
+			continue
 		case line[0] != ' ':
-			if all[text] != nil {
-				t.Fatalf("chains.txt: %q is there twice", text)
+			name = text
+			continue
+		case text[0] == '[':
+			var in string
+			in, text, _ = strings.Cut(text[1:], "] ")
+			if !slices.Contains(strings.Fields(in), profile) {
+				continue
 			}
-			g = &golden{}
-			all[text] = g
-		case isBook:
-			g.book[len(g.book)-1] = strings.TrimSpace(book)
-		default:
-			g.chains = append(g.chains, text)
-			g.book = append(g.book, text)
 		}
+		all[name] = append(all[name], text)
 	}
 	return all
 }
@@ -179,14 +172,14 @@ var triggers = []trigger{
 	{"accept", func(g *prog, e *ends) { e.s = g.accept(e.l) }},
 	{"send", func(g *prog, e *ends) { g.send(e.c, 5, 5) }},
 	{"delayed ACK", func(g *prog, e *ends) { sleep(time.Second) }},
-	{"receive", func(g *prog, e *ends) { g.recv(e.s, 5, 5) }},
 	{"-", func(g *prog, e *ends) {
+		g.recv(e.s, 5, 5)
 		g.lose(func() { g.send(e.c, 5, 5) })
 	}},
 	{"retransmit", func(g *prog, e *ends) { sleep(6 * time.Second) }},
 	{"-", func(g *prog, e *ends) { g.recv(e.s, 5, 5); g.fill(e.c) }},
 	{"persist", func(g *prog, e *ends) { sleep(10 * time.Second) }},
-	{"receive, window update", func(g *prog, e *ends) { g.drainTo(e.s, 0) }},
+	{"receive", func(g *prog, e *ends) { g.readAll(e.s) }},
 	{"-", func(g *prog, e *ends) {
 		g.drain(e.s)
 		g.ok(g.p.Setsockopt(e.c, SOL_SOCKET, int(SO_KEEPALIVE), 1))
@@ -215,61 +208,57 @@ var triggers = []trigger{
 
 // fill sends until the connection takes no more, and lets the last acknowledgment come.
 func (g *prog) fill(fd int) {
-	for n := 1; n > 0; {
-		n, _ = g.p.Send(fd, make([]byte, 1000), MSG_DONTWAIT)
-		if n <= 0 {
+	for idle := false; ; {
+		n, _ := g.p.Send(fd, make([]byte, 1000), MSG_DONTWAIT)
+		if n <= 0 && idle {
+			return
+		}
+		if idle = n <= 0; idle {
 			sleep(time.Second)
-			n, _ = g.p.Send(fd, make([]byte, 1000), MSG_DONTWAIT)
 		}
 	}
 }
 
-// drain reads all that comes.
+// readAll reads once, as much as there is.
+func (g *prog) readAll(fd int) int {
+	n, _ := g.p.Recv(fd, make([]byte, 1<<20), MSG_DONTWAIT)
+	return n
+}
+
+// drain reads all that comes, for as long as something does.
 func (g *prog) drain(fd int) {
-	buf := make([]byte, 64<<10)
-	for n := 1; n > 0; {
-		if n, _ = g.p.Recv(fd, buf, MSG_DONTWAIT); n <= 0 {
-			sleep(10 * time.Second)
-			n, _ = g.p.Recv(fd, buf, MSG_DONTWAIT)
-		}
-	}
-}
-
-// drainTo reads once, as much as there is.
-func (g *prog) drainTo(fd, _ int) {
-	buf := make([]byte, 1<<20)
-	if n, errno := g.p.Recv(fd, buf, MSG_DONTWAIT); n <= 0 {
-		g.t.Fatalf("recv: %d, %v", n, errno)
+	for g.readAll(fd) > 0 {
+		sleep(10 * time.Second)
 	}
 }
 
 // Calls nest as in the book: each call, and each timer, leads through the functions that the book's leads through. Where a modern part makes
 // another way, testdata/chains.txt says so beside the book's.
 func TestChains(t *testing.T) {
-	want := readChains(t)
+	for _, p := range []*tcp.Profile{tcp.Default(), tcp.FreeBSD(), tcp.Net3()} {
+		t.Run(p.Name, func(t *testing.T) {
+			want := readChains(t, p.Name)
+			synctest.Test(t, func(t *testing.T) { testChains(t, p, want) })
+		})
+	}
+}
+
+func testChains(t *testing.T, p *tcp.Profile, want map[string][]string) {
 	rec := &chainRec{names: readNames(t)}
-	synctest.Test(t, func(t *testing.T) {
-		g := newProg(t, tcp.FreeBSD(), 0)
-		g.k.chain = rec.hook
-		var e ends
-		for _, tr := range triggers {
-			tr.do(g, &e)
-			synctest.Wait()
-			got := rec.take()
-			if tr.name == "-" {
-				continue
-			}
-			w := want[tr.name]
-			delete(want, tr.name)
-			if w == nil {
-				w = &golden{}
-			}
-			if !slices.Equal(got, w.chains) {
-				t.Errorf("%s\n    %s\nwant\n    %s", tr.name, strings.Join(got, "\n    "), strings.Join(w.chains, "\n    "))
-			}
+	g := newProg(t, p, net3MTU)
+	g.k.chain = rec.hook
+	var e ends
+	for _, tr := range triggers {
+		tr.do(g, &e)
+		synctest.Wait()
+		got, want := rec.take(), want[tr.name]
+		if tr.name != "-" && !slices.Equal(got, want) {
+			t.Errorf("%s\n    %s\nwant\n    %s", tr.name, strings.Join(got, "\n    "), strings.Join(want, "\n    "))
 		}
-		for name := range want {
+	}
+	for name := range want {
+		if !slices.ContainsFunc(triggers, func(tr trigger) bool { return tr.name == name }) {
 			t.Errorf("chains.txt: nothing does %q", name)
 		}
-	})
+	}
 }

@@ -1,6 +1,10 @@
 package kern
 
-import "testing"
+import (
+	"testing"
+
+	"bsdnet/internal/kern/tcp"
+)
 
 // Beginnings of scripts. Descriptor 3 is the socket that was made, 4 what it has accepted.
 const (
@@ -92,12 +96,45 @@ accept(3, ..., ...) = 4
 +0.04 > . 1:1(0) ack 1461 win 1004 <nop,nop,TS val 150 ecr 510>
 read(4, ..., 2000) = 1460
 `,
+		// More than a SYN,ACK can say: the rest is advertised as soon as the connection stands.
+		"large buffer": scrSocket + `
+setsockopt(3, SOL_SOCKET, SO_RCVBUF, [1000000], 4) = 0
+bind(3, ..., ...) = 0
+listen(3, 1) = 0
+< S  0:0(0) win 65535 <mss 1460,nop,wscale 3>
+> S. 0:0(0) ack 1 win 65535 <mss 1460,nop,wscale 6>
+< .  1:1(0) ack 1 win 1000
+> .  1:1(0) ack 1 win 15627
+accept(3, ..., ...) = 4
+getsockopt(4, SOL_SOCKET, SO_RCVBUF, [1000100], [4]) = 0
+`,
 		"file flags": scrSocket + `
 fcntl(3, F_GETFL) = 6
 fcntl(3, F_SETFL, O_RDWR) = 0
 fcntl(3, F_GETFL) = 2
 `,
 	})
+}
+
+// conformance.md: the variables that scripts set.
+func TestConfSysctl(t *testing.T) {
+	k, err := New(Config{Profile: tcp.FreeBSD()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	for name, want := range map[string]int64{
+		"net.inet.tcp.delacktime": 40, "net.inet.tcp.rexmit_initial": 1000, "net.inet.tcp.rexmit_slop": 200, "net.inet.tcp.insecure_rst": 0,
+		"net.inet.tcp.insecure_syn": 0, "net.inet.tcp.drop_synfin": 0, "net.inet.tcp.icmp_may_rst": 1, "net.inet.tcp.sack.enable": 1,
+		"net.inet.tcp.rfc1323": 1, "net.inet.tcp.mssdflt": 536, "net.inet.tcp.minmss": 216, "net.inet.tcp.recvspace": 65536,
+		"net.inet.tcp.sendspace": 32768, "kern.ipc.maxsockbuf": 2 << 20, "net.inet.tcp.keepidle": 7200000, "net.inet.tcp.keepintvl": 75000,
+		"net.inet.tcp.keepinit": 75000, "net.inet.tcp.keepcnt": 8, "net.inet.tcp.ecn.enable": 2, "net.inet.tcp.ecn.maxretries": 1,
+		"net.inet.tcp.rexmit_drop_options": 0, "net.inet.tcp.msl": 30000,
+	} {
+		if got, err := k.Sysctl(name); err != nil || got != want {
+			t.Errorf("%s is %d, %v; want %d", name, got, err, want)
+		}
+	}
 }
 
 // conformance.md: "SYN options in this order", window scales, MSS.

@@ -60,7 +60,7 @@
 //	tso.go             chains cut for links that do not take them whole, and checksums
 //	gro.go             segments of a batch merged before they enter the machine
 //
-//	mbuf/mbuf.go       Mbuf on shared clusters    mbuf/sockbuf.go   what waits to be sent, or read
+//	mbuf/mbuf.go       Mbuf on shared clusters    mbuf/sockbuf.go   what waits to be sent, or read; zone.go: pools for the machine
 //	wire/              IPv4, TCP with options, ICMP, checksums, pcap; trace.go prints and parses tcpdump's notation for the tests
 //	tcp/tcb.go         TCB, states, flags, Sock   tcp/usrreq.go     the user's requests
 //	tcp/input.go       Input, step by step in RFC 9293's order; input_ack.go: what an acknowledgment does

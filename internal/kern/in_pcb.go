@@ -249,6 +249,9 @@ func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscal
 		return syscall.EAFNOSUPPORT
 	}
 	ifp, src, errno := k.rtalloc(faddr)
+	if errno == syscall.EHOSTUNREACH && unspecified(inp.laddr) {
+		errno = syscall.ENETUNREACH // no address to call from either: FreeBSD's in_pcbladdr
+	}
 	if errno != 0 {
 		return errno
 	}

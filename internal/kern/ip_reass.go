@@ -91,7 +91,7 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 		r.q[key] = q
 		r.order = append(r.order, q)
 		r.sources[ip.Src]++
-		k.clock.arm(&r.out, q.at)
+		k.clock.arm(&r.out, k.even(q.at))
 	}
 	if !r.insert(q, ip, m, n, more) {
 		r.drop(q)
@@ -215,7 +215,7 @@ func (r *ipReass) expire(now int64) {
 		r.drop(q)
 	}
 	if len(r.order) > 0 {
-		r.k.clock.arm(&r.out, r.order[0].at)
+		r.k.clock.arm(&r.out, r.k.even(r.order[0].at))
 	}
 	r.mu.Unlock()
 	for i := range reports {

@@ -236,7 +236,7 @@ func (t *tuple) hash(key [2]uint64) uint64 {
 		mix(le.Uint64(f[:]), le.Uint64(f[8:]))
 		mix(uint64(t.lport)<<32|uint64(t.fport), 0x9e3779b97f4a7c15)
 	}
-	mix(h, 0xd6e8feb86659fd93)
+	mix(0xd6e8feb86659fd93, 0x9e3779b97f4a7c15) // h itself is in every mix: once more would make it 0
 	return h
 }
 

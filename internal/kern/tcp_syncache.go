@@ -146,15 +146,16 @@ func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
 		e.flags |= scReserved
 		head.lq.reserved++
 	}
+	r, at := e.synAck(in.now), e.at // once it is in the table the entry is the lock's
 	if !sc.insert(e) {
 		st.ScBucketoverflow.Inc()
 		e.s.Iss, e.s.TSOffset = k.cookie(e, in.now)
+		r = e.synAck(in.now)
 		st.ScSendcookie.Inc()
 	} else {
 		st.ScAdded.Inc()
-		k.clock.arm(&sc.out, e.at)
+		k.clock.arm(&sc.out, k.even(at))
 	}
-	r := e.synAck(in.now)
 	head.drain(k.syncacheRespond(&r))
 }
 
@@ -447,7 +448,7 @@ func (sc *syncache) expire(now int64) {
 	}
 	sc.mu.Unlock()
 	if next != never {
-		k.clock.arm(&sc.out, next)
+		k.clock.arm(&sc.out, k.even(next))
 	}
 	for i := range again {
 		if q := k.syncacheRespond(&again[i]); q != nil {

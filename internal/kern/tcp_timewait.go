@@ -78,7 +78,7 @@ func (l *twList) add(tw *tcptw) {
 		l.unlink(old)
 	}
 	l.mu.Unlock()
-	l.k.clock.arm(&l.out, tw.at)
+	l.k.clock.arm(&l.out, l.k.even(tw.at))
 	if old != nil {
 		l.k.Stats.TCP.Twevict.Inc()
 		old.gone()
@@ -124,7 +124,7 @@ func (l *twList) expire(now int64) {
 			l.out.armed = never
 			l.mu.Unlock()
 			if tw != nil {
-				l.k.clock.arm(&l.out, tw.at)
+				l.k.clock.arm(&l.out, l.k.even(tw.at))
 			}
 			return
 		}

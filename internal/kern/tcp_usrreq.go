@@ -21,6 +21,9 @@ type usrreqArgs struct {
 func tcpUsrreq(so *Socket, req pruReq, a usrreqArgs) syscall.Errno {
 	if so.dead && req != pruAttach && req != pruSockaddr && req != pruPeeraddr {
 		mbuf.Free(a.m)
+		if req == pruConnect {
+			return syscall.ECONNREFUSED // FreeBSD's, for a socket whose connection was dropped: it takes no other
+		}
 		return syscall.EINVAL
 	}
 	tp := &so.tp
@@ -41,10 +44,8 @@ func tcpUsrreq(so *Socket, req pruReq, a usrreqArgs) syscall.Errno {
 		return so.tcpConnect(a)
 	case pruDisconnect:
 		so.tcpDisconnect(a.now)
-	case pruAccept, pruPeeraddr:
-		a.nam = so.inSetpeeraddr()
-	case pruSockaddr:
-		a.nam = so.inSetsockaddr()
+	case pruAccept:
+		// in_setpeeraddr is the caller's: Faddr.
 	case pruShutdown:
 		so.socantsendmore()
 		tp.Usrclosed(a.now)

@@ -32,14 +32,12 @@ func (k *Kernel) Socreate(domain, typ, proto int) (*Socket, syscall.Errno) {
 	so.lock()
 	errno := p.usrreq(so, pruAttach, usrreqArgs{})
 	if errno != 0 {
-		so.state |= ssNofdref
-		so.sofree()
-	}
-	so.unlock()
-	if errno != 0 {
+		so.unlock()
 		return nil, errno
 	}
-	if k.closed.Load() { // Close may have missed it
+	open := k.enlist(so)
+	so.unlock()
+	if !open {
 		so.Soabort()
 		return nil, syscall.EBADF
 	}
@@ -185,6 +183,35 @@ func (so *Socket) Sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 		return 0, errno
 	}
 	defer so.sbunlock(&so.snd)
+	return so.sosend(p, flags)
+}
+
+// Sosendv is Sosend for several buffers, which go out as if they were one: BSD's sosend with an uio of several iovecs.
+func (so *Socket) Sosendv(v [][]byte) (n int, errno syscall.Errno) {
+	so.lock()
+	defer so.unlock()
+	if errno := so.sblock(&so.snd); errno != 0 {
+		return 0, errno
+	}
+	defer so.sbunlock(&so.snd)
+	for len(v) > 1 && len(v[len(v)-1]) == 0 {
+		v = v[:len(v)-1] // so that the last one has something to end with
+	}
+	for i, p := range v {
+		flags := MSG_MORETOCOME
+		if i == len(v)-1 {
+			flags = 0
+		}
+		k, errno := so.sosend(p, flags)
+		if n += k; errno != 0 {
+			return n, errno
+		}
+	}
+	return n, 0
+}
+
+// sosend is Sosend once the buffer has been taken.
+func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 	total := len(p)
 	for {
 		if errno := so.sendable(); errno != 0 {
@@ -201,6 +228,7 @@ func (so *Socket) Sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 			if flags&MSG_DONTWAIT != 0 {
 				return total - len(p), syscall.EWOULDBLOCK
 			}
+			so.proto.usrreq(so, pruSend, usrreqArgs{now: so.k.now()}) // what was held back for more, which will be long in coming
 			if errno := so.sbwait(&so.snd); errno != 0 {
 				return total - len(p), errno
 			}
@@ -236,7 +264,7 @@ func (so *Socket) sendable() syscall.Errno {
 func (so *Socket) sendspace() int {
 	space := so.snd.Space()
 	if so.k.pressed() {
-		space = min(space, so.k.share()-so.snd.Pinned())
+		space = min(space, so.k.share()-so.snd.Pinned(), mbuf.ClMid) // in clusters that leave little unused
 		if so.snd.Cc() == 0 {
 			space = max(space, minShare) // who waits with nothing to be acknowledged is never woken
 		}
@@ -268,7 +296,7 @@ func (so *Socket) sendsome(p []byte, limit, flags int) int {
 		k = m.Append(p[:k])
 		e.do()
 		so.lock()
-		if so.sendable() != 0 {
+		if so.err != 0 || so.sendable() != 0 { // sosend asks again, and takes the error
 			mbuf.Free(m)
 			return 0
 		}
@@ -374,6 +402,10 @@ func (so *Socket) Soshutdown(how int) syscall.Errno {
 		return syscall.EINVAL
 	case so.state&ssNofdref != 0:
 		return syscall.EBADF
+	case so.options&SO_ACCEPTCONN != 0 && how != SHUT_WR:
+		so.state |= ssCantrcvmore // accept returns ECONNABORTED from now on, as FreeBSD has it
+		so.sowakeup(&so.rcv)
+		return syscall.ENOTCONN
 	case so.state&(ssIsconnected|ssIsconnecting|ssIsdisconnecting) == 0:
 		return syscall.ENOTCONN
 	}
@@ -417,7 +449,6 @@ func (so *Socket) Soclose() syscall.Errno {
 			errno = so.lingering()
 		}
 	}
-	so.state |= ssNofdref
 	if so.dead {
 		so.tp.Set(tcp.UserClosed)
 	} else {
@@ -428,8 +459,9 @@ func (so *Socket) Soclose() syscall.Errno {
 	if !so.dead {
 		so.proto.usrreq(so, pruDetach, usrreqArgs{now: now})
 	}
+	so.state |= ssNofdref
 	so.rcv.Flush()
-	so.sofree()
+	so.sofree() // which frees nothing as long as the protocol has something to do
 	so.unlock()
 	for _, o := range orphans {
 		o.Soabort()
@@ -468,14 +500,15 @@ func (so *Socket) Soabort() {
 	}
 	so.state |= ssNofdref
 	so.head = nil
-	if !so.dead {
-		so.proto.usrreq(so, pruAbort, usrreqArgs{now: so.k.now()})
+	if so.dead {
+		so.sofree()
+	} else {
+		so.proto.usrreq(so, pruAbort, usrreqArgs{now: so.k.now()}) // in_pcbdetach leads to sofree
 	}
 	so.rcv.Flush()
 	so.snd.Flush()
 	so.sowakeup(&so.rcv)
 	so.sowakeup(&so.snd)
-	so.sofree()
 	so.unlock()
 	for _, o := range orphans {
 		o.Soabort()

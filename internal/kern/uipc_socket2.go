@@ -2,6 +2,7 @@ package kern
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -28,6 +29,23 @@ const (
 	ssNbio                                // calls do not block
 	ssWasconnected                        // it stood once, which tells ENOTCONN from EPIPE and EOF
 )
+
+var ssNames = [...]string{"SS_NOFDREF", "SS_ISCONNECTED", "SS_ISCONNECTING", "SS_ISDISCONNECTING", "SS_ISDISCONNECTED", "SS_CANTSENDMORE",
+	"SS_CANTRCVMORE", "SS_NBIO", "SS_WASCONNECTED"}
+
+// String returns the flags in BSD's spelling, with "|" between them; "0" where there are none.
+func (s soState) String() string {
+	var set []string
+	for i, name := range ssNames {
+		if s>>i&1 != 0 {
+			set = append(set, name)
+		}
+	}
+	if set == nil {
+		return "0"
+	}
+	return strings.Join(set, "|")
+}
 
 // Sockbuf flags: BSD's SB_LOCK and SB_WANT.
 const (
@@ -150,7 +168,7 @@ func (so *Socket) busy() bool { return so.txq != nil || so.wake != 0 || so.mend 
 func (so *Socket) nextDeadline() int64 {
 	t := never
 	if !so.dead {
-		t = so.tp.Next()
+		t = so.k.even(so.tp.Next())
 	}
 	if so.rcv.waiters > 0 {
 		t = min(t, so.rcv.deadline)
@@ -343,7 +361,6 @@ func (k *Kernel) newSocket(p *protosw) *Socket {
 	so.out = callout{at: never, armed: never, id: k.socketID.Add(1), call: so}
 	so.inp.so = so
 	so.inp.ttl = defTTL
-	k.sockets.add(so)
 	return so
 }
 
@@ -381,7 +398,19 @@ func (head *Socket) sonewconn() *Socket {
 		return nil
 	}
 	so.tp.Inherit(&head.tp)
+	if !k.enlist(so) {
+		so.head = nil
+		so.tp.Close()
+		so.unlock()
+		return nil
+	}
 	return so
+}
+
+// enlist enters a socket, which is locked and whole, in the list of all. It reports false where the stack has been closed, which may have missed it.
+func (k *Kernel) enlist(so *Socket) bool {
+	k.sockets.add(so)
+	return !k.closed.Load()
 }
 
 // soqinsque puts a connection on the listener's queue: BSD's soqinsque.

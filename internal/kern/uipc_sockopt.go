@@ -41,6 +41,7 @@ const (
 	TCP_MAXSEG       = 2
 	TCP_NOPUSH       = 4
 	TCP_NOOPT        = 8
+	TCP_INFO         = 32 // see Proc.TCPInfo
 	TCP_MAXUNACKTIME = 68
 	TCP_KEEPINIT     = 128
 	TCP_KEEPIDLE     = 256
@@ -100,7 +101,7 @@ func (so *Socket) setSocketOption(name, val int) syscall.Errno {
 		if val < 1 {
 			return syscall.EINVAL
 		}
-		if val > so.k.prof.Maxsockbuf {
+		if val > so.k.sbMax() {
 			return syscall.ENOBUFS
 		}
 		if name == SO_SNDBUF {
@@ -194,6 +195,8 @@ func (so *Socket) tcpCtloutput(name, val int) syscall.Errno {
 		return seconds(&tp.Keepintvl)
 	case TCP_MAXUNACKTIME:
 		return seconds(&tp.MaxUnack)
+	case TCP_INFO:
+		return syscall.EINVAL // it can be read only
 	case TCP_KEEPCNT:
 		if val < 0 {
 			return syscall.EINVAL
@@ -266,11 +269,11 @@ func (so *Socket) tcpGetoption(name int) (int, syscall.Errno) {
 	}
 	switch name {
 	case TCP_NODELAY:
-		return flag(tcp.NoDelay, TCP_NODELAY)
+		return flag(tcp.NoDelay, 0x4) // what is on reads as FreeBSD's TF_NODELAY, TF_NOPUSH, TF_NOOPT
 	case TCP_NOPUSH:
-		return flag(tcp.NoPush, TCP_NOPUSH)
+		return flag(tcp.NoPush, 0x1000)
 	case TCP_NOOPT:
-		return flag(tcp.NoOpt, TCP_NOOPT)
+		return flag(tcp.NoOpt, 0x8)
 	case TCP_MAXSEG:
 		return tp.Maxseg(), 0
 	case TCP_KEEPINIT:
@@ -292,11 +295,15 @@ func (so *Socket) TCPInfo() tcp.Info {
 	so.lock()
 	defer so.unlock()
 	i := so.tp.Info()
-	if so.inTimeWait() {
-		i.State = tcp.TimeWait
+	if i.State == tcp.TimeWait && so.dead && !so.inTimeWait() {
+		i.State = tcp.Closed // its record has gone
 	}
 	return i
 }
 
+// sbMax is the largest size that a buffer may be given: kern.ipc.maxsockbuf counts what the buffers' memory costs, 2304 bytes for 2048 of data
+// (BSD's sb_max_adj).
+func (k *Kernel) sbMax() int { return int(int64(k.prof.Maxsockbuf) * 2048 / 2304) }
+
 // Clampbuf returns the nearest size that a buffer may have.
-func (so *Socket) Clampbuf(n int) int { return min(max(n, minSockbuf), so.k.prof.Maxsockbuf) }
+func (so *Socket) Clampbuf(n int) int { return min(max(n, minSockbuf), so.k.sbMax()) }

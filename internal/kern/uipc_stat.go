@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"time"
 
+	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
 )
@@ -101,11 +102,15 @@ func (k *Kernel) Pcblist() []Conn {
 	for _, so := range k.sockets.all() {
 		so.lock()
 		// A socket whose connection is over stays in the list, in CLOSED, until it is closed; one in TIME_WAIT is its record below.
-		if !so.dead || so.state&ssNofdref == 0 && so.tw == nil {
+		if !so.dead || so.state&ssNofdref == 0 && !so.inTimeWait() {
+			info := so.tp.Info()
+			if so.dead {
+				info.State = tcp.Closed
+			}
 			list = append(list, Conn{
 				Local: netip.AddrPortFrom(so.inp.laddr, so.inp.lport), Remote: netip.AddrPortFrom(so.inp.faddr, so.inp.fport),
-				State: so.tp.State(), SndQ: so.snd.Cc(), RcvQ: so.rcv.Cc(), Accepted: so.inp.bound && so.inp.fport != 0 && !so.inp.ephemeral,
-				Orphan: so.state&ssNofdref != 0, Info: so.tp.Info(),
+				State: info.State, SndQ: so.snd.Cc(), RcvQ: so.rcv.Cc(), Accepted: so.inp.bound && so.inp.fport != 0 && !so.inp.ephemeral,
+				Orphan: so.state&ssNofdref != 0, Info: info,
 			})
 		}
 		so.mu.Unlock()
@@ -184,11 +189,11 @@ func (k *Kernel) pressed() bool { return k.pool.Pressed() }
 
 // share is what one socket may pin in a buffer while the stack is pressed.
 func (k *Kernel) share() int {
-	return int(max(k.memory/4/(k.sockets.n.Load()+1), minShare))
+	return int(max(k.memory/8/(k.sockets.n.Load()+1), minShare))
 }
 
 // minShare lets every connection make some progress, however many there are.
-const minShare = 4 << 10
+const minShare = mbuf.ClMid
 
 // affords reports whether the socket may keep n more bytes that have arrived. While the stack is pressed one that has not read its share does
 // without, as if they had been lost on the way, and so does whoever is waiting for others before them; a reader that keeps up does not notice.

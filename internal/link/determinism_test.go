@@ -222,7 +222,7 @@ func TestUnblockWaits(t *testing.T) {
 			}()
 			s.submit(&other, []*packet{newPacket(40)}) // the model sees it 1 ns later
 			time.Sleep(99 * time.Nanosecond)
-			if left.Load() != 101 {
+			if left.Load() != 101 { // the next odd instant
 				t.Errorf("the packet leaves after %dns; want 101ns", left.Load())
 			}
 			s.drop(&full, &other)

@@ -18,7 +18,7 @@ const never = math.MaxInt64
 // goroutines run in parallel. What happens within one instant has no order, then, unless somebody makes one. So nothing
 // that is handed over at an instant is acted upon in that instant: it is collected, and 1 ns later, when the bubble has come
 // to rest and all of it is there, it is sorted by flow and by its order within the flow. Of two packets that are due at
-// the same instant the second leaves 1 ns after the first, when everything that the first has set going is at rest again. So
+// the same instant the second leaves 2 ns after the first, when everything that the first has set going is at rest again. So
 // a bubble runs the same way each time, whatever the goroutines do within an instant.
 //
 // With real time it is the same code. A timer that fires late lets all packets go whose instants have passed.
@@ -220,12 +220,21 @@ func (s *scheduler) next() (first *line, at int64) {
 		if l.blocked || len(l.departures.a) == 0 {
 			continue
 		}
-		if t := max(l.departures.a[0].due, s.last+1); t < at || first != nil && t == at &&
+		if t := s.odd(max(l.departures.a[0].due, s.last+1)); t < at || first != nil && t == at &&
 			l.departures.a[0].due < first.departures.a[0].due {
 			first, at = l, t
 		}
 	}
 	return first, at
+}
+
+// odd returns t, or the next instant, whichever is odd on the clock of the day. Packets leave at odd instants, and the timers of a stack's
+// protocols fire at even ones: at one and the same instant a bubble would run them in any order.
+func (s *scheduler) odd(t int64) int64 {
+	if (t+s.base.UnixNano())&1 == 0 {
+		t++
+	}
+	return t
 }
 
 // carry delivers s.batch, for which it gives s.mu up meanwhile, and keeps what is not taken.

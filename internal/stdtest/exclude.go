@@ -5,8 +5,52 @@ import (
 	"strings"
 )
 
+// What the excluded tests need.
+const (
+	needsFile    = "TCPConn.File and TCPListener.File: a file descriptor"
+	needsRawConn = "SyscallConn or Control: a file descriptor"
+	needsSyscall = "counts or replaces system calls on the connection's file descriptor"
+	needsNetFD   = "looks at package net's netFD, which a connection over bsdnet has not"
+	needsMPTCP   = "Multipath TCP, a socket of the kernel's"
+	noRace       = "counts allocations; under -race a sync.Pool throws away what is put into it, at random"
+)
+
 // excluded gives, by package and test, the reason why it need not pass over bsdnet.
-var excluded = map[string]map[string]string{}
+var excluded = map[string]map[string]string{
+	"net": {
+		"TestBuffers_WriteTo":                 needsSyscall, // writev
+		"TestDialContext/StreamDial":          needsRawConn,
+		"TestDialContextCancelRace":           needsSyscall, // connect, getsockopt
+		"TestDialTCPDefaultKeepAlive":         needsNetFD,   // a hook in its constructor
+		"TestDialerControlContext/StreamDial": needsRawConn,
+		"TestDialerKeepAlive":                 needsNetFD, // the same hook
+		"TestEndlessWrite":                    needsNetFD,
+		"TestFileConn/tcp":                    needsFile,
+		"TestFileError":                       needsFile,
+		"TestFileListener/tcp":                needsFile,
+		"TestMultiPathTCP":                    needsMPTCP,
+		"TestRawConnControl/TCP":              needsRawConn,
+		"TestRawConnReadWrite":                needsRawConn,
+		"TestSendfile":                        needsSyscall, // sendfile
+		"TestSendfileParts":                   needsSyscall,
+		"TestSendfileSeeked":                  needsSyscall,
+		"TestSendfileWithExactLimit":          needsSyscall,
+		"TestSendfileWithLargeFile":           needsSyscall,
+		"TestSendfileWithLimitLargerThanFile": needsSyscall,
+		"TestSplice/tcp-to-file":              needsSyscall, // splice
+		"TestSplice/tcp-to-tcp":               needsSyscall,
+		"TestSplice/tcp-to-unix":              needsSyscall,
+		"TestSplice/unix-to-tcp":              needsSyscall,
+		"TestTCPConnKeepAliveConfig":          needsRawConn, // getsockopt
+		"TestTCPConnKeepAliveConfigDialer":    needsRawConn,
+		"TestTCPConnKeepAliveConfigListener":  needsRawConn,
+		"TestTCPListener":                     needsNetFD, // its address family
+		"TestTCPListenerSpecificMethods":      needsFile,
+	},
+	"net/http": {
+		"TestLinuxSendfile": needsSyscall, // sendfile, under strace
+	},
+}
 
 // excludedFor returns why a test of pkg, or one that it is part of, is excluded; "" if it is not.
 func excludedFor(pkg, test string) string {

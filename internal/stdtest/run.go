@@ -89,38 +89,50 @@ func orNone(r string) string {
 	return r
 }
 
-// runAll runs the test binary until each test has a result: one that ends it, by a panic or the timeout, is left out the next time.
+// runAll runs the test binary until each test has a result. One that ends it, by a panic or the timeout, has failed, and is left out the next time;
+// those that it has interrupted run again.
 func runAll(tmp, root, pkg, bin, over, skip string) (results, error) {
 	all := results{}
-	for try := range 20 {
+	for try := range 40 {
 		r, ended, err := runOnce(tmp, root, pkg, bin, over, skip, try)
 		if err != nil {
 			return nil, err
 		}
+		done := 0
 		for name, res := range r {
-			all[name] = res
+			if all[name] == "" || all[name] == "RUN" {
+				all[name] = res
+			}
+			if res != "RUN" {
+				done++
+			}
 		}
 		if ended {
 			return all, nil
 		}
-		var done []string
-		if skip != "" {
-			done = append(done, skip)
-		}
-		for name := range all {
-			if !strings.Contains(name, "/") {
-				done = append(done, "^"+regexp.QuoteMeta(name)+"$")
-			}
-		}
-		skip = strings.Join(done, "|")
+		skip = skipDone(skip, all, done == 0)
 	}
 	return all, nil
+}
+
+// skipDone adds the tests that have a result, or with interrupted all that were begun, to a -skip pattern.
+func skipDone(skip string, all results, interrupted bool) string {
+	var done []string
+	if skip != "" {
+		done = append(done, skip)
+	}
+	for name, res := range all {
+		if !strings.Contains(name, "/") && (interrupted || res != "RUN") {
+			done = append(done, "^"+regexp.QuoteMeta(name)+"$")
+		}
+	}
+	return strings.Join(done, "|")
 }
 
 // mark begins each line of package testing's own, with -test.v=test2json.
 const mark = "\x16"
 
-var line = regexp.MustCompile(`^(?:=== (RUN|PAUSE|CONT) +|--- (PASS|FAIL|SKIP): )(\S+)`)
+var line = regexp.MustCompile(`^(?:=== (RUN) +|--- (PASS|FAIL|SKIP): )(\S+)`)
 
 // runOnce runs the test binary once. It reports whether it came to its end.
 func runOnce(tmp, root, pkg, bin, over, skip string, try int) (r results, ended bool, err error) {
@@ -144,26 +156,35 @@ func runOnce(tmp, root, pkg, bin, over, skip string, try int) (r results, ended 
 	return parse(out.String())
 }
 
-// parse reads results from the output.
+var (
+	timedOut = regexp.MustCompile(`(?m)^panic: test timed out.*\n\trunning tests:\n((?:\t\t\S+ .*\n)+)`)
+	running  = regexp.MustCompile(`(?m)^\t\t([^\s/]+)`)
+	culprit  = regexp.MustCompile(`(?m)^net[\w./]*\.(Test\w+)[.(]`)
+)
+
+// parse reads results from the output. Of tests that were running when the binary ended, the one that the stack of the panic names has failed, or
+// those that the timeout names.
 func parse(out string) (r results, ended bool, err error) {
 	r = results{}
 	for s := range strings.SplitSeq(out, mark) {
 		s = strings.TrimLeft(s, " ")
-		if s == "PASS\n" || s == "FAIL\n" || strings.HasPrefix(s, "PASS\n") || strings.HasPrefix(s, "FAIL\n") {
-			ended = true
-		}
+		ended = ended || strings.HasPrefix(s, "PASS\n") || strings.HasPrefix(s, "FAIL\n")
 		m := line.FindStringSubmatch(s)
 		switch {
 		case m == nil:
 		case m[2] != "":
 			r[m[3]] = m[2]
-		case r[m[3]] == "":
-			r[m[3]] = m[1]
+		default:
+			r[m[3]] = "RUN"
 		}
 	}
-	for name, res := range r {
-		if res == "PAUSE" || res == "CONT" {
-			r[name] = "RUN"
+	if m := timedOut.FindStringSubmatch(out); m != nil {
+		for _, t := range running.FindAllStringSubmatch(m[1], -1) {
+			r[t[1]] = "FAIL"
+		}
+	} else if _, stack, ok := strings.Cut(out, "\npanic: "); ok {
+		if m := culprit.FindStringSubmatch(stack); m != nil {
+			r[m[1]] = "FAIL"
 		}
 	}
 	return r, ended, nil

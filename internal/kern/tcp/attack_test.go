@@ -124,7 +124,7 @@ func TestSynChallenge(t *testing.T) {
 		< S -5:-5(0)
 		> . 1:1(0) ack 1
 		< S 1:1(0)
-		> R. 0:0(0) ack 2
+		> R. 1:1(0) ack 1
 		`)
 		k.want("error", syscall.ECONNRESET)
 	})

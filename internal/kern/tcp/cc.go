@@ -28,8 +28,12 @@ type CC interface {
 // NewReno is RFC 5681's congestion control.
 type NewReno struct{}
 
-// initialWindow is RFC 6928, 2: min(10*MSS, max(2*MSS, 14600)), with the profile's number of segments for 10.
+// initialWindow is RFC 6928, 2: min(10*MSS, max(2*MSS, 14600)), with the profile's number of segments for 10. On the loopback
+// there is no path to congest, and a window of two segments would wait for a delayed acknowledgment.
 func (tp *TCB) initialWindow() uint32 {
+	if tp.flags&whole != 0 {
+		return maxWin << tp.sndScale
+	}
 	n, mss := tp.prof.InitCwndSegs, tp.effMSS()
 	if n <= 4 {
 		return uint32(n * mss)

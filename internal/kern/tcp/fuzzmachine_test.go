@@ -254,12 +254,15 @@ func (m *machine) options(p *pkt) {
 	}
 }
 
+// maxFuzz bounds the story that an input tells: the fuzzer likes a megabyte, and would try little else.
+const maxFuzz = 2000
+
 // FuzzMachine: no sequence of segments and calls breaks an invariant.
 func FuzzMachine(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(seeded(seed, 800))
 	}
-	f.Fuzz(runMachine)
+	f.Fuzz(func(t *testing.T, data []byte) { runMachine(t, data[:min(len(data), maxFuzz)]) })
 }
 
 func TestMachineSeeds(t *testing.T) {

@@ -435,7 +435,7 @@ func FuzzTwoMachines(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(seeded(seed, 600))
 	}
-	f.Fuzz(runTwo)
+	f.Fuzz(func(t *testing.T, data []byte) { runTwo(t, data[:min(len(data), maxFuzz)]) })
 }
 
 func TestTwoMachinesSeeds(t *testing.T) {

@@ -131,6 +131,10 @@ func (tp *TCB) deliver(seg *segment) {
 	}
 }
 
+// wholeFull stands for a full segment on the loopback, in bytes, where chains have any length. It is less than half of any sensible send buffer, so
+// that a sender whose buffer is full does not wait for a delayed acknowledgment.
+const wholeFull = 16 << 10
+
 // ackPolicy delays the acknowledgment of n bytes in order, or not (RFC 9293, MUST-40 and SHLD-18/19; RFC 5681, 4.2).
 func (tp *TCB) ackPolicy(n, segs int, now int64) {
 	delay := tp.flags&rxWin0Sent == 0
@@ -140,7 +144,7 @@ func (tp *TCB) ackPolicy(n, segs int, now int64) {
 	case tp.prof.AckBySegs:
 		delay = delay && tp.flags&DelAck == 0 && n <= tp.maxseg && segs < tp.prof.AckEvery
 	default:
-		full := tp.mssopt // over the loopback chains have any length
+		full := min(tp.mssopt, wholeFull)
 		if tp.flags&whole == 0 {
 			tp.rcvMss = max(tp.rcvMss, min(n/segs, tp.mssopt))
 			full = max(tp.rcvMss, tp.prof.MSSDflt)
@@ -287,10 +291,7 @@ func (tp *TCB) checkRst(seg *segment) {
 func (tp *TCB) checkSyn(seg *segment) {
 	tp.stats.Badsyn.Inc()
 	if tp.prof.InsecureSYN && seg.seq.Geq(tp.lastAckSent) && seg.seq.Lt(tp.lastAckSent.Add(int(tp.rcvWnd))) {
-		tp.sock.Soerror(syscall.ECONNRESET)
-		tp.stats.Drops.Inc()
-		tp.close()
-		seg.reset = true
+		tp.Drop(syscall.ECONNRESET, seg.now)
 		return
 	}
 	tp.challengeAck(seg.now)
@@ -362,9 +363,9 @@ func (tp *TCB) trimLeft(seg *segment, todrop int) {
 	switch {
 	case todrop > seg.len || todrop == seg.len && seg.flags&wire.FIN == 0:
 		// All old, and so is its FIN. It is acknowledged again: our acknowledgment may have been lost.
+		tp.ackUnacceptable(seg)
 		seg.flags &^= wire.FIN
 		todrop = seg.len
-		tp.flags |= AckNow
 		tp.stats.Rcvduppack.Inc()
 		tp.stats.Rcvdupbyte.Add(todrop)
 	default:
@@ -401,7 +402,7 @@ func (tp *TCB) trimRight(seg *segment) bool {
 				seg.reset = true
 				return false
 			}
-			tp.flags |= AckNow
+			tp.ackUnacceptable(seg)
 			return false
 		}
 		tp.stats.Rcvwinprobe.Inc() // the acknowledgment in it counts
@@ -469,8 +470,7 @@ func (tp *TCB) processFin(seg *segment) {
 		return
 	}
 	if tp.state.haveRcvdFin() {
-		tp.flags |= AckNow
-		return
+		return // beyond the end of the stream, it means nothing; the FIN itself, come again, has been trimmed and is acknowledged
 	}
 	tp.sock.Socantrcvmore()
 	tp.flags |= AckNow | CantRcvMore

@@ -21,7 +21,7 @@ func (tp *TCB) processAck(seg *segment) bool {
 	if seg.ack.Gt(tp.sndMax) {
 		// It acknowledges what has not been sent (RFC 9293: "send an ACK, drop the segment"): an optimistic or a blind one.
 		tp.stats.Rcvacktoomuch.Inc()
-		tp.flags |= AckNow
+		tp.ackUnacceptable(seg)
 		return false
 	}
 	if seg.ack.Leq(tp.sndUna) {
@@ -246,8 +246,7 @@ func (tp *TCB) afterAck(seg *segment, finAcked bool) bool {
 		}
 	case Closing:
 		tp.twstart()
-		tp.flags &^= AckNow // its FIN was acknowledged when it came
-		seg.needoutput = false
+		seg.needoutput = false // its FIN was acknowledged when it came; one that has come again with this sets AckNow
 		return false
 	case LastAck:
 		tp.close()

@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"math"
 	"syscall"
 	"testing"
 	"time"
@@ -368,7 +369,7 @@ func TestWindowScaling(t *testing.T) {
 
 // WscaleFor at the extremes of kern.ipc.maxsockbuf.
 func TestWscaleFor(t *testing.T) {
-	for buf, want := range map[int]uint8{2 << 20: 6, 73728: 1, 4294967295: 14, 65535: 0, 65536: 1} {
+	for buf, want := range map[int]uint8{2 << 20: 6, 73728: 1, math.MaxInt32: 14, 65535: 0, 65536: 1} {
 		if got := WscaleFor(buf); got != want {
 			t.Errorf("WscaleFor(%d) = %d, want %d", buf, got, want)
 		}

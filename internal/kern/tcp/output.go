@@ -202,7 +202,7 @@ func (tp *TCB) worth(o *outseg, now int64) bool {
 	case tp.flags&AckNow != 0,
 		o.flags&wire.RST != 0,
 		o.flags&wire.SYN != 0 && tp.state != SynReceived, // our answer to a SYN goes with AckNow, and again when the timer fires
-		tp.flags&urgent != 0 && tp.sndUp.Gt(tp.sndUna): // once: BSD sends on every event, and two urgent ends could do so for ever
+		tp.flags&urgent != 0 && tp.sndUp.Gt(tp.sndUna):   // once: BSD sends on every event, and two urgent ends could do so for ever
 		return true
 	case o.flags&wire.FIN != 0 && (tp.flags&SentFin == 0 || tp.sndNxt == tp.sndUna):
 		return true
@@ -227,6 +227,9 @@ func (tp *TCB) arm(now int64) {
 func (tp *TCB) windowUpdate(o *outseg) bool {
 	if o.recwin <= 0 || tp.state < Established || tp.state.haveRcvdFin() {
 		return false
+	}
+	if !tp.prof.AckBySegs && tp.bytesRcvd == 0 {
+		return false // nothing has come yet: the 65535 of the SYN,ACK are more than an initial window, and a segment of its own is not worth the rest
 	}
 	if tp.prof.AckBySegs && tp.flags&DelAck != 0 && tp.prof.AckEvery > 0 {
 		return false // the acknowledgment that is owed will carry it
@@ -466,6 +469,21 @@ func (tp *TCB) respond(seq Seq, now int64) {
 	tp.stats.Sndtotal.Inc()
 	tp.stats.Sndacks.Inc()
 	tp.sock.Emit(m)
+}
+
+// ackUnacceptable asks for the answer to a segment that is not acceptable (RFC 9293, 3.10.7.4). A bare acknowledgment is answered at a limited
+// rate: two ends that disagree about their numbers would answer each other for ever (RFC 5961, 7). What brings data or a FIN comes by a timer.
+func (tp *TCB) ackUnacceptable(seg *segment) {
+	if seg.len == 0 && seg.flags&(wire.FIN|wire.SYN) == 0 && tp.prof.ChallengeN > 0 {
+		if seg.now-tp.oowTime >= tp.prof.ChallengeT {
+			tp.oowTime, tp.oowAcks = seg.now, 0
+		}
+		if int(tp.oowAcks) >= tp.prof.ChallengeN {
+			return
+		}
+		tp.oowAcks++
+	}
+	tp.flags |= AckNow
 }
 
 // challengeAck answers a segment that may be an attack (RFC 5961, 3 to 5), at a limited rate for each connection, which nobody

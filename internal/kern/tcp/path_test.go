@@ -31,7 +31,7 @@ func TestIcmpErrors(t *testing.T) {
 		k.want("state", Closed)
 		k.want("error", syscall.ECONNREFUSED)
 
-		k = closed(t, "FreeBSD")
+		k = closed(t, "FreeBSD", func(p *Profile) { p.ICMPMayRST = false })
 		k.connect()
 		k.line("> S 0:0(0)")
 		k.tp.Ctlinput(syscall.ECONNREFUSED, t.iss, true, k.now)

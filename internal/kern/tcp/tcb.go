@@ -166,6 +166,7 @@ type TCB struct {
 	keepcnt      uint8
 	keepprobes   uint8 // keep-alive probes since the last segment
 	challenges   uint8 // sent in the current interval
+	oowAcks      uint8 // answers to unacceptable acknowledgments in the current interval
 	Lport, Fport uint16
 	flags        Flag
 
@@ -194,6 +195,7 @@ type TCB struct {
 	rttMin               int64
 	rcvTime              int64 // last segment received
 	challengeTime        int64
+	oowTime              int64
 	unackedSince         int64 // when the oldest data in flight was first sent
 	timers               [nTimers]int64
 	softerror            syscall.Errno

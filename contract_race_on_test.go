@@ -1,0 +1,5 @@
+//go:build race
+
+package bsdnet_test
+
+const raceEnabled = true

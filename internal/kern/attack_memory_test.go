@@ -1,0 +1,394 @@
+package kern
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/kern/wire"
+)
+
+// budgeted makes a stack with this much memory.
+func budgeted(t testing.TB, bytes int64) *victim {
+	return attacked(t, func(c *Config, p *tcp.Profile) {
+		c.Memory = bytes
+		p.Keepalive = false
+	})
+}
+
+func (v *victim) within(what string, budget int64) {
+	v.Helper()
+	if _, n := v.k.Pool().Outstanding(); n > budget+budget/10 {
+		v.Fatalf("%s: %d bytes are in use, the budget is %d", what, n, budget)
+	}
+}
+
+// honest asserts that a connection whose user reads and writes makes progress.
+func (v *victim) honest(p *peer, fd int) {
+	v.Helper()
+	b := make([]byte, 3000)
+	for i := range 20 {
+		p.send([]byte(fmt.Sprintf("%0500d", i)))
+		if n, errno := v.p.Recv(fd, b, 0); n != 500 || errno != 0 {
+			v.Fatalf("the honest connection: recv %d: %d, %v", i, n, errno)
+		}
+		v.link.fetch()
+		if n, errno := v.p.Send(fd, b[:500], 0); n != 500 || errno != 0 {
+			v.Fatalf("the honest connection: send %d: %d, %v", i, n, errno)
+		}
+		for _, g := range v.segments() {
+			if g.th.Dport == p.from.Port() {
+				p.ack = p.ack.Add(len(g.data))
+			}
+		}
+		v.inject(p.seg(wire.ACK, nil).bytes())
+	}
+}
+
+// F12: a thousand peers send what nobody reads: the memory stays within its budget, an honest connection goes on, new ones are refused, and when
+// the memory comes back, everything does.
+func TestMemoryNobodyReads(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		const budget = 16 << 20
+		v := budgeted(t, budget)
+		defer v.done()
+		lfd := v.listen(80, 2000)
+		hp, hfd := v.established(lfd, 4000, 80)
+		const n = 1000
+		peers := make([]*peer, n)
+		fds := make([]int, n)
+		for i := range peers {
+			peers[i], fds[i] = v.established(lfd, uint16(5000+i), 80)
+		}
+		data := make([]byte, 1400)
+		for round := range 40 {
+			for _, p := range peers {
+				p.send(data)
+			}
+			v.within(fmt.Sprintf("round %d", round), budget)
+			v.link.count()
+		}
+		if !v.k.pressed() {
+			t.Fatalf("the memory is not short")
+		}
+		v.honest(hp, hfd)
+		if v.peer(3000, 80).dial(wire.Options{}) {
+			t.Errorf("a SYN is answered")
+		}
+		if _, errno := v.p.Socket(AF_INET, SOCK_STREAM, 0); errno != syscall.ENOBUFS {
+			t.Errorf("socket: %v", errno)
+		}
+		// The window of those who send is what it was: no promise is broken, and what is dropped is sent again.
+		for _, fd := range fds {
+			v.no(v.p.Close(fd))
+		}
+		v.link.count()
+		pass(5 * time.Minute)
+		if v.k.pressed() {
+			t.Errorf("the memory is still short")
+		}
+		if !v.peer(3001, 80).dial(wire.Options{}) {
+			t.Errorf("a SYN is not answered")
+		}
+	})
+}
+
+// The same with users who write what nobody acknowledges, and one whose write is larger than what a socket may have then: it goes on.
+func TestMemoryNobodyAcknowledges(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		const budget = 16 << 20
+		v := budgeted(t, budget)
+		defer v.done()
+		lfd := v.listen(80, 2000)
+		hp, hfd := v.established(lfd, 4000, 80)
+		var fds []int
+		for i := range 1000 {
+			_, fd := v.established(lfd, uint16(5000+i), 80)
+			fds = append(fds, fd)
+		}
+		for i, fd := range fds {
+			for range 10 {
+				v.p.Send(fd, make([]byte, 20_000), 0)
+			}
+			v.within(fmt.Sprintf("connection %d", i), budget)
+			v.link.count()
+		}
+		if !v.k.pressed() {
+			t.Fatalf("the memory is not short")
+		}
+		v.honest(hp, hfd)
+		// A blocking write of much.
+		v.p.Fcntl(hfd, F_SETFL, 0)
+		var wg sync.WaitGroup
+		const size = 200_000
+		wg.Go(func() {
+			if n, errno := v.p.Send(hfd, make([]byte, size), 0); n != size || errno != 0 {
+				t.Errorf("a large write while memory is short: %d, %v", n, errno)
+			}
+		})
+		got := 0
+		for range 2000 {
+			settle()
+			for _, g := range v.segments() {
+				if g.th.Dport == hp.from.Port() && g.th.Seq == hp.ack {
+					got += len(g.data)
+					hp.ack = hp.ack.Add(len(g.data))
+				}
+			}
+			if got >= size {
+				break
+			}
+			hp.v.inject(hp.seg(wire.ACK, nil).bytes())
+			pass(10 * time.Millisecond)
+		}
+		if got != size {
+			t.Errorf("%d bytes of a large write arrived", got)
+			v.p.Sock(hfd).Soabort()
+		}
+		v.inject(hp.seg(wire.ACK, nil).bytes())
+		wg.Wait()
+	})
+}
+
+// A10, F12: what comes out of order is bounded in bytes and in blocks, for one connection and for all.
+func TestMemoryOutOfOrder(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		const budget = 16 << 20
+		v := budgeted(t, budget)
+		defer v.done()
+		lfd := v.listen(80, 2000)
+		hp, hfd := v.established(lfd, 4000, 80)
+		var peers []*peer
+		for i := range 600 {
+			p, _ := v.established(lfd, uint16(5000+i), 80)
+			peers = append(peers, p)
+		}
+		for i, p := range peers {
+			s := p.seg(wire.ACK, []byte("x"))
+			for j := range 300 { // every second byte
+				s.th.Seq = p.seq.Add(1 + 2*j)
+				v.inject(s.bytes())
+			}
+			v.within(fmt.Sprintf("connection %d", i), budget)
+			v.link.count()
+		}
+		v.honest(hp, hfd)
+	})
+}
+
+// A11: a stream of single bytes to a reader who does not read pins little more than it holds.
+func TestMemoryTinySegments(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		p, fd := v.established(v.listen(80, 5), 5000, 80)
+		_, before := v.k.Pool().Outstanding()
+		const n = 60_000
+		for i := range n {
+			p.send([]byte{streamByte(1, i)})
+		}
+		v.link.count()
+		_, after := v.k.Pool().Outstanding()
+		if after-before > 4*n {
+			t.Errorf("%d single bytes pin %d", n, after-before)
+		}
+		readStreamNB(t, v.p, fd, 1, n)
+	})
+}
+
+// readStreamNB reads what is there and compares.
+func readStreamNB(t testing.TB, p *Proc, fd int, seed uint64, size int) {
+	t.Helper()
+	b := make([]byte, size+1)
+	got := 0
+	for {
+		n, errno := p.Recv(fd, b[got:], 0)
+		if errno != 0 {
+			break
+		}
+		got += n
+	}
+	if got != size {
+		t.Fatalf("%d bytes arrived of %d", got, size)
+	}
+	for i := range got {
+		if b[i] != streamByte(seed, i) {
+			t.Fatalf("byte %d is wrong", i)
+		}
+	}
+}
+
+// A08: a challenge that is not sent, as the limit is reached, leaks nothing; nor does any other segment that is refused.
+func TestRefusedSegmentsLeakNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 5)
+		p, fd := v.established(lfd, 5000, 80)
+		q, _ := v.established(lfd, 5001, 80)
+		settle()
+		m0, b0 := v.k.Pool().Outstanding()
+		data := make([]byte, 1000)
+		r := seededInts(9)
+		for range 30_000 {
+			s := p.seg(wire.Flags(r(256)), data[:r(1000)])
+			s.th.Seq = tcp.Seq(r(1<<16)<<16 | r(1<<16))
+			s.th.Ack = tcp.Seq(r(1<<16)<<16 | r(1<<16))
+			if s.th.Seq == p.seq {
+				continue
+			}
+			if s.th.Seq.Sub(p.seq) > 0 && s.th.Seq.Sub(p.seq) < 300_000 || s.th.Seq.Sub(p.seq) < 0 && s.th.Seq.Sub(p.seq) > -2000 {
+				continue // that could be data
+			}
+			v.inject(s.bytes())
+		}
+		v.link.count()
+		if m, b := v.k.Pool().Outstanding(); m != m0 || b != b0 {
+			t.Errorf("%d mbufs, %d bytes have leaked", m-m0, b-b0)
+		}
+		if i, _ := v.p.TCPInfo(fd); i.State != tcp.Established {
+			t.Errorf("state %v", i.State)
+		}
+		// A07: the other connection's challenges have a limit of their own.
+		s := q.seg(wire.SYN, nil)
+		v.inject(s.bytes())
+		if g := v.one(); g.th.Dport != 5001 || g.th.Flags != wire.ACK {
+			t.Errorf("answer %+v", g.th)
+		}
+		p.send([]byte("ok"))
+		readN(t, v.p, fd, "ok")
+	})
+}
+
+func readN(t testing.TB, p *Proc, fd int, want string) {
+	t.Helper()
+	b := make([]byte, len(want)+1)
+	if n, errno := p.Recv(fd, b, 0); errno != 0 || string(b[:n]) != want {
+		t.Errorf("recv: %q, %v, want %q", b[:n], errno, want)
+	}
+}
+
+// A44: garbage with right checksums, to every kind of socket, does no harm.
+func TestGarbage(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 50)
+		r := seededInts(11)
+		for i := range 20 {
+			v.established(lfd, uint16(5000+i), 80)
+		}
+		for i := range 30_000 {
+			b := make([]byte, 20+r(60))
+			for j := range b {
+				b[j] = byte(r(256))
+			}
+			binary2(b, uint16(5000+r(30)), uint16(80+r(2)))
+			b[12] = byte(5+r(11)) << 4
+			if r(2) == 0 {
+				b[13] = byte(wire.ACK)
+			}
+			v.inject(ipPacket(wire.IPv4{TOS: uint8(r(256))}, attPeer, attHost, wire.ProtoTCP, tcpSummed(attPeer, attHost, b)))
+			if i%1000 == 0 {
+				pass(100 * time.Millisecond)
+				v.link.count()
+			}
+		}
+		p := v.peer(9999, 80)
+		if !p.dial(wire.Options{}) {
+			t.Errorf("afterwards nobody can connect")
+		}
+	})
+}
+
+func binary2(b []byte, sport, dport uint16) {
+	b[0], b[1], b[2], b[3] = byte(sport>>8), byte(sport), byte(dport>>8), byte(dport)
+}
+
+// A09: two ends that disagree about their numbers do not talk for ever.
+func TestAckStorm(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		la, lb := newPair(1500, false, 1)
+		ka, kb := twoKernels(t, la, lb, nil)
+		a, b := connected(t, ka, kb, netip.AddrPortFrom(attHost, 0))
+		// A man in the middle has added data in both directions.
+		for _, e := range []struct {
+			to, from *Socket
+			k        *Kernel
+		}{{a, b, ka}, {b, a, kb}} {
+			i := e.to.TCPInfo()
+			s := &seg{from: e.from.Laddr(), to: e.to.Laddr(), data: make([]byte, 100)}
+			s.th = wire.TCP{Seq: tcp.Seq(i.RcvNxt), Ack: tcp.Seq(i.SndNxt), Flags: wire.ACK, Win: 500}
+			s.th.Opt = wire.Options{}
+			for _, ifp := range e.k.Ifs() {
+				if !ifp.loopback {
+					ifp.Inject(s.bytes())
+				}
+			}
+		}
+		a.Sosend([]byte("x"), 0)
+		sent := func() uint64 { return ka.Stats.TCP.Sndtotal.Load() + kb.Stats.TCP.Sndtotal.Load() }
+		before := sent()
+		pass(10 * time.Minute)
+		if n := sent() - before; n > 20_000 {
+			t.Errorf("%d segments in ten minutes", n)
+		}
+		a.Soabort()
+		b.Soabort()
+		ka.Close()
+		kb.Close()
+		closedClean(t, ka)
+		closedClean(t, kb)
+	})
+}
+
+// Two ends with closed windows and data for each other probe at the pace of their timers, no faster.
+func TestBothWindowsClosed(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		la, lb := newPair(1500, false, 1)
+		ka, kb := twoKernels(t, la, lb, nil)
+		a, b := connected(t, ka, kb, netip.AddrPortFrom(attHost, 0))
+		for range 2 {
+			for _, so := range []*Socket{a, b} {
+				so.Setnbio(true)
+				for errno := syscall.Errno(0); errno == 0; settle() {
+					_, errno = so.Sosend(make([]byte, 1<<20), 0)
+				}
+			}
+			pass(time.Second)
+		}
+		sent := func() uint64 { return ka.Stats.TCP.Sndtotal.Load() + kb.Stats.TCP.Sndtotal.Load() }
+		before := sent()
+		pass(time.Hour)
+		if n := sent() - before; n == 0 || n > 1000 {
+			t.Errorf("%d segments in an hour", n)
+		}
+		// One end reads: all arrives.
+		if !a.Connected() || !b.Connected() {
+			t.Fatalf("the connection has ended")
+		}
+		got := 0
+		buf := make([]byte, 1<<20)
+		for range 10_000 {
+			n, _ := a.Soreceive(buf, 0)
+			got += n
+			pass(100 * time.Millisecond)
+			if i := b.TCPInfo(); i.SndQ == 0 && n == 0 {
+				break
+			}
+		}
+		if i := b.TCPInfo(); i.SndQ != 0 || got == 0 {
+			t.Errorf("%d bytes read, %d are left", got, i.SndQ)
+		}
+		a.Soabort()
+		b.Soabort()
+		ka.Close()
+		kb.Close()
+		closedClean(t, ka)
+		closedClean(t, kb)
+	})
+}

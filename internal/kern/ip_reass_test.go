@@ -1,0 +1,239 @@
+package kern
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"bsdnet/internal/kern/wire"
+)
+
+// frag makes a fragment of an echo request's payload: bytes [off, end) of body, the last one where more is false.
+func frag(id uint16, body []byte, off, end int, more bool) []byte {
+	ip := wire.IPv4{ID: id, Off: off}
+	if more {
+		ip.Flags = wire.IPMF
+	}
+	return ipPacket(ip, attPeer, attHost, wire.ProtoICMP, body[off:end])
+}
+
+// echoBody is an ICMP echo request with n bytes of data.
+func echoBody(n int) []byte {
+	data := make([]byte, n)
+	for i := range data {
+		data[i] = streamByte(3, i)
+	}
+	return ping(data)[wire.IPv4MinLen:]
+}
+
+// RFC 791, RFC 815: fragments make the datagram in any order, with duplicates.
+func TestIPReassemblyAnyOrder(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		for seed := range uint64(200) {
+			r := rand.New(rand.NewPCG(seed, 8))
+			body := echoBody(1 + r.IntN(9000))
+			var pkts [][]byte
+			for off := 0; off < len(body); {
+				end := min(off+8*(1+r.IntN(200)), len(body))
+				if len(pkts) == reassFrags-1 {
+					end = len(body)
+				}
+				p := frag(uint16(seed), body, off, end, end < len(body))
+				pkts = append(pkts, p)
+				if off == 0 && end < len(body) {
+					pkts = append(pkts, p)
+				}
+				off = end
+			}
+			r.Shuffle(len(pkts), func(i, j int) { pkts[i], pkts[j] = pkts[j], pkts[i] })
+			for _, p := range pkts {
+				v.inject(p)
+			}
+			settle()
+			got, _ := rejoin(v, v.link.fetch())
+			if len(got) != len(body) || got[0] != wire.ICMPEchoReply || string(got[4:]) != string(body[4:]) {
+				t.Fatalf("seed %d: %d bytes of %d came back", seed, len(got), len(body))
+			}
+			// A duplicate that comes too late begins a datagram that never ends.
+			pass(31 * time.Second)
+			v.link.fetch()
+		}
+		if n := len(v.k.reass.q); n != 0 || v.k.reass.bytes != 0 || len(v.k.reass.sources) != 0 {
+			t.Errorf("%d datagrams, %d bytes, %d sources are left", n, v.k.reass.bytes, len(v.k.reass.sources))
+		}
+	})
+}
+
+// A13: fragments that overlap spoil their datagram (teardrop), and so does whatever contradicts itself; what a datagram cannot be is dropped.
+func TestReassemblyAttacks(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		body := echoBody(2000)
+		type f struct {
+			off, end int
+			more     bool
+		}
+		for what, fs := range map[string][]f{
+			"overlap from the left":        {{0, 800, true}, {792, 1600, true}, {1600, 2008, false}},
+			"overlap from the right":       {{792, 1600, true}, {0, 800, true}, {1600, 2008, false}},
+			"one within the other":         {{0, 1600, true}, {800, 808, true}, {1600, 2008, false}},
+			"one around the other":         {{800, 808, true}, {0, 1600, true}, {1600, 2008, false}},
+			"teardrop":                     {{0, 40, true}, {24, 28, false}},
+			"two ends":                     {{0, 800, true}, {800, 1608, false}, {800, 2008, false}},
+			"data beyond the end":          {{0, 800, true}, {1600, 2008, true}, {800, 1600, false}},
+			"an end before what is there":  {{1600, 2008, false}, {0, 800, false}},
+			"the same place, other length": {{0, 800, true}, {0, 808, true}, {800, 2008, false}},
+			"not a multiple of 8":          {{0, 801, true}, {800, 2008, false}},
+			"empty":                        {{0, 0, true}, {0, 0, false}},
+		} {
+			v := attacked(t, nil)
+			for _, x := range fs {
+				v.inject(frag(9, body, x.off, x.end, x.more))
+			}
+			if l := v.link.fetch(); len(l) != 0 {
+				t.Errorf("%s: answered", what)
+			}
+			if what != "not a multiple of 8" && what != "data beyond the end" && len(v.k.reass.q) > 1 {
+				t.Errorf("%s: %d datagrams wait", what, len(v.k.reass.q))
+			}
+			v.done()
+		}
+		v := attacked(t, nil)
+		defer v.done()
+		// Ping of death: the last fragment reaches beyond 65535 bytes.
+		big := make([]byte, 66000)
+		for off := 0; off < 65528; off += 1480 {
+			ip := wire.IPv4{ID: 5, Off: off, Flags: wire.IPMF}
+			v.inject(ipPacket(ip, attPeer, attHost, wire.ProtoICMP, big[:1480]))
+		}
+		v.inject(ipPacket(wire.IPv4{ID: 5, Off: 65520}, attPeer, attHost, wire.ProtoICMP, big[:1480]))
+		// The same with options in the first header only, so that each fragment is small enough.
+		first := ipPacket(wire.IPv4{ID: 6, Flags: wire.IPMF}, attPeer, attHost, wire.ProtoICMP, big[:1440])
+		opt := make([]byte, 40)
+		for i := range opt {
+			opt[i] = 1
+		}
+		first = append(append(append([]byte{}, first[:20]...), opt...), first[20:]...)
+		first[0] = 4<<4 | 15
+		first[2], first[3] = byte(len(first)>>8), byte(len(first))
+		v.inject(resum(first))
+		for off := 1440; off < 65512; {
+			n := min(1480, 65512-off)
+			ip := wire.IPv4{ID: 6, Off: off, Flags: wire.IPMF}
+			if off+n == 65512 {
+				ip.Flags = 0
+			}
+			v.inject(ipPacket(ip, attPeer, attHost, wire.ProtoICMP, big[:n]))
+			off += n
+		}
+		if n := v.k.Stats.IP.Reassembled.Load(); n != 0 {
+			t.Errorf("%d datagrams that cannot be were put together", n)
+		}
+		// RFC 3128: a first fragment without a whole TCP header, and one that would overwrite its flags.
+		v.listen(80, 5)
+		s := &seg{from: netip.AddrPortFrom(attPeer, 5000), to: netip.AddrPortFrom(attHost, 80), th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 10}, data: make([]byte, 100)}
+		p := s.bytes()
+		tcpFrag := func(off, end int, more bool) []byte {
+			ip := wire.IPv4{ID: 7, Off: off}
+			if more {
+				ip.Flags = wire.IPMF
+			}
+			return ipPacket(ip, attPeer, attHost, wire.ProtoTCP, p[20+off:20+end])
+		}
+		v.link.fetch()
+		for _, f := range [][]byte{tcpFrag(0, 8, true), tcpFrag(8, 120, false), tcpFrag(0, 16, true), tcpFrag(16, 120, false)} {
+			v.inject(f)
+		}
+		v.none()
+		pass(31 * time.Second)
+		v.link.fetch()
+		v.inject(tcpFrag(0, 24, true))
+		v.inject(tcpFrag(24, 120, false))
+		v.one() // in proper fragments it is a SYN
+	})
+}
+
+// A12: so many datagrams, so many of one source, so many fragments, so many bytes; a flood does not keep others out for long.
+func TestReassemblyLimits(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		r := &v.k.reass
+		flood := func(sources, ids, frags, size int) {
+			data := make([]byte, size)
+			for s := range sources {
+				src := netip.AddrFrom4([4]byte{11, byte(s >> 16), byte(s >> 8), byte(s)})
+				for id := range ids {
+					for f := range frags {
+						ip := wire.IPv4{ID: uint16(id), Off: 8 + f*2*size, Flags: wire.IPMF}
+						v.inject(ipPacket(ip, src, attHost, wire.ProtoICMP, data))
+					}
+				}
+			}
+			if len(r.q) > reassMax || len(r.order) != len(r.q) || r.bytes > reassBytes {
+				t.Fatalf("%d datagrams, %d bytes", len(r.q), r.bytes)
+			}
+			for src, n := range r.sources {
+				if n > reassPerSource {
+					t.Fatalf("%d datagrams of %v", n, src)
+				}
+			}
+			if _, b := v.k.Pool().Outstanding(); b > reassBytes+rxBatch*2048+4096 {
+				t.Fatalf("%d bytes are in use", b)
+			}
+		}
+		flood(1, 500, 1, 8)
+		flood(5000, 1, 1, 8)
+		flood(20, 20, 40, 800)
+		flood(1, 1, 500, 8)
+		flood(100, 64, 10, 1400)
+		// In the midst of it an honest datagram.
+		body := echoBody(3000)
+		v.link.fetch()
+		v.inject(frag(1, body, 0, 1480, true))
+		v.inject(frag(1, body, 1480, len(body), false))
+		settle()
+		if got, _ := rejoin(v, v.link.fetch()); len(got) != len(body) {
+			t.Errorf("an honest datagram is lost")
+		}
+		// Too many fragments.
+		tiny := echoBody(8 * (reassFrags + 10))
+		for off := 0; off < len(tiny); off += 8 {
+			v.inject(frag(2, tiny, off, min(off+8, len(tiny)), off+8 < len(tiny)))
+		}
+		v.none()
+		pass(31 * time.Second)
+		if len(r.q) != 0 || r.bytes != 0 || len(r.sources) != 0 {
+			t.Errorf("%d datagrams, %d bytes, %d sources after 31 s", len(r.q), r.bytes, len(r.sources))
+		}
+	})
+}
+
+// RFC 1122, 3.3.2: a datagram is given up after 30 s; its source hears of it where the first fragment has come.
+func TestReassemblyTimeout(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		body := echoBody(3000)
+		first := frag(1, body, 0, 1480, true)
+		v.inject(first)
+		v.inject(frag(2, body, 1480, 2960, true)) // without the first
+		pass(20 * time.Second)
+		v.inject(frag(1, body, 1480, 2960, true)) // does not begin the time anew
+		pass(10*time.Second - time.Millisecond)
+		v.none()
+		if len(v.k.reass.q) != 2 {
+			t.Errorf("%d datagrams wait", len(v.k.reass.q))
+		}
+		pass(2 * time.Millisecond)
+		g := v.one()
+		if g.ip.Dst != attPeer || g.data[0] != wire.ICMPTimxceed || g.data[1] != wire.ICMPTimxceedReass || string(g.data[8:]) != string(first[:28]) {
+			t.Errorf("the error is %x", g.data)
+		}
+		if v.k.Stats.IP.Fragtimeout.Load() != 2 {
+			t.Errorf("%d timeouts", v.k.Stats.IP.Fragtimeout.Load())
+		}
+	})
+}

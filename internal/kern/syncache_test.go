@@ -1,0 +1,682 @@
+package kern
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/kern/wire"
+)
+
+// fullOptions are what a modern peer offers.
+func fullOptions() wire.Options {
+	return wire.Options{Has: wire.TofMSS | wire.TofScale | wire.TofSackperm | wire.TofTS, MSS: 1400, Scale: 7, TSVal: 1000}
+}
+
+// A SYN,ACK is sent again after 1, 2 and 4 seconds more, then the entry expires; the same SYN again is answered again, and counts as one.
+func TestSyncacheRetransmits(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		v.listen(80, 10)
+		p := v.peer(5000, 80)
+		start := time.Now()
+		v.inject(p.syn(fullOptions()).bytes())
+		first := v.one()
+		if first.th.Flags != wire.SYN|wire.ACK || first.th.Ack != p.seq+1 {
+			t.Fatalf("answer %+v", first.th)
+		}
+		for i, at := range []time.Duration{time.Second, 3 * time.Second, 7 * time.Second} {
+			pass(time.Until(start.Add(at - time.Millisecond)))
+			v.none()
+			pass(time.Millisecond)
+			if g := v.one(); g.th.Seq != first.th.Seq || g.th.Flags != first.th.Flags || g.th.Opt.MSS != first.th.Opt.MSS {
+				t.Fatalf("retransmission %d is %+v", i, g.th)
+			}
+		}
+		pass(time.Minute)
+		v.none()
+		if n := v.k.syncache.n; n != 0 || v.k.Stats.TCP.ScStale.Load() != 1 {
+			t.Errorf("%d entries, %d expired", n, v.k.Stats.TCP.ScStale.Load())
+		}
+		// Duplicates.
+		for range 5 {
+			v.inject(p.syn(fullOptions()).bytes())
+			v.one()
+		}
+		if v.k.syncache.n != 1 || v.k.Stats.TCP.ScDupsyn.Load() != 4 {
+			t.Errorf("%d entries for one SYN, %d duplicates", v.k.syncache.n, v.k.Stats.TCP.ScDupsyn.Load())
+		}
+	})
+}
+
+// RFC 9293, 3.10.7.4 and RFC 5961: what segments do to a half-open connection.
+func TestSyncacheSegments(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 10)
+		p := v.peer(5000, 80)
+		open := func() {
+			p.seq = 1000
+			v.inject(p.syn(wire.Options{}).bytes())
+			p.ack, p.seq = v.one().th.Seq+1, 1001
+		}
+		open()
+		s := p.seg(wire.RST, nil)
+		s.th.Seq = p.seq + 1 // in the window: challenged
+		v.inject(s.bytes())
+		if g := v.one(); g.th.Flags != wire.ACK || g.th.Ack != p.seq || g.th.Seq != p.ack {
+			t.Errorf("challenge %+v", g.th)
+		}
+		s.th.Seq = p.seq - 1 // outside
+		v.inject(s.bytes())
+		v.none()
+		bad := p.seg(wire.ACK, nil) // acknowledges what has not been sent: a reset, the entry stays
+		bad.th.Ack = p.ack + 1
+		v.inject(bad.bytes())
+		if g := v.one(); g.th.Flags != wire.RST || g.th.Seq != p.ack+1 {
+			t.Errorf("answer to a bad acknowledgment %+v", g.th)
+		}
+		if v.k.syncache.n != 1 {
+			t.Fatalf("%d entries", v.k.syncache.n)
+		}
+		s.th.Seq = p.seq // exact
+		v.inject(s.bytes())
+		v.none()
+		if v.k.syncache.n != 0 {
+			t.Fatalf("a reset does not end the handshake")
+		}
+		open()
+		v.inject(p.seg(wire.ACK, nil).bytes())
+		if _, _, errno := v.p.Accept(lfd); errno != 0 {
+			t.Errorf("accept: %v", errno)
+		}
+	})
+}
+
+// overflow fills every bucket with SYNs from nowhere.
+func (v *victim) overflow(port uint16, n int) {
+	v.Helper()
+	v.link.mu.Lock()
+	v.link.quiet = true
+	v.link.mu.Unlock()
+	r := rand.New(rand.NewPCG(3, 3))
+	s := &seg{to: netip.AddrPortFrom(attHost, port), th: wire.TCP{Flags: wire.SYN, Win: 1000, Opt: wire.Options{Has: wire.TofMSS, MSS: 1000}}}
+	for range n {
+		x := r.Uint64()
+		s.from = netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(x), byte(x >> 8), byte(x >> 16)}), uint16(x>>24)|1)
+		s.th.Seq = tcp.Seq(x >> 32)
+		v.inject(s.bytes())
+	}
+	v.link.count()
+	v.link.mu.Lock()
+	v.link.quiet = false
+	v.link.mu.Unlock()
+}
+
+const scMax = scBuckets * scBucketLimit
+
+// A01: a flood of SYNs leaves a table of bounded size and nothing else, and an honest handshake succeeds in its midst, by a cookie.
+func TestSynFlood(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 10)
+		v.overflow(80, floodSYNs/5)
+		heap := func() uint64 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		if n := v.k.syncache.n; n > scMax {
+			t.Fatalf("%d entries, at most %d", n, scMax)
+		}
+		h0 := heap()
+		v.overflow(80, floodSYNs)
+		if h1 := heap(); h1 > h0+2<<20 {
+			t.Errorf("the heap grew from %d to %d bytes", h0, h1)
+		}
+		if n := v.k.syncache.n; n > scMax {
+			t.Errorf("%d entries, at most %d", n, scMax)
+		}
+		if m, _ := v.k.Pool().Outstanding(); m > 64+64 { // the receive goroutine's
+			t.Errorf("%d mbufs are in use", m)
+		}
+		if !v.peer(5000, 80).dial(fullOptions()) {
+			t.Fatalf("no SYN,ACK")
+		}
+		if _, _, errno := v.p.Accept(lfd); errno != 0 {
+			t.Fatalf("accept: %v", errno)
+		}
+		if v.k.Stats.TCP.ScSendcookie.Load() == 0 {
+			t.Errorf("no cookies")
+		}
+		pass(time.Minute)
+		if v.k.syncache.n != 0 {
+			t.Errorf("%d entries a minute later", v.k.syncache.n)
+		}
+	})
+}
+
+// A02: a cookie keeps MSS, window scale and SACK: in the timestamp where there is one, else in the number.
+func TestCookieKeepsOptions(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 100)
+		v.overflow(80, 2*scMax)
+		port := uint16(6000)
+		try := func(o wire.Options) tcp.Info {
+			t.Helper()
+			port++
+			before := v.k.Stats.TCP.ScRecvcookie.Load()
+			p := v.peer(port, 80)
+			if !p.dial(o) {
+				t.Fatalf("no SYN,ACK")
+			}
+			if v.k.Stats.TCP.ScRecvcookie.Load() != before+1 {
+				t.Fatalf("not by a cookie")
+			}
+			fd, _, errno := v.p.Accept(lfd)
+			v.no(errno)
+			// The connection works both ways.
+			p.send([]byte("ping"))
+			b := make([]byte, 10)
+			if n, errno := v.p.Recv(fd, b, 0); n != 4 || errno != 0 {
+				t.Fatalf("recv: %d, %v", n, errno)
+			}
+			v.link.fetch()
+			v.p.Send(fd, []byte("pong"), 0)
+			if g := v.one(); g.th.Seq != p.ack || string(g.data) != "pong" {
+				t.Fatalf("answer %+v", g)
+			}
+			i, _ := v.p.TCPInfo(fd)
+			return i
+		}
+		const scaleSack = wire.TofScale | wire.TofSackperm
+		for scale := range uint8(15) {
+			i := try(wire.Options{Has: wire.TofMSS | scaleSack | wire.TofTS, MSS: 1400, Scale: scale, TSVal: 77})
+			if i.SndWscale != scale || i.Options != optTS|optSACK|optWSCALE || i.SndMSS != 1400-12 && i.SndMSS != 1400 {
+				t.Errorf("scale %d with timestamps: scale %d, options %b, MSS %d", scale, i.SndWscale, i.Options, i.SndMSS)
+			}
+			i = try(wire.Options{Has: wire.TofMSS | scaleSack, MSS: 1400, Scale: scale})
+			if want := cookieScale[1+rounddown(cookieScale[1:], scale)]; i.SndWscale != want || i.Options != optSACK|optWSCALE {
+				t.Errorf("scale %d without: scale %d, want %d, options %b", scale, i.SndWscale, want, i.Options)
+			}
+		}
+		if i := try(wire.Options{Has: wire.TofMSS, MSS: 1460}); i.Options != 0 || i.SndMSS != 1460 {
+			t.Errorf("no options: %b, MSS %d", i.Options, i.SndMSS)
+		}
+		for mss, want := range map[uint16]int{9000: 1460, 1459: 1452, 1300: 1200, 540: 536, 300: 216} {
+			if i := try(wire.Options{Has: wire.TofMSS, MSS: mss}); i.SndMSS != want {
+				t.Errorf("MSS %d became %d, want %d", mss, i.SndMSS, want)
+			}
+		}
+		if i := try(wire.Options{}); i.SndMSS != 536 {
+			t.Errorf("no MSS became %d", i.SndMSS)
+		}
+	})
+}
+
+// TCPI_OPT_ bits.
+const (
+	optTS     = 1
+	optSACK   = 2
+	optWSCALE = 4
+)
+
+// A02, A03: forged acknowledgments make no connection; a cookie is another stack's nonsense, and is worth nothing after two minutes or before
+// any has been sent.
+func TestCookieForgeries(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 1000)
+		forge := func(n int) {
+			r := rand.New(rand.NewPCG(5, 5))
+			s := &seg{from: netip.AddrPortFrom(attPeer, 7777), to: netip.AddrPortFrom(attHost, 80), th: wire.TCP{Flags: wire.ACK, Win: 1000}}
+			for range n {
+				s.th.Seq, s.th.Ack = tcp.Seq(r.Uint32()), tcp.Seq(r.Uint32())
+				v.inject(s.bytes())
+			}
+			v.link.count()
+			if _, _, errno := v.p.Accept(lfd); errno != syscall.EWOULDBLOCK {
+				t.Fatalf("accept after forgeries: %v", errno)
+			}
+		}
+		forge(100)
+		v.overflow(80, 2*scMax)
+		forge(100_000)
+
+		// The true one, from the same peer, on time and late, to this and to another stack.
+		p := v.peer(8000, 80)
+		v.inject(p.syn(wire.Options{}).bytes())
+		p.seq, p.ack = p.seq+1, v.one().th.Seq+1
+		final := p.seg(wire.ACK, nil)
+		pass(119 * time.Second)
+		w := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = seededRand(2) })
+		defer w.done()
+		wfd := w.listen(80, 10)
+		w.overflow(80, 2*scMax)
+		w.inject(final.bytes())
+		if _, _, errno := w.p.Accept(wfd); errno != syscall.EWOULDBLOCK {
+			t.Errorf("another stack's cookie: %v", errno)
+		}
+		other := *final
+		other.from = netip.AddrPortFrom(attPeer, 8001)
+		v.overflow(80, 2*scMax) // the table is full again
+		v.inject(other.bytes())
+		if _, _, errno := v.p.Accept(lfd); errno != syscall.EWOULDBLOCK {
+			t.Errorf("another port's cookie: %v", errno)
+		}
+		v.overflow(80, 2*scMax)
+		pass(2 * time.Second)
+		v.inject(final.bytes())
+		if _, _, errno := v.p.Accept(lfd); errno != syscall.EWOULDBLOCK {
+			t.Errorf("a cookie of 121 s: %v", errno)
+		}
+	})
+}
+
+// so_q is exact: so many connections wait, not one more. A SYN from the wire that finds it full is dropped; so is a final ACK, but its entry
+// stays, and the connection stands when the peer, or the SYN,ACK's retransmission, asks again.
+func TestAcceptQueueExact(t *testing.T) {
+	for _, qlimit := range []int{1, 2, 7} {
+		inBubble(t, func(t *testing.T) {
+			v := attacked(t, nil)
+			defer v.done()
+			lfd := v.listen(80, qlimit)
+			// One more handshake begins than there are places.
+			peers := make([]*peer, qlimit+1)
+			for i := range peers {
+				peers[i] = v.peer(uint16(5000+i), 80)
+				v.inject(peers[i].syn(wire.Options{}).bytes())
+				g := v.one()
+				peers[i].seq, peers[i].ack = peers[i].seq+1, g.th.Seq+1
+			}
+			for _, p := range peers {
+				v.inject(p.seg(wire.ACK, nil).bytes())
+			}
+			v.none()
+			if n := len(v.states(func(c Conn) bool { return c.State == tcp.Established })); n != qlimit {
+				t.Fatalf("%d connections, want %d", n, qlimit)
+			}
+			if v.k.syncache.n != 1 {
+				t.Fatalf("%d entries, want the one that waits", v.k.syncache.n)
+			}
+			v.inject(v.peer(9000, 80).syn(wire.Options{}).bytes())
+			v.none()
+			if n := v.k.Stats.TCP.Listendrop.Load(); n != 2 {
+				t.Errorf("%d drops are counted, want 2", n)
+			}
+			if _, _, errno := v.p.Accept(lfd); errno != 0 {
+				t.Fatal(errno)
+			}
+			pass(time.Second) // the SYN,ACK again
+			v.one()
+			v.inject(peers[qlimit].seg(wire.ACK, nil).bytes())
+			for i := range qlimit {
+				if _, _, errno := v.p.Accept(lfd); errno != 0 {
+					t.Errorf("accept %d: %v", i, errno)
+				}
+			}
+			if _, _, errno := v.p.Accept(lfd); errno != syscall.EWOULDBLOCK {
+				t.Errorf("one too many: %v", errno)
+			}
+		})
+	}
+}
+
+// The acknowledgment of a handshake goes to the listener that has begun it, though a better match listens by then.
+func TestHandshakeStaysWithItsListener(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		any := v.listenOn(netip.AddrPortFrom(netip.IPv4Unspecified(), 80), 5, SO_REUSEPORT)
+		p := v.peer(5000, 80)
+		v.inject(p.syn(wire.Options{}).bytes())
+		p.seq, p.ack = p.seq+1, v.one().th.Seq+1
+		one := v.listenOn(netip.AddrPortFrom(attHost, 80), 5, SO_REUSEPORT)
+		v.inject(p.seg(wire.ACK, nil).bytes())
+		if _, _, errno := v.p.Accept(one); errno != syscall.EWOULDBLOCK {
+			t.Errorf("the other listener has it: %v", errno)
+		}
+		if _, _, errno := v.p.Accept(any); errno != 0 {
+			t.Errorf("accept: %v", errno)
+		}
+	})
+}
+
+// A dialer is a blocking connect over the loopback.
+type dialer struct {
+	so    *Socket
+	done  bool
+	errno syscall.Errno
+	at    time.Time
+}
+
+func (v *victim) dialers(wg *sync.WaitGroup, n int, to netip.AddrPort) []*dialer {
+	v.Helper()
+	ds := make([]*dialer, n)
+	for i := range ds {
+		so, errno := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+		v.no(errno)
+		d := &dialer{so: so}
+		ds[i] = d
+		wg.Go(func() {
+			if d.errno = so.Soconnect(to); d.errno == 0 {
+				d.errno = so.Soconnectwait()
+			}
+			d.done, d.at = true, time.Now()
+		})
+		settle() // in this order
+	}
+	return ds
+}
+
+func connectedDialers(ds []*dialer) (n int) {
+	for _, d := range ds {
+		if d.done && d.errno == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+var loopAt = netip.MustParseAddrPort("127.0.0.1:80")
+
+// Over the loopback a SYN that finds no place waits for one, first come first served, and no dial loses a second, however long accept takes.
+func TestParkedFirstComeFirstServed(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 2)
+		var wg sync.WaitGroup
+		ds := v.dialers(&wg, 12, loopAt)
+		if n := connectedDialers(ds); n != 2 {
+			t.Fatalf("%d are connected, want 2", n)
+		}
+		for i := range ds {
+			pass(3*time.Second + 7*time.Millisecond)
+			now := time.Now()
+			_, nam, errno := v.p.Accept(lfd)
+			v.no(errno)
+			if nam != ds[i].so.Laddr() {
+				t.Fatalf("accept %d is %v, want %v", i, nam, ds[i].so.Laddr())
+			}
+			settle()
+			if next := i + 2; next < len(ds) && (!ds[next].done || ds[next].at != now) {
+				t.Fatalf("dialer %d has not been let in at once: %+v", next, ds[next])
+			}
+		}
+		wg.Wait()
+		if n := connectedDialers(ds); n != len(ds) {
+			t.Errorf("%d are connected", n)
+		}
+	})
+}
+
+// A parked dial waits as long as its user wants: neither the time of TCP_KEEPINIT, where it is not set, nor a number of retransmissions ends it,
+// but its deadline does, and an explicit TCP_KEEPINIT.
+func TestParkedWaitsForItsUser(t *testing.T) {
+	for _, prof := range []func() *tcp.Profile{tcp.Default, tcp.FreeBSD} {
+		for _, mtu := range []int{0, 1500} {
+			inBubble(t, func(t *testing.T) {
+				v := attacked(t, func(c *Config, p *tcp.Profile) { *p = *prof(); c.LoopbackMTU = mtu })
+				defer v.done()
+				lfd := v.listen(80, 1)
+				var wg sync.WaitGroup
+				ds := v.dialers(&wg, 4, loopAt)
+				ds[2].so.Sosetopt(IPPROTO_TCP, TCP_KEEPINIT, 5) // too late for this attempt
+				end := time.Now().Add(30 * time.Minute)
+				ds[3].so.SetDeadlines(nil, &end)
+				kd, _ := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+				if errno := kd.Sosetopt(IPPROTO_TCP, TCP_KEEPINIT, 5); errno != 0 {
+					t.Fatal(errno)
+				}
+				start := time.Now()
+				if errno := kd.Soconnect(loopAt); errno != 0 {
+					t.Fatal(errno)
+				}
+				if errno := kd.Soconnectwait(); errno != syscall.ETIMEDOUT || time.Since(start) != 5*time.Second {
+					t.Errorf("TCP_KEEPINIT 5: %v after %v", errno, time.Since(start))
+				}
+				kd.Soclose()
+				pass(2 * time.Hour)
+				if ds[1].done || ds[2].done {
+					t.Fatalf("dials have given up: %v %v", ds[1].errno, ds[2].errno)
+				}
+				if ds[3].errno != syscall.EWOULDBLOCK || ds[3].at != end {
+					t.Errorf("the deadline gives %v at %v, want %v", ds[3].errno, ds[3].at, end)
+				}
+				ds[3].so.Soclose()
+				for i := range 3 {
+					if _, _, errno := v.p.Accept(lfd); errno != 0 {
+						t.Fatalf("accept %d: %v", i, errno)
+					}
+					settle()
+				}
+				wg.Wait()
+				if ds[1].errno != 0 || ds[2].errno != 0 {
+					t.Errorf("after two hours: %v %v", ds[1].errno, ds[2].errno)
+				}
+			})
+		}
+	}
+}
+
+// Closing the listener refuses those who wait, and those whom nobody has accepted are reset.
+func TestListenerCloseRefusesParked(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 2)
+		var wg sync.WaitGroup
+		ds := v.dialers(&wg, 6, loopAt)
+		at := time.Now()
+		v.no(v.p.Close(lfd))
+		wg.Wait()
+		for i, d := range ds {
+			if i < 2 {
+				if _, errno := d.so.Soreceive(make([]byte, 1), 0); d.errno != 0 || errno != syscall.ECONNRESET {
+					t.Errorf("dialer %d: %v, then %v", i, d.errno, errno)
+				}
+			} else if d.errno != syscall.ECONNREFUSED || d.at != at {
+				t.Errorf("dialer %d: %v after %v", i, d.errno, d.at.Sub(at))
+			}
+			d.so.Soclose()
+		}
+	})
+}
+
+// A dialer that gives up while it is parked leaves its turn to the next, and so does a connection that dies on the queue, by whichever end.
+func TestParkedPlacesComeFree(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 1)
+		var wg sync.WaitGroup
+		ds := v.dialers(&wg, 6, loopAt)
+		if n := connectedDialers(ds); n != 1 {
+			t.Fatalf("%d are connected", n)
+		}
+		ds[1].so.Socancel(syscall.ECANCELED) // parked
+		settle()
+		if ds[1].errno != syscall.ECANCELED {
+			t.Errorf("cancel: %v", ds[1].errno)
+		}
+		ds[0].so.Setlinger(true, 0)
+		ds[0].so.Soclose() // a reset to the child on the queue
+		settle()
+		if !ds[2].done || ds[2].errno != 0 {
+			t.Fatalf("the place of a child that was reset is not given on: %+v", ds[2])
+		}
+		v.k.Tcpdrop(func(c Conn) bool { return c.Remote == ds[2].so.Laddr() })
+		settle()
+		if !ds[3].done || ds[3].errno != 0 {
+			t.Fatalf("the place of a child that was dropped is not given on: %+v", ds[3])
+		}
+		if _, nam, errno := v.p.Accept(lfd); errno != 0 || nam != ds[3].so.Laddr() {
+			t.Errorf("accept: %v, %v", nam, errno)
+		}
+		settle()
+		if ds[4].errno != 0 || !ds[4].done || ds[5].done {
+			t.Errorf("after accept: %+v %+v", ds[4], ds[5])
+		}
+		v.p.Accept(lfd)
+		wg.Wait()
+		for i, d := range ds {
+			if d.so.Soclose(); i > 2 && d.errno != 0 {
+				t.Errorf("dialer %d: %v", i, d.errno)
+			}
+		}
+		if lq := v.p.Sock(lfd).lq; lq.reserved != 0 || len(lq.parked) != 0 {
+			t.Errorf("%d reserved, %d parked at the end", lq.reserved, len(lq.parked))
+		}
+	})
+}
+
+// A port whose dialer has given up while parked is dialed from again: it is the second that is let in.
+func TestParkedPortReused(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 1)
+		var wg sync.WaitGroup
+		ds := v.dialers(&wg, 1, loopAt)
+		from := netip.MustParseAddrPort("127.0.0.1:4444")
+		for range 5 {
+			so, _ := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+			v.no(so.Sobind(from))
+			v.no(so.Soconnect(loopAt))
+			pass(time.Millisecond)
+			so.Socancel(syscall.ECANCELED)
+			so.Soclose()
+		}
+		so, _ := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+		v.no(so.Sobind(from))
+		v.no(so.Soconnect(loopAt))
+		start := time.Now()
+		v.p.Accept(lfd)
+		v.no(so.Soconnectwait())
+		if d := time.Since(start); d != 0 {
+			t.Errorf("it took %v", d)
+		}
+		if _, nam, errno := v.p.Accept(lfd); errno != 0 || nam != from {
+			t.Errorf("accept: %v %v", nam, errno)
+		}
+		wg.Wait()
+		so.Soclose()
+		ds[0].so.Soclose()
+	})
+}
+
+// While memory is short a SYN is dropped and nothing spins; afterwards it comes again.
+func TestParkedUnderPressure(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, func(c *Config, _ *tcp.Profile) { c.Memory = 8 << 20 })
+		defer v.done()
+		lfd := v.listen(80, 1)
+		var wg sync.WaitGroup
+		ds := v.dialers(&wg, 4, loopAt)
+		hog := v.k.pool.Getcl(1)
+		for !v.k.pressed() {
+			m := v.k.pool.Getcl(64 << 10)
+			m.SetNext(hog)
+			hog = m
+		}
+		v.p.Accept(lfd)
+		settle()
+		if n := connectedDialers(ds); n != 1 {
+			t.Errorf("%d are connected while memory is short", n)
+		}
+		pass(10 * time.Second)
+		mbuf.Free(hog)
+		for range ds {
+			pass(70 * time.Second)
+			v.p.Accept(lfd)
+		}
+		wg.Wait()
+		if n := connectedDialers(ds); n != 4 {
+			t.Errorf("%d are connected afterwards", n)
+		}
+		for _, d := range ds {
+			d.so.Soclose()
+		}
+	})
+}
+
+// A burst of dials over the loopback, to a small queue whose user is slow, never loses a second.
+func TestBurstOfDials(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		ls, _ := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+		v.no(ls.Sobind(loopAt))
+		v.no(ls.Solisten(5))
+		var wg sync.WaitGroup
+		const n = 2000
+		start := time.Now()
+		for range n {
+			wg.Go(func() {
+				so, errno := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+				if errno == 0 {
+					if errno = so.Soconnect(loopAt); errno == 0 {
+						errno = so.Soconnectwait()
+					}
+				}
+				if errno != 0 {
+					t.Errorf("dial: %v", errno)
+				}
+				so.Soclose()
+			})
+		}
+		for i := range n {
+			so, errno := ls.Soaccept()
+			if errno != 0 {
+				t.Fatalf("accept %d: %v", i, errno)
+			}
+			so.Soclose()
+		}
+		wg.Wait()
+		if d := time.Since(start); d != 0 {
+			t.Errorf("it took %v", d)
+		}
+		ls.Soclose()
+		if n := v.k.Stats.TCP.Rexmttimeo.Load(); n != 0 {
+			t.Errorf("%d retransmissions", n)
+		}
+	})
+}
+
+// A connection that has been abandoned between SYN,ACK and accept is gone from the queue, or says so when it is read.
+func TestSyncacheIgnoresIcmpOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		v.listen(80, 5)
+		p := v.peer(5000, 80)
+		v.inject(p.syn(wire.Options{}).bytes())
+		quoted := v.link.fetch()[0]
+		unreach := icmpPacket(attPeer, attHost, wire.ICMP{Type: wire.ICMPUnreach, Code: wire.ICMPUnreachHost}, quoted[:28])
+		for range 10 {
+			v.inject(unreach)
+		}
+		if v.k.syncache.n != 1 {
+			t.Errorf("forged errors have ended a handshake")
+		}
+		pass(7500 * time.Millisecond) // it has been sent three more times
+		v.inject(unreach)
+		if v.k.syncache.n != 0 {
+			t.Errorf("a host that stays unreachable keeps its entry")
+		}
+	})
+}

@@ -1,0 +1,358 @@
+package kern
+
+import (
+	"math"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/kern/wire"
+)
+
+// inTimeWait brings a connection from fport into TIME_WAIT on the stack's side, and returns the peer.
+func (v *victim) inTimeWait(lfd int, fport uint16, o wire.Options) *peer {
+	v.Helper()
+	p := v.peer(fport, 80)
+	if !p.dial(o) {
+		v.Fatalf("no SYN,ACK")
+	}
+	fd, _, errno := v.p.Accept(lfd)
+	v.no(errno)
+	v.no(v.p.Close(fd))
+	p.ack++ // its FIN
+	v.inject(p.seg(wire.FIN|wire.ACK, nil).bytes())
+	p.seq++
+	v.link.fetch()
+	return p
+}
+
+func (v *victim) timeWaits() int { return len(kbTimeWait(v.k)) }
+
+// A connection in TIME_WAIT is a record of about a hundred bytes, not a socket; it lives 2 MSL, and the number of records is bounded: the oldest
+// goes first.
+func TestTimeWaitRecord(t *testing.T) {
+	if n := unsafe.Sizeof(tcptw{}); n > 320 {
+		t.Errorf("a record takes %d bytes", n)
+	}
+	for _, limit := range []int{0, 1, 5, 100} {
+		inBubble(t, func(t *testing.T) {
+			v := attacked(t, nil)
+			defer v.done()
+			if err := v.k.SetSysctl("net.inet.tcp.maxtcptw", int64(limit)); err != nil {
+				t.Fatal(err)
+			}
+			lfd := v.listen(80, 5)
+			const n = 20
+			for i := range n {
+				v.inTimeWait(lfd, uint16(5000+i), wire.Options{})
+				pass(10 * time.Millisecond)
+			}
+			if got := v.timeWaits(); got != min(limit, n) {
+				t.Errorf("%d records, want %d", got, min(limit, n))
+			}
+			for _, c := range kbTimeWait(v.k) {
+				if c.Remote.Port() < uint16(5000+n-limit) {
+					t.Errorf("the record of %v has outlived younger ones", c.Remote)
+				}
+			}
+			if l := v.k.sockets.all(); len(l) != 1 {
+				t.Errorf("%d sockets, want the listener", len(l))
+			}
+			pass(59*time.Second + 700*time.Millisecond)
+			if got := v.timeWaits(); got != min(limit, n) {
+				t.Errorf("%d records before 2 MSL are over", got)
+			}
+			pass(time.Second)
+			if got := v.timeWaits(); got != 0 {
+				t.Errorf("%d records after 2 MSL", got)
+			}
+		})
+	}
+}
+
+// The user still holds a socket whose connection has come to TIME_WAIT: it reads the end, and the record goes its way, also at its limit.
+func TestTimeWaitWithSocket(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		for _, limit := range []int{0, 1, 100} {
+			v := attacked(t, nil)
+			v.k.SetSysctl("net.inet.tcp.maxtcptw", int64(limit))
+			lfd := v.listen(80, 5)
+			var fds []int
+			for i := range 3 {
+				p, fd := v.established(lfd, uint16(5000+i), 80)
+				v.no(v.p.Shutdown(fd, SHUT_WR))
+				p.ack++
+				v.inject(p.seg(wire.FIN|wire.ACK, nil).bytes())
+				fds = append(fds, fd)
+			}
+			for _, fd := range fds {
+				if n, errno := v.p.Recv(fd, make([]byte, 1), 0); n != 0 || errno != 0 {
+					t.Errorf("recv: %d, %v", n, errno)
+				}
+				if _, errno := v.p.Send(fd, make([]byte, 1), 0); errno != syscall.EPIPE {
+					t.Errorf("send: %v", errno)
+				}
+			}
+			if i, _ := v.p.TCPInfo(fds[2]); limit > 0 && i.State != tcp.TimeWait {
+				t.Errorf("limit %d: state %v", limit, i.State)
+			}
+			pass(61 * time.Second)
+			if i, _ := v.p.TCPInfo(fds[2]); i.State == tcp.TimeWait {
+				t.Errorf("state %v after 2 MSL", i.State)
+			}
+			for _, fd := range fds {
+				v.no(v.p.Close(fd))
+			}
+			v.done()
+		}
+	})
+}
+
+// RFC 1337, and RFC 9293, 3.10.7.4: what a record answers to which segment.
+//
+// RFC 9293 MUST-13
+func TestTimeWaitSegments(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 5)
+		p := v.inTimeWait(lfd, 5000, wire.Options{})
+		answered := func(s *seg) bool {
+			t.Helper()
+			v.inject(s.bytes())
+			l := v.segments()
+			for _, g := range l {
+				if g.th.Flags != wire.ACK || g.th.Seq != p.ack || g.th.Ack != p.seq {
+					t.Errorf("answer %+v", g.th)
+				}
+			}
+			return len(l) == 1
+		}
+		at := func(d int, f wire.Flags, data []byte) *seg {
+			s := p.seg(f, data)
+			s.th.Seq = s.th.Seq.Add(d)
+			return s
+		}
+		for _, d := range []int{-1, 0, 1, 1000} {
+			for _, f := range []wire.Flags{wire.RST, wire.RST | wire.ACK} {
+				if answered(at(d, f, nil)) {
+					t.Errorf("a reset at %d is answered", d)
+				}
+			}
+		}
+		if answered(at(0, wire.ACK, nil)) {
+			t.Errorf("the last acknowledgment again is answered")
+		}
+		if !answered(at(-1, wire.ACK, []byte("x"))) || !answered(at(-1, wire.FIN|wire.ACK, nil)) || !answered(at(0, wire.SYN|wire.ACK, nil)) {
+			t.Errorf("an old duplicate, the FIN or a SYN,ACK is not answered")
+		}
+		if v.timeWaits() != 1 {
+			t.Fatalf("the record has gone")
+		}
+		// The FIN again starts 2 MSL anew.
+		pass(50 * time.Second)
+		answered(at(-1, wire.FIN|wire.ACK, nil))
+		pass(50 * time.Second)
+		if v.timeWaits() != 1 {
+			t.Errorf("2 MSL have not begun anew")
+		}
+		pass(11 * time.Second)
+		if v.timeWaits() != 0 {
+			t.Errorf("the record outlives 2 MSL")
+		}
+	})
+}
+
+// RFC 6191: a SYN with a later timestamp, or without timestamps a later number, makes a new connection; any other is dropped.
+func TestTimeWaitNewConnection(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		ts := wire.Options{Has: wire.TofTS | wire.TofMSS, MSS: 1000, TSVal: 5000}
+		for _, c := range []struct {
+			what string
+			ts   bool
+			dseq int
+			dts  int
+			want bool
+		}{
+			{"a later timestamp", true, 100, 1, true},
+			{"a later timestamp, an earlier number", true, -5000, 1, true},
+			{"an earlier timestamp, a later number", true, 100, -1, false},
+			{"the same timestamp, a later number", true, 100, 0, true},
+			{"the same timestamp, an earlier number", true, -100, 0, false},
+			{"no timestamps, a later number", false, 1, 0, true},
+			{"no timestamps, the same number", false, 0, 0, false},
+			{"no timestamps, an earlier number", false, -1, 0, false},
+		} {
+			v := attacked(t, nil)
+			lfd := v.listen(80, 5)
+			o := wire.Options{Has: wire.TofMSS, MSS: 1000}
+			if c.ts {
+				o = ts
+			}
+			old := v.k.Stats.TCP.Twreuse.Load()
+			p := v.inTimeWait(lfd, 5000, o)
+			p.tsval = 5000
+			p.seq = p.seq.Add(c.dseq)
+			o.TSVal = uint32(5000 + c.dts)
+			if !c.ts || c.dts != 0 {
+				// what the record knows is the timestamp of the last segment
+				o.TSVal = uint32(int(v.k.tw.head.rec.TSRecent) + c.dts)
+			} else {
+				o.TSVal = v.k.tw.head.rec.TSRecent
+			}
+			pass(time.Second)
+			v.inject(p.syn(o).bytes())
+			l := v.segments()
+			got := len(l) == 1 && l[0].th.Flags == wire.SYN|wire.ACK
+			if got != c.want || !got && len(l) != 0 || got == (v.timeWaits() == 1) {
+				t.Errorf("%s: %v, %d segments, %d records", c.what, got, len(l), v.timeWaits())
+			}
+			if got && v.k.Stats.TCP.Twreuse.Load() != old+1 {
+				t.Errorf("%s: not counted", c.what)
+			}
+			v.done()
+		}
+	})
+}
+
+// net.inet.tcp.nolocaltimewait: a connection over this stack's loopback leaves nothing behind, unless the profile says so.
+func TestNoLocalTimeWait(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		for _, want := range []int{0, 1} {
+			k, err := New(Config{Rand: seededRand(1)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want == 1 {
+				k.SetSysctl("net.inet.tcp.nolocaltimewait", 0)
+			}
+			a, b := connected(t, k, k, netip.MustParseAddrPort("127.0.0.1:0"))
+			b.Soclose()
+			settle()
+			a.Soclose()
+			settle()
+			if n := len(kbTimeWait(k)); n != want {
+				t.Errorf("%d records, want %d", n, want)
+			}
+			if n := len(k.Pcblist()); n != want {
+				t.Errorf("%d connections, want %d", n, want)
+			}
+			k.Close()
+			closedClean(t, k)
+		}
+	})
+}
+
+// RFC 6528: initial sequence numbers to one peer follow a clock of 4 µs; those of different peers, ports and stacks have nothing to do with each
+// other.
+//
+// RFC 9293 MUST-8
+// RFC 9293 MUST-9
+// RFC 9293 SHLD-1
+func TestInitialSequenceNumbers(t *testing.T) {
+	v := attacked(t, nil)
+	defer v.done()
+	tup := tuple{attHost, attPeer, 80, 5000}
+	last := v.k.iss(&tup, 0)
+	for i := int64(1); i < 10_000; i++ {
+		next := v.k.iss(&tup, i*4000)
+		if next != last+1 {
+			t.Fatalf("4 µs later the number is %d more", next-last)
+		}
+		last = next
+	}
+	uniform(t, "ISN by port", func(i int) uint32 {
+		return uint32(v.k.iss(&tuple{attHost, attPeer, 80, uint16(i)}, 0))
+	})
+	uniform(t, "ISN by address", func(i int) uint32 {
+		return uint32(v.k.iss(&tuple{attHost, netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 80, 5000}, 0))
+	})
+	uniform(t, "timestamp offset by port", func(i int) uint32 {
+		return v.k.tsOffset(&tuple{attHost, attPeer, 80, uint16(i)})
+	})
+	w := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = seededRand(2) })
+	defer w.done()
+	uniform(t, "ISN between stacks", func(i int) uint32 {
+		tup := tuple{attHost, attPeer, 80, uint16(i)}
+		return uint32(v.k.iss(&tup, 0) - w.k.iss(&tup, 0))
+	})
+	uniform(t, "ISN against timestamp offset", func(i int) uint32 {
+		tup := tuple{attHost, attPeer, 80, uint16(i)}
+		return uint32(v.k.iss(&tup, 0)) - v.k.tsOffset(&tup)
+	})
+	uniform(t, "ISN against cookie", func(i int) uint32 {
+		tup := tuple{attHost, attPeer, 80, uint16(i)}
+		return uint32(prf(v.k.seed.cookie, &tup, 0)) - uint32(prf(v.k.seed.iss, &tup, 0))
+	})
+	// In each argument of the tuple.
+	base := v.k.iss(&tup, 0)
+	for _, o := range []tuple{{attPeer, attPeer, 80, 5000}, {attHost, attHost, 80, 5000}, {attHost, attPeer, 81, 5000}, {attHost, attPeer, 80, 5001}} {
+		if v.k.iss(&o, 0) == base || v.k.tsOffset(&o) == v.k.tsOffset(&tup) {
+			t.Errorf("%v gives the same", o)
+		}
+	}
+}
+
+// uniform asserts by chi-square that 2^14 values, and the differences of neighbours, are spread over 64 classes.
+func uniform(t *testing.T, what string, f func(i int) uint32) {
+	t.Helper()
+	const n, classes = 1 << 14, 64
+	for _, diff := range []bool{false, true} {
+		var hist [classes]float64
+		last := f(0)
+		for i := 1; i <= n; i++ {
+			x := f(i)
+			if diff {
+				hist[(x-last)>>26]++
+			} else {
+				hist[x>>26]++
+			}
+			last = x
+		}
+		var chi float64
+		for _, h := range hist {
+			d := h - float64(n)/classes
+			chi += d * d / (float64(n) / classes)
+		}
+		if dev := math.Abs(chi-(classes-1)) / math.Sqrt(2*(classes-1)); dev > 6 {
+			t.Errorf("%s, differences %v: chi-square %.0f for %d degrees of freedom", what, diff, chi, classes-1)
+		}
+	}
+}
+
+// RFC 6864, 4: identifications of packets that may be fragmented do not repeat for long, and are no counter that an observer can read.
+func TestIPIdentification(t *testing.T) {
+	v := attacked(t, nil)
+	defer v.done()
+	var seen [1 << 16]bool
+	small := 0
+	last := uint16(0)
+	for i := range 1 << 16 {
+		id := v.k.nextID()
+		if seen[id] {
+			t.Fatalf("identification %d comes again after %d packets", id, i)
+		}
+		seen[id] = true
+		if d := id - last; d < 64 {
+			small++
+		}
+		last = id
+	}
+	if small > 1<<16/8 {
+		t.Errorf("%d of 65536 identifications are near the one before", small)
+	}
+	w := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = seededRand(2) })
+	defer w.done()
+	same := 0
+	for range 1000 {
+		if v.k.nextID() == w.k.nextID() {
+			same++
+		}
+	}
+	if same > 10 {
+		t.Errorf("two stacks have %d of 1000 in common", same)
+	}
+}
