@@ -3,7 +3,10 @@ package bsdnet_test
 import (
 	"io"
 	"net"
+	"net/netip"
 	"testing"
+
+	"bsdnet"
 )
 
 func pair(b testing.TB, listen func(string, string) (net.Listener, error), dial func(string, string) (net.Conn, error)) (c, s net.Conn) {
@@ -36,28 +39,30 @@ func both(b *testing.B, f func(b *testing.B, c, s net.Conn)) {
 
 // BenchmarkBulk sends 64 KiB writes over one connection.
 func BenchmarkBulk(b *testing.B) {
-	both(b, func(b *testing.B, c, s net.Conn) {
-		buf := make([]byte, 64<<10)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			rb := make([]byte, 64<<10)
-			for {
-				if _, err := s.Read(rb); err != nil {
-					return
-				}
-			}
-		}()
-		b.SetBytes(int64(len(buf)))
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := c.Write(buf); err != nil {
-				b.Fatal(err)
+	both(b, benchBulk)
+}
+
+func benchBulk(b *testing.B, c, s net.Conn) {
+	buf := make([]byte, 64<<10)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		rb := make([]byte, 64<<10)
+		for {
+			if _, err := s.Read(rb); err != nil {
+				return
 			}
 		}
-		c.Close()
-		<-done
-	})
+	}()
+	b.SetBytes(int64(len(buf)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := c.Write(buf); err != nil {
+			b.Fatal(err)
+		}
+	}
+	c.Close()
+	<-done
 }
 
 // BenchmarkPingPong sends one byte there and back.
@@ -123,4 +128,32 @@ func BenchmarkConnect(b *testing.B) {
 		}
 		run(b, ln, net.Dial)
 	})
+}
+
+// BenchmarkPipe sends 64 KiB writes from stack to stack over a cable with an MTU of 1500, checksums and all.
+func BenchmarkPipe(b *testing.B) {
+	x, y, err := bsdnet.Pipe(bsdnet.PipeConfig{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s1, s2 := newStack(b), newStack(b)
+	if err := s1.Attach(x, netip.MustParsePrefix("10.0.0.1/24")); err != nil {
+		b.Fatal(err)
+	}
+	if err := s2.Attach(y, netip.MustParsePrefix("10.0.0.2/24")); err != nil {
+		b.Fatal(err)
+	}
+	ln, err := s1.Listen("tcp", "10.0.0.1:80")
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, err := s2.Dial("tcp", "10.0.0.1:80")
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := ln.Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	benchBulk(b, c, s)
 }

@@ -406,3 +406,19 @@ var _ Link = (*wireLink)(nil)
 // floodSYNs is the length of a flood: a million where there is time (set it, and watch the memory stay flat), enough to fill every table ten times
 // where tests are to be quick.
 const floodSYNs = 8 * scMax
+
+// halfOpen returns how many handshakes the syncache holds.
+func (v *victim) halfOpen() int {
+	sc := &v.k.syncache
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	return sc.n
+}
+
+// waiting returns how many datagrams are being put together, of how many sources, and what they pin.
+func (v *victim) waiting() (datagrams, sources, bytes int) {
+	r := &v.k.reass
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.q), len(r.sources), r.bytes
+}

@@ -129,8 +129,8 @@ func TestMartians(t *testing.T) {
 			t.Errorf("%s: answered with %x", what, l)
 		}
 	}
-	if v.k.syncache.n != 0 {
-		t.Errorf("%d half-open connections", v.k.syncache.n)
+	if v.halfOpen() != 0 {
+		t.Errorf("%d half-open connections", v.halfOpen())
 	}
 	v.inject(good())
 	v.one()

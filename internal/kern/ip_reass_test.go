@@ -61,8 +61,8 @@ func TestIPReassemblyAnyOrder(t *testing.T) {
 			pass(31 * time.Second)
 			v.link.fetch()
 		}
-		if n := len(v.k.reass.q); n != 0 || v.k.reass.bytes != 0 || len(v.k.reass.sources) != 0 {
-			t.Errorf("%d datagrams, %d bytes, %d sources are left", n, v.k.reass.bytes, len(v.k.reass.sources))
+		if n, s, b := v.waiting(); n != 0 || s != 0 || b != 0 {
+			t.Errorf("%d datagrams, %d sources, %d bytes are left", n, s, b)
 		}
 	})
 }
@@ -95,8 +95,8 @@ func TestReassemblyAttacks(t *testing.T) {
 			if l := v.link.fetch(); len(l) != 0 {
 				t.Errorf("%s: answered", what)
 			}
-			if what != "not a multiple of 8" && what != "data beyond the end" && len(v.k.reass.q) > 1 {
-				t.Errorf("%s: %d datagrams wait", what, len(v.k.reass.q))
+			if n, _, _ := v.waiting(); n > 1 {
+				t.Errorf("%s: %d datagrams wait", what, n)
 			}
 			v.done()
 		}
@@ -172,6 +172,8 @@ func TestReassemblyLimits(t *testing.T) {
 					}
 				}
 			}
+			r.mu.Lock()
+			defer r.mu.Unlock()
 			if len(r.q) > reassMax || len(r.order) != len(r.q) || r.bytes > reassBytes {
 				t.Fatalf("%d datagrams, %d bytes", len(r.q), r.bytes)
 			}
@@ -205,8 +207,8 @@ func TestReassemblyLimits(t *testing.T) {
 		}
 		v.none()
 		pass(31 * time.Second)
-		if len(r.q) != 0 || r.bytes != 0 || len(r.sources) != 0 {
-			t.Errorf("%d datagrams, %d bytes, %d sources after 31 s", len(r.q), r.bytes, len(r.sources))
+		if n, s, b := v.waiting(); n != 0 || s != 0 || b != 0 {
+			t.Errorf("%d datagrams, %d sources, %d bytes after 31 s", n, s, b)
 		}
 	})
 }
@@ -224,8 +226,8 @@ func TestReassemblyTimeout(t *testing.T) {
 		v.inject(frag(1, body, 1480, 2960, true)) // does not begin the time anew
 		pass(10*time.Second - time.Millisecond)
 		v.none()
-		if len(v.k.reass.q) != 2 {
-			t.Errorf("%d datagrams wait", len(v.k.reass.q))
+		if n, _, _ := v.waiting(); n != 2 {
+			t.Errorf("%d datagrams wait", n)
 		}
 		pass(2 * time.Millisecond)
 		g := v.one()

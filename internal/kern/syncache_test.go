@@ -42,7 +42,7 @@ func TestSyncacheRetransmits(t *testing.T) {
 		}
 		pass(time.Minute)
 		v.none()
-		if n := v.k.syncache.n; n != 0 || v.k.Stats.TCP.ScStale.Load() != 1 {
+		if n := v.halfOpen(); n != 0 || v.k.Stats.TCP.ScStale.Load() != 1 {
 			t.Errorf("%d entries, %d expired", n, v.k.Stats.TCP.ScStale.Load())
 		}
 		// Duplicates.
@@ -50,8 +50,8 @@ func TestSyncacheRetransmits(t *testing.T) {
 			v.inject(p.syn(fullOptions()).bytes())
 			v.one()
 		}
-		if v.k.syncache.n != 1 || v.k.Stats.TCP.ScDupsyn.Load() != 4 {
-			t.Errorf("%d entries for one SYN, %d duplicates", v.k.syncache.n, v.k.Stats.TCP.ScDupsyn.Load())
+		if v.halfOpen() != 1 || v.k.Stats.TCP.ScDupsyn.Load() != 4 {
+			t.Errorf("%d entries for one SYN, %d duplicates", v.halfOpen(), v.k.Stats.TCP.ScDupsyn.Load())
 		}
 	})
 }
@@ -84,13 +84,13 @@ func TestSyncacheSegments(t *testing.T) {
 		if g := v.one(); g.th.Flags != wire.RST || g.th.Seq != p.ack+1 {
 			t.Errorf("answer to a bad acknowledgment %+v", g.th)
 		}
-		if v.k.syncache.n != 1 {
-			t.Fatalf("%d entries", v.k.syncache.n)
+		if v.halfOpen() != 1 {
+			t.Fatalf("%d entries", v.halfOpen())
 		}
 		s.th.Seq = p.seq // exact
 		v.inject(s.bytes())
 		v.none()
-		if v.k.syncache.n != 0 {
+		if v.halfOpen() != 0 {
 			t.Fatalf("a reset does not end the handshake")
 		}
 		open()
@@ -136,7 +136,7 @@ func TestSynFlood(t *testing.T) {
 			runtime.ReadMemStats(&m)
 			return m.HeapAlloc
 		}
-		if n := v.k.syncache.n; n > scMax {
+		if n := v.halfOpen(); n > scMax {
 			t.Fatalf("%d entries, at most %d", n, scMax)
 		}
 		h0 := heap()
@@ -144,7 +144,7 @@ func TestSynFlood(t *testing.T) {
 		if h1 := heap(); h1 > h0+2<<20 {
 			t.Errorf("the heap grew from %d to %d bytes", h0, h1)
 		}
-		if n := v.k.syncache.n; n > scMax {
+		if n := v.halfOpen(); n > scMax {
 			t.Errorf("%d entries, at most %d", n, scMax)
 		}
 		if m, _ := v.k.Pool().Outstanding(); m > 64+64 { // the receive goroutine's
@@ -160,8 +160,8 @@ func TestSynFlood(t *testing.T) {
 			t.Errorf("no cookies")
 		}
 		pass(time.Minute)
-		if v.k.syncache.n != 0 {
-			t.Errorf("%d entries a minute later", v.k.syncache.n)
+		if v.halfOpen() != 0 {
+			t.Errorf("%d entries a minute later", v.halfOpen())
 		}
 	})
 }
@@ -309,8 +309,8 @@ func TestAcceptQueueExact(t *testing.T) {
 			if n := len(v.states(func(c Conn) bool { return c.State == tcp.Established })); n != qlimit {
 				t.Fatalf("%d connections, want %d", n, qlimit)
 			}
-			if v.k.syncache.n != 1 {
-				t.Fatalf("%d entries, want the one that waits", v.k.syncache.n)
+			if v.halfOpen() != 1 {
+				t.Fatalf("%d entries, want the one that waits", v.halfOpen())
 			}
 			v.inject(v.peer(9000, 80).syn(wire.Options{}).bytes())
 			v.none()
@@ -670,12 +670,12 @@ func TestSyncacheIgnoresIcmpOnce(t *testing.T) {
 		for range 10 {
 			v.inject(unreach)
 		}
-		if v.k.syncache.n != 1 {
+		if v.halfOpen() != 1 {
 			t.Errorf("forged errors have ended a handshake")
 		}
 		pass(7500 * time.Millisecond) // it has been sent three more times
 		v.inject(unreach)
-		if v.k.syncache.n != 0 {
+		if v.halfOpen() != 0 {
 			t.Errorf("a host that stays unreachable keeps its entry")
 		}
 	})
