@@ -389,7 +389,7 @@ func TestFragmentationNeeded(t *testing.T) {
 			{65535, 0, 1460},
 			{1000, -1, 1460}, // not in flight
 			{1000, 100_000, 1460},
-			{1000, 1 << 31, 1460},
+			{1000, -1 << 31, 1460},
 		} {
 			v := attacked(t, nil)
 			p, fd := v.established(v.listen(80, 5), 5000, 80)

@@ -66,6 +66,8 @@ type Kernel struct {
 	closed  atomic.Bool
 	closeMu sync.Mutex
 
+	closeOnce sync.Once
+
 	// chain, where a test has set it, is called at places that the book's call trees end in.
 	chain func(at string)
 }
@@ -143,12 +145,11 @@ func (k *Kernel) goWorker(f func()) bool {
 }
 
 // Close resets what is open, wakes everyone who waits, and returns when no goroutine and no timer of the stack is left.
-func (k *Kernel) Close() {
+func (k *Kernel) Close() { k.closeOnce.Do(k.close) }
+
+func (k *Kernel) close() {
 	k.closeMu.Lock()
-	if k.closed.Swap(true) {
-		k.closeMu.Unlock()
-		return
-	}
+	k.closed.Store(true) // under the lock, so that no worker starts unseen
 	k.closeMu.Unlock()
 	k.sockets.abortAll(k)
 	k.syncache.flush()

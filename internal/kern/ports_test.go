@@ -285,6 +285,9 @@ func TestTimeWaitKeepsPortWithoutTimestamps(t *testing.T) {
 			if n := len(kbTimeWait(v.k)); n != left {
 				t.Fatalf("%d records", n)
 			}
+			if set.n != portRange {
+				t.Errorf("a dial would try %d ports in vain", portRange-set.n)
+			}
 			if errno := once(); errno != syscall.EADDRNOTAVAIL {
 				t.Errorf("timestamps %v: dial with all ports in TIME_WAIT: %v", ts, errno)
 			}

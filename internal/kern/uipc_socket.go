@@ -224,6 +224,7 @@ func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 			return total, 0
 		}
 		space := so.sendspace()
+		// Who waits with nothing to be acknowledged would never be woken.
 		if space <= 0 || space < len(p) && space < min(so.snd.Lowat, so.snd.Cc()) {
 			if flags&MSG_DONTWAIT != 0 {
 				return total - len(p), syscall.EWOULDBLOCK
@@ -265,9 +266,6 @@ func (so *Socket) sendspace() int {
 	space := so.snd.Space()
 	if so.k.pressed() {
 		space = min(space, so.k.share()-so.snd.Pinned(), mbuf.ClMid) // in clusters that leave little unused
-		if so.snd.Cc() == 0 {
-			space = max(space, minShare) // who waits with nothing to be acknowledged is never woken
-		}
 	}
 	return space
 }
