@@ -42,7 +42,6 @@ import (
 	"time"
 
 	"bsdnet/internal/kern"
-	"bsdnet/internal/kern/tcp"
 )
 
 // A Link carries IP packets between a stack and the world. Anyone may write one: its methods use standard types only.
@@ -128,16 +127,9 @@ func New(c Config) (*Stack, error) {
 	return &Stack{k: k, links: map[Link]*kern.Ifnet{}}, nil
 }
 
-func (c *TCPConfig) profile() (*tcp.Profile, error) {
-	var p *tcp.Profile
-	switch c.Profile {
-	case "", "Default":
-		p = tcp.Default()
-	case "FreeBSD":
-		p = tcp.FreeBSD()
-	case "Net3":
-		p = tcp.Net3()
-	default:
+func (c *TCPConfig) profile() (*kern.Profile, error) {
+	p := kern.ProfileNamed(c.Profile)
+	if p == nil {
 		return nil, fmt.Errorf("bsdnet: TCPConfig.Profile is %q; it can be \"Default\", \"FreeBSD\" or \"Net3\"", c.Profile)
 	}
 	for _, b := range []struct {

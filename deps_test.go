@@ -24,7 +24,7 @@ import (
 
 // rules say what of ours the files of a folder may import, tests aside. Only what is named here may be imported by what is named here.
 var rules = map[string][]string{
-	".":                  {"bsdnet/internal/kern", "bsdnet/internal/kern/tcp", "bsdnet/internal/link"},
+	".":                  {"bsdnet/internal/kern", "bsdnet/internal/link"},
 	"internal/kern":      {"bsdnet/internal/kern/tcp", "bsdnet/internal/kern/wire", "bsdnet/internal/kern/mbuf"},
 	"internal/kern/tcp":  {"bsdnet/internal/kern/wire", "bsdnet/internal/kern/mbuf"},
 	"internal/kern/wire": {},

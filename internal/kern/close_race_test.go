@@ -26,11 +26,10 @@ func allowed(t testing.TB, what string, errno syscall.Errno) {
 
 // A racer does random things to both ends of a connection.
 type racer struct {
-	t      testing.TB
-	k      [2]*Kernel
-	so     [2]*Socket
-	closed [2]bool
-	r      *rand.Rand
+	t  testing.TB
+	k  [2]*Kernel
+	so [2]*Socket
+	r  *rand.Rand
 }
 
 func (c *racer) act() {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"bsdnet/internal/kern/mbuf"
 )
@@ -212,6 +213,29 @@ func (ifp *Ifnet) detach() error {
 		return nil
 	}
 	return ifp.link.Close()
+}
+
+// flushTime is how long a link that is full, or somebody who is sending, may hold up the last packets of a stack that closes.
+const flushTime = 100 * time.Millisecond
+
+// flush sends what its queues hold.
+func (ifp *Ifnet) flush() {
+	if ifp.link == nil {
+		return
+	}
+	for end := ifp.k.now() + int64(flushTime); ; time.Sleep(time.Millisecond) {
+		left := false
+		for i := range ifp.queues {
+			q := &ifp.queues[i]
+			q.drain(1 << 30)
+			q.mu.Lock()
+			left = left || q.n > 0 || q.draining
+			q.mu.Unlock()
+		}
+		if !left || ifp.k.now() >= end {
+			return
+		}
+	}
 }
 
 // purge frees what its queues hold.

@@ -27,6 +27,22 @@ type Config struct {
 	Somaxconn   int          // kern.ipc.somaxconn, 0: 4096
 }
 
+// Profile is [tcp.Profile].
+type Profile = tcp.Profile
+
+// ProfileNamed returns a new profile of that name, "Default" (or "") "FreeBSD" or "Net3", nil where there is none.
+func ProfileNamed(name string) *Profile {
+	switch name {
+	case "", "Default":
+		return tcp.Default()
+	case "FreeBSD":
+		return tcp.FreeBSD()
+	case "Net3":
+		return tcp.Net3()
+	}
+	return nil
+}
+
 // A Kernel is one stack: what a BSD kernel's network part keeps in globals.
 type Kernel struct {
 	prof  tcp.Profile
@@ -152,6 +168,9 @@ func (k *Kernel) close() {
 	k.closed.Store(true) // under the lock, so that no worker starts unseen
 	k.closeMu.Unlock()
 	k.sockets.abortAll(k)
+	for _, ifp := range *k.ifs.Load() {
+		ifp.flush() // the resets
+	}
 	k.syncache.flush()
 	for _, ifp := range *k.ifs.Load() {
 		ifp.detach()

@@ -503,7 +503,15 @@ func (l *socketList) all() []*Socket {
 
 // abortAll ends every socket, for Close.
 func (l *socketList) abortAll(k *Kernel) {
-	for _, so := range l.all() {
+	list := l.all()
+	for _, so := range list { // first none has a user any more, lest one see the reset of another
+		so.lock()
+		so.state |= ssNofdref
+		so.sowakeup(&so.rcv)
+		so.sowakeup(&so.snd)
+		so.unlock()
+	}
+	for _, so := range list {
 		so.Soabort()
 	}
 }

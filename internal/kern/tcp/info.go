@@ -47,6 +47,9 @@ func (tp *TCB) Info() Info {
 	}
 	i.SndQ, i.RcvQ = tp.snd.Cc(), tp.rcv.Cc()
 	i.BytesSent, i.BytesRcvd = tp.bytesSent, tp.bytesRcvd
+	if tp.state < SynSent { // there is no peer
+		i.SndCwnd, i.SndSsthresh = 0, 0
+	}
 	if tp.rttMin != never {
 		i.MinRTT = time.Duration(tp.rttMin)
 	}

@@ -219,8 +219,9 @@ func (tp *TCB) Drop(errno syscall.Errno, now int64) {
 // outputRst is Output in state CLOSED, where the one thing to send is a reset; unlike BSD's it carries no data.
 func (tp *TCB) outputRst(now int64) syscall.Errno {
 	tp.flags &^= blocked
-	if probe := tp.sndWnd == 0 && tp.sndMax.Sub(tp.sndNxt) == 1; !probe {
-		tp.sndNxt = tp.sndMax // but what a closed window has refused does not count: the number must be the peer's next
+	tp.sndNxt = tp.sndMax
+	if tp.sndWnd == 0 && tp.sndUna.Gt(tp.iss) {
+		tp.sndNxt = tp.sndUna // what a closed window has refused does not count: the number must be the peer's next
 	}
 	o := outseg{flags: outflags[Closed]}
 	m := tp.build(&o, now)
