@@ -196,25 +196,9 @@ func (t *portTable) destShard(d *dest) *destShard {
 func (t *portTable) ephemeral(so *Socket, now int64) syscall.Errno {
 	inp := &so.inp
 	d := dest{inp.laddr, inp.faddr, inp.fport}
-	ds := t.destShard(&d)
-	ds.mu.Lock()
-	if ds.sets == nil {
-		ds.sets = map[dest]*portSet{}
-	}
-	set := ds.sets[d]
-	if set == nil {
-		set = &portSet{next: uint32(prf(t.k.seed.port, &tuple{d.laddr, d.faddr, 0, d.fport}, 0))}
-		ds.sets[d] = set
-	}
-	ds.mu.Unlock()
 	// A port may be free here and the addresses taken all the same: by a socket that is bound to it, a listener's child, or TIME_WAIT.
 	for range portRange {
-		ds.mu.Lock()
-		port, ok := set.take()
-		if ok {
-			ds.sets[d] = set
-		}
-		ds.mu.Unlock()
+		port, ok := t.take(&d)
 		if !ok {
 			return syscall.EADDRNOTAVAIL
 		}
@@ -224,21 +208,40 @@ func (t *portTable) ephemeral(so *Socket, now int64) syscall.Errno {
 			return 0
 		}
 		inp.ephemeral = false
-		t.put(inp)
+		t.give(inp, true)
 		inp.lport = 0
 	}
 	return syscall.EADDRNOTAVAIL
 }
 
+// take takes the next free port of a destination.
+func (t *portTable) take(d *dest) (uint16, bool) {
+	ds := t.destShard(d)
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	if ds.sets == nil {
+		ds.sets = map[dest]*portSet{}
+	}
+	set := ds.sets[*d]
+	if set == nil {
+		set = &portSet{next: uint32(prf(t.k.seed.port, &tuple{d.laddr, d.faddr, 0, d.fport}, 0))}
+		ds.sets[*d] = set
+	}
+	return set.take()
+}
+
 // put gives a port back to its destination's set.
-func (t *portTable) put(inp *inpcb) {
+func (t *portTable) put(inp *inpcb) { t.give(inp, false) }
+
+// give is put; keep leaves the set in the table, so that its counter goes on.
+func (t *portTable) give(inp *inpcb, keep bool) {
 	d := dest{inp.laddr, inp.faddr, inp.fport}
 	ds := t.destShard(&d)
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	set := ds.sets[d]
 	set.put(inp.lport)
-	if len(ds.sets) > maxDests && set.n == 0 {
+	if !keep && len(ds.sets) > maxDests && set.n == 0 {
 		delete(ds.sets, d)
 	}
 }

@@ -436,3 +436,37 @@ func TestBindAnyPort(t *testing.T) {
 		t.Errorf("the only free port is %d: %d, %v", port, so.inp.lport, errno)
 	}
 }
+
+// A destination without connections may be forgotten when there are many; not while a dial is still trying its ports, or it would try the same one
+// again and again.
+func TestPortsAmongManyDestinations(t *testing.T) {
+	k, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	lo := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	for i := range 80_000 { // more than maxDests in each shard
+		d := dest{lo, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 9}
+		if _, ok := k.ports.take(&d); !ok {
+			t.Fatal("no port")
+		}
+	}
+	d := dest{lo, netip.AddrFrom4([4]byte{11, 0, 0, 1}), 9}
+	inp := inpcb{tuple: tuple{laddr: d.laddr, faddr: d.faddr, fport: d.fport}}
+	seen := map[uint16]bool{}
+	for range 100 {
+		port, ok := k.ports.take(&d)
+		if !ok || seen[port] {
+			t.Fatalf("port %d again", port)
+		}
+		seen[port] = true
+		inp.lport = port
+		k.ports.give(&inp, true)
+	}
+	inp.lport, _ = k.ports.take(&d)
+	k.ports.put(&inp)
+	if k.ports.destShard(&d).sets[d] != nil {
+		t.Error("an idle destination among many is kept")
+	}
+}
