@@ -141,6 +141,9 @@
 // tcp.FreeBSD (what conformance scripts expect) and tcp.Net3 (the book). Kernel.Stats are netstat's counters; Pool().Outstanding() is 0, 0 once a
 // stack is closed, or something leaks.
 //
+// Instants have a parity: protocol timers fire at even nanoseconds of the day (Kernel.even), our links deliver at odd ones (link's scheduler). Two things
+// that a synctest bubble would run at one instant in any order thus never share one, which is what makes a run repeat byte for byte.
+//
 // # BSD to Go
 //
 //	mbuf, cluster, m_copym    mbuf.Mbuf; a counted cluster; Copym shares it
