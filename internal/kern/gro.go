@@ -23,7 +23,7 @@ type gro struct {
 // receive takes a packet of the batch.
 func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) {
 	iphl, hl, n, ok := groHeader(m)
-	if !ok {
+	if !ok || m.Pkt.SegSize > 0 { // the link may have merged it already
 		g.flush(k, ifp)
 		k.ipintr(ifp, m)
 		return
@@ -58,7 +58,7 @@ func groHeader(m *mbuf.Mbuf) (iphl, hl, n int, ok bool) {
 		return
 	}
 	ip, _ := ipAddrs(b)
-	if wire.Fold(wire.Sum(b[iphl:], wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, len(b)-iphl))) != 0xffff {
+	if m.Pkt.Csum&mbuf.CsumVerified == 0 && wire.Fold(wire.Sum(b[iphl:], wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, len(b)-iphl))) != 0xffff {
 		return
 	}
 	return iphl, hl, len(b) - hl, true

@@ -22,6 +22,20 @@ type Link interface {
 	Close() error
 }
 
+// An offloader is a Link that passes the cutting and summing of segments on. It has the methods of bsdnet.OffloadLink.
+type offloader interface {
+	Link
+	Offload() bool
+}
+
+// A multiqueuer is a Link of several queues. It has the methods of bsdnet.QueueLink.
+type multiqueuer interface {
+	Link
+	Queues() int
+	ReadQueue(q int, bufs [][]byte, sizes []int) (int, error)
+	WriteQueue(q int, pkts []net.Buffers) (int, error)
+}
+
 // An Ifnet is a network interface: BSD's struct ifnet.
 type Ifnet struct {
 	k        *Kernel
@@ -30,9 +44,11 @@ type Ifnet struct {
 	loopback bool
 	prefixes []netip.Prefix // addresses with their networks; constant
 	link     Link           // nil: the loopback
+	mq       multiqueuer    // the link, where it has several queues
+	vnet     bool           // its packets begin with a virtio-net header
 	queues   []ifqueue      // one, or several by flow
 	down     atomic.Bool
-	rdDone   chan struct{} // closed when the receive goroutine has ended
+	readers  sync.WaitGroup // the receive goroutines
 	lastErr  atomic.Pointer[error]
 	tap      atomic.Pointer[bpf]
 	Stats    IfStats
@@ -116,8 +132,14 @@ func (k *Kernel) Attach(name string, link Link, prefixes []netip.Prefix) (*Ifnet
 		return nil, fmt.Errorf("bsdnet: attach %s: the link's MTU of %d is not between %d and 65535", name, mtu, MinMTU)
 	}
 	ifp := &Ifnet{k: k, Name: name, mtu: mtu, link: link, prefixes: prefixes, queues: make([]ifqueue, 1)}
+	if mq, ok := link.(multiqueuer); ok && mq.Queues() > 1 {
+		ifp.mq, ifp.queues = mq, make([]ifqueue, mq.Queues())
+	}
+	if o, ok := link.(offloader); ok {
+		ifp.vnet = o.Offload()
+	}
 	for i := range ifp.queues {
-		ifp.queues[i].init(ifp)
+		ifp.queues[i].init(ifp, i)
 	}
 	if err := k.addIf(ifp); err != nil {
 		return nil, err
@@ -126,12 +148,14 @@ func (k *Kernel) Attach(name string, link Link, prefixes []netip.Prefix) (*Ifnet
 		k.dropIf(ifp)
 		return nil, fmt.Errorf("bsdnet: attach %s: %w", name, err)
 	}
-	ifp.rdDone = make(chan struct{})
-	if !k.goWorker(ifp.receive) {
-		close(ifp.rdDone)
-		k.dropIf(ifp)
-		link.Close()
-		return nil, net.ErrClosed
+	for i := range ifp.queues {
+		ifp.readers.Add(1)
+		if !k.goWorker(func() { ifp.receive(&ifp.queues[i]) }) {
+			ifp.readers.Done()
+			k.dropIf(ifp)
+			link.Close()
+			return nil, net.ErrClosed
+		}
 	}
 	return ifp, nil
 }
@@ -177,13 +201,11 @@ func (k *Kernel) dropIf(ifp *Ifnet) {
 	k.ifs.Store(&ifs)
 }
 
-// Detach takes an interface off the stack, closes its link and waits for its goroutine.
+// Detach takes an interface off the stack, closes its link and waits for its goroutines.
 func (k *Kernel) Detach(ifp *Ifnet) error {
 	k.dropIf(ifp)
 	err := ifp.detach()
-	if ifp.rdDone != nil {
-		<-ifp.rdDone
-	}
+	ifp.readers.Wait()
 	ifp.purge()
 	return err
 }
@@ -259,61 +281,6 @@ func (ifp *Ifnet) ready() {
 	}
 }
 
-// rxBatch is how many packets are read at once, at most; rxBytes bounds the buffers that wait for them.
-const (
-	rxBatch = 64
-	rxBytes = 256 << 10
-)
-
-// receive is the goroutine of a link: the interrupt. It reads batches and hands them to ipintr.
-func (ifp *Ifnet) receive() {
-	defer close(ifp.rdDone)
-	k := ifp.k
-	var (
-		ms    [rxBatch]*mbuf.Mbuf
-		bufs  [rxBatch][]byte
-		sizes [rxBatch]int
-		g     gro
-	)
-	size := ifp.mtu
-	batch := min(max(rxBytes/size, 4), rxBatch)
-	for {
-		for i := range batch {
-			if ms[i] == nil {
-				ms[i] = k.pool.Getcl(size)
-			}
-			bufs[i] = ms[i].Room()[:size]
-		}
-		n, err := ifp.link.Read(bufs[:batch], sizes[:batch])
-		now := k.now()
-		for i := range n {
-			m := ms[i]
-			if size > mbuf.ClMid && sizes[i] <= mbuf.ClSmall { // a small packet must not pin a large cluster
-				m = k.pool.Getcl(sizes[i])
-				m.Append(bufs[i][:sizes[i]])
-			} else {
-				ms[i] = nil
-				m.Extend(sizes[i])
-			}
-			m.Pkt.Len, m.Pkt.Arrived = sizes[i], now
-			ifp.Stats.Ipackets.Add(1)
-			ifp.Stats.Ibytes.Add(uint64(sizes[i]))
-			ifp.bpfMtap(m)
-			g.receive(k, ifp, m)
-		}
-		g.flush(k, ifp)
-		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				ifp.lastErr.Store(&err)
-			}
-			break
-		}
-	}
-	for _, m := range ms {
-		mbuf.Free(m)
-	}
-}
-
 // Inject processes one packet as if it had arrived on the interface, to the end: when Inject returns, all that follows from it has
 // been done. Tests use it in place of a link.
 func (ifp *Ifnet) Inject(pkt []byte) {
@@ -331,6 +298,7 @@ func (ifp *Ifnet) Inject(pkt []byte) {
 // their socket's lock, so their order is the connection's; it is drained without, by whoever finds it idle.
 type ifqueue struct {
 	ifp *Ifnet
+	i   int // which of the interface's it is
 
 	mu       sync.Mutex // a leaf
 	ring     []qent
@@ -357,7 +325,7 @@ const (
 	txShare       = 256 << 10 // bytes that one connection may have pending
 )
 
-func (q *ifqueue) init(ifp *Ifnet) { q.ifp = ifp }
+func (q *ifqueue) init(ifp *Ifnet, i int) { q.ifp, q.i = ifp, i }
 
 // enqueue puts m at the end; where the queue is full it frees m and returns ENOBUFS. so may be nil.
 func (q *ifqueue) enqueue(m *mbuf.Mbuf, so *Socket) syscall.Errno {
@@ -412,6 +380,18 @@ func (q *ifqueue) drain(budget int) {
 	q.draining = true
 	q.mu.Unlock()
 	q.run(budget)
+}
+
+// hold makes the caller the drainer, where there is none, so that what is enqueued waits until it calls run: a batch that has arrived is answered
+// at once, in as few packets as do.
+func (q *ifqueue) hold() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.draining {
+		return false
+	}
+	q.draining = true
+	return true
 }
 
 // run drains as the drainer, until the queue is empty, the link is full or the budget is spent.

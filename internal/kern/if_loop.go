@@ -31,7 +31,7 @@ func (k *Kernel) loopattach(mtu int) error {
 		queues:   make([]ifqueue, loQueues),
 	}
 	for i := range ifp.queues {
-		ifp.queues[i].init(ifp)
+		ifp.queues[i].init(ifp, i)
 	}
 	k.lo0 = ifp
 	return k.addIf(ifp)
@@ -46,7 +46,7 @@ func (ifp *Ifnet) output(m *mbuf.Mbuf, so *Socket) (*ifqueue, syscall.Errno) {
 	if ifp.loopback {
 		return ifp.looutput(m)
 	}
-	q := &ifp.queues[0]
+	q := &ifp.queues[m.Pkt.Flow%uint32(len(ifp.queues))]
 	return q, q.enqueue(m, so)
 }
 

@@ -51,7 +51,7 @@ func randomBytes(r *rand.Rand, n int) []byte {
 func cutAll(m *mbuf.Mbuf) (pkts [][]byte) {
 	var c cutter
 	var hbuf []byte
-	for c.start(m); c.more(); {
+	for c.start(m, false); c.more(); {
 		var bufs net.Buffers
 		hbuf, bufs = c.next(hbuf, nil)
 		pkts = append(pkts, slices.Concat(bufs...))
@@ -265,7 +265,7 @@ func TestDropSegments(t *testing.T) {
 		m := chainOf(&v.k.pool, r, &th, data, seg)
 		whole := cutAll(m)
 		n := 1 + r.IntN(len(whole)-1)
-		m = dropSegments(m, n)
+		m = dropSegments(m, n*seg)
 		rest := cutAll(m)
 		mbuf.Free(m)
 		if len(rest) != len(whole)-n {

@@ -19,21 +19,31 @@ type cutter struct {
 	left    int        // payload left
 	sent    int        // payload cut so far
 	seg     int        // payload of a packet
+	gso     int        // with a virtio-net header: payload of each segment that the link is to make of it
 	iphl    int
 	tcp     bool
 	partial bool // transport checksum to be computed
+	vnet    bool // packets begin with a virtio-net header, and what it can say is left to the link
 }
 
-// start begins with packet m. Its first Mbuf holds all headers where it is to be cut or summed.
-func (c *cutter) start(m *mbuf.Mbuf) {
-	*c = cutter{m: m, hdr: m.Bytes(), data: m.Next(), partial: m.Pkt.Csum&(mbuf.CsumPartial) != 0}
+// start begins with packet m. Its first Mbuf holds all headers where it is to be cut or summed; data may follow them there.
+func (c *cutter) start(m *mbuf.Mbuf, vnet bool) {
+	*c = cutter{m: m, hdr: m.Bytes(), data: m, partial: m.Pkt.Csum&mbuf.CsumPartial != 0, vnet: vnet}
+	c.iphl = int(c.hdr[0]&15) * 4
+	if c.partial {
+		c.tcp = c.hdr[9] == wire.ProtoTCP
+		c.hdr = c.hdr[:min(c.iphl+int(c.hdr[c.iphl+12]>>4)*4, len(c.hdr))]
+	}
+	c.off = len(c.hdr)
 	c.left = m.Pkt.Len - len(c.hdr)
 	c.seg = c.left
-	if m.Pkt.SegSize > 0 && c.left > m.Pkt.SegSize {
-		c.seg = m.Pkt.SegSize
+	if n := m.Pkt.SegSize; n > 0 && c.left > n {
+		c.seg = n
+		if vnet {
+			c.gso = n
+			c.seg = n * max((wire.MaxPacket-len(c.hdr))/n, 1)
+		}
 	}
-	c.iphl = int(c.hdr[0]&15) * 4
-	c.tcp = c.partial && c.hdr[9] == wire.ProtoTCP
 }
 
 // more reports whether there is another packet.
@@ -43,9 +53,13 @@ func (c *cutter) more() bool { return c.left > 0 || c.sent == 0 && c.hdr != nil 
 func (c *cutter) next(hbuf []byte, bufs net.Buffers) ([]byte, net.Buffers) {
 	n := min(c.seg, c.left)
 	h0 := len(hbuf)
+	if c.vnet {
+		hbuf = c.vnetHeader(hbuf, n)
+	}
+	h1 := len(hbuf)
 	hbuf = append(hbuf, c.hdr...)
-	h := hbuf[h0:]
-	bufs = append(bufs, h)
+	h := hbuf[h1:]
+	bufs = append(bufs, hbuf[h0:])
 	b0 := len(bufs)
 	for need := n; need > 0; {
 		d := c.data.Bytes()[c.off:]
@@ -64,7 +78,11 @@ func (c *cutter) next(hbuf []byte, bufs net.Buffers) ([]byte, net.Buffers) {
 	if c.tcp {
 		c.fixTCP(h, n, last)
 	}
-	if c.partial {
+	switch {
+	case c.partial && c.vnet:
+		ip, _ := ipAddrs(h)
+		binary.BigEndian.PutUint16(h[c.iphl+16:], wire.Fold(wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, len(h)-c.iphl+n)))
+	case c.partial:
 		c.sum(h, bufs[b0:], n)
 	}
 	c.left -= n
@@ -165,7 +183,7 @@ func (q *ifqueue) transmitSome(batch []qent) (done int, ok bool) {
 			batch[i].tapped = true
 		}
 		var c cutter
-		for c.start(m); c.more(); {
+		for c.start(m, q.ifp.vnet); c.more(); {
 			a0 := len(t.arena)
 			t.hbuf, t.arena = c.next(t.hbuf, t.arena)
 			t.pkts = append(t.pkts, t.arena[a0:len(t.arena):len(t.arena)])
@@ -184,7 +202,9 @@ func (q *ifqueue) transmitSome(batch []qent) (done int, ok bool) {
 		gone++
 	}
 	if gone > 0 {
-		batch[i].m = dropSegments(batch[i].m, gone)
+		var c cutter
+		c.start(batch[i].m, q.ifp.vnet)
+		batch[i].m = dropSegments(batch[i].m, gone*c.seg)
 	}
 	return i, false
 }
@@ -199,7 +219,7 @@ func (q *ifqueue) write(pkts []net.Buffers) int {
 		q.mu.Unlock()
 	}
 	for sent := 0; sent < len(pkts); {
-		n, err := ifp.link.Write(pkts[sent:])
+		n, err := q.linkWrite(pkts[sent:])
 		for _, p := range pkts[sent : sent+n] {
 			ifp.Stats.Opackets.Add(1)
 			for _, b := range p {
@@ -225,11 +245,18 @@ func (q *ifqueue) write(pkts []net.Buffers) int {
 	return len(pkts)
 }
 
-// dropSegments takes the first n segments off a chain that is to be cut.
-func dropSegments(m *mbuf.Mbuf, n int) *mbuf.Mbuf {
+// linkWrite is Write of the link's queue that is the drainer's.
+func (q *ifqueue) linkWrite(pkts []net.Buffers) (int, error) {
+	if q.ifp.mq != nil {
+		return q.ifp.mq.WriteQueue(q.i, pkts)
+	}
+	return q.ifp.link.Write(pkts)
+}
+
+// dropSegments takes the first cut bytes of payload, whole segments, off a chain that is to be cut.
+func dropSegments(m *mbuf.Mbuf, cut int) *mbuf.Mbuf {
 	be := binary.BigEndian
 	h := m.Bytes()
-	cut := n * m.Pkt.SegSize
 	iphl := int(h[0]&15) * 4
 	t := h[iphl:]
 	be.PutUint32(t[4:], be.Uint32(t[4:])+uint32(cut))

@@ -76,3 +76,30 @@ func stateError(state int32) error {
 	}
 	return nil
 }
+
+// An Offloader is a link that passes work on to what is behind it: it carries chains that are cut, and checksums that are filled in,
+// elsewhere.
+type Offloader interface {
+	Link
+
+	// Offload is called, if at all, once and before Start. Where it returns true each packet, in Read and in Write, begins with a
+	// virtio-net header of VnetHdrLen bytes from then on, and may be of up to 65535 bytes behind it, whatever the MTU.
+	Offload() bool
+}
+
+// VnetHdrLen is the length in bytes of the virtio-net header (struct virtio_net_hdr of the OASIS standard, 5.1.6, without num_buffers; little
+// endian): flags, gso_type, hdr_len, gso_size, csum_start, csum_offset.
+const VnetHdrLen = 10
+
+// A Multiqueuer is a link of several queues, which different goroutines read at the same time. A flow stays on the queue on which it was
+// written. Read and Write are those of queue 0.
+type Multiqueuer interface {
+	Link
+
+	// Queues returns how many there are, always the same.
+	Queues() int
+
+	// ReadQueue is Read, and WriteQueue Write, of queue q.
+	ReadQueue(q int, bufs [][]byte, sizes []int) (int, error)
+	WriteQueue(q int, pkts []net.Buffers) (int, error)
+}

@@ -17,12 +17,13 @@ import (
 	"sync/atomic"
 )
 
-// Cluster sizes, in bytes: BSD's MCLBYTES in four classes.
+// Cluster sizes, in bytes: BSD's MCLBYTES in five classes.
 const (
 	ClSmall = 256
 	ClMid   = 2 << 10
 	ClBig   = 16 << 10
 	ClHuge  = 64 << 10
+	ClJumbo = ClHuge + 128 // the largest IP packet with a link's header before it
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 	datSize  = headroom + 60
 )
 
-var classSize = [...]int{ClSmall, ClMid, ClBig, ClHuge}
+var classSize = [...]int{ClSmall, ClMid, ClBig, ClHuge, ClJumbo}
 
 // A cluster is storage that Mbufs share.
 type cluster struct {
@@ -152,7 +153,7 @@ func (p *Pool) Gethdr() *Mbuf {
 	return m
 }
 
-// Getcl returns an empty Mbuf on a cluster that holds n bytes, or on one of 64 KiB where n is larger: BSD's MCLGET.
+// Getcl returns an empty Mbuf on a cluster that holds n bytes, or on one of the largest where n is larger: BSD's MCLGET.
 func (p *Pool) Getcl(n int) *Mbuf {
 	m := p.get()
 	c := getCluster(n)

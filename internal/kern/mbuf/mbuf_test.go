@@ -125,7 +125,7 @@ func TestGetcl(t *testing.T) {
 	var p Pool
 	for _, c := range []struct{ n, class int }{
 		{0, ClSmall}, {1, ClSmall}, {ClSmall, ClSmall}, {ClSmall + 1, ClMid}, {ClMid, ClMid}, {ClMid + 1, ClBig},
-		{ClBig, ClBig}, {ClBig + 1, ClHuge}, {ClHuge, ClHuge}, {ClHuge + 1, ClHuge}, {1 << 30, ClHuge},
+		{ClBig, ClBig}, {ClBig + 1, ClHuge}, {ClHuge, ClHuge}, {ClHuge + 1, ClJumbo}, {ClJumbo, ClJumbo}, {1 << 30, ClJumbo},
 	} {
 		m := p.Getcl(c.n)
 		if len(m.Room()) != c.class || m.Pins() != c.class || m.Len() != 0 {

@@ -10,7 +10,7 @@ const Poisoned = true
 
 const poisonByte = 0xdb
 
-var poisoned = bytes.Repeat([]byte{poisonByte}, ClHuge)
+var poisoned = bytes.Repeat([]byte{poisonByte}, ClJumbo)
 
 func poison(c *cluster) {
 	copy(c.buf, poisoned)

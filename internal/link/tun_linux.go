@@ -1,0 +1,386 @@
+//go:build linux
+
+package link
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// TUN is a TUN device of Linux: the stack is one end of it, the kernel's IP the other. It is a [Link], an [Offloader] and a [Multiqueuer].
+//
+// Nothing in it waits in a system call: reads go through Go's poller, and a device that takes no more is waited for there too. A device that is down
+// loses packets; one that has been removed ends Read with an error.
+type TUN struct {
+	name    string
+	mtu     int
+	queues  []*tunQueue
+	isTUN   bool // or a descriptor of another kind
+	vnet    bool // the descriptors carry a virtio-net header
+	allowed bool // offloads
+	offload bool // the stack has asked for them: the headers are its own
+	ready   func()
+
+	state   atomic.Int32
+	mu      sync.Mutex
+	waiters sync.WaitGroup // goroutines that wait for room; begun under mu
+}
+
+var (
+	_ Offloader   = (*TUN)(nil)
+	_ Multiqueuer = (*TUN)(nil)
+)
+
+// OpenTUN opens a device, or makes one, as the configuration says.
+func OpenTUN(config TUNConfig) (*TUN, error) {
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	t := &TUN{allowed: !config.NoOffload}
+	var err error
+	if config.File != nil {
+		err = t.adopt(config.File)
+	} else {
+		err = t.open(config.Name, max(config.Queues, 1))
+	}
+	if err == nil {
+		err = t.configure(&config)
+	}
+	if err != nil {
+		t.closeQueues()
+		return nil, err
+	}
+	return t, nil
+}
+
+// Name returns the device's name; "" for a descriptor that is not a TUN device.
+func (t *TUN) Name() string { return t.name }
+
+// MTU implements [Link].
+func (t *TUN) MTU() int { return t.mtu }
+
+// Queues implements [Multiqueuer].
+func (t *TUN) Queues() int { return len(t.queues) }
+
+// Offload implements [Offloader]: the kernel sends and takes chains of up to 64 KiB with a partial checksum. It is false with NoOffload, and on
+// systems and descriptors that have none.
+func (t *TUN) Offload() bool {
+	if !t.allowed || !t.vnet || t.state.Load() != stateNew {
+		return false
+	}
+	t.offload = t.setOffload(unix.TUN_F_CSUM|unix.TUN_F_TSO4|unix.TUN_F_TSO6|unix.TUN_F_TSO_ECN) == nil
+	return t.offload
+}
+
+// setOffload tells the kernel what it may leave to the reader of the device.
+func (t *TUN) setOffload(flags int) error {
+	return t.queues[0].control(func(fd int) error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, flags) })
+}
+
+// Start implements [Link].
+func (t *TUN) Start(ready func()) error {
+	if ready == nil {
+		return errNoReady
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch t.state.Load() {
+	case stateStarted:
+		return errStarted
+	case stateClosed:
+		return net.ErrClosed
+	}
+	if t.vnet && !t.offload {
+		t.setOffload(0) // the descriptor may have been set up for another reader; a device that cannot has none
+	}
+	t.ready = ready
+	t.state.Store(stateStarted)
+	return nil
+}
+
+// Read implements [Link], on the first queue.
+func (t *TUN) Read(bufs [][]byte, sizes []int) (int, error) { return t.ReadQueue(0, bufs, sizes) }
+
+// Write implements [Link], on the first queue.
+func (t *TUN) Write(pkts []net.Buffers) (int, error) { return t.WriteQueue(0, pkts) }
+
+// Close implements [Link]. A device that was made for this TUN goes away.
+func (t *TUN) Close() error {
+	t.mu.Lock()
+	if t.state.Swap(stateClosed) == stateClosed {
+		t.mu.Unlock()
+		return net.ErrClosed
+	}
+	t.mu.Unlock()
+	err := t.closeQueues()
+	t.waiters.Wait()
+	return err
+}
+
+func (t *TUN) closeQueues() error {
+	var errs []error
+	for _, q := range t.queues {
+		errs = append(errs, q.file.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// fail makes an error that says which device it is about. A closed one has but one error.
+func (t *TUN) fail(op string, err error) error {
+	if t.state.Load() == stateClosed || errors.Is(err, os.ErrClosed) {
+		return net.ErrClosed
+	}
+	if err == unix.EBADFD {
+		return fmt.Errorf("link: tun %s: %s: the device has been removed: %w", t.name, op, err)
+	}
+	return fmt.Errorf("link: tun %s: %s: %w", t.name, op, err)
+}
+
+// A tunQueue is one descriptor of the device.
+type tunQueue struct {
+	t    *TUN
+	file *os.File
+	rc   syscall.RawConn
+
+	// What Read is at. The functions are made once, as a closure for each call would be garbage.
+	rd struct {
+		f     func(fd uintptr) bool
+		bufs  [][]byte
+		sizes []int
+		n     int
+		err   error
+		hdr   [VnetHdrLen]byte
+	}
+	writes  sync.Pool   // of *tunWrite
+	waiting atomic.Bool // somebody waits for room
+}
+
+func (t *TUN) addQueue(fd int) error {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("link: tun %s: %w", t.name, err)
+	}
+	q := &tunQueue{t: t, file: os.NewFile(uintptr(fd), "tun "+t.name)} // non-blocking, so it is the poller's from now on
+	t.queues = append(t.queues, q)
+	var err error
+	if q.rc, err = q.file.SyscallConn(); err != nil {
+		return fmt.Errorf("link: tun %s: %w", t.name, err)
+	}
+	q.rd.f = q.readSome
+	q.writes.New = func() any { return newTUNWrite(q) }
+	return nil
+}
+
+// control calls f with the descriptor.
+func (q *tunQueue) control(f func(fd int) error) (err error) {
+	if cerr := q.rc.Control(func(fd uintptr) { err = f(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// ReadQueue implements [Multiqueuer]. It takes what is there until the device or bufs are empty.
+func (t *TUN) ReadQueue(i int, bufs [][]byte, sizes []int) (int, error) {
+	if err := stateError(t.state.Load()); err != nil {
+		return 0, err
+	}
+	if len(bufs) == 0 || len(sizes) == 0 {
+		return 0, nil
+	}
+	q := t.queues[i]
+	r := &q.rd
+	r.bufs, r.sizes, r.n, r.err = bufs[:min(len(bufs), len(sizes))], sizes, 0, nil
+	err := q.rc.Read(r.f)
+	r.bufs, r.sizes = nil, nil
+	if r.n > 0 {
+		return r.n, nil // an error comes again
+	}
+	if err == nil {
+		err = r.err
+	}
+	if err != nil {
+		return 0, t.fail("read", err)
+	}
+	return 0, net.ErrClosed // the end of a socket
+}
+
+// readSome reads packets until there are no more. It reports false where there has been none, so that the poller waits for one.
+func (q *tunQueue) readSome(fd uintptr) bool {
+	r := &q.rd
+	for r.n < len(r.bufs) {
+		buf := r.bufs[r.n]
+		n, err := q.readOne(int(fd), buf)
+		switch {
+		case err == unix.EAGAIN:
+			return r.n > 0
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			r.err = err
+			return true
+		case n == 0 && !q.t.isTUN:
+			return true
+		case n == 0 || n == len(buf) && q.t.truncated(buf):
+			continue
+		}
+		r.sizes[r.n] = n
+		r.n++
+	}
+	return true
+}
+
+// readOne reads a packet, without the header where the stack has not asked for one.
+func (q *tunQueue) readOne(fd int, buf []byte) (int, error) {
+	if !q.t.vnet || q.t.offload {
+		return unix.Read(fd, buf)
+	}
+	var iov [2]unix.Iovec
+	iov[0].Base, iov[1].Base = &q.rd.hdr[0], unsafe.SliceData(buf)
+	iov[0].SetLen(VnetHdrLen)
+	iov[1].SetLen(len(buf))
+	n, _, errno := unix.Syscall(unix.SYS_READV, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 2)
+	if errno != 0 {
+		return 0, errno
+	}
+	return max(int(n)-VnetHdrLen, 0), nil
+}
+
+// truncated reports whether a packet that fills its buffer is cut: IP knows how long it should be.
+func (t *TUN) truncated(p []byte) bool {
+	if t.offload {
+		p = p[min(VnetHdrLen, len(p)):]
+	}
+	switch {
+	case len(p) >= 20 && p[0]>>4 == 4:
+		return int(binary.BigEndian.Uint16(p[2:])) > len(p)
+	case len(p) >= 40 && p[0]>>4 == 6:
+		return 40+int(binary.BigEndian.Uint16(p[4:])) > len(p)
+	}
+	return false
+}
+
+// A tunWrite is a Write on its way. There is one for each that is under way at a time, kept for the next.
+type tunWrite struct {
+	q    *tunQueue
+	f    func(fd uintptr)
+	pkts []net.Buffers
+	n    int
+	err  error
+	iov  []unix.Iovec
+}
+
+func newTUNWrite(q *tunQueue) *tunWrite {
+	w := &tunWrite{q: q}
+	w.f = w.write
+	return w
+}
+
+// WriteQueue implements [Multiqueuer]. A packet that the kernel does not take for want of memory, or as the device is down, is an error.
+func (t *TUN) WriteQueue(i int, pkts []net.Buffers) (int, error) {
+	if err := stateError(t.state.Load()); err != nil {
+		return 0, err
+	}
+	q := t.queues[i]
+	w := q.writes.Get().(*tunWrite)
+	w.pkts, w.n, w.err = pkts, 0, nil
+	err := q.rc.Control(w.f)
+	n := w.n
+	if err == nil {
+		err = w.err
+	}
+	w.pkts = nil
+	clear(w.iov)
+	q.writes.Put(w)
+	switch {
+	case err == nil:
+		return n, nil
+	case err == unix.EAGAIN:
+		q.await()
+		return n, nil
+	}
+	if err = t.fail("write", err); err == net.ErrClosed {
+		n = 0
+	}
+	return n, err
+}
+
+// noVnet is the header of a packet with nothing left to do.
+var noVnet [VnetHdrLen]byte
+
+// write sends packets until the device takes no more.
+func (w *tunWrite) write(fd uintptr) {
+	t := w.q.t
+	for ; w.n < len(w.pkts); w.n++ {
+		w.iov = w.iov[:0]
+		if t.vnet && !t.offload {
+			w.add(noVnet[:])
+		}
+		size := 0
+		for _, b := range w.pkts[w.n] {
+			if len(b) > 0 {
+				w.add(b)
+				size += len(b)
+			}
+		}
+		if size == 0 || size > t.mtu && !t.offload || len(w.iov) > maxIovecs {
+			continue
+		}
+		if w.err = w.send(fd); w.err != nil {
+			return
+		}
+	}
+}
+
+// maxIovecs is the kernel's bound on the pieces of one packet.
+const maxIovecs = 1024
+
+func (w *tunWrite) add(b []byte) {
+	v := unix.Iovec{Base: unsafe.SliceData(b)}
+	v.SetLen(len(b))
+	w.iov = append(w.iov, v)
+}
+
+func (w *tunWrite) send(fd uintptr) error {
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.iov[0])), uintptr(len(w.iov)))
+		switch errno {
+		case 0, unix.EINVAL, unix.EMSGSIZE: // the latter: not a packet that the device can carry
+			return nil
+		case unix.EINTR:
+		case unix.ENOBUFS: // of a socket: its queue is full, and poll would say that it is not
+			return nil
+		default:
+			return errno
+		}
+	}
+}
+
+// await calls ready once the device takes packets again.
+func (q *tunQueue) await() {
+	t := q.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state.Load() != stateStarted || q.waiting.Swap(true) {
+		return
+	}
+	t.waiters.Go(func() {
+		q.rc.Write(func(fd uintptr) bool {
+			p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+			n, err := unix.Poll(p, 0)
+			return n != 0 || err != nil && err != unix.EINTR
+		})
+		q.waiting.Store(false)
+		if t.state.Load() == stateStarted {
+			t.ready()
+		}
+	})
+}

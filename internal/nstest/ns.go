@@ -1,0 +1,218 @@
+//go:build linux
+
+package nstest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An NS is a network namespace. It lasts as long as the test that made it, and what runs in it.
+type NS struct{ f *os.File }
+
+// ownNS is the namespace of a thread.
+const ownNS = "/proc/thread-self/ns/net"
+
+// New makes a namespace with the loopback up. It skips the test where that cannot be.
+func New(t testing.TB) *NS {
+	t.Helper()
+	Need(t)
+	var n NS
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		var err error
+		if n.f, err = os.Open(ownNS); err != nil {
+			return err
+		}
+		return loopbackUp()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.f.Close() })
+	return &n
+}
+
+// onThread runs f on a thread of its own, and gives the thread its namespace back, or ends it.
+func onThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		old, err := os.Open(ownNS)
+		if err != nil {
+			done <- err
+			return
+		}
+		defer old.Close()
+		finished := false
+		defer func() { // also after runtime.Goexit in f
+			if unix.Setns(int(old.Fd()), unix.CLONE_NEWNET) == nil {
+				runtime.UnlockOSThread() // else the thread ends with the goroutine
+			}
+			if !finished {
+				done <- fmt.Errorf("nstest: f has ended its goroutine")
+			}
+		}()
+		err = f()
+		finished = true
+		done <- err
+	}()
+	return <-done
+}
+
+// Do calls f on a thread in the namespace: what f makes, sockets and devices and processes, is the namespace's, and stays so. Goroutines that f starts
+// are not in it. f must not call t.Fatal.
+func (n *NS) Do(f func() error) error {
+	return onThread(func() error {
+		if err := unix.Setns(int(n.f.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("setns: %w", err)
+		}
+		return f()
+	})
+}
+
+// Path is a name of the namespace for ip(8), as in "ip link set X netns PATH", as long as the test runs.
+func (n *NS) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.f.Fd()) }
+
+// Listen is net.Listen in the namespace. The address is numeric.
+func (n *NS) Listen(network, address string) (ln net.Listener, err error) {
+	err = n.Do(func() error {
+		ln, err = net.Listen(network, address)
+		return err
+	})
+	return ln, err
+}
+
+// ListenPacket is net.ListenPacket in the namespace.
+func (n *NS) ListenPacket(network, address string) (c net.PacketConn, err error) {
+	err = n.Do(func() error {
+		c, err = net.ListenPacket(network, address)
+		return err
+	})
+	return c, err
+}
+
+// Dial is net.Dial in the namespace, without a deadline. The address is numeric.
+func (n *NS) Dial(network, address string) (net.Conn, error) {
+	return n.DialContext(context.Background(), network, address)
+}
+
+// DialContext is net.Dialer's in the namespace, as for http.Transport.
+func (n *NS) DialContext(ctx context.Context, network, address string) (c net.Conn, err error) {
+	err = n.Do(func() error {
+		var d net.Dialer
+		c, err = d.DialContext(ctx, network, address)
+		return err
+	})
+	return c, err
+}
+
+// Start starts a program in the namespace.
+func (n *NS) Start(cmd *exec.Cmd) error {
+	if cmd.Err != nil {
+		if p, err := lookPath(cmd.Args[0]); err == nil {
+			cmd.Path, cmd.Err = p, nil
+		}
+	}
+	return n.Do(cmd.Start)
+}
+
+// runLimit is how long Run lets a program run.
+const runLimit = time.Minute
+
+// Run runs a program in the namespace, which must succeed, and returns what it has printed.
+func (n *NS) Run(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := n.Try(args...)
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// Try runs a program in the namespace for up to a minute, and returns what it has printed on both outputs.
+func (n *NS) Try(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.WaitDelay = time.Second
+	if err := n.Start(cmd); err != nil {
+		return "", err
+	}
+	err := cmd.Wait()
+	return out.String(), err
+}
+
+// Background starts a program in the namespace, which runs until the test ends. It returns its output so far, on both outputs.
+func (n *NS) Background(t testing.TB, args ...string) *Output {
+	t.Helper()
+	o := new(Output)
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = o, o
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := n.Start(cmd); err != nil {
+		t.Fatalf("%s: %v", strings.Join(args, " "), err)
+	}
+	t.Cleanup(func() {
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		cmd.Wait()
+		if t.Failed() {
+			t.Logf("%s: %s", args[0], o)
+		}
+	})
+	return o
+}
+
+// Sysctl sets a variable of the namespace: net.ipv4.tcp_sack. It skips the test where there is none of that name.
+func (n *NS) Sysctl(t testing.TB, name, value string) {
+	t.Helper()
+	err := n.Do(func() error {
+		return os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0)
+	})
+	if err != nil {
+		Skip(t, "%v", err)
+	}
+}
+
+var veths atomic.Int32
+
+// Veth connects two namespaces by a cable, whose ends have these addresses, such as "192.0.2.1/24", and returns the names of its ends. The MTU is
+// in bytes; 0: 1500.
+func Veth(t testing.TB, a *NS, aAddr string, b *NS, bAddr string, mtu int) (aDev, bDev string) {
+	t.Helper()
+	Need(t, "ip")
+	i := veths.Add(1)
+	aDev, bDev = fmt.Sprintf("ve%da", i), fmt.Sprintf("ve%db", i)
+	if mtu == 0 {
+		mtu = 1500
+	}
+	m := fmt.Sprint(mtu)
+	a.Run(t, "ip", "link", "add", aDev, "mtu", m, "type", "veth", "peer", "name", bDev, "mtu", m, "netns", b.Path())
+	a.Run(t, "ip", "addr", "add", aAddr, "dev", aDev)
+	b.Run(t, "ip", "addr", "add", bAddr, "dev", bDev)
+	a.Run(t, "ip", "link", "set", aDev, "up")
+	b.Run(t, "ip", "link", "set", bDev, "up")
+	return aDev, bDev
+}
+
+// Forward makes the namespace a router.
+func (n *NS) Forward(t testing.TB) {
+	t.Helper()
+	n.Sysctl(t, "net.ipv4.ip_forward", "1")
+}

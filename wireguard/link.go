@@ -1,0 +1,151 @@
+package wireguard
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"syscall"
+
+	"bsdnet"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+)
+
+// A Link is an end of a WireGuard network: a [bsdnet.Link] for one stack. [Open] makes one.
+type Link struct {
+	bsdnet.Link // the stack's end of a pipe; the device has the other
+
+	addrs  []netip.Prefix // the configuration's own IPv4 addresses
+	routes []netip.Prefix // what its AllowedIPs ask for
+	peers  []Key          // in its order
+
+	dev      *device.Device
+	label    string        // on the device's goroutines
+	up       chan struct{} // closed by Start
+	attached atomic.Bool
+	closed   atomic.Bool
+}
+
+var _ bsdnet.Link = (*Link)(nil)
+
+// Open starts an end of a WireGuard network: it resolves the endpoints and listens on the UDP port. Packets flow from when the link is attached. cfg
+// is not kept. The error says what is wrong with the configuration, or what the system refuses, and contains no secrets.
+func Open(cfg *Config) (*Link, error) {
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("wireguard: %w", err)
+	}
+	text, err := cfg.uapi()
+	if err != nil {
+		return nil, fmt.Errorf("wireguard: %w", err)
+	}
+	a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: cfg.mtu()})
+	if err != nil {
+		return nil, fmt.Errorf("wireguard: %w", err)
+	}
+	l := &Link{Link: a, label: newLabel(), up: make(chan struct{}), addrs: only4(cfg.Addresses)}
+	for i := range cfg.Peers {
+		l.peers = append(l.peers, cfg.Peers[i].PublicKey)
+		if !cfg.NoRoutes {
+			l.routes = append(l.routes, only4(cfg.Peers[i].AllowedIPs)...)
+		}
+	}
+	t, err := newTUN(b, l.up)
+	if err != nil {
+		return nil, fmt.Errorf("wireguard: %w", err)
+	}
+	doLabelled(l.label, func() {
+		l.dev = device.NewDevice(t, conn.NewDefaultBind(), cfg.logger())
+		if err = l.dev.IpcSet(text); err == nil {
+			err = l.dev.Up()
+		}
+	})
+	if err != nil {
+		l.Close()
+		return nil, openError(cfg, err)
+	}
+	return l, nil
+}
+
+// openError says what the system has refused. The device tells the mark from the port only by the error.
+func openError(cfg *Config, err error) error {
+	if cfg.FwMark != 0 && errors.Is(err, syscall.EPERM) {
+		return fmt.Errorf("wireguard: FwMark: %w: it takes the capability CAP_NET_ADMIN; without it leave FwMark out", err)
+	}
+	return fmt.Errorf("wireguard: UDP port %d: %w", cfg.ListenPort, err)
+}
+
+// logger passes the device's errors on.
+func (c *Config) logger() *device.Logger {
+	log := &device.Logger{Verbosef: device.DiscardLogf, Errorf: device.DiscardLogf}
+	if to := c.Logger; to != nil {
+		log.Errorf = func(format string, args ...any) { to.Error(fmt.Sprintf("wireguard: "+format, args...)) }
+	}
+	return log
+}
+
+// Start implements [bsdnet.Link].
+func (l *Link) Start(ready func()) error {
+	err := l.Link.Start(ready)
+	if err == nil {
+		close(l.up) // there is one Start without an error
+	}
+	return err
+}
+
+// Close ends the link and its UDP sockets, and returns when nothing of them runs any more. Peers are not told; the protocol has no word for it.
+func (l *Link) Close() error {
+	if l.closed.Swap(true) {
+		return net.ErrClosed
+	}
+	l.dev.Close()
+	err := l.Link.Close()
+	return errors.Join(err, awaitLabelled(l.label))
+}
+
+// AttachTo attaches the link to stack as wg-quick would: with the configuration's addresses, and with routes to all AllowedIPs, 0.0.0.0/0 being the
+// default route, unless there is NoRoutes. Only what is IPv4 counts. A route that the link has already is no error; one over another link is
+// (syscall.EEXIST). The stack owns the link from then on; where AttachTo returns an error, the link has been closed.
+func (l *Link) AttachTo(stack *bsdnet.Stack) error {
+	if l.attached.Swap(true) {
+		return errors.New("wireguard: the link is attached already")
+	}
+	if err := l.attachTo(stack); err != nil {
+		l.Close()
+		return fmt.Errorf("wireguard: %w", err)
+	}
+	return nil
+}
+
+func (l *Link) attachTo(stack *bsdnet.Stack) error {
+	if len(l.addrs) == 0 {
+		return errors.New("there is no IPv4 Address, and the stack has no IPv6; there should be one such as 10.0.0.1/24")
+	}
+	if err := stack.Attach(l, l.addrs...); err != nil {
+		return err
+	}
+	has := map[netip.Prefix]bool{}
+	for _, a := range l.addrs {
+		has[a.Masked()] = true
+	}
+	for _, r := range l.routes {
+		dst := r.Masked()
+		if has[dst] {
+			continue
+		}
+		has[dst] = true
+		if err := stack.AddRoute(dst, l); err != nil {
+			stack.Detach(l)
+			return err
+		}
+	}
+	return nil
+}
+
+// only4 returns the IPv4 ones of list.
+func only4(list []netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return !p.Addr().Is4() })
+}

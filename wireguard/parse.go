@@ -1,0 +1,330 @@
+package wireguard
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// maxLine is the longest line of a file in bytes: some 50,000 prefixes.
+const maxLine = 1 << 20
+
+// ParseFile is [Parse] of the file name. Errors begin with the name and the number of the line.
+func ParseFile(name string) (*Config, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("wireguard: %w", err)
+	}
+	defer f.Close()
+	return parse(f, name+":")
+}
+
+// Parse reads a configuration in the format of wg-quick(8); the package's comment says what it makes of it. Errors begin with the number of the
+// line and say what would be right. They never contain a private or a preshared key.
+func Parse(r io.Reader) (*Config, error) { return parse(r, "line ") }
+
+func parse(r io.Reader, where string) (*Config, error) {
+	p := parser{cfg: new(Config)}
+	in := bufio.NewScanner(r)
+	in.Buffer(nil, maxLine)
+	for in.Scan() {
+		p.n++
+		text := in.Text()
+		if p.n == 1 {
+			text = strings.TrimPrefix(text, "\ufeff")
+		}
+		if err := p.line(text); err != nil {
+			return nil, fmt.Errorf("wireguard: %s%d: %w", where, p.n, err)
+		}
+	}
+	if err := in.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return nil, fmt.Errorf("wireguard: %s%d: a line has %d bytes at most; AllowedIPs and Address may be repeated", where, p.n+1, maxLine)
+	} else if err != nil {
+		return nil, fmt.Errorf("wireguard: %w", err)
+	}
+	if line, err := p.finish(); err != nil {
+		return nil, fmt.Errorf("wireguard: %s%d: %w", where, line, err)
+	}
+	return p.cfg, nil
+}
+
+// A parser holds what has been read so far.
+type parser struct {
+	cfg  *Config
+	n    int            // number of the line, from 1
+	peer *Peer          // in a [Peer], its last; else nil
+	in   bool           // in a section
+	once map[string]int // lines of the section's keys that come once
+	head int            // line of the [Interface], 0: none yet
+	at   []int          // lines of the [Peer]s
+}
+
+// line reads one line: a section, a key with its value, or nothing.
+func (p *parser) line(text string) error {
+	text, _, _ = strings.Cut(text, "#")
+	bare := strip(text)
+	if bare == "" {
+		return nil
+	}
+	if bare[0] == '[' {
+		return p.section(bare)
+	}
+	name, value, ok := strings.Cut(text, "=")
+	k, known := keys[strings.ToLower(strip(name))]
+	switch {
+	case !p.in:
+		return errors.New("there is no section yet; it should begin with [Interface] or [Peer]")
+	case !known:
+		return p.unknown(strip(name))
+	case !ok:
+		return fmt.Errorf("%s has no value; the line should be %s = value", k.name, k.name)
+	case k.inPeer != (p.peer != nil):
+		return fmt.Errorf("%s belongs into %s", k.name, map[bool]string{false: "[Interface]", true: "[Peer]"}[k.inPeer])
+	}
+	if !k.many {
+		if first := p.once[k.name]; first != 0 {
+			return fmt.Errorf("%s stands in line %d already; it can be given once", k.name, first)
+		}
+		p.once[k.name] = p.n
+	}
+	if err := k.set(p, strings.TrimSpace(value)); err != nil {
+		return fmt.Errorf("%s: %w", k.name, err)
+	}
+	return nil
+}
+
+func (p *parser) section(bare string) error {
+	switch strings.ToLower(bare) {
+	case "[interface]":
+		if p.head != 0 {
+			return fmt.Errorf("[Interface] stands in line %d already; there can be one", p.head)
+		}
+		p.head, p.peer = p.n, nil
+	case "[peer]":
+		p.cfg.Peers = append(p.cfg.Peers, Peer{})
+		p.at, p.peer = append(p.at, p.n), &p.cfg.Peers[len(p.cfg.Peers)-1]
+	default:
+		return fmt.Errorf("the section is %s; it should be [Interface] or [Peer]", show(bare))
+	}
+	p.in, p.once = true, map[string]int{}
+	return nil
+}
+
+// unknown is the error for a line that is nothing. A key that stands there alone must not get into it, so only what looks like a name does.
+func (p *parser) unknown(name string) error {
+	letters := strings.IndexFunc(name, func(r rune) bool { return r > unicode.MaxASCII || !unicode.IsLetter(r) }) < 0
+	if name == "" || len(name) > 20 || !letters {
+		return errors.New("the line should be [Interface], [Peer] or Key = value")
+	}
+	var list []string
+	for _, k := range keyList {
+		if k.inPeer == (p.peer != nil) {
+			list = append(list, k.name)
+		}
+	}
+	return fmt.Errorf("%s is not a key of this section; it should be one of %s", name, strings.Join(list, ", "))
+}
+
+// finish checks what only the whole file shows, and returns the line that is to blame.
+func (p *parser) finish() (int, error) {
+	c := p.cfg
+	if p.head == 0 {
+		return p.n, errors.New("[Interface] is missing")
+	}
+	if c.PrivateKey.IsZero() {
+		return p.head, errors.New("[Interface] has no PrivateKey; wg genkey makes one")
+	}
+	own, seen := c.PrivateKey.Public(), map[Key]int{}
+	for i := range c.Peers {
+		switch k, line := c.Peers[i].PublicKey, p.at[i]; {
+		case k == Key{}:
+			return line, errors.New("[Peer] has no PublicKey")
+		case k == own:
+			return line, errors.New("[Peer] has the PublicKey of this end's own PrivateKey; it should be the other end's")
+		case seen[k] != 0:
+			return line, fmt.Errorf("[Peer] has the PublicKey of the one in line %d; put their AllowedIPs into one", seen[k])
+		default:
+			seen[k] = line
+		}
+	}
+	return 0, nil
+}
+
+// strip removes all white space, as wg does.
+func strip(s string) string {
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune(" \t\v\f\r\n", r) {
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// A fileKey is a key of the file.
+type fileKey struct {
+	name   string
+	inPeer bool // in [Peer], else in [Interface]
+	many   bool // may be repeated
+	set    func(p *parser, value string) error
+}
+
+// keyList is filled in here and indexed by keys; init does it, as setters refer to both.
+var (
+	keyList []fileKey
+	keys    = map[string]*fileKey{}
+)
+
+func init() {
+	keyList = []fileKey{
+		{"PrivateKey", false, false, func(p *parser, v string) error { return setSecret(&p.cfg.PrivateKey, v) }},
+		{"ListenPort", false, false, func(p *parser, v string) error {
+			n, err := number(v, 16, "a port, 0 to 65535")
+			p.cfg.ListenPort = int(n)
+			return err
+		}},
+		{"FwMark", false, false, func(p *parser, v string) (err error) {
+			p.cfg.FwMark, err = parseMark(strip(v))
+			return err
+		}},
+		{"Address", false, true, func(p *parser, v string) error {
+			return setPrefixes(&p.cfg.Addresses, v, "an address such as 10.0.0.1/24", func(p netip.Prefix) netip.Prefix { return p })
+		}},
+		{"MTU", false, false, setMTU},
+		{"DNS", false, true, func(p *parser, v string) error {
+			p.cfg.DNS = append(p.cfg.DNS, fields(v)...)
+			return nil
+		}},
+		{"Table", false, false, setTable},
+		{"SaveConfig", false, false, func(p *parser, v string) error {
+			if v := strings.ToLower(v); v != "true" && v != "false" {
+				return fmt.Errorf("%s; it should be true or false", show(v))
+			}
+			return nil
+		}},
+		{"PreUp", false, true, hook("PreUp")},
+		{"PostUp", false, true, hook("PostUp")},
+		{"PreDown", false, true, hook("PreDown")},
+		{"PostDown", false, true, hook("PostDown")},
+		{"PublicKey", true, false, func(p *parser, v string) (err error) {
+			p.peer.PublicKey, err = ParseKey(strip(v))
+			return err
+		}},
+		{"PresharedKey", true, false, func(p *parser, v string) error { return setSecret(&p.peer.PresharedKey, v) }},
+		{"AllowedIPs", true, true, func(p *parser, v string) error {
+			return setPrefixes(&p.peer.AllowedIPs, v, "a prefix such as 10.0.0.0/24", netip.Prefix.Masked)
+		}},
+		{"Endpoint", true, false, func(p *parser, v string) error {
+			p.peer.Endpoint = strip(v)
+			return checkEndpoint(p.peer.Endpoint)
+		}},
+		{"PersistentKeepalive", true, false, func(p *parser, v string) error {
+			if strings.EqualFold(strip(v), "off") {
+				return nil
+			}
+			n, err := number(v, 16, "off, or 0 to 65535 seconds")
+			p.peer.PersistentKeepalive = time.Duration(n) * time.Second
+			return err
+		}},
+	}
+	for i := range keyList {
+		keys[strings.ToLower(keyList[i].name)] = &keyList[i]
+	}
+}
+
+func setSecret(to *Secret, v string) (err error) {
+	*to, err = ParseSecret(strip(v))
+	return err
+}
+
+func setMTU(p *parser, v string) error {
+	right := fmt.Sprintf("%d to %d bytes", minMTU, maxMTU)
+	n, err := number(v, 32, right)
+	if err == nil && (n < minMTU || n > maxMTU) {
+		err = fmt.Errorf("%d; it should be %s", n, right)
+	}
+	p.cfg.MTU = int(n)
+	return err
+}
+
+func setTable(p *parser, v string) error {
+	switch strings.ToLower(strip(v)) {
+	case "auto":
+	case "off":
+		p.cfg.NoRoutes = true
+	default:
+		return fmt.Errorf("%s; it should be auto or off, as a stack has one table", show(v))
+	}
+	return nil
+}
+
+func hook(name string) func(p *parser, v string) error {
+	return func(p *parser, v string) error {
+		p.cfg.Hooks = append(p.cfg.Hooks, Hook{Key: name, Command: v, Line: p.n})
+		return nil
+	}
+}
+
+// number reads a decimal number of so many bits; right says what it should be.
+func number(v string, bits int, right string) (uint64, error) {
+	v = strip(v)
+	n, err := strconv.ParseUint(v, 10, bits)
+	if err != nil {
+		return 0, fmt.Errorf("%s; it should be %s", show(v), right)
+	}
+	return n, nil
+}
+
+// parseMark reads off, a decimal number or 0x and a hexadecimal one.
+func parseMark(v string) (uint32, error) {
+	if strings.EqualFold(v, "off") {
+		return 0, nil
+	}
+	digits, base := v, 10
+	if len(v) > 2 && strings.EqualFold(v[:2], "0x") {
+		digits, base = v[2:], 16
+	}
+	n, err := strconv.ParseUint(digits, base, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%s; it should be off, 0 to 4294967295, or 0x and a hexadecimal number", show(v))
+	}
+	return uint32(n), nil
+}
+
+// setPrefixes appends the prefixes of a list, in which an address alone stands for itself.
+func setPrefixes(to *[]netip.Prefix, v, right string, form func(netip.Prefix) netip.Prefix) error {
+	for _, s := range fields(v) {
+		p, err := parsePrefix(s)
+		if err != nil {
+			return fmt.Errorf("%s; it should be %s", show(s), right)
+		}
+		*to = append(*to, form(p))
+	}
+	return nil
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	if strings.Contains(s, "/") {
+		p, err := netip.ParsePrefix(s)
+		if err == nil && p.Addr().Is4In6() {
+			err = errors.New("IPv4 in IPv6")
+		}
+		return p, err
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Is4In6() || a.Zone() != "" {
+		return netip.Prefix{}, errors.New("not an address")
+	}
+	return netip.PrefixFrom(a, a.BitLen()), nil
+}
+
+// fields splits a list at commas and white space.
+func fields(v string) []string {
+	return strings.FieldsFunc(v, func(r rune) bool { return strings.ContainsRune(", \t\v\f\r\n", r) })
+}

@@ -1,0 +1,132 @@
+package wireguard
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+
+	"bsdnet"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/tun"
+)
+
+// batchLen is how many packets the device reads and writes at once.
+const batchLen = conn.IdealBatchSize
+
+// pipeTUN is a [tun.Device] on the end of a pipe: what the device reads comes from the stack at the other end, what it writes goes there. A stack that
+// does not keep up holds the device up, and in the end the sender; before it has started it misses what comes, as an interface does that is down.
+type pipeTUN struct {
+	end    bsdnet.Link
+	events chan tun.Event // nothing happens to a pipe
+	up     chan struct{}  // closed when the stack has started
+	ready  chan struct{}  // the pipe may have room
+	closed chan struct{}  // closed by Close
+	once   sync.Once      // of Close
+	rbufs  [][]byte       // scratch of Read, which only one goroutine calls
+	wmu    sync.Mutex     // one Write at a time: there is one of every peer
+	wpkts  []net.Buffers  // scratch of Write, each packet a list of one
+	wbufs  [batchLen][1][]byte
+}
+
+var _ tun.Device = (*pipeTUN)(nil)
+
+// newTUN starts end. up is closed when somebody reads at the other end.
+func newTUN(end bsdnet.Link, up chan struct{}) (*pipeTUN, error) {
+	t := &pipeTUN{
+		end: end, up: up,
+		events: make(chan tun.Event),
+		ready:  make(chan struct{}, 1),
+		closed: make(chan struct{}),
+		rbufs:  make([][]byte, batchLen),
+		wpkts:  make([]net.Buffers, batchLen),
+	}
+	for i := range t.wpkts {
+		t.wpkts[i] = t.wbufs[i][:]
+	}
+	return t, end.Start(t.wake)
+}
+
+func (t *pipeTUN) wake() {
+	select {
+	case t.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Read implements [tun.Device].
+func (t *pipeTUN) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	n := min(len(bufs), len(t.rbufs))
+	mtu := t.end.MTU()
+	for i := range n {
+		t.rbufs[i] = bufs[i][offset : offset+mtu]
+	}
+	n, err := t.end.Read(t.rbufs[:n], sizes)
+	return n, closedErr(err)
+}
+
+// Write implements [tun.Device]. It waits until the pipe has taken all.
+func (t *pipeTUN) Write(bufs [][]byte, offset int) (int, error) {
+	t.wmu.Lock()
+	defer t.wmu.Unlock()
+	select {
+	case <-t.up:
+	default:
+		return len(bufs), nil
+	}
+	for done := 0; done < len(bufs); {
+		n := min(len(bufs)-done, batchLen)
+		for i, b := range bufs[done : done+n] {
+			t.wbufs[i][0] = b[offset:]
+		}
+		if err := t.writeAll(t.wpkts[:n]); err != nil {
+			return done, closedErr(err)
+		}
+		done += n
+	}
+	return len(bufs), nil
+}
+
+func (t *pipeTUN) writeAll(pkts []net.Buffers) error {
+	for {
+		n, err := t.end.Write(pkts)
+		if err != nil {
+			return err
+		}
+		if pkts = pkts[n:]; len(pkts) == 0 {
+			return nil
+		}
+		select {
+		case <-t.ready:
+		case <-t.closed:
+			return net.ErrClosed
+		}
+	}
+}
+
+// closedErr says closed in package os's words, which the device knows.
+func closedErr(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return os.ErrClosed
+	}
+	return err
+}
+
+// Close implements [tun.Device]: it ends Read and Write.
+func (t *pipeTUN) Close() error {
+	err := os.ErrClosed
+	t.once.Do(func() {
+		close(t.closed)
+		close(t.events)
+		err = t.end.Close()
+	})
+	return err
+}
+
+// The rest of [tun.Device].
+func (t *pipeTUN) File() *os.File           { return nil }
+func (t *pipeTUN) MTU() (int, error)        { return t.end.MTU(), nil }
+func (t *pipeTUN) Name() (string, error)    { return "bsdnet", nil }
+func (t *pipeTUN) Events() <-chan tun.Event { return t.events }
+func (t *pipeTUN) BatchSize() int           { return batchLen }
