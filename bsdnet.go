@@ -69,6 +69,30 @@ type Link interface {
 	Close() error
 }
 
+// An OffloadLink is a [Link] that passes on what a network card would do: it carries chains of segments whole, with their checksums left out, to
+// somebody who cuts and sums them, or need not. [TUN] is one. Wrappers that look at packets, such as [Impair], are not, and get them as on a wire.
+type OffloadLink interface {
+	Link
+
+	// Offload is called once, before Start. Where it returns true each packet, in Read and in Write, begins with a virtio-net header of 10 bytes from
+	// then on (struct virtio_net_hdr, OASIS virtio 1.2, 5.1.6, little endian, without num_buffers), which tells the size of its segments and where a
+	// checksum is to be filled in; behind it there may be 65535 bytes, whatever the MTU.
+	Offload() bool
+}
+
+// A QueueLink is a [Link] of several queues, each of which the stack reads on a goroutine of its own, so that connections spread over processors.
+// What is written on a queue should come back on the same. [TUN] is one.
+type QueueLink interface {
+	Link
+
+	// Queues returns how many there are, always the same. With one, only Read and Write are called; else never.
+	Queues() int
+
+	// ReadQueue and WriteQueue are Read and Write of queue q, 0 to Queues()-1.
+	ReadQueue(q int, bufs [][]byte, sizes []int) (int, error)
+	WriteQueue(q int, pkts []net.Buffers) (int, error)
+}
+
 // Config configures a [Stack]. The zero Config is ready to use.
 type Config struct {
 	// Rand is where the stack's secrets come from, once, in New: initial sequence numbers, ports and the like follow from them. A fixed source
@@ -169,6 +193,18 @@ func (s *Stack) Attach(link Link, prefixes ...netip.Prefix) error {
 	s.n++
 	s.links[link] = ifp
 	return nil
+}
+
+// LinkErr returns the error that has ended a link, and nil while it works. From then on dials over it fail with syscall.ENETDOWN; connections wait, as for
+// any bad network, and go on should another link be attached with the address of the first, once that has been detached.
+func (s *Stack) LinkErr(link Link) error {
+	s.mu.Lock()
+	ifp := s.links[link]
+	s.mu.Unlock()
+	if ifp == nil {
+		return errNotAttached
+	}
+	return ifp.Err()
 }
 
 // Detach takes a link off the stack and closes it. Connections over it find the network unreachable.

@@ -33,7 +33,7 @@ type TUNConfig struct {
 	Host netip.Prefix
 }
 
-// A TUN is a TUN device as a [Link]: the stack is the host at the other end of it.
+// A TUN is a TUN device as a [Link]: the stack is the host at the other end of it. On Linux it is an [OffloadLink] and a [QueueLink].
 type TUN struct{ *link.TUN }
 
 // OpenTUN opens a TUN device, or makes one: on Linux with the kernel's offloads; on macOS, as root; on Windows, with wintun.dll. The stack's address is

@@ -138,16 +138,19 @@ func (p *Peer) check() error {
 	if p.Endpoint == "" {
 		return nil
 	}
-	return checkEndpoint(p.Endpoint)
+	if err := checkEndpoint(p.Endpoint); err != nil {
+		return fmt.Errorf("Endpoint: %w", err)
+	}
+	return nil
 }
 
 func checkEndpoint(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil || host == "" {
-		return fmt.Errorf("Endpoint is %s; it should be host:port, 192.0.2.1:51820 or [2001:db8::1]:51820", show(s))
+		return fmt.Errorf("%s; it should be host:port, 192.0.2.1:51820 or [2001:db8::1]:51820", show(s))
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return fmt.Errorf("Endpoint has the port %s; it should be 1 to 65535", show(port))
+		return fmt.Errorf("the port %s; it should be 1 to 65535", show(port))
 	}
 	return nil
 }

@@ -136,7 +136,7 @@ func (p *parser) unknown(name string) error {
 func (p *parser) finish() (int, error) {
 	c := p.cfg
 	if p.head == 0 {
-		return p.n, errors.New("[Interface] is missing")
+		return max(p.n, 1), errors.New("[Interface] is missing")
 	}
 	if c.PrivateKey.IsZero() {
 		return p.head, errors.New("[Interface] has no PrivateKey; wg genkey makes one")

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"runtime"
 
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/wire"
@@ -12,7 +13,7 @@ import (
 // rxBatch is how many packets are read at once, at most; rxBytes bounds the buffers that wait for them.
 const (
 	rxBatch = 64
-	rxBytes = 1 << 20
+	rxBytes = 256 << 10
 )
 
 // receive is the goroutine of a link's queue: the interrupt. It reads batches, hands them to ipintr, and sends what they have brought about.
@@ -50,6 +51,9 @@ func (ifp *Ifnet) receive(q *ifqueue) {
 		g.flush(k, ifp)
 		if held {
 			q.run(drainBudget)
+		}
+		if n == batch {
+			runtime.Gosched()
 		}
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {

@@ -283,45 +283,51 @@ func TestDropSegments(t *testing.T) {
 func TestShortWrites(t *testing.T) {
 	for seed := range uint64(4) {
 		la, lb := newPair(600+int(seed)*1000, true, seed)
-		ka, kb := twoKernels(t, la, lb, nil)
-		pa, pb := ka.NewProc(), kb.NewProc()
-		lfd, _ := pa.Socket(AF_INET, SOCK_STREAM, 0)
-		at := netip.AddrPortFrom(attHost, 80)
-		if errno := pa.Bind(lfd, at); errno != 0 {
+		exchangeStreams(t, la, lb, seed)
+	}
+}
+
+// exchangeStreams sends streams both ways over connections between two stacks at the ends of a cable.
+func exchangeStreams(t *testing.T, la, lb Link, seed uint64) {
+	t.Helper()
+	ka, kb := twoKernels(t, la, lb, nil)
+	pa, pb := ka.NewProc(), kb.NewProc()
+	lfd, _ := pa.Socket(AF_INET, SOCK_STREAM, 0)
+	at := netip.AddrPortFrom(attHost, 80)
+	if errno := pa.Bind(lfd, at); errno != 0 {
+		t.Fatal(errno)
+	}
+	pa.Listen(lfd, 16)
+	const conns, size = 3, 1 << 20
+	var wg sync.WaitGroup
+	for i := range conns {
+		fd, _ := pb.Socket(AF_INET, SOCK_STREAM, 0)
+		if errno := pb.Connect(fd, at); errno != 0 {
 			t.Fatal(errno)
 		}
-		pa.Listen(lfd, 16)
-		const conns, size = 3, 1 << 20
-		var wg sync.WaitGroup
-		for i := range conns {
-			fd, _ := pb.Socket(AF_INET, SOCK_STREAM, 0)
-			if errno := pb.Connect(fd, at); errno != 0 {
-				t.Fatal(errno)
-			}
-			sfd, _, errno := pa.Accept(lfd)
-			if errno != 0 {
-				t.Fatal(errno)
-			}
-			for j, end := range []struct {
-				p  *Proc
-				fd int
-			}{{pb, fd}, {pa, sfd}} {
-				wg.Go(func() { sendStream(t, end.p, end.fd, seed+uint64(i*2+j), size) })
-				wg.Go(func() { readStream(t, end.p, end.fd, seed+uint64(i*2+1-j), size) })
-			}
+		sfd, _, errno := pa.Accept(lfd)
+		if errno != 0 {
+			t.Fatal(errno)
 		}
-		wg.Wait()
-		if n := ka.Stats.TCP.Rcvduppack.Load() + kb.Stats.TCP.Rcvduppack.Load(); n > 50 {
-			t.Logf("seed %d: %d duplicate segments arrived", seed, n)
+		for j, end := range []struct {
+			p  *Proc
+			fd int
+		}{{pb, fd}, {pa, sfd}} {
+			wg.Go(func() { sendStream(t, end.p, end.fd, seed+uint64(i*2+j), size) })
+			wg.Go(func() { readStream(t, end.p, end.fd, seed+uint64(i*2+1-j), size) })
 		}
-		if n := ka.Stats.TCP.Rcvbadsum.Load() + kb.Stats.TCP.Rcvbadsum.Load(); n != 0 {
-			t.Errorf("seed %d: %d segments with bad checksums arrived", seed, n)
-		}
-		ka.Close()
-		kb.Close()
-		closedClean(t, ka)
-		closedClean(t, kb)
 	}
+	wg.Wait()
+	if n := ka.Stats.TCP.Rcvduppack.Load() + kb.Stats.TCP.Rcvduppack.Load(); n > 50 {
+		t.Logf("seed %d: %d duplicate segments arrived", seed, n)
+	}
+	if n := ka.Stats.TCP.Rcvbadsum.Load() + kb.Stats.TCP.Rcvbadsum.Load(); n != 0 {
+		t.Errorf("seed %d: %d segments with bad checksums arrived", seed, n)
+	}
+	ka.Close()
+	kb.Close()
+	closedClean(t, ka)
+	closedClean(t, kb)
 }
 
 // A stream is bytes that its seed determines.

@@ -217,7 +217,11 @@ func (so *Socket) tcpTimers(now int64) {
 // Emit is what the machine knows of IP: it leads to ip_output.
 func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
 	inp := &so.inp
+	if inp.ifp.down.Load() {
+		so.reroute()
+	}
 	m.Pkt.Flow = so.flow
+	m.Pkt.SegSize = min(m.Pkt.SegSize, inp.ifp.mtu-wire.IPv4MinLen-len(m.Bytes()))
 	o := ipOut{
 		src: inp.laddr, dst: inp.faddr, proto: wire.ProtoTCP, tos: inp.tos, ttl: inp.ttl,
 		df: true, ifp: inp.ifp, so: so,
@@ -228,6 +232,14 @@ func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
 	q, errno := so.k.ipOutput(m, &o)
 	so.drain(q)
 	return errno
+}
+
+// reroute looks for another way where the interface has gone: to one that has been attached since with the connection's address.
+func (so *Socket) reroute() {
+	inp := &so.inp
+	if ifp, _, errno := so.k.rtalloc(inp.faddr); errno == 0 && ifp.owns(inp.laddr) {
+		inp.ifp = ifp
+	}
 }
 
 // Room reports whether the interface's queue takes more of this connection's data. On the loopback the peer's window is bound enough.

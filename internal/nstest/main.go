@@ -24,10 +24,13 @@ const noSkipEnv = "BSDNET_NO_SKIP"
 // outside says why the tests do not run in namespaces; "" where they do.
 var outside = "TestMain does not call nstest.Main"
 
+// A Runner is a *testing.M, or what wraps one: its Run is called where the tests run.
+type Runner interface{ Run() int }
+
 // Main runs the tests, and returns the status to exit with. It starts the test program once more, in a network namespace and a mount namespace of
 // its own, and for a user other than root in a user namespace too, where that user is root. There the loopback is up, and /run is empty and private.
 // Where the system does not allow that, the tests run as they are, and [New] and [Need] skip them.
-func Main(m *testing.M) int {
+func Main(m Runner) int {
 	if os.Getenv(insideEnv) == "1" {
 		if err := enter(); err != nil {
 			outside = err.Error()

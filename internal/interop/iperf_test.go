@@ -1,0 +1,305 @@
+//go:build linux
+
+package interop
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"bsdnet/internal/nstest"
+)
+
+// iperf3 as the client, of a server on the stack, and through a relay on the stack of iperf3's own: a stream and four, there and back.
+func TestIperf3(t *testing.T) {
+	nstest.Need(t, "iperf3")
+	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
+		n := 8 << 20
+		if long {
+			n = 1 << 30
+		}
+		t.Run("bsdnet listens", func(t *testing.T) {
+			for _, args := range iperfArgs {
+				ln, err := w.stack.Listen("tcp", bsdIP+":5201")
+				if err != nil {
+					t.Fatal(err)
+				}
+				served := make(chan error, 1)
+				go func() { served <- serveIperf(ln) }()
+				iperf(t, w, bsdIP, "5201", n, args)
+				if err := <-served; err != nil {
+					t.Errorf("server: %v", err)
+				}
+				ln.Close()
+			}
+		})
+		t.Run("bsdnet dials", func(t *testing.T) {
+			w.Background(t, "iperf3", "-s", "-B", kernIP)
+			ln, err := w.NS.Listen("tcp", "127.0.0.1:5202")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			await(t, "iperf3 listens", func() bool {
+				c, err := w.stack.Dial("tcp", kernIP+":5201")
+				if err == nil {
+					c.(conn).SetLinger(0)
+					c.Close()
+				}
+				return err == nil
+			})
+			go serve(ln, func(c conn) { relay(w.bsd(), kernIP+":5201", c) })
+			for _, args := range iperfArgs {
+				iperf(t, w, "127.0.0.1", "5202", n, args)
+			}
+		})
+	})
+}
+
+var iperfArgs = [][]string{nil, {"-R"}, {"-P", "4"}, {"-P", "4", "-R"}}
+
+// iperf runs the client, and looks at its account.
+func iperf(t *testing.T, w *world, ip, port string, n int, args []string) {
+	t.Helper()
+	var out string
+	// iperf3's server takes a moment between two tests, and says so.
+	await(t, "iperf3 has a free server", func() bool {
+		var err error
+		out, err = w.Try(append([]string{"iperf3", "-J", "-c", ip, "-p", port, "-n", strconv.Itoa(n), "--connect-timeout", "20000"}, args...)...)
+		if err == nil {
+			return true
+		}
+		var e struct{ Error string }
+		json.Unmarshal([]byte(out), &e)
+		if e.Error != "error - the server is busy running a test. try again later" {
+			t.Fatalf("iperf3 %v: %v\n%.2000s", args, err, out)
+		}
+		return false
+	})
+	var r struct {
+		End struct {
+			Sum_sent, Sum_received struct{ Bytes int64 }
+		}
+	}
+	if err := json.Unmarshal([]byte(out[max(strings.Index(out, "{"), 0):]), &r); err != nil { // there may be a warning before it
+		t.Fatalf("%v\n%.2000s", err, out)
+	}
+	if e := r.End; e.Sum_sent.Bytes < int64(n) && e.Sum_received.Bytes < int64(n) || e.Sum_received.Bytes == 0 {
+		t.Errorf("iperf3 %v: sent %d, received %d, want %d\n%.4000s", args, e.Sum_sent.Bytes, e.Sum_received.Bytes, n, out)
+	}
+}
+
+// relay connects c to an address.
+func relay(from host, addr string, c conn) {
+	d, err := from.dial(context.Background(), "tcp", addr)
+	if err != nil {
+		return
+	}
+	defer d.Close()
+	var wg sync.WaitGroup
+	half := func(to, from conn) {
+		if copyPlain(to, from) != nil {
+			to.SetLinger(0)
+			to.Close()
+			return
+		}
+		to.CloseWrite()
+	}
+	wg.Go(func() { half(d.(conn), c) })
+	half(c, d.(conn))
+	wg.Wait()
+}
+
+// The states of iperf3's control connection (iperf_api.h).
+const (
+	iperfTestStart       = 1
+	iperfTestRunning     = 2
+	iperfTestEnd         = 4
+	iperfParamExchange   = 9
+	iperfCreateStreams   = 10
+	iperfExchangeResults = 13
+	iperfDisplayResults  = 14
+	iperfDone            = 16
+)
+
+// iperfCookie is what each connection begins with.
+const iperfCookie = 37
+
+// An iperfServer is iperf3's server, for one test.
+type iperfServer struct {
+	ln      net.Listener
+	ctl     net.Conn
+	reverse bool
+	data    []net.Conn
+	counts  []int64
+	wg      sync.WaitGroup
+}
+
+// serveIperf serves one test.
+func serveIperf(ln net.Listener) (err error) {
+	s := &iperfServer{ln: ln}
+	defer func() {
+		for _, c := range append(s.data, s.ctl) {
+			if c != nil {
+				c.Close()
+			}
+		}
+		s.wg.Wait()
+	}()
+	if s.ctl, err = s.accept(); err != nil {
+		return err
+	}
+	if err := s.setup(); err != nil {
+		return fmt.Errorf("set-up: %w", err)
+	}
+	for i, c := range s.data {
+		s.wg.Go(func() { s.run(i, c) })
+	}
+	if err := s.expect(iperfTestEnd); err != nil {
+		return err
+	}
+	for _, c := range s.data {
+		c.SetDeadline(time.Now()) // those that send must stop; what is on its way to the others no longer counts
+	}
+	s.wg.Wait()
+	return s.results()
+}
+
+func (s *iperfServer) accept() (net.Conn, error) {
+	c, err := s.ln.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c.SetDeadline(time.Now().Add(20 * limit))
+	_, err = io.ReadFull(c, make([]byte, iperfCookie))
+	return c, err
+}
+
+// setup agrees on what to do, and accepts the streams.
+func (s *iperfServer) setup() error {
+	if err := s.say(iperfParamExchange); err != nil {
+		return err
+	}
+	var params struct {
+		Parallel int
+		Reverse  bool
+	}
+	if err := s.readJSON(&params); err != nil {
+		return err
+	}
+	s.reverse = params.Reverse
+	if err := s.say(iperfCreateStreams); err != nil {
+		return err
+	}
+	for range max(params.Parallel, 1) {
+		c, err := s.accept()
+		if err != nil {
+			return err
+		}
+		s.data = append(s.data, c)
+	}
+	s.counts = make([]int64, len(s.data))
+	if err := s.say(iperfTestStart); err != nil {
+		return err
+	}
+	return s.say(iperfTestRunning)
+}
+
+// run is one stream.
+func (s *iperfServer) run(i int, c net.Conn) {
+	buf := make([]byte, 128<<10)
+	for {
+		n, err := 0, error(nil)
+		if s.reverse {
+			n, err = c.Write(buf)
+		} else {
+			n, err = c.Read(buf)
+		}
+		s.counts[i] += int64(n)
+		if err != nil {
+			return
+		}
+	}
+}
+
+// results exchanges accounts: the streams' numbers are the client's.
+func (s *iperfServer) results() error {
+	if err := s.say(iperfExchangeResults); err != nil {
+		return err
+	}
+	type account struct {
+		ID          int     `json:"id"`
+		Bytes       int64   `json:"bytes"`
+		Retransmits int     `json:"retransmits"`
+		Jitter      float64 `json:"jitter"`
+		Errors      int     `json:"errors"`
+		Packets     int     `json:"packets"`
+		StartTime   float64 `json:"start_time"`
+		EndTime     float64 `json:"end_time"`
+	}
+	type results struct {
+		CPU            float64   `json:"cpu_util_total"`
+		User           float64   `json:"cpu_util_user"`
+		System         float64   `json:"cpu_util_system"`
+		HasRetransmits int       `json:"sender_has_retransmits"`
+		Streams        []account `json:"streams"`
+	}
+	var theirs results
+	if err := s.readJSON(&theirs); err != nil {
+		return err
+	}
+	if len(theirs.Streams) != len(s.counts) {
+		return fmt.Errorf("the client speaks of %d streams, and has made %d", len(theirs.Streams), len(s.counts))
+	}
+	ours := results{HasRetransmits: -1}
+	for i, n := range s.counts {
+		ours.Streams = append(ours.Streams, account{ID: theirs.Streams[i].ID, Bytes: n, Retransmits: -1, EndTime: 1})
+	}
+	b, err := json.Marshal(ours)
+	if err != nil {
+		return err
+	}
+	if _, err := s.ctl.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)); err != nil {
+		return err
+	}
+	if err := s.say(iperfDisplayResults); err != nil {
+		return err
+	}
+	return s.expect(iperfDone)
+}
+
+func (s *iperfServer) say(state byte) error {
+	_, err := s.ctl.Write([]byte{state})
+	return err
+}
+
+func (s *iperfServer) expect(state byte) error {
+	var b [1]byte
+	if _, err := io.ReadFull(s.ctl, b[:]); err != nil {
+		return fmt.Errorf("waiting for state %d: %w", state, err)
+	}
+	if b[0] != state {
+		return fmt.Errorf("the client is in state %d, not %d", b[0], state)
+	}
+	return nil
+}
+
+func (s *iperfServer) readJSON(v any) error {
+	var n [4]byte
+	if _, err := io.ReadFull(s.ctl, n[:]); err != nil {
+		return err
+	}
+	b := make([]byte, min(binary.BigEndian.Uint32(n[:]), 1<<20))
+	if _, err := io.ReadFull(s.ctl, b); err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v)
+}

@@ -1,0 +1,233 @@
+//go:build linux
+
+package interop
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"bsdnet"
+	"bsdnet/internal/nstest"
+)
+
+func TestMain(m *testing.M) { os.Exit(nstest.Main(&counted{m})) }
+
+// A counted M looks, when all tests have ended, for what they have left.
+type counted struct{ m *testing.M }
+
+func (c *counted) Run() int {
+	status := c.m.Run()
+	if left := leftovers(); status == 0 && left != "" {
+		fmt.Println("goroutines of stacks that have been closed:\n" + left)
+		return 1
+	}
+	return status
+}
+
+// leftovers returns the stacks of goroutines that run in a stack or a link.
+func leftovers() string {
+	var left []string
+	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+		left = left[:0]
+		for _, g := range strings.Split(allStacks(), "\n\n") {
+			if strings.Contains(g, "bsdnet/internal/kern") || strings.Contains(g, "bsdnet/internal/link") {
+				left = append(left, g)
+			}
+		}
+		if len(left) == 0 || time.Now().After(end) {
+			return strings.Join(left, "\n\n")
+		}
+	}
+}
+
+func allStacks() string {
+	b := make([]byte, 8<<20)
+	return string(b[:runtime.Stack(b, true)])
+}
+
+// limit is how long a test waits for anything before it fails; what is tested takes a small part of it.
+const limit = 60 * time.Second
+
+// long reports whether there is time for much.
+var long = os.Getenv("BSDNET_LONG") == "1"
+
+// The two ends of the device.
+const (
+	kernIP = "10.9.0.1"
+	bsdIP  = "10.9.0.2"
+)
+
+// A mode is a way of using the device.
+type mode struct {
+	name      string
+	noOffload bool
+	queues    int
+}
+
+var modes = []mode{{"offload", false, 1}, {"plain", true, 1}, {"offload, 2 queues", false, 2}, {"plain, 2 queues", true, 2}}
+
+// A world is a namespace, whose kernel is the other end of a device that a stack is attached to.
+type world struct {
+	*nstest.NS
+	mode  mode
+	tun   *bsdnet.TUN
+	link  bsdnet.Link // the device, or what wraps it
+	stack *bsdnet.Stack
+}
+
+// options say what is different about a world.
+type options struct {
+	mtu    int
+	config bsdnet.Config
+	wrap   func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link
+}
+
+// eachMode runs a test in a world for each of the modes, or the first n of them.
+func eachMode(t *testing.T, n int, o options, f func(t *testing.T, w *world)) {
+	nstest.Need(t, "/dev/net/tun", "ip")
+	for _, m := range modes[:n] {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			f(t, newWorld(t, m, o))
+		})
+	}
+}
+
+func newWorld(t *testing.T, m mode, o options) *world {
+	t.Helper()
+	nstest.Need(t, "/dev/net/tun", "ip")
+	w := &world{NS: nstest.New(t), mode: m}
+	w.tun = openTUN(t, w.NS, bsdnet.TUNConfig{MTU: o.mtu, Queues: m.queues, NoOffload: m.noOffload, Host: netip.MustParsePrefix(kernIP + "/24")})
+	w.link = w.tun
+	if o.wrap != nil {
+		w.link = o.wrap(t, w.tun)
+	}
+	w.stack = newStack(t, o.config)
+	if err := w.stack.Attach(w.link, netip.MustParsePrefix(bsdIP+"/24")); err != nil {
+		w.link.Close()
+		t.Fatal(err)
+	}
+	return w
+}
+
+// openTUN opens a device in a namespace.
+func openTUN(t *testing.T, ns *nstest.NS, c bsdnet.TUNConfig) (tun *bsdnet.TUN) {
+	t.Helper()
+	if err := ns.Do(func() (err error) {
+		tun, err = bsdnet.OpenTUN(c)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return tun
+}
+
+// newStack makes a stack, which is closed with the test; that must not hang.
+func newStack(t *testing.T, c bsdnet.Config) *bsdnet.Stack {
+	t.Helper()
+	s, err := bsdnet.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { within(t, "Stack.Close", func() { s.Close() }) })
+	return s
+}
+
+// within fails the test, with what everybody is at, where f takes longer than the limit.
+func within(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(limit):
+		t.Errorf("%s hangs\n%s", what, allStacks())
+	}
+}
+
+// await waits until f is true.
+func await(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !f(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("it never happens: %s\n%s", what, allStacks())
+		}
+	}
+}
+
+// A host is one of the two ends, as a test sees it.
+type host struct {
+	name   string
+	ip     string
+	listen func(network, address string) (net.Listener, error)
+	dial   func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+func (w *world) kernel() host { return host{"kernel", kernIP, w.NS.Listen, w.NS.DialContext} }
+func (w *world) bsd() host    { return host{"bsdnet", bsdIP, w.stack.Listen, w.stack.DialContext} }
+
+// eachRole runs a test with bsdnet as the client and as the server.
+func (w *world) eachRole(t *testing.T, f func(t *testing.T, client, server host)) {
+	t.Run("bsdnet dials", func(t *testing.T) { f(t, w.bsd(), w.kernel()) })
+	t.Run("bsdnet listens", func(t *testing.T) { f(t, w.kernel(), w.bsd()) })
+}
+
+// A conn is a connection of either stack.
+type conn interface {
+	net.Conn
+	CloseWrite() error
+	SetLinger(sec int) error
+}
+
+// pair connects the two.
+func pair(t *testing.T, client, server host) (c, s conn) {
+	t.Helper()
+	ln, err := server.listen("tcp", server.ip+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return connect(t, client, ln), accept(t, ln)
+}
+
+// connect connects to a listener. The connection has a deadline, and is closed with the test.
+func connect(t *testing.T, client host, ln net.Listener) conn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	c, err := client.dial(ctx, "tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return prepare(t, c)
+}
+
+func accept(t *testing.T, ln net.Listener) conn {
+	t.Helper()
+	ln.(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Now().Add(limit))
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return prepare(t, c)
+}
+
+func prepare(t *testing.T, c net.Conn) conn {
+	patience := limit
+	if long {
+		patience = 20 * limit
+	}
+	c.SetDeadline(time.Now().Add(patience))
+	t.Cleanup(func() { c.Close() })
+	return c.(conn)
+}

@@ -1,0 +1,538 @@
+package link
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"crypto/subtle"
+	"encoding/binary"
+	"net/netip"
+)
+
+// Times of the protocol, in nanoseconds.
+const (
+	udpSecond = 1_000_000_000
+
+	udpRetry     = 1 * udpSecond   // from one HELLO to the next, and from one answer to a HELLO to the next to the same
+	udpGiveUp    = 20 * udpSecond  // how long HELLOs are sent when nobody wants the session any more
+	udpDropAfter = 3 * udpSecond   // how long packets wait for a first session before they are dropped
+	udpRekey     = 120 * udpSecond // the age at which the initiator of a session wants a new one when it sends
+	udpRekeyLate = 135 * udpSecond // and its responder, when the initiator has not
+	udpEnd       = 180 * udpSecond // the age at which a session is good for nothing
+	udpLinger    = 30 * udpSecond  // how long a session that was replaced is received on after it was last heard of
+	udpLost      = 10 * udpSecond  // how long a peer that is sent to may be silent before a new session is wanted
+	udpKeepalive = 4 * udpSecond   // how long a peer that has sent goes without an answer
+	udpOffer     = 10 * udpSecond  // the age at which a responder's key that was offered is not offered again
+	udpOfferEnd  = 20 * udpSecond  // and at which it is no longer accepted
+	udpTries     = 16              // HELLOs with one ephemeral key
+	udpNever     = 1<<63 - 1
+)
+
+// A udpVerdict is what has become of a datagram.
+type udpVerdict int
+
+const (
+	udpPacket    udpVerdict = iota // a packet of the peer's, or an empty one
+	udpHandshake                   // a message of a handshake that is in order
+	udpMalformed                   // of no known form
+	udpUnknown                     // for a session, or in answer to a HELLO, that there is not
+	udpForged                      // not authentic
+	udpReplayed                    // authentic, and seen before
+)
+
+// A udpMessage is a datagram of a handshake that is to be sent.
+type udpMessage struct {
+	to  netip.AddrPort
+	len int
+	buf [udpConfirmLen]byte
+}
+
+func (m *udpMessage) bytes() []byte { return m.buf[:m.len] }
+
+// A udpMachine is one side of the tunnel's protocol: it is told what happens and when, and says what is to be sent and until when it may be left
+// alone. Times are in nanoseconds of any monotonic clock; one that goes back is taken to stand.
+//
+//	input(now, b, src)     a message of a handshake has arrived
+//	find(now, b)           the session of a data datagram; open it, and then tell
+//	opened(now, s, …)      what has arrived on a session
+//	sender(now)            the session to send on, or nil; a new one is begun where it is time to; seal, and then tell
+//	sent(now, s, data)     that something was sent
+//	poll(now)              does what is due
+//	deadline()             when poll is to be called next
+//
+// After each of them out holds the messages to be sent, and empty, if it is not nil, the session on which an empty packet is to be sent.
+type udpMachine struct {
+	secret udpSecret
+	random func([]byte)
+	now    int64
+
+	home netip.AddrPort // the peer as configured; invalid: whoever proves the key
+	peer netip.AddrPort // where it was heard of last
+
+	cur   *udpSession // the one to send on
+	prev  *udpSession // the one before it, for what is still under way
+	next  *udpSession // one that this side has initiated and of which the other has not been heard yet, or lost to cur
+	order int
+
+	// The initiator.
+	want       bool // a session is to be made
+	wanted     int64
+	retryAt    int64
+	lastHello  int64
+	helloSent  bool // lastHello has a meaning
+	hello      *ecdh.PrivateKey
+	helloTries int
+	helloT     udpTranscript // its own half
+
+	// The responder: one key and name, until a session has been made of it.
+	offer    *ecdh.PrivateKey
+	offered  int64
+	offerT   udpTranscript
+	answered [64][4]udpAnswer
+
+	waitSince  int64 // since when packets wait for a first session
+	waiting    bool
+	unanswered int64 // when the first data was sent on cur after which nothing was heard on it
+	owed       int64 // when data was received after which nothing was sent
+
+	silent      bool // unanswered has a meaning
+	owing       bool // owed has
+	out         []udpMessage
+	empty       *udpSession
+	handshakes  uint64
+	roams       uint64
+	keysDrawn   uint64
+	repliesSent uint64
+}
+
+// A udpAnswer remembers a HELLO that was answered, by its code.
+type udpAnswer struct {
+	code uint64
+	at   int64
+	used bool
+}
+
+func newUDPMachine(psk []byte, peer netip.AddrPort, random func([]byte)) (*udpMachine, error) {
+	m := &udpMachine{home: peer, peer: peer, random: random, out: make([]udpMessage, 0, 4)}
+	return m, m.secret.init(psk)
+}
+
+// advance brings the machine's time forward and lets go of what has ended.
+func (m *udpMachine) advance(now int64) {
+	m.now = max(m.now, now)
+	if m.cur != nil && m.age(m.cur) >= udpEnd {
+		m.setCurrent(nil)
+	}
+	if m.prev != nil && (m.age(m.prev) >= udpEnd || m.now-m.prev.replaced >= udpLinger) {
+		m.prev = nil
+	}
+	if m.next != nil && m.age(m.next) >= udpEnd {
+		m.next = nil
+	}
+	if m.offer != nil && m.now-m.offered >= udpOfferEnd {
+		m.offer = nil
+	}
+}
+
+func (m *udpMachine) age(s *udpSession) int64 { return m.now - s.created }
+
+// setCurrent makes s the session to send on, and cur the previous one.
+func (m *udpMachine) setCurrent(s *udpSession) {
+	if m.cur != nil && m.age(m.cur) < udpEnd {
+		m.prev = m.cur
+		m.prev.replaced = m.now
+	}
+	m.cur = s
+	m.silent, m.owing = false, false
+	if m.empty != s {
+		m.empty = nil
+	}
+}
+
+// newKey draws an ephemeral key and a name that no other session of this side has.
+func (m *udpMachine) newKey() (*ecdh.PrivateKey, udpID) {
+	var seed [udpKeyLen]byte
+	var id udpID
+	m.random(seed[:])
+	for {
+		m.random(id[:])
+		if i := id.index(); m.sessionAt(i) == nil && (m.offer == nil || i != m.offerT.responder.index()) &&
+			(m.hello == nil || i != m.helloT.initiator.index()) {
+			break
+		}
+	}
+	m.keysDrawn++
+	key, err := ecdh.X25519().NewPrivateKey(seed[:])
+	if err != nil {
+		panic("link: udp: " + err.Error()) // any 32 bytes are a key
+	}
+	clear(seed[:])
+	return key, id
+}
+
+// message appends a message to out, and returns its bytes.
+func (m *udpMachine) message(kind byte, n int, to netip.AddrPort) []byte {
+	m.out = append(m.out, udpMessage{to: to, len: n})
+	b := m.out[len(m.out)-1].buf[:n]
+	b[0], b[1] = kind, udpVersion
+	return b
+}
+
+// demand says that a session is wanted; HELLOs are sent from now on.
+func (m *udpMachine) demand() {
+	m.wanted = m.now
+	if m.want {
+		return
+	}
+	m.want = true
+	m.retryAt = m.now
+	if m.helloSent {
+		m.retryAt = max(m.now, m.lastHello+udpRetry)
+	}
+	m.retry()
+}
+
+// satisfied ends the initiator's work: there is a session of which both sides know.
+func (m *udpMachine) satisfied() {
+	m.want = false
+	m.hello = nil
+}
+
+// retry sends a HELLO if one is due.
+func (m *udpMachine) retry() {
+	if !m.want || m.now < m.retryAt {
+		return
+	}
+	if m.now-m.wanted >= udpGiveUp {
+		m.satisfied()
+		return
+	}
+	m.retryAt = m.now + udpRetry
+	to := m.peer
+	if m.helloTries%2 == 1 && m.home.IsValid() {
+		to = m.home // it may have been restarted where it was first
+	}
+	if !to.IsValid() {
+		return
+	}
+	if m.hello == nil || m.helloTries >= udpTries {
+		m.hello = nil
+		m.hello, m.helloT.initiator = m.newKey()
+		m.helloTries = 0
+		copy(m.helloT.initKey[:], m.hello.PublicKey().Bytes())
+	}
+	m.helloTries++
+	m.lastHello, m.helloSent = m.now, true
+	b := m.message(udpHello, udpHelloLen, to)
+	copy(b[4:], m.helloT.initiator[:])
+	m.random(b[12:20])
+	copy(b[20:], m.helloT.initKey[:])
+	copy(b[60:], m.secret.code("hello", b[:60]))
+}
+
+// input takes a message of a handshake that has come from src.
+func (m *udpMachine) input(now int64, b []byte, src netip.AddrPort) udpVerdict {
+	m.advance(now)
+	if len(b) < 4 || b[1] != udpVersion || b[2] != 0 || b[3] != 0 {
+		return udpMalformed
+	}
+	switch {
+	case b[0] == udpHello && len(b) == udpHelloLen:
+		return m.inputHello(b, src)
+	case b[0] == udpReply && len(b) == udpReplyLen:
+		return m.inputReply(b)
+	case b[0] == udpConfirm && len(b) == udpConfirmLen:
+		return m.inputConfirm(b, src)
+	}
+	return udpMalformed
+}
+
+// inputHello answers a HELLO, from what does not depend on it, and remembers no more than that it did.
+func (m *udpMachine) inputHello(b []byte, src netip.AddrPort) udpVerdict {
+	if m.hello != nil && bytes.Equal(b[4:12], m.helloT.initiator[:]) {
+		return udpReplayed // somebody holds up a mirror
+	}
+	if subtle.ConstantTimeCompare(m.secret.code("hello", b[:60]), b[60:]) == 0 {
+		return udpForged
+	}
+	if !m.mayAnswer(binary.LittleEndian.Uint64(b[60:])) {
+		return udpReplayed
+	}
+	if m.offer == nil || m.now-m.offered >= udpOffer {
+		m.offer = nil
+		m.offer, m.offerT.responder = m.newKey()
+		m.offered = m.now
+		copy(m.offerT.respKey[:], m.offer.PublicKey().Bytes())
+	}
+	t := m.offerT
+	copy(t.initiator[:], b[4:])
+	copy(t.nonce[:], b[12:])
+	copy(t.initKey[:], b[20:])
+	r := m.message(udpReply, udpReplyLen, src)
+	copy(r[4:20], b[4:])
+	copy(r[20:], t.responder[:])
+	copy(r[28:], t.respKey[:])
+	copy(r[60:], m.secret.transcriptCode("reply", &t))
+	m.repliesSent++
+	return udpHandshake
+}
+
+// mayAnswer reports whether a HELLO with a code has not been answered within a second. The table is small, and the oldest of a row gives way: it
+// bounds the work that replays cause, and may not keep a HELLO that is new from its answer.
+func (m *udpMachine) mayAnswer(code uint64) bool {
+	row := &m.answered[code%uint64(len(m.answered))]
+	oldest := &row[0]
+	for i := range row {
+		a := &row[i]
+		if a.used && a.code == code && m.now-a.at < udpRetry {
+			return false
+		}
+		if !a.used || a.used == oldest.used && a.at < oldest.at || a.code == code {
+			oldest = a
+		}
+		if !a.used || a.code == code {
+			break
+		}
+	}
+	*oldest = udpAnswer{code: code, at: m.now, used: true}
+	return true
+}
+
+// inputReply makes a session of the answer to the HELLO that is under way, and confirms it.
+func (m *udpMachine) inputReply(b []byte) udpVerdict {
+	if m.hello == nil || !bytes.Equal(b[4:12], m.helloT.initiator[:]) {
+		return udpUnknown
+	}
+	t := m.helloT
+	copy(t.nonce[:], b[12:])
+	copy(t.responder[:], b[20:])
+	copy(t.respKey[:], b[28:])
+	if subtle.ConstantTimeCompare(m.secret.transcriptCode("reply", &t), b[60:]) == 0 {
+		return udpForged
+	}
+	to := m.peer
+	if m.helloTries%2 == 0 && m.home.IsValid() && m.home != m.peer {
+		to = m.home // where the last HELLO went
+	}
+	s := m.secret.newUDPSession(&t, m.hello, true)
+	if s == nil {
+		return udpForged
+	}
+	m.hello = nil
+	m.begin(s)
+	m.next = s
+	c := m.message(udpConfirm, udpConfirmLen, to)
+	copy(c[4:], t.responder[:])
+	copy(c[12:], t.initiator[:])
+	copy(c[20:], t.nonce[:])
+	copy(c[28:], t.initKey[:])
+	copy(c[60:], m.secret.transcriptCode("confirm", &t))
+	s.send.Seal(c[:76], s.sendNonce[:], nil, c[:76]) // counter 0
+	if m.cur == nil {
+		m.waiting = false
+	}
+	return udpHandshake
+}
+
+// begin enters a new session.
+func (m *udpMachine) begin(s *udpSession) {
+	m.order++
+	s.order, s.created = m.order, m.now
+	m.handshakes++
+}
+
+// inputConfirm begins a session as its responder. What it takes to make one is done once the initiator has shown that it has the key, and that it
+// has seen the answer: the name in it is good for one session.
+func (m *udpMachine) inputConfirm(b []byte, src netip.AddrPort) udpVerdict {
+	if m.offer == nil || !bytes.Equal(b[4:12], m.offerT.responder[:]) {
+		return udpUnknown
+	}
+	t := m.offerT
+	copy(t.initiator[:], b[12:])
+	copy(t.nonce[:], b[20:])
+	copy(t.initKey[:], b[28:])
+	if subtle.ConstantTimeCompare(m.secret.transcriptCode("confirm", &t), b[60:76]) == 0 {
+		return udpForged
+	}
+	s := m.secret.newUDPSession(&t, m.offer, false)
+	if s == nil {
+		return udpForged
+	}
+	var none [0]byte
+	if _, err := s.recv.Open(none[:0], s.recvNonce[:], b[76:], b[:76]); err != nil {
+		return udpForged
+	}
+	m.offer = nil
+	s.confirmed = true
+	m.begin(s)
+	m.setCurrent(s)
+	m.satisfied()
+	m.waiting = false
+	m.empty = s // tells the initiator that it may use the session
+	m.roam(src)
+	return udpHandshake
+}
+
+// sessionAt returns the session that this side has given a name, or nil.
+func (m *udpMachine) sessionAt(index uint32) *udpSession {
+	for _, s := range [...]*udpSession{m.cur, m.next, m.prev} {
+		if s != nil && s.local.index() == index {
+			return s
+		}
+	}
+	return nil
+}
+
+// find returns the session that is to open a data datagram, or says why there is none.
+func (m *udpMachine) find(now int64, b []byte) (*udpSession, udpVerdict) {
+	m.advance(now)
+	index, ok := parseData(b)
+	if !ok {
+		return nil, udpMalformed
+	}
+	s := m.sessionAt(index)
+	if s == nil {
+		return nil, udpUnknown
+	}
+	return s, udpPacket
+}
+
+// opened takes note that packets have been received on a session, with data in them or all empty. src is where the last one came from, and newest
+// says that no later one had come before.
+func (m *udpMachine) opened(now int64, s *udpSession, data, newest bool, src netip.AddrPort) {
+	m.advance(now)
+	switch s {
+	case m.cur:
+		m.silent = false
+	case m.next:
+		m.confirm()
+	case m.prev:
+		s.replaced = m.now
+	default:
+		return // it has ended meanwhile
+	}
+	if data && !m.owing {
+		m.owing, m.owed = true, m.now
+	}
+	if newest && s != m.prev {
+		m.roam(src)
+	}
+}
+
+// confirm takes note that the other side has the session that this one has initiated, and sends on it from now on. Where both sides have initiated
+// one at the same time, each finds that of the other made before its own was confirmed: then both take that with the greater name.
+func (m *udpMachine) confirm() {
+	s := m.next
+	if s.confirmed {
+		return
+	}
+	s.confirmed = true
+	m.satisfied()
+	if m.cur != nil && m.cur.order > s.order && bytes.Compare(s.tie[:], m.cur.tie[:]) < 0 {
+		return
+	}
+	m.next = nil
+	m.setCurrent(s)
+}
+
+// roam takes src for the peer's address.
+func (m *udpMachine) roam(src netip.AddrPort) {
+	if m.peer == src {
+		return
+	}
+	if m.peer.IsValid() {
+		m.roams++
+	}
+	m.peer = src
+}
+
+// sender returns the session to send data on, or nil. It begins a new one where there is none, where it is old and where the peer does not answer.
+func (m *udpMachine) sender(now int64) *udpSession {
+	m.advance(now)
+	s := m.usable()
+	switch {
+	case s == nil:
+		if !m.waiting {
+			m.waiting, m.waitSince = true, m.now
+		}
+		m.demand()
+	case s.counter >= udpSoftLimit, s.initiated && m.age(s) >= udpRekey, m.age(s) >= udpRekeyLate, m.lost():
+		m.demand()
+	}
+	if s != nil && s.counter >= udpHardLimit {
+		return nil
+	}
+	return s
+}
+
+// usable returns the session to send on. As long as the peer may have none, one that is not confirmed is as good as any.
+func (m *udpMachine) usable() *udpSession {
+	if m.cur != nil {
+		return m.cur
+	}
+	return m.next
+}
+
+// dropping reports whether packets have waited for a session for too long.
+func (m *udpMachine) dropping() bool { return m.waiting && m.now-m.waitSince >= udpDropAfter }
+
+func (m *udpMachine) lost() bool { return m.silent && m.now-m.unanswered >= udpLost }
+
+// sent takes note that something was sent on a session, with data or empty.
+func (m *udpMachine) sent(now int64, s *udpSession, data bool) {
+	m.advance(now)
+	if s == m.empty {
+		m.empty = nil
+	}
+	if s != m.usable() {
+		return
+	}
+	m.owing = false
+	if data && s == m.cur && !m.silent {
+		m.silent, m.unanswered = true, m.now
+	}
+	if data && m.want {
+		m.wanted = m.now
+	}
+}
+
+// poll does what is due.
+func (m *udpMachine) poll(now int64) {
+	m.advance(now)
+	if m.lost() && !m.want {
+		m.unanswered = m.now // and again, should this come to nothing
+		m.demand()
+	}
+	m.retry()
+	if m.owing && m.now-m.owed >= udpKeepalive {
+		m.owing = false
+		m.empty = m.usable()
+	}
+}
+
+// deadline returns when poll has something to do, or udpNever.
+func (m *udpMachine) deadline() int64 {
+	d := int64(udpNever)
+	if m.want {
+		d = min(d, m.retryAt)
+	} else if m.silent {
+		d = min(d, m.unanswered+udpLost)
+	}
+	if m.owing {
+		d = min(d, m.owed+udpKeepalive)
+	}
+	if m.waiting && !m.dropping() {
+		d = min(d, m.waitSince+udpDropAfter)
+	}
+	for _, s := range [...]*udpSession{m.cur, m.next, m.prev} {
+		if s != nil {
+			d = min(d, s.created+udpEnd)
+		}
+	}
+	if m.prev != nil {
+		d = min(d, m.prev.replaced+udpLinger)
+	}
+	if m.offer != nil {
+		d = min(d, m.offered+udpOfferEnd)
+	}
+	return d
+}

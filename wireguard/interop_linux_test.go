@@ -1,0 +1,179 @@
+package wireguard
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"bsdnet"
+	"bsdnet/internal/nstest"
+)
+
+// A host is the kernel of a namespace with wireguard-go in it: 10.8.0.1, on port 51820. Between it and the test program, whose own network is empty
+// otherwise, is a cable.
+type host struct {
+	*nstest.NS
+	public   Key
+	us, them string // the cable's addresses, to be put before a port
+}
+
+// newHost starts a host whose peer has the key theirPeer, with extra in the [Peer] section.
+func newHost(t *testing.T, name string, ipv6 bool, theirPeer Key, extra func(us string) string) *host {
+	t.Helper()
+	nstest.Need(t, "ip", "wg", "wireguard-go", "curl", "ping", "/dev/net/tun")
+	h := &host{NS: nstest.New(t), us: "192.0.2.1", them: "192.0.2.2"}
+	nets := []string{"192.0.2.1/24", "192.0.2.2/24"}
+	if ipv6 {
+		if _, err := os.Stat("/proc/net/if_inet6"); err != nil {
+			nstest.Skip(t, "no IPv6: %v", err)
+		}
+		h.us, h.them = "[2001:db8::1]", "[2001:db8::2]"
+		nets = []string{"2001:db8::1/64", "2001:db8::2/64"}
+	}
+	ours, theirs := "to-"+name, "to-test"
+	own(t, "ip", "link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", h.Path())
+	t.Cleanup(func() { own(t, "ip", "link", "del", ours) })
+	addr := func(dev, ip string) []string {
+		args := []string{"ip", "addr", "add", ip, "dev", dev}
+		if ipv6 {
+			args = append(args, "nodad")
+		}
+		return args
+	}
+	own(t, addr(ours, nets[0])...)
+	own(t, "ip", "link", "set", ours, "up")
+	h.Run(t, addr(theirs, nets[1])...)
+	h.Run(t, "ip", "link", "set", theirs, "up")
+
+	private := NewSecret()
+	h.public = private.Public()
+	conf := filepath.Join(t.TempDir(), "wg.conf")
+	text := fmt.Sprintf("[Interface]\nPrivateKey = %s\nListenPort = 51820\n[Peer]\nPublicKey = %v\nAllowedIPs = 10.8.0.2/32\n%s\n", private.Base64(), theirPeer, extra(h.us))
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.Background(t, "env", "WG_PROCESS_FOREGROUND=1", "WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD=1", "wireguard-go", "-f", name)
+	await(t, "wireguard-go answers", func() bool {
+		_, err := h.Try("wg", "show", name)
+		return err == nil
+	})
+	h.Run(t, "wg", "setconf", name, conf)
+	h.Run(t, "ip", "addr", "add", "10.8.0.1/24", "dev", name)
+	h.Run(t, "ip", "link", "set", name, "mtu", "1420", "up")
+	shown := parseT(t, h.Run(t, "wg", "showconf", name))
+	if shown.PrivateKey.Public() != h.public || shown.ListenPort != 51820 || len(shown.Peers) != 1 || shown.Peers[0].PublicKey != theirPeer {
+		t.Errorf("wg showconf, read by Parse: %+v", shown)
+	}
+	return h
+}
+
+// own runs a program in the test program's own namespace.
+func own(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// The other end is Debian's wireguard-go and its kernel's TCP, over IPv4 and over IPv6; once we call it, once it calls us.
+func TestInterop(t *testing.T) {
+	private, psk := NewSecret(), NewSecret()
+	ours := fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/24, fd08::2/64\n", private.Base64())
+	theirPeer := func(h *host) string {
+		return fmt.Sprintf("[Peer]\nPublicKey = %v\nPresharedKey = %s\nAllowedIPs = 10.8.0.0/24, fd08::/64\n", h.public, psk.Base64())
+	}
+	t.Run("WeCall", func(t *testing.T) {
+		h := newHost(t, "wg0", false, private.Public(), func(string) string { return "PresharedKey = " + psk.Base64() })
+		l := openT(t, parseT(t, ours+theirPeer(h)+"Endpoint = "+h.them+":51820\n"))
+		s := attachT(t, l)
+		h.serves(t, s)
+		h.calls(t, s)
+		if p := l.Peers()[0]; p.LastHandshake.IsZero() {
+			t.Errorf("no handshake: %+v", p)
+		}
+	})
+	t.Run("TheyCall", func(t *testing.T) {
+		h := newHost(t, "wg1", true, private.Public(), func(us string) string {
+			return fmt.Sprintf("PresharedKey = %s\nEndpoint = %s:41820\n", psk.Base64(), us)
+		})
+		l := openT(t, parseT(t, ours+"ListenPort = 41820\n"+theirPeer(h)))
+		s := attachT(t, l)
+		h.calls(t, s)
+		h.serves(t, s)
+		if p := l.Peers()[0]; p.Endpoint.String() != h.them+":51820" {
+			t.Errorf("%+v; should be at %s", p, h.them)
+		}
+	})
+}
+
+const interopBulk = 8 << 20
+
+// calls lets the host's kernel call a server of ours, by ping, curl and Go's client.
+func (h *host) calls(t *testing.T, s *bsdnet.Stack) {
+	t.Helper()
+	ln, err := s.Listen("tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveBulk(t, ln, interopBulk)
+	for _, size := range []string{"56", "1392", "8000"} { // 1392 fills the MTU
+		if out := h.Run(t, "ping", "-c", "2", "-i", "0.2", "-s", size, "10.8.0.2"); !strings.Contains(out, " 0% packet loss") {
+			t.Errorf("ping -s %s: %s", size, out)
+		}
+	}
+	to := filepath.Join(t.TempDir(), "body")
+	h.Run(t, "curl", "-sS", "-f", "-o", to, "http://10.8.0.2/")
+	f, err := os.Open(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if got, want := sum(f), sum(bulk(interopBulk, 1)); got != want {
+		t.Errorf("curl: %s, want %s", got, want)
+	}
+	if out, want := h.Run(t, "curl", "-sS", "-f", "-H", "Expect:", "--data-binary", "@"+to, "http://10.8.0.2/"), sum(bulk(interopBulk, 1)); out != want {
+		t.Errorf("curl --data-binary: %s, want %s", out, want)
+	}
+	getBulk(t, &http.Client{Transport: &http.Transport{DialContext: h.DialContext}}, "http://10.8.0.2/", interopBulk)
+}
+
+// serves lets us call the host's kernel.
+func (h *host) serves(t *testing.T, s *bsdnet.Stack) {
+	t.Helper()
+	ln, err := h.Listen("tcp", "10.8.0.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveBulk(t, ln, interopBulk)
+	getBulk(t, client(s), "http://10.8.0.1/", interopBulk)
+	if _, err := s.Dial("tcp", "10.8.0.1:81"); err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("a port without a listener: %v", err)
+	}
+	echo, err := h.Listen("tcp", "10.8.0.1:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer echo.Close()
+	go func() {
+		if c, err := echo.Accept(); err == nil {
+			io.Copy(c, c)
+			c.(*net.TCPConn).CloseWrite()
+		}
+	}()
+	c, err := s.Dial("tcp", "10.8.0.1:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "there and back")
+	c.(*bsdnet.TCPConn).CloseWrite()
+	if text, err := io.ReadAll(c); string(text) != "there and back" || err != nil {
+		t.Errorf("half-closed: %q, %v", text, err)
+	}
+}

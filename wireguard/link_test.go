@@ -1,0 +1,347 @@
+package wireguard
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"bsdnet"
+)
+
+// limit is for what should take no time.
+const limit = 30 * time.Second
+
+// await waits until f is true.
+func await(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !f(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("in %v it has not come to pass that %s", limit, what)
+		}
+	}
+}
+
+// deviceLeft returns the goroutines of devices that are there this very moment.
+func deviceLeft() string {
+	buf := make([]byte, 1<<20)
+	buf = buf[:runtime.Stack(buf, true)]
+	var left []string
+	for g := range strings.SplitSeq(string(buf), "\n\n") {
+		if strings.Contains(g, "golang.zx2c4.com/wireguard") && !strings.Contains(g, "deviceLeft") {
+			left = append(left, g)
+		}
+	}
+	return strings.Join(left, "\n\n")
+}
+
+func parseT(t testing.TB, text string) *Config {
+	t.Helper()
+	cfg, err := Parse(strings.NewReader(text))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return cfg
+}
+
+func openT(t testing.TB, cfg *Config) *Link {
+	t.Helper()
+	l, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// configs returns the files of two ends, the second of which calls the first at 127.0.0.1, port to be filled in. extra goes into both [Peer]s.
+func configs(t testing.TB, extra string) (server, client *Config) {
+	t.Helper()
+	s, c, psk := NewSecret(), NewSecret(), NewSecret()
+	server = parseT(t, fmt.Sprintf("[Interface]\nPrivateKey=%s\nAddress=10.7.0.1/24\n[Peer]\nPublicKey=%v\nPresharedKey=%s\nAllowedIPs=10.7.0.2, 192.168.7.0/24\n%s\n",
+		s.Base64(), c.Public(), psk.Base64(), extra))
+	client = parseT(t, fmt.Sprintf("[Interface]\nPrivateKey=%s\nAddress=10.7.0.2, fd07::2/64\n[Peer]\nPublicKey=%v\nPresharedKey=%s\nAllowedIPs=0.0.0.0/0, ::/0\n%s\n",
+		c.Base64(), s.Public(), psk.Base64(), extra))
+	return server, client
+}
+
+func callAt(client *Config, port int) *Config {
+	client.Peers[0].Endpoint = fmt.Sprintf("127.0.0.1:%d", port)
+	return client
+}
+
+// openPair opens both ends.
+func openPair(t testing.TB, extra string) (server, client *Link) {
+	t.Helper()
+	sc, cc := configs(t, extra)
+	server = openT(t, sc)
+	return server, openT(t, callAt(cc, server.Port()))
+}
+
+func attachT(t testing.TB, l *Link) *bsdnet.Stack {
+	t.Helper()
+	s, err := bsdnet.New(bsdnet.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if err := l.AttachTo(s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// bulk is a body of n bytes that ends its own way for every seed.
+func bulk(n int64, seed uint64) io.Reader {
+	var key [32]byte
+	key[0] = byte(seed)
+	return io.LimitReader(rand.NewChaCha8(key), n)
+}
+
+func sum(r io.Reader) string {
+	h := sha256.New()
+	n, err := io.Copy(h, r)
+	return fmt.Sprintf("%d bytes, %x, %v", n, h.Sum(nil), err)
+}
+
+// serveBulk serves bulk(n, 1) at /, and answers a POST with the sum of what came.
+func serveBulk(t testing.TB, ln net.Listener, n int64) {
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "POST" {
+			io.WriteString(w, sum(r.Body))
+			return
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(n))
+		io.Copy(w, bulk(n, 1))
+	})}
+	go srv.Serve(ln)
+	t.Cleanup(func() { srv.Close() })
+}
+
+// getBulk gets what serveBulk serves, and posts as much.
+func getBulk(t testing.TB, c *http.Client, url string, n int64) {
+	t.Helper()
+	resp, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := sum(resp.Body)
+	resp.Body.Close()
+	if want := sum(bulk(n, 1)); got != want {
+		t.Errorf("GET: %s, want %s", got, want)
+	}
+	if resp, err = c.Post(url, "", bulk(n, 2)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if want := sum(bulk(n, 2)); string(text) != want || err != nil {
+		t.Errorf("POST: %s, %v, want %s", text, err, want)
+	}
+	c.CloseIdleConnections()
+}
+
+func client(s *bsdnet.Stack) *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: s.DialContext}}
+}
+
+// Two stacks, net/http between them, and 16 MiB each way; both ends see the handshake.
+func TestHTTP(t *testing.T) {
+	server, cl := openPair(t, "")
+	for _, p := range append(server.Peers(), cl.Peers()...) {
+		if !p.LastHandshake.IsZero() || p.Sent != 0 {
+			t.Errorf("before anything: %+v", p)
+		}
+	}
+	before := time.Now()
+	ss, cs := attachT(t, server), attachT(t, cl)
+	if server.MTU() != 1420 {
+		t.Errorf("MTU %d", server.MTU())
+	}
+	ln, err := ss.Listen("tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 16 << 20
+	serveBulk(t, ln, n)
+	getBulk(t, client(cs), "http://10.7.0.1/", n)
+	for i, l := range []*Link{server, cl} {
+		p := l.Peers()
+		if len(p) != 1 {
+			t.Fatalf("%+v", p)
+		}
+		want := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16([]*Link{cl, server}[i].Port()))
+		if p[0].LastHandshake.Before(before) || p[0].Endpoint != want || p[0].Received < n || p[0].Sent < n {
+			t.Errorf("%+v, endpoint should be %v", p[0], want)
+		}
+	}
+	if server.Peers()[0].PublicKey == cl.Peers()[0].PublicKey {
+		t.Error("the same peer at both ends")
+	}
+}
+
+// The routes are those of AllowedIPs; what is not in them is not let in.
+func TestAllowedIPs(t *testing.T) {
+	server, cl := openPair(t, "")
+	ss, cs := attachT(t, server), attachT(t, cl)
+	if _, err := ss.Dial("tcp", "10.9.9.9:80"); !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.ENETUNREACH) {
+		t.Errorf("beyond the server's AllowedIPs: %v", err)
+	}
+	// The client has a default route, and the server nobody at 192.168.7.9; it gets a reset from the client's stack only if there is a route to it.
+	ln, err := ss.Listen("tcp", "10.7.0.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := cs.Dial("tcp", "10.7.0.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		_, err := ss.DialContext(ctx, "tcp", "192.168.7.9:80")
+		done <- err
+	}()
+	sent := func() uint64 { return server.Peers()[0].Sent }
+	was := sent()
+	await(t, "the SYN to 192.168.7.9 leaves by the tunnel", func() bool { return sent() > was })
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestNoRoutes(t *testing.T) {
+	sc, _ := configs(t, "")
+	sc.NoRoutes = true
+	s := attachT(t, openT(t, sc))
+	if _, err := s.Dial("tcp", "192.168.7.9:80"); !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.ENETUNREACH) {
+		t.Errorf("Table = off: %v", err)
+	}
+}
+
+// What Open and AttachTo refuse.
+func TestRefused(t *testing.T) {
+	sc, _ := configs(t, "")
+	change := func(f func(c *Config)) *Config {
+		c := *sc
+		c.Peers = append([]Peer(nil), sc.Peers...)
+		f(&c)
+		return &c
+	}
+	for _, c := range []struct {
+		cfg  *Config
+		want string
+	}{
+		{&Config{}, "PrivateKey is missing"},
+		{parseT(t, head+"\nPostUp = iptables -F"), "PostUp in line 4: commands are not run here"},
+		{change(func(c *Config) { c.MTU = 67 }), "MTU is 67; it can be 68 to 65455 bytes"},
+		{change(func(c *Config) { c.MTU = 65456 }), "MTU is 65456"},
+		{change(func(c *Config) { c.ListenPort = 65536 }), "ListenPort is 65536; it can be 0, for any, to 65535"},
+		{change(func(c *Config) { c.Addresses = []netip.Prefix{{}} }), "Address invalid Prefix is not"},
+		{change(func(c *Config) { c.Peers[0].PublicKey = Key{} }), "PublicKey is missing"},
+		{change(func(c *Config) { c.Peers[0].PublicKey = c.PrivateKey.Public() }), "this end's own"},
+		{change(func(c *Config) { c.Peers = append(c.Peers, c.Peers[0]) }), "there are two"},
+		{change(func(c *Config) { c.Peers[0].AllowedIPs = []netip.Prefix{{}} }), "AllowedIPs has invalid Prefix"},
+		{change(func(c *Config) { c.Peers[0].PersistentKeepalive = time.Millisecond }), "PersistentKeepalive is 1ms; it can be"},
+		{change(func(c *Config) { c.Peers[0].Endpoint = "here" }), `Endpoint: "here"; it should be host:port`},
+		{change(func(c *Config) { c.Peers[0].Endpoint = "does.not.exist.invalid:1" }), "Endpoint: lookup does.not.exist.invalid"},
+	} {
+		l, err := Open(c.cfg)
+		if l != nil || err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v; want %s", err, c.want)
+		}
+	}
+	s, err := bsdnet.New(bsdnet.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	only6 := openT(t, change(func(c *Config) { c.Addresses = prefixes("fd00::1/64") }))
+	if err := only6.AttachTo(s); err == nil || !strings.Contains(err.Error(), "no IPv4 Address") {
+		t.Error(err)
+	}
+	l := openT(t, sc)
+	if err := l.AttachTo(s); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.AttachTo(s); err == nil || !strings.Contains(err.Error(), "attached already") {
+		t.Error(err)
+	}
+	if len(l.Peers()) != 1 {
+		t.Error("a second AttachTo has closed the link")
+	}
+	other := openT(t, change(func(c *Config) { c.Addresses = prefixes("10.8.0.1/24") }))
+	if err := other.AttachTo(s); !errors.Is(err, syscall.EEXIST) {
+		t.Errorf("a route over two links: %v", err)
+	}
+	if err := other.Close(); err != net.ErrClosed {
+		t.Errorf("after an error of AttachTo, Close: %v", err)
+	}
+	s.Close()
+	if left := deviceLeft(); left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
+}
+
+// The port is taken: Open says so, and leaves nothing behind.
+func TestPortInUse(t *testing.T) {
+	c, err := net.ListenPacket("udp4", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	sc, _ := configs(t, "")
+	sc.ListenPort = c.LocalAddr().(*net.UDPAddr).Port
+	l, err := Open(sc)
+	if l != nil || !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), fmt.Sprintf("UDP port %d", sc.ListenPort)) {
+		t.Errorf("%v", err)
+	}
+	if left := deviceLeft(); left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
+}
+
+// Errors of the protocol's machinery come to the Logger, and no secrets do.
+func TestLogger(t *testing.T) {
+	var mu sync.Mutex
+	var text strings.Builder
+	_, cc := configs(t, "PersistentKeepalive = 1")
+	cc.Logger = slog.New(slog.NewTextHandler(lockedWriter{&mu, &text}, nil))
+	l := openT(t, cc) // a peer without an Endpoint cannot be greeted
+	logged := func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return text.String()
+	}
+	await(t, "the failure to send is logged", func() bool { return strings.Contains(logged(), "no known endpoint") })
+	l.Close()
+	if s := logged(); strings.Contains(s, cc.PrivateKey.Base64()) || !strings.Contains(s, "level=ERROR") {
+		t.Error(s)
+	}
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (w lockedWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.w.Write(b)
+}
