@@ -4,9 +4,9 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,19 +15,30 @@ import (
 
 // A TCPConn is a TCP connection: a [net.Conn] with the methods of [net.TCPConn]. All of them may be called from several goroutines at once.
 type TCPConn struct {
-	so           *kern.Socket
-	network      string // as it was dialed, or listened on
-	laddr, raddr *net.TCPAddr
+	so      *kern.Socket
+	network string                    // as it was dialed, or listened on
+	addrs   atomic.Pointer[connAddrs] // made when somebody first asks
 }
+
+// connAddrs are a connection's addresses in package net's form.
+type connAddrs struct{ local, remote *net.TCPAddr }
 
 var _ net.Conn = (*TCPConn)(nil)
 
-func newTCPConn(so *kern.Socket, network string) *TCPConn {
-	return &TCPConn{so: so, network: network, laddr: net.TCPAddrFromAddrPort(so.Laddr()), raddr: net.TCPAddrFromAddrPort(so.Faddr())}
+func newTCPConn(so *kern.Socket, network string) *TCPConn { return &TCPConn{so: so, network: network} }
+
+// addr returns the addresses, always the same pointers.
+func (c *TCPConn) addr() *connAddrs {
+	if a := c.addrs.Load(); a != nil {
+		return a
+	}
+	l, r := c.so.Addrs()
+	c.addrs.CompareAndSwap(nil, &connAddrs{net.TCPAddrFromAddrPort(l), net.TCPAddrFromAddrPort(r)})
+	return c.addrs.Load()
 }
 
 func (c *TCPConn) opError(op string, err error) error {
-	return &net.OpError{Op: op, Net: c.network, Source: c.laddr, Addr: c.raddr, Err: err}
+	return &net.OpError{Op: op, Net: c.network, Source: c.addr().local, Addr: c.addr().remote, Err: err}
 }
 
 // ownError is what package net returns where only our side is concerned: deadlines and buffers.
@@ -35,7 +46,7 @@ func (c *TCPConn) ownError(call string, errno syscall.Errno) error {
 	if errno == 0 {
 		return nil
 	}
-	return &net.OpError{Op: "set", Net: c.network, Addr: c.laddr, Err: sysError(call, errno)}
+	return &net.OpError{Op: "set", Net: c.network, Addr: c.addr().local, Err: sysError(call, errno)}
 }
 
 // opErrno is opError for the errno of a system call; nil for 0.
@@ -85,10 +96,10 @@ func (c *TCPConn) CloseWrite() error {
 }
 
 // LocalAddr returns the local address, a *net.TCPAddr.
-func (c *TCPConn) LocalAddr() net.Addr { return c.laddr }
+func (c *TCPConn) LocalAddr() net.Addr { return c.addr().local }
 
 // RemoteAddr returns the peer's address, a *net.TCPAddr.
-func (c *TCPConn) RemoteAddr() net.Addr { return c.raddr }
+func (c *TCPConn) RemoteAddr() net.Addr { return c.addr().remote }
 
 // SetDeadline sets the deadlines of reads and writes. The zero time: none.
 func (c *TCPConn) SetDeadline(t time.Time) error {
@@ -229,15 +240,11 @@ func (c *TCPConn) WriteBuffers(v *net.Buffers) (int64, error) {
 // Info returns a description of the connection.
 func (c *TCPConn) Info() ConnInfo {
 	i := c.so.TCPInfo()
+	local, remote := c.so.Addrs()
 	return ConnInfo{
-		Local: addrPort(c.laddr), Remote: addrPort(c.raddr), State: i.State.String(), SendQueue: i.SndQ, RecvQueue: i.RcvQ,
+		Local: local, Remote: remote, State: i.State.String(), SendQueue: i.SndQ, RecvQueue: i.RcvQ,
 		RTT: i.RTT, Cwnd: i.SndCwnd, Sent: i.BytesSent, Recv: i.BytesRcvd, Retransmits: i.Rexmits,
 	}
-}
-
-func addrPort(a *net.TCPAddr) netip.AddrPort {
-	p := a.AddrPort()
-	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }
 
 func btoi(b bool) int {

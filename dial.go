@@ -132,11 +132,11 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*
 	for try := 0; ; try++ {
 		so, call, errno := s.connect(ctx, from, to)
 		if errno == 0 {
-			c := newTCPConn(so, network)
-			if from.Port() == 0 && try < 2 && addrPort(c.laddr) == addrPort(c.raddr) {
+			if l, r := so.Addrs(); from.Port() == 0 && try < 2 && l == r {
 				so.Soclose() // a simultaneous open with itself is not what was asked for
 				continue
 			}
+			c := newTCPConn(so, network)
 			d.keepAlive(c)
 			return c, nil
 		}

@@ -3,12 +3,15 @@ package wireguard
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"bsdnet"
 )
@@ -63,6 +66,8 @@ func started(t testing.TB, l *Link) *Link {
 	if err := l.Start(func() {}); err != nil {
 		t.Fatal(err)
 	}
+	watch := time.AfterFunc(limit, func() { l.Close() }) // nothing waits for ever
+	t.Cleanup(func() { watch.Stop() })
 	return l
 }
 
@@ -189,7 +194,7 @@ func TestCloseRace(t *testing.T) {
 	}
 }
 
-// A stack that is closed in the middle of a transfer closes its link, and nothing is left.
+// A stack that is closed in the middle of a transfer closes its link, whose last packets are the resets, and nothing is left.
 func TestStackClose(t *testing.T) {
 	server, cl := openPair(t, "")
 	ss, cs := attachT(t, server), attachT(t, cl)
@@ -212,6 +217,10 @@ func TestStackClose(t *testing.T) {
 	ss.Close()
 	if err := server.Close(); err != net.ErrClosed {
 		t.Errorf("the link after its stack: %v", err)
+	}
+	defer time.AfterFunc(limit, func() { c.Close() }).Stop()
+	if _, err := io.Copy(io.Discard, c); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("at the other end: %v", err)
 	}
 	cs.Close()
 	if left := deviceLeft(); left != "" {

@@ -16,7 +16,7 @@ func Example() {
 		[Interface]
 		PrivateKey = KBbF3rJhSNVDRQ2CBrPgzLxkWbECJULAX+4ox7KJiFw=
 		Address = 10.7.0.1/24
-		ListenPort = 51820
+		ListenPort = 51871
 		[Peer]
 		PublicKey = HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=
 		AllowedIPs = 10.7.0.2/32`)
@@ -36,7 +36,7 @@ func Example() {
 		Address = 10.7.0.2/24
 		[Peer]
 		PublicKey = vhGE6TI96Gz3QTl8BF0xOurh3umEv8PCEDYwrpkjtSk=
-		Endpoint = 127.0.0.1:51820
+		Endpoint = 127.0.0.1:51871
 		AllowedIPs = 0.0.0.0/0`)
 	if err != nil {
 		panic(err)

@@ -24,8 +24,10 @@ type Link struct {
 	peers  []Key          // in its order
 
 	dev      *device.Device
-	label    string        // on the device's goroutines
+	label    string // on the device's goroutines
+	tun      *pipeTUN
 	up       chan struct{} // closed by Start
+	written  atomic.Uint64 // packets
 	attached atomic.Bool
 	closed   atomic.Bool
 }
@@ -53,25 +55,27 @@ func Open(cfg *Config) (*Link, error) {
 			l.routes = append(l.routes, only4(cfg.Peers[i].AllowedIPs)...)
 		}
 	}
-	t, err := newTUN(b, l.up)
+	l.tun, err = newTUN(b, l.up)
 	if err != nil {
 		return nil, fmt.Errorf("wireguard: %w", err)
 	}
 	doLabelled(l.label, func() {
-		l.dev = device.NewDevice(t, conn.NewDefaultBind(), cfg.logger())
-		if err = l.dev.IpcSet(text); err == nil {
-			err = l.dev.Up()
+		l.dev = device.NewDevice(l.tun, conn.NewDefaultBind(), cfg.logger())
+		if err = l.dev.IpcSet(text); err != nil {
+			err = fmt.Errorf("wireguard: %w", err)
+		} else if err = l.dev.Up(); err != nil {
+			err = upError(cfg, err)
 		}
 	})
 	if err != nil {
 		l.Close()
-		return nil, openError(cfg, err)
+		return nil, err
 	}
 	return l, nil
 }
 
-// openError says what the system has refused. The device tells the mark from the port only by the error.
-func openError(cfg *Config, err error) error {
+// upError says what the system has refused. The device tells the mark from the port only by the error.
+func upError(cfg *Config, err error) error {
 	if cfg.FwMark != 0 && errors.Is(err, syscall.EPERM) {
 		return fmt.Errorf("wireguard: FwMark: %w: it takes the capability CAP_NET_ADMIN; without it leave FwMark out", err)
 	}
@@ -96,10 +100,21 @@ func (l *Link) Start(ready func()) error {
 	return err
 }
 
-// Close ends the link and its UDP sockets, and returns when nothing of them runs any more. Peers are not told; the protocol has no word for it.
+// Write implements [bsdnet.Link].
+func (l *Link) Write(pkts []net.Buffers) (int, error) {
+	n, err := l.Link.Write(pkts)
+	l.written.Add(uint64(n))
+	return n, err
+}
+
+// Close ends the link and its UDP sockets, and returns when nothing of them runs any more. What was written last, such as the resets of a stack that
+// closes, gets a moment to leave. Peers are not told; the protocol has no word for it.
 func (l *Link) Close() error {
 	if l.closed.Swap(true) {
 		return net.ErrClosed
+	}
+	if l.written.Load() > 0 {
+		l.linger()
 	}
 	l.dev.Close()
 	err := l.Link.Close()

@@ -316,6 +316,21 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
+// The mark takes a capability; the error names it.
+func TestMark(t *testing.T) {
+	sc, _ := configs(t, "")
+	sc.FwMark = 0xca6c
+	err := upError(sc, syscall.EPERM)
+	if l, openErr := Open(sc); openErr == nil {
+		l.Close()
+	} else {
+		err = openErr // without the right to it
+	}
+	if !errors.Is(err, syscall.EPERM) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") {
+		t.Error(err)
+	}
+}
+
 // Errors of the protocol's machinery come to the Logger, and no secrets do.
 func TestLogger(t *testing.T) {
 	var mu sync.Mutex

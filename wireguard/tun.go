@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"bsdnet"
 
@@ -24,10 +25,14 @@ type pipeTUN struct {
 	ready  chan struct{}  // the pipe may have room
 	closed chan struct{}  // closed by Close
 	once   sync.Once      // of Close
-	rbufs  [][]byte       // scratch of Read, which only one goroutine calls
-	wmu    sync.Mutex     // one Write at a time: there is one of every peer
-	wpkts  []net.Buffers  // scratch of Write, each packet a list of one
-	wbufs  [batchLen][1][]byte
+
+	rbufs  [][]byte      // scratch of Read, which only one goroutine calls
+	batch  uint64        // what its last call has returned
+	passed atomic.Uint64 // packets that the device has taken before
+
+	wmu   sync.Mutex    // one Write at a time; every peer has a goroutine for it
+	wpkts []net.Buffers // scratch of Write, each packet a list of one
+	wbufs [batchLen][1][]byte
 }
 
 var _ tun.Device = (*pipeTUN)(nil)
@@ -57,12 +62,14 @@ func (t *pipeTUN) wake() {
 
 // Read implements [tun.Device].
 func (t *pipeTUN) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
+	t.passed.Add(t.batch) // it comes back when it has queued them for its peers
 	n := min(len(bufs), len(t.rbufs))
 	mtu := t.end.MTU()
 	for i := range n {
 		t.rbufs[i] = bufs[i][offset : offset+mtu]
 	}
 	n, err := t.end.Read(t.rbufs[:n], sizes)
+	t.batch = uint64(n)
 	return n, closedErr(err)
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"bsdnet"
 
@@ -23,9 +24,14 @@ func newTestTUN(t testing.TB, queue int) (*pipeTUN, bsdnet.Link, chan struct{}) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	end := func() {
 		a.Close()
 		tn.Close()
+	}
+	watch := time.AfterFunc(limit, end) // nothing waits for ever
+	t.Cleanup(func() {
+		watch.Stop()
+		end()
 	})
 	return tn, a, up
 }

@@ -23,6 +23,29 @@ const deviceCode = "golang.zx2c4.com/wireguard/"
 // endLimit is how long the workers of a device that has been closed may take.
 const endLimit = 10 * time.Second
 
+// What is on its way through a device, whose Close drops it, leaves within lingerLimit, or stays; it has left when nothing is sent for lingerIdle.
+const (
+	lingerLimit = 100 * time.Millisecond
+	lingerIdle  = 5 * time.Millisecond
+)
+
+// linger waits until the device has sent what the stack has written. The device does not tell, but counts what it sends.
+func (l *Link) linger() {
+	start := time.Now()
+	for idle, sent := start, uint64(0); time.Since(start) < lingerLimit; time.Sleep(time.Millisecond) {
+		was := sent
+		sent = 0
+		for _, p := range l.Peers() {
+			sent += p.Sent
+		}
+		if sent != was || l.tun.passed.Load() < l.written.Load() {
+			idle = time.Now()
+		} else if time.Since(idle) >= lingerIdle {
+			return
+		}
+	}
+}
+
 var labels atomic.Uint64
 
 func newLabel() string { return strconv.FormatUint(labels.Add(1), 10) }

@@ -12,19 +12,18 @@ import (
 	"bsdnet"
 )
 
-// fetch gets the page from addr through the stack, and prints it with a line about the connection.
-func fetch(ctx context.Context, stack *bsdnet.Stack, addr string, out io.Writer) error {
+// fetch gets a page, and prints it with a line about the connection, as the stack sees it.
+func fetch(ctx context.Context, client *http.Client, url string, stack *bsdnet.Stack, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var conn net.Conn
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(i httptrace.GotConnInfo) { conn = i.Conn },
 	})
-	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+addr+"/", nil)
+	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 	if err != nil {
 		return err
 	}
-	client := stack.HTTPClient()
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
@@ -43,13 +42,16 @@ func fetch(ctx context.Context, stack *bsdnet.Stack, addr string, out io.Writer)
 	return nil
 }
 
-// about describes a connection of the stack in a line.
+// about describes a connection in a line, as the stack sees it from the end given, or from the other where that one is not its own.
 func about(stack *bsdnet.Stack, local, remote net.Addr) string {
-	for _, c := range stack.Conns() {
-		if c.Local.String() == local.String() && c.Remote.String() == remote.String() {
-			return fmt.Sprintf("%s %v -> %v, RTT %v, cwnd %d bytes, sent %d and received %d bytes, %d retransmissions",
-				c.State, c.Local, c.Remote, rtt(c.RTT), c.Cwnd, c.Sent, c.Recv, c.Retransmits)
+	for range 2 {
+		for _, c := range stack.Conns() {
+			if c.Local.String() == local.String() && c.Remote.String() == remote.String() {
+				return fmt.Sprintf("%s %v -> %v, RTT %v, cwnd %d bytes, sent %d and received %d bytes, %d retransmissions",
+					c.State, c.Local, c.Remote, rtt(c.RTT), c.Cwnd, c.Sent, c.Recv, c.Retransmits)
+			}
 		}
+		local, remote = remote, local
 	}
 	return fmt.Sprintf("CLOSED %v -> %v", local, remote)
 }

@@ -8,6 +8,14 @@
 //
 //	go run ./examples/http
 //	go run ./examples/http -once -pcap http.pcap && tcpdump -nr http.pcap
+//
+// With -link the stack is reached over something else than its own loopback: a TUN device, at whose other end is the kernel; a UDP tunnel to another
+// such program; a WireGuard network.
+//
+//	unshare -Urn go run ./examples/http -link tun -once
+//	go run ./examples/http -link udp -key secret -local 127.0.0.1:5180
+//	go run ./examples/http -link udp -key secret -peer 127.0.0.1:5180 -get http://10.9.0.1/
+//	go run ./examples/http -link wireguard -config wg0.conf
 package main
 
 import (
@@ -16,10 +24,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,22 +36,32 @@ import (
 
 // options are the command line.
 type options struct {
-	addr  string // where the server listens, inside the stack
+	addr  string // where the server listens, inside the stack; "": port 80
 	relay string // where the relay listens, on the kernel's network; "": no relay
-	pcap  string // file for a capture of the loopback; "": none
+	pcap  string // file for a capture of the link; "": none
 	once  bool   // end after the fetch
+	get   string // a page to fetch instead of serving one; "": serve
 
-	relaying func(net.Addr) // told where the relay listens; may be nil
-	patience time.Duration  // how long shutdown waits for requests under way, and for connections that have not asked for anything yet
+	linkOptions
+
+	serving  func(s *site, url string) // told when all is up; may be nil
+	patience time.Duration             // how long shutdown waits for requests under way, and for connections that have not asked for anything yet
 }
 
 func main() {
 	o := options{patience: 2 * time.Second}
-	flag.StringVar(&o.addr, "addr", "127.0.0.1:80", "`address` inside the stack that the server listens on")
-	flag.StringVar(&o.relay, "relay", "127.0.0.1:8080", "`address` on the kernel's network that is relayed to the server; \"\" for none")
-	flag.StringVar(&o.pcap, "pcap", "", "write what passes the stack's loopback to `file`, for tcpdump or Wireshark")
+	flag.StringVar(&o.addr, "addr", ":80", "`address` inside the stack that the server listens on")
+	flag.StringVar(&o.relay, "relay", "127.0.0.1:8080", "`address` on the kernel's network that is relayed to the server; \"\" for none (the default with -link)")
+	flag.StringVar(&o.pcap, "pcap", "", "write what passes the link to `file`, for tcpdump or Wireshark")
 	flag.BoolVar(&o.once, "once", false, "end after the page has been fetched once")
+	flag.StringVar(&o.get, "get", "", "fetch this `URL` over the link, print it and end, instead of serving")
+	o.linkOptions.flags(flag.CommandLine)
 	flag.Parse()
+	given := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if !given["relay"] && o.link != "loopback" {
+		o.relay = ""
+	}
 	if flag.NArg() > 0 {
 		fmt.Fprintf(os.Stderr, "http: unexpected argument %q\n", flag.Arg(0))
 		flag.Usage()
@@ -64,12 +82,23 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		return err
 	}
 	defer stack.Close()
+	way, err := o.attach(stack)
+	if err != nil {
+		return err
+	}
 	if o.pcap != "" {
-		stop, err := capture(stack, o.pcap)
+		stop, err := capture(stack, way.link, o.pcap)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, stop()) }()
+	}
+	if o.get != "" {
+		return fetch(ctx, stack.HTTPClient(), o.get, stack, out)
+	}
+
+	if o.once && way.client == nil {
+		return fmt.Errorf("-once: the page can only be fetched at the other end of -link %s; do that with -get", o.link)
 	}
 
 	ln, err := stack.Listen("tcp", o.addr) // the one line that differs from a server on the kernel's TCP
@@ -77,9 +106,10 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		return err
 	}
 	site := newSite(stack)
-	to := reachable(ln.Addr())
+	at := way.reachable(ln.Addr())
+	url := "http://" + strings.TrimSuffix(at, ":80") + "/"
 	if o.relay != "" && !o.once {
-		if site.relay, err = listenRelay(o.relay, stack, to, out); err != nil {
+		if site.relay, err = listenRelay(o.relay, stack, at, out); err != nil {
 			return err
 		}
 		defer site.relay.close()
@@ -89,17 +119,20 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	go func() { served <- srv.Serve(ln) }()
 	defer func() { err = errors.Join(err, shutdown(srv, served, o.patience)) }()
 
-	if err := fetch(ctx, stack, to, out); err != nil || o.once {
-		return err
+	if way.client != nil {
+		if err := fetch(ctx, way.client(stack), url, stack, out); err != nil || o.once {
+			return err
+		}
+		fmt.Fprintln(out)
 	}
 	if r := site.relay; r != nil {
 		go r.serve()
-		fmt.Fprintf(out, "\nserving on http://%v/ for curl and browsers; interrupt to end\n", r.addr())
-		if o.relaying != nil {
-			o.relaying(r.addr())
-		}
+		fmt.Fprintf(out, "serving on http://%v/ for curl and browsers; interrupt to end\n", r.addr())
 	} else {
-		fmt.Fprintf(out, "\nserving on %v inside the stack, without a relay; interrupt to end\n", ln.Addr())
+		fmt.Fprintf(out, "serving on %s %s; interrupt to end\n", url, way.who)
+	}
+	if o.serving != nil {
+		o.serving(site, url)
 	}
 	return wait(ctx, served)
 }
@@ -129,25 +162,16 @@ func shutdown(srv *http.Server, served <-chan error, patience time.Duration) err
 	return err
 }
 
-// capture writes what passes the loopback to a file, until stop is called.
-func capture(stack *bsdnet.Stack, name string) (stop func() error, err error) {
+// capture writes what passes the link to a file, until stop is called.
+func capture(stack *bsdnet.Stack, link bsdnet.Link, name string) (stop func() error, err error) {
 	f, err := os.Create(name)
 	if err != nil {
 		return nil, err
 	}
-	end, err := stack.Capture(nil, f)
+	end, err := stack.Capture(link, f)
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
 	return func() error { return errors.Join(end(), f.Close()) }, nil
-}
-
-// reachable returns an address to dial for one to listen on: 0.0.0.0 is everywhere, and so also here.
-func reachable(a net.Addr) string {
-	t := a.(*net.TCPAddr)
-	if t.IP.IsUnspecified() {
-		return fmt.Sprintf("127.0.0.1:%d", t.Port)
-	}
-	return t.String()
 }

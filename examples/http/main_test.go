@@ -25,7 +25,7 @@ func TestOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`^GET http://127\.0\.0\.1:80/\nHTTP/1\.1 200 OK\n`,
+		`^GET http://127\.0\.0\.1/\nHTTP/1\.1 200 OK\n`,
 		`<h1>Served by net/http over bsdnet</h1>`,
 		`<td>LISTEN</td><td>\*:80</td>`,
 		`<td>ESTABLISHED</td><td>127\.0\.0\.1:80</td><td>127\.0\.0\.1:\d+</td>`,
@@ -72,9 +72,20 @@ func checkPcap(t *testing.T, file string) {
 // start runs the command until the test ends, and returns the address of the relay.
 func start(t *testing.T, o options, out io.Writer) (addr string) {
 	t.Helper()
+	s, _ := startSite(t, o, out)
+	return s.relay.addr().String()
+}
+
+// startSite runs the command until the test ends, and returns what it serves, and where.
+func startSite(t *testing.T, o options, out io.Writer) (*site, string) {
+	t.Helper()
+	type up struct {
+		site *site
+		url  string
+	}
 	ctx, interrupt := context.WithCancel(context.Background())
-	where, ended := make(chan net.Addr, 1), make(chan error, 1)
-	o.relaying = func(a net.Addr) { where <- a }
+	where, ended := make(chan up, 1), make(chan error, 1)
+	o.serving = func(s *site, url string) { where <- up{s, url} }
 	go func() { ended <- run(ctx, o, out) }()
 	t.Cleanup(func() {
 		interrupt()
@@ -88,15 +99,15 @@ func start(t *testing.T, o options, out io.Writer) (addr string) {
 		}
 	})
 	select {
-	case a := <-where:
-		return a.String()
+	case u := <-where:
+		return u.site, u.url
 	case err := <-ended:
 		ended <- nil
 		t.Fatalf("the command has ended: %v", err)
 	case <-time.After(time.Minute):
 		t.Fatal("the command does not serve")
 	}
-	return ""
+	return nil, ""
 }
 
 func get(t *testing.T, c *http.Client, url string) []byte {

@@ -157,6 +157,10 @@ func TestVnetReceived(t *testing.T) {
 	defer v.done()
 	v.ifp.vnet = true
 	udp := ipPacket(wire.IPv4{Proto: wire.ProtoUDP, TTL: 64}, attPeer, attHost, wire.ProtoUDP, []byte{0, 9, 0, 9, 0, 11, 0, 0, 'a', 'b', 'c'})
+	zero := slices.Clone(udp) // its checksum comes out as 0, which is sent as ffff
+	sum0 := wire.Sum(append(zero[20:28:28], 0, 0, 'c'), wire.PseudoSum(attPeer, attHost, wire.ProtoUDP, 11))
+	binary.BigEndian.PutUint16(zero[28:], ^wire.Fold(sum0))
+	binary.BigEndian.PutUint16(zero[26:], wire.Fold(wire.PseudoSum(attPeer, attHost, wire.ProtoUDP, 11)))
 	binary.BigEndian.PutUint16(udp[26:], wire.Fold(wire.PseudoSum(attPeer, attHost, wire.ProtoUDP, 11)))
 	s := v.peer(5000, 80).seg(wire.ACK, make([]byte, 4000))
 	whole := s.bytes()
@@ -174,6 +178,7 @@ func TestVnetReceived(t *testing.T) {
 		{"partial", vnetHdr{flags: vnetNeedsCsum, csumStart: 20, csumOf: 16}, whole, mbuf.CsumVerified | mbuf.CsumPartial, 0},
 		{"large", vnetHdr{flags: vnetNeedsCsum, gsoType: vnetTCPv4 | vnetECN, gsoSize: 1448, csumStart: 20, csumOf: 16}, whole, mbuf.CsumVerified | mbuf.CsumPartial, 1448},
 		{"UDP", vnetHdr{flags: vnetNeedsCsum, csumStart: 20, csumOf: 6}, udp, 0, 0},
+		{"UDP with a sum of 0", vnetHdr{flags: vnetNeedsCsum, csumStart: 20, csumOf: 6}, zero, 0, 0},
 		{"a checksum beyond the end", vnetHdr{flags: vnetNeedsCsum, csumStart: 60000, csumOf: 60000}, whole, 0, 0},
 		{"a checksum elsewhere", vnetHdr{flags: vnetNeedsCsum, csumStart: 21, csumOf: 16}, slices.Clone(whole), 0, 0},
 	} {
@@ -186,6 +191,9 @@ func TestVnetReceived(t *testing.T) {
 		}
 		if c.name == "UDP" && wire.Fold(wire.Sum(m.Bytes()[20:], wire.PseudoSum(attPeer, attHost, wire.ProtoUDP, 11))) != 0xffff {
 			t.Error("the checksum of a UDP datagram is not filled in")
+		}
+		if c.name == "UDP with a sum of 0" && binary.BigEndian.Uint16(m.Bytes()[26:]) != 0xffff {
+			t.Errorf("the checksum of a UDP datagram is %x, want ffff", m.Bytes()[26:28])
 		}
 		if c.name == "partial" {
 			if p := cutAll(m); len(p) != 1 || !bytes.Equal(p[0][36:38], sum) {
@@ -213,6 +221,7 @@ func FuzzVnet(f *testing.F) {
 	syn := v.peer(5000, 80).seg(wire.SYN, make([]byte, 3000)).bytes()
 	for _, h := range []vnetHdr{{}, {flags: vnetNeedsCsum, csumStart: 20, csumOf: 16, gsoType: vnetTCPv4, gsoSize: 100}, {flags: 1, csumStart: 24, csumOf: 6}} {
 		f.Add(append(h.append(nil), syn...))
+		f.Add(append(h.append(nil), syn[:30]...))
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if len(p) > vnetLen+wire.MaxPacket {

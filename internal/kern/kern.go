@@ -207,23 +207,33 @@ func (s *secrets) init(r io.Reader) error {
 	return nil
 }
 
+// A prfScratch is what prf works in: through the interface of a cipher it would be garbage each time.
+type prfScratch struct {
+	msg [48]byte
+	x   [16]byte
+}
+
+var prfScratches = sync.Pool{New: func() any { return new(prfScratch) }}
+
 // prf is a keyed hash of a connection's addresses and a number: CBC-MAC with AES over a message of fixed length.
 func prf(key cipher.Block, t *tuple, extra uint64) uint64 {
-	var b [48]byte
+	s := prfScratches.Get().(*prfScratch)
+	defer prfScratches.Put(s)
+	b := &s.msg
 	l, f := t.laddr.As16(), t.faddr.As16()
 	copy(b[0:], l[:])
 	copy(b[16:], f[:])
 	binary.BigEndian.PutUint16(b[32:], t.lport)
 	binary.BigEndian.PutUint16(b[34:], t.fport)
 	binary.BigEndian.PutUint64(b[40:], extra)
-	var x [16]byte
+	s.x = [16]byte{}
 	for i := 0; i < len(b); i += 16 {
-		for j := range x {
-			x[j] ^= b[i+j]
+		for j := range s.x {
+			s.x[j] ^= b[i+j]
 		}
-		key.Encrypt(x[:], x[:])
+		key.Encrypt(s.x[:], s.x[:])
 	}
-	return binary.BigEndian.Uint64(x[:])
+	return binary.BigEndian.Uint64(s.x[:])
 }
 
 // iss chooses an initial sequence number: RFC 6528, 3: a clock of 4 µs plus a keyed hash of the addresses.

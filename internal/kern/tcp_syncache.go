@@ -25,6 +25,7 @@ const (
 
 // A scEntry is a half-open connection: FreeBSD's struct syncache.
 type scEntry struct {
+	next     *scEntry // in its bucket, those who came first first
 	t        tuple
 	s        tcp.SynState
 	head     *Socket
@@ -38,6 +39,15 @@ type scEntry struct {
 	chalN    int
 }
 
+// scEntries keeps entries for the next SYN.
+var scEntries = sync.Pool{New: func() any { return new(scEntry) }}
+
+// free gives back an entry that is out of the table, and that nobody will look at any more.
+func (e *scEntry) free() {
+	*e = scEntry{}
+	scEntries.Put(e)
+}
+
 const (
 	scReserved = 1 << iota // holds a place on so_q
 	scNoopt
@@ -48,7 +58,7 @@ type syncache struct {
 	out callout
 
 	mu      sync.Mutex // a leaf
-	buckets [scBuckets][]*scEntry
+	buckets [scBuckets]*scEntry
 	n       int
 	cookied int64 // when a cookie was last sent
 
@@ -68,7 +78,7 @@ func (sc *syncache) bucket(t *tuple) uint64 { return t.hash(sc.k.seed.hash) % sc
 
 // lookup finds an entry. The lock is held.
 func (sc *syncache) lookup(t *tuple) *scEntry {
-	for _, e := range sc.buckets[sc.bucket(t)] {
+	for e := sc.buckets[sc.bucket(t)]; e != nil; e = e.next {
 		if e.t == *t {
 			return e
 		}
@@ -88,15 +98,12 @@ func (sc *syncache) headOf(t *tuple) *Socket {
 
 // remove takes an entry out and reports whether it was in. The lock is held.
 func (sc *syncache) remove(e *scEntry) bool {
-	b := sc.bucket(&e.t)
-	l := sc.buckets[b]
-	for i, x := range l {
-		if x != e {
-			continue
+	for p := &sc.buckets[sc.bucket(&e.t)]; *p != nil; p = &(*p).next {
+		if *p == e {
+			*p, e.next = e.next, nil
+			sc.n--
+			return true
 		}
-		sc.buckets[b] = append(l[:i:i], l[i+1:]...)
-		sc.n--
-		return true
 	}
 	return false
 }
@@ -112,6 +119,7 @@ func (k *Kernel) syncacheAdd(head *Socket, in *tcpIn) {
 		if e.flags&scReserved != 0 {
 			head.lq.reserved--
 		}
+		e.free()
 		e = nil
 	}
 	if e != nil {
@@ -152,6 +160,7 @@ func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
 		e.s.Iss, e.s.TSOffset = k.cookie(e, in.now)
 		r = e.synAck(in.now)
 		st.ScSendcookie.Inc()
+		e.free()
 	} else {
 		st.ScAdded.Inc()
 		k.clock.arm(&sc.out, k.even(at))
@@ -162,7 +171,8 @@ func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
 // newEntry makes the entry of a SYN.
 func (k *Kernel) newEntry(head *Socket, in *tcpIn) *scEntry {
 	p := &k.prof
-	e := &scEntry{t: in.t, head: head, ifp: in.ifp, tos: head.inp.tos, ttl: head.inp.ttl}
+	e := scEntries.Get().(*scEntry)
+	*e = scEntry{t: in.t, head: head, ifp: in.ifp, tos: head.inp.tos, ttl: head.inp.ttl}
 	e.s = tcp.SynState{
 		Irs: in.th.Seq, Win: in.th.Win, Opt: in.th.Opt, Start: in.now, TSRecent: in.th.Opt.TSVal,
 		SentWin: uint16(min(max(head.rcv.Space(), 0), 65535)),
@@ -213,13 +223,15 @@ func (e *scEntry) duplicate(in *tcpIn) {
 func (sc *syncache) insert(e *scEntry) bool {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	b := sc.bucket(&e.t)
-	l := sc.buckets[b]
-	if len(l) >= scBucketLimit && e.flags&scReserved == 0 {
+	n, p := 0, &sc.buckets[sc.bucket(&e.t)]
+	for ; *p != nil; p = &(*p).next {
+		n++
+	}
+	if n >= scBucketLimit && e.flags&scReserved == 0 {
 		sc.cookied = e.s.Start
 		return false
 	}
-	sc.buckets[b] = append(l, e)
+	*p = e
 	sc.n++
 	return true
 }
@@ -298,7 +310,9 @@ func (k *Kernel) syncacheExpand(head *Socket, in *tcpIn) (so *Socket, reset bool
 			head.lq.reserved--
 		}
 	}
-	if so = k.syncacheSocket(head, e, in.now); so == nil {
+	so = k.syncacheSocket(head, e, in.now)
+	e.free()
+	if so == nil {
 		k.Stats.TCP.ScAborted.Inc()
 		head.unpark()
 		return nil, true
@@ -350,7 +364,9 @@ func (k *Kernel) syncacheChkrst(head *Socket, in *tcpIn) {
 		sc.remove(e)
 		sc.mu.Unlock()
 		k.Stats.TCP.ScReset.Inc()
-		if e.flags&scReserved != 0 {
+		reserved := e.flags&scReserved != 0
+		e.free()
+		if reserved {
 			head.lq.reserved--
 			head.unpark()
 		}
@@ -404,8 +420,9 @@ func (sc *syncache) unreach(e *icmpError) {
 	s.unreserve()
 }
 
-// unreserve gives back the place on so_q that the entry, which is out of the table, holds. No lock is held.
+// unreserve gives back the place on so_q that the entry, which is out of the table, holds, and the entry. No lock is held.
 func (e *scEntry) unreserve() {
+	defer e.free()
 	if e.flags&scReserved == 0 {
 		return
 	}
@@ -424,8 +441,8 @@ func (sc *syncache) expire(now int64) {
 	var gone []*scEntry
 	next := never
 	sc.mu.Lock()
-	for _, l := range sc.buckets {
-		for _, e := range l {
+	for _, e := range sc.buckets {
+		for ; e != nil; e = e.next {
 			if e.at <= now {
 				if int(e.s.Rexmits) >= sc.rexmtLimit {
 					gone = append(gone, e)
@@ -463,15 +480,15 @@ func (sc *syncache) expire(now int64) {
 func (sc *syncache) flush() {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	sc.buckets, sc.n = [scBuckets][]*scEntry{}, 0
+	sc.buckets, sc.n = [scBuckets]*scEntry{}, 0
 }
 
 // drop removes the entries of a listener that closes, and returns them.
 func (sc *syncache) drop(head *Socket) (gone []*scEntry) {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	for _, l := range sc.buckets {
-		for _, e := range l {
+	for _, e := range sc.buckets {
+		for ; e != nil; e = e.next {
 			if e.head == head {
 				gone = append(gone, e)
 			}
@@ -525,11 +542,11 @@ func (head *Socket) solistenclose() (orphans []*Socket) {
 		head.drain(k.dropwithreset(&head.lq.parked[i].in, 0, 0))
 	}
 	for _, e := range k.syncache.drop(head) {
-		if !e.ifp.loopback {
-			continue
+		if e.ifp.loopback {
+			r := respondTo{t: e.t, seq: e.s.Iss + 1, ack: e.s.Irs + 1, flags: wire.RST | wire.ACK}
+			head.drain(k.tcpRespond(&r))
 		}
-		r := respondTo{t: e.t, seq: e.s.Iss + 1, ack: e.s.Irs + 1, flags: wire.RST | wire.ACK}
-		head.drain(k.tcpRespond(&r))
+		e.free()
 	}
 	orphans = head.lq.q
 	head.lq.q, head.lq.parked = nil, nil

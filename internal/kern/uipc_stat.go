@@ -37,6 +37,12 @@ func (so *Socket) Faddr() netip.AddrPort {
 	return so.inSetpeeraddr()
 }
 
+// Addrs returns both addresses of a socket that is connected, or has been: they do not change any more, so it takes no lock.
+func (so *Socket) Addrs() (local, remote netip.AddrPort) {
+	t := &so.inp.tuple
+	return netip.AddrPortFrom(t.laddr, t.lport), netip.AddrPortFrom(t.faddr, t.fport)
+}
+
 // Connected reports whether the connection stands.
 func (so *Socket) Connected() bool {
 	so.lock()
@@ -124,8 +130,8 @@ func (k *Kernel) Pcblist() []Conn {
 		}
 	})
 	k.syncache.mu.Lock()
-	for _, b := range k.syncache.buckets {
-		for _, e := range b {
+	for _, e := range k.syncache.buckets {
+		for ; e != nil; e = e.next {
 			line(&e.t, tcp.SynReceived)
 		}
 	}

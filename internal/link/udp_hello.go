@@ -78,7 +78,6 @@ type udpMachine struct {
 	wanted     int64
 	retryAt    int64
 	lastHello  int64
-	helloSent  bool // lastHello has a meaning
 	hello      *ecdh.PrivateKey
 	helloTries int
 	helloT     udpTranscript // its own half
@@ -94,25 +93,31 @@ type udpMachine struct {
 	unanswered int64 // when the first data was sent on cur after which nothing was heard on it
 	owed       int64 // when data was received after which nothing was sent
 
-	silent      bool // unanswered has a meaning
-	owing       bool // owed has
-	out         []udpMessage
-	empty       *udpSession
-	handshakes  uint64
-	roams       uint64
-	keysDrawn   uint64
-	repliesSent uint64
+	silent     bool // unanswered has a meaning
+	owing      bool // owed has
+	out        []udpMessage
+	empty      *udpSession
+	handshakes uint64
+	roams      uint64
 }
 
 // A udpAnswer remembers a HELLO that was answered, by its code.
 type udpAnswer struct {
 	code uint64
 	at   int64
-	used bool
 }
+
+// udpLongAgo is before any time of a machine.
+const udpLongAgo = -1 << 62
 
 func newUDPMachine(psk []byte, peer netip.AddrPort, random func([]byte)) (*udpMachine, error) {
 	m := &udpMachine{home: peer, peer: peer, random: random, out: make([]udpMessage, 0, 4)}
+	for i := range m.answered {
+		for j := range m.answered[i] {
+			m.answered[i][j].at = udpLongAgo
+		}
+	}
+	m.lastHello = udpLongAgo
 	return m, m.secret.init(psk)
 }
 
@@ -160,7 +165,6 @@ func (m *udpMachine) newKey() (*ecdh.PrivateKey, udpID) {
 			break
 		}
 	}
-	m.keysDrawn++
 	key, err := ecdh.X25519().NewPrivateKey(seed[:])
 	if err != nil {
 		panic("link: udp: " + err.Error()) // any 32 bytes are a key
@@ -184,10 +188,7 @@ func (m *udpMachine) demand() {
 		return
 	}
 	m.want = true
-	m.retryAt = m.now
-	if m.helloSent {
-		m.retryAt = max(m.now, m.lastHello+udpRetry)
-	}
+	m.retryAt = max(m.now, m.lastHello+udpRetry)
 	m.retry()
 }
 
@@ -204,6 +205,7 @@ func (m *udpMachine) retry() {
 	}
 	if m.now-m.wanted >= udpGiveUp {
 		m.satisfied()
+		m.waiting, m.silent = false, false // the next packet waits, or is waited for, as if it were the first
 		return
 	}
 	m.retryAt = m.now + udpRetry
@@ -221,7 +223,7 @@ func (m *udpMachine) retry() {
 		copy(m.helloT.initKey[:], m.hello.PublicKey().Bytes())
 	}
 	m.helloTries++
-	m.lastHello, m.helloSent = m.now, true
+	m.lastHello = m.now
 	b := m.message(udpHello, udpHelloLen, to)
 	copy(b[4:], m.helloT.initiator[:])
 	m.random(b[12:20])
@@ -239,7 +241,7 @@ func (m *udpMachine) input(now int64, b []byte, src netip.AddrPort) udpVerdict {
 	case b[0] == udpHello && len(b) == udpHelloLen:
 		return m.inputHello(b, src)
 	case b[0] == udpReply && len(b) == udpReplyLen:
-		return m.inputReply(b)
+		return m.inputReply(b, src)
 	case b[0] == udpConfirm && len(b) == udpConfirmLen:
 		return m.inputConfirm(b, src)
 	}
@@ -272,7 +274,6 @@ func (m *udpMachine) inputHello(b []byte, src netip.AddrPort) udpVerdict {
 	copy(r[20:], t.responder[:])
 	copy(r[28:], t.respKey[:])
 	copy(r[60:], m.secret.transcriptCode("reply", &t))
-	m.repliesSent++
 	return udpHandshake
 }
 
@@ -283,22 +284,19 @@ func (m *udpMachine) mayAnswer(code uint64) bool {
 	oldest := &row[0]
 	for i := range row {
 		a := &row[i]
-		if a.used && a.code == code && m.now-a.at < udpRetry {
+		if a.code == code && m.now-a.at < udpRetry {
 			return false
 		}
-		if !a.used || a.used == oldest.used && a.at < oldest.at || a.code == code {
+		if a.at < oldest.at {
 			oldest = a
 		}
-		if !a.used || a.code == code {
-			break
-		}
 	}
-	*oldest = udpAnswer{code: code, at: m.now, used: true}
+	*oldest = udpAnswer{code: code, at: m.now}
 	return true
 }
 
 // inputReply makes a session of the answer to the HELLO that is under way, and confirms it.
-func (m *udpMachine) inputReply(b []byte) udpVerdict {
+func (m *udpMachine) inputReply(b []byte, src netip.AddrPort) udpVerdict {
 	if m.hello == nil || !bytes.Equal(b[4:12], m.helloT.initiator[:]) {
 		return udpUnknown
 	}
@@ -310,8 +308,8 @@ func (m *udpMachine) inputReply(b []byte) udpVerdict {
 		return udpForged
 	}
 	to := m.peer
-	if m.helloTries%2 == 0 && m.home.IsValid() && m.home != m.peer {
-		to = m.home // where the last HELLO went
+	if src == m.home {
+		to = m.home // one of the two addresses that were asked; a third may be anybody's
 	}
 	s := m.secret.newUDPSession(&t, m.hello, true)
 	if s == nil {
@@ -455,7 +453,7 @@ func (m *udpMachine) sender(now int64) *udpSession {
 			m.waiting, m.waitSince = true, m.now
 		}
 		m.demand()
-	case s.counter >= udpSoftLimit, s.initiated && m.age(s) >= udpRekey, m.age(s) >= udpRekeyLate, m.lost():
+	case !s.confirmed, s.counter >= udpSoftLimit, s.initiated && m.age(s) >= udpRekey, m.age(s) >= udpRekeyLate, m.lost():
 		m.demand()
 	}
 	if s != nil && s.counter >= udpHardLimit {
@@ -498,11 +496,11 @@ func (m *udpMachine) sent(now int64, s *udpSession, data bool) {
 // poll does what is due.
 func (m *udpMachine) poll(now int64) {
 	m.advance(now)
+	m.retry()
 	if m.lost() && !m.want {
-		m.unanswered = m.now // and again, should this come to nothing
+		m.silent = false // until more data is sent
 		m.demand()
 	}
-	m.retry()
 	if m.owing && m.now-m.owed >= udpKeepalive {
 		m.owing = false
 		m.empty = m.usable()

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A load is how busy the machine has been, in seconds of one processor.
+type load struct {
+	at  time.Time
+	own float64 // user and system time of this process
+	all float64 // of everybody, and of other machines on the same hardware; in steps of 10 ms
+	dur float64 // how long, after since
+}
+
+func readLoad() load {
+	var r syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &r)
+	l := load{at: time.Now(), own: float64(r.Utime.Nano()+r.Stime.Nano()) / 1e9}
+	stat, _ := os.ReadFile("/proc/stat")
+	line, _, _ := bytes.Cut(stat, []byte("\n"))
+	// proc_stat(5): user nice system idle iowait irq softirq steal; the rest is contained in user and nice. USER_HZ is 100 everywhere.
+	for i, f := range strings.Fields(string(line)) {
+		if i >= 1 && i <= 8 && i != 4 && i != 5 {
+			n, _ := strconv.ParseFloat(f, 64)
+			l.all += n / 100
+		}
+	}
+	return l
+}
+
+func (l load) since(o load) load {
+	return load{own: l.own - o.own, all: l.all - o.all, dur: l.at.Sub(o.at).Seconds()}
+}
+
+// others returns the part of the machine that others used.
+func (l load) others() float64 {
+	return max(0, l.all-l.own) / (l.dur * float64(runtime.NumCPU()))
+}
+
+// cpuModel returns the processor's name.
+func cpuModel() string {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(info)) {
+		if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == "model name" {
+			return strings.TrimSpace(v)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// kernelVersion returns the kernel's name and version.
+func kernelVersion() string {
+	v, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return runtime.GOOS
+	}
+	return "Linux " + strings.TrimSpace(string(v))
+}
+
+// slab returns how many bytes the kernel's slab allocator holds in objects, but for those of connections in TIME_WAIT, which are other rows'.
+// Where only root may know it is what the allocator holds in pages.
+func slab() (float64, error) {
+	if info, err := os.ReadFile("/proc/slabinfo"); err == nil {
+		return slabinfo(string(info)), nil
+	}
+	info, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(info)) {
+		if f := strings.Fields(line); len(f) >= 2 && f[0] == "Slab:" {
+			n, err := strconv.ParseFloat(f[1], 64)
+			return n * 1024, err
+		}
+	}
+	return 0, fmt.Errorf("/proc/meminfo has no Slab")
+}
+
+// slabinfo adds up slabinfo(5): name, active objects, objects, size.
+func slabinfo(s string) (n float64) {
+	for line := range strings.Lines(s) {
+		f := strings.Fields(line)
+		if len(f) < 4 || strings.HasPrefix(f[0], "tw_sock") {
+			continue
+		}
+		active, err1 := strconv.ParseFloat(f[1], 64)
+		size, err2 := strconv.ParseFloat(f[3], 64)
+		if err1 == nil && err2 == nil {
+			n += active * size
+		}
+	}
+	return n
+}
+
+// descriptors returns how many files the process may have open, after asking for as many as it may ask for.
+func descriptors(want int) int {
+	var r syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r) != nil {
+		return 0
+	}
+	if r.Cur < uint64(want) {
+		up := syscall.Rlimit{Cur: uint64(want), Max: max(r.Max, uint64(want))}
+		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &up) == nil {
+			return want
+		}
+		r.Cur = min(uint64(want), r.Max)
+		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &r)
+	}
+	return int(min(r.Cur, 1<<30))
+}

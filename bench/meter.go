@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// settings say how long and how much.
+type settings struct {
+	warm, time time.Duration
+	verify     int // bytes that go through before a bulk transfer is timed
+	scale      int // rows of very many connections have so many times fewer: 1, but in tests
+}
+
+// A meter makes one measurement: of one row by one peer in one round. The row gets its connections from it, starts its goroutines by it, and
+// calls window when they run.
+type meter struct {
+	settings
+	net *network
+	cpu io.Writer // gets a CPU profile of the window; nil: nobody
+
+	phase  atomic.Int32
+	failed chan struct{} // closed with the first error
+	once   sync.Once
+	err    error
+
+	mu      sync.Mutex
+	closers []io.Closer
+	wg      sync.WaitGroup
+
+	sample sample
+}
+
+// The phases of a measurement.
+const (
+	warming = iota
+	timing
+	over
+)
+
+// A sample is what a measurement has found.
+type sample struct {
+	Value float64 `json:"value"` // in the row's unit
+	// CPU is seconds per GB or microseconds per operation, as the row says.
+	CPU        float64 `json:"cpu"`
+	Allocs     float64 `json:"allocs"`      // per operation
+	AllocBytes float64 `json:"alloc_bytes"` // per operation
+	Others     float64 `json:"others"`      // part of the machine that other programs used, 0 to 1
+	// Latency has the percentiles of the round trip's time, in microseconds, where there is one.
+	Latency []float64          `json:"latency_us,omitempty"`
+	Extra   map[string]float64 `json:"extra,omitempty"` // what else a row has to say, by name and unit
+}
+
+func newMeter(n *network, s settings) *meter {
+	return &meter{net: n, settings: s, failed: make(chan struct{})}
+}
+
+// fail ends the measurement with an error, if it is not over anyway.
+func (m *meter) fail(err error) {
+	if err == nil || m.phase.Load() == over {
+		return
+	}
+	m.once.Do(func() {
+		m.err = err
+		close(m.failed)
+	})
+}
+
+// spawn runs f on a goroutine that belongs to the measurement.
+func (m *meter) spawn(f func() error) {
+	m.wg.Go(func() { m.fail(f()) })
+}
+
+// keep closes c when the measurement is over.
+func (m *meter) keep(c io.Closer) {
+	m.mu.Lock()
+	m.closers = append(m.closers, c)
+	m.mu.Unlock()
+}
+
+// listen makes a listener for the measurement.
+func (m *meter) listen() (net.Listener, error) {
+	ln, err := m.net.listen()
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	m.keep(ln)
+	return ln, nil
+}
+
+// connect makes n connections, the i-th server belonging to the i-th client.
+func (m *meter) connect(n int) (clients, servers []net.Conn, err error) {
+	clients, servers = make([]net.Conn, 0, n), make([]net.Conn, 0, n)
+	var ln net.Listener
+	for i := range n {
+		if i%perListener == 0 {
+			if ln, err = m.listen(); err != nil {
+				return nil, nil, err
+			}
+		}
+		c, err := m.net.dial(ln.Addr().String())
+		if err != nil {
+			return nil, nil, fmt.Errorf("dial %d of %d: %w", i+1, n, err)
+		}
+		m.keep(c)
+		s, err := ln.Accept()
+		if err != nil {
+			return nil, nil, fmt.Errorf("accept %d of %d: %w", i+1, n, err)
+		}
+		m.keep(s)
+		clients, servers = append(clients, c), append(servers, s)
+	}
+	return clients, servers, nil
+}
+
+// perListener is how many connections are made to one port: fewer than there are ports at the other side, some of which wait out TIME_WAIT.
+const perListener = 10000
+
+// finish ends what the measurement has started, and returns its first error.
+func (m *meter) finish() error {
+	m.phase.Store(over)
+	m.mu.Lock()
+	for _, c := range m.closers {
+		c.Close()
+	}
+	m.closers = nil
+	m.mu.Unlock()
+	m.wg.Wait()
+	return m.err
+}
+
+// A counter is counted by one goroutine and read by another. It has cache lines to itself.
+type counter struct {
+	_ [64]byte
+	n atomic.Uint64
+	_ [56]byte
+}
+
+func sum(c []counter) (n uint64) {
+	for i := range c {
+		n += c[i].n.Load()
+	}
+	return n
+}
+
+// A window is what has happened while the clock ran.
+type window struct {
+	seconds float64
+	count   float64 // what the counters have counted
+	cpu     float64 // seconds
+	others  float64
+	allocs  float64
+	bytes   float64
+}
+
+// window lets the goroutines warm up, and times them.
+func (m *meter) window(counters []counter) (w window, err error) {
+	if err := m.wait(m.warm); err != nil {
+		return w, err
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	stop, err := m.profile()
+	if err != nil {
+		return w, err
+	}
+	runtime.ReadMemStats(&before)
+	load := readLoad()
+	m.phase.CompareAndSwap(warming, timing)
+	start, n := time.Now(), sum(counters)
+	err = m.wait(m.time)
+	w.count = float64(sum(counters) - n)
+	w.seconds = time.Since(start).Seconds()
+	m.phase.Store(over)
+	load = readLoad().since(load)
+	runtime.ReadMemStats(&after)
+	stop()
+	w.cpu, w.others = load.own, load.others()
+	w.allocs, w.bytes = float64(after.Mallocs-before.Mallocs), float64(after.TotalAlloc-before.TotalAlloc)
+	if err == nil && w.count == 0 {
+		err = errors.New("nothing has moved while the clock ran")
+	}
+	return w, err
+}
+
+// wait sleeps, but not after an error.
+func (m *meter) wait(d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-m.failed:
+		return m.err
+	}
+}
+
+func (m *meter) profile() (stop func(), err error) {
+	if m.cpu == nil {
+		return func() {}, nil
+	}
+	return pprof.StopCPUProfile, pprof.StartCPUProfile(m.cpu)
+}
+
+// perOp fills in what an operation has cost.
+func (m *meter) perOp(w window, ops float64) {
+	s := &m.sample
+	s.CPU, s.Others = w.cpu/ops*1e6, w.others
+	s.Allocs, s.AllocBytes = w.allocs/ops, w.bytes/ops
+}
+
+// perGB fills in what so many bytes in so many operations have cost.
+func (m *meter) perGB(w window, bytes, ops float64) {
+	m.perOp(w, ops)
+	m.sample.CPU = w.cpu / (bytes / 1e9)
+}
+
+// watch ends the program, with all goroutines' stacks, if a measurement hangs: it has no way to end a stack that does not end itself.
+func watch(limit time.Duration, what string) (stop func()) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	context.AfterFunc(ctx, func() {
+		if ctx.Err() != context.DeadlineExceeded {
+			return
+		}
+		buf := make([]byte, 1<<20)
+		fmt.Fprintf(os.Stderr, "%s\n\nbench: %s has not ended after %v; the goroutines are above\n", buf[:runtime.Stack(buf, true)], what, limit)
+		os.Exit(3)
+	})
+	return cancel
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"net"
+	"net/netip"
+
+	"bsdnet"
+)
+
+// The addresses of the two ends outside of the loopback.
+var (
+	serverPrefix = netip.MustParsePrefix("10.77.0.1/24")
+	clientPrefix = netip.MustParsePrefix("10.77.0.2/24")
+)
+
+// openBsdnet is one stack and its loopback, as it comes.
+func openBsdnet() (*network, error) {
+	s, err := bsdnet.New(bsdnet.Config{})
+	if err != nil {
+		return nil, err
+	}
+	return bsdnetNetwork(s, s, "127.0.0.1:0"), nil
+}
+
+func bsdnetNetwork(server, client *bsdnet.Stack, at string) *network {
+	return &network{
+		listen: func() (net.Listener, error) { return server.Listen("tcp", at) },
+		dial:   func(address string) (net.Conn, error) { return client.Dial("tcp", address) },
+		close:  func() { client.Close(); server.Close() },
+	}
+}
+
+// openBsdnetPair is two stacks on a cable with Ethernet's MTU.
+func openBsdnetPair() (*network, error) {
+	a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
+	if err != nil {
+		return nil, err
+	}
+	return bsdnetOver(a, b)
+}
+
+// bsdnetOver makes two stacks, the server's at link a and the client's at b.
+func bsdnetOver(a, b bsdnet.Link) (*network, error) {
+	server, err := bsdnetAt(a, serverPrefix)
+	if err != nil {
+		return nil, err
+	}
+	client, err := bsdnetAt(b, clientPrefix)
+	if err != nil {
+		server.Close()
+		return nil, err
+	}
+	return bsdnetNetwork(server, client, serverPrefix.Addr().String()+":0"), nil
+}
+
+// bsdnetAt makes a stack with one link, which it closes in case of an error.
+func bsdnetAt(l bsdnet.Link, p netip.Prefix) (*bsdnet.Stack, error) {
+	s, err := bsdnet.New(bsdnet.Config{})
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	if err := s.Attach(l, p); err != nil {
+		l.Close()
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}

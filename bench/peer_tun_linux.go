@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"bsdnet"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	tunName = "bench0"
+	tunMTU  = 1500
+	// tunQueues is how many queues a device has: as many as the machine that the targets are for has processors.
+	tunQueues = 2
+)
+
+func tunPeers() []peer {
+	return []peer{
+		{name: "bsdnet", role: ours, open: openBsdnetTUN},
+		{name: "veth", role: kernel, open: openVeth},
+		{name: "gvisor-gso", role: gvisor, open: openGvisorTUN},
+		{name: "gvisor-wgtun", role: gvisor, open: openGvisorWgTUN},
+	}
+}
+
+// tunCheck reports why there are no devices.
+func tunCheck() error {
+	if err := namespace(); err != nil {
+		return err
+	}
+	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// overDevice is a network whose client is the kernel and whose server listens behind a device.
+func overDevice(listen func() (net.Listener, error), close func()) *network {
+	return &network{
+		listen: listen,
+		dial:   func(address string) (net.Conn, error) { return net.Dial("tcp4", address) },
+		close:  close,
+		kernel: true,
+	}
+}
+
+// openBsdnetTUN is a stack behind a device.
+func openBsdnetTUN() (*network, error) {
+	tun, err := bsdnet.OpenTUN(bsdnet.TUNConfig{Name: tunName, MTU: tunMTU, Queues: tunQueues, Host: clientPrefix})
+	if err != nil {
+		return nil, err
+	}
+	s, err := bsdnetAt(tun, serverPrefix)
+	if err != nil {
+		return nil, err
+	}
+	return overDevice(func() (net.Listener, error) { return s.Listen("tcp", serverPrefix.Addr().String()+":0") }, func() { s.Close() }), nil
+}
+
+// openVeth is the kernel at both ends of a pair of devices, the server's in a namespace of its own.
+func openVeth() (*network, error) {
+	ns, err := newNamespace()
+	if err != nil {
+		return nil, fmt.Errorf("veth: namespace: %w", err)
+	}
+	closeAll := func() {
+		delLink(tunName)
+		unix.Close(ns)
+	}
+	if err := newVeth(tunName, "server", ns); err != nil {
+		closeAll()
+		return nil, fmt.Errorf("veth: %w", err)
+	}
+	err = inNamespace(ns, func() error { return setLink("server", serverPrefix) })
+	if err == nil {
+		err = setLink(tunName, clientPrefix)
+	}
+	if err != nil {
+		closeAll()
+		return nil, err
+	}
+	return overDevice(func() (ln net.Listener, err error) {
+		err = inNamespace(ns, func() error {
+			ln, err = net.Listen("tcp4", netip.AddrPortFrom(serverPrefix.Addr(), 0).String())
+			return err
+		})
+		return ln, err
+	}, closeAll), nil
+}

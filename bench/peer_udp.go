@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdh"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"bsdnet"
+	"bsdnet/wireguard"
+
+	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun/netstack"
+)
+
+func udpPeers() []peer {
+	return []peer{
+		{name: "bsdnet", role: ours, open: openBsdnetUDP},
+		{name: "bsdnet-wg", role: ours, open: openBsdnetWireGuard},
+		{name: "wireguard-go", role: gvisor, open: openWireGuardGo},
+	}
+}
+
+// openBsdnetUDP is two stacks and bsdnet's own tunnel between them.
+func openBsdnetUDP() (*network, error) {
+	key := make([]byte, 32)
+	rand.Read(key)
+	server, err := bsdnet.OpenUDP(bsdnet.UDPConfig{Local: "127.0.0.1:0", Key: key, MTU: wireguard.DefaultMTU})
+	if err != nil {
+		return nil, err
+	}
+	client, err := bsdnet.OpenUDP(bsdnet.UDPConfig{Local: "127.0.0.1:0", Peer: server.LocalAddr().String(), Key: key, MTU: wireguard.DefaultMTU})
+	if err != nil {
+		server.Close()
+		return nil, err
+	}
+	return bsdnetOver(server, client)
+}
+
+// openBsdnetWireGuard is two stacks and WireGuard between them.
+func openBsdnetWireGuard() (*network, error) {
+	keys := [2]wireguard.Secret{wireguard.NewSecret(), wireguard.NewSecret()}
+	end := func(i int, own, other netip.Prefix, endpoint string) (*wireguard.Link, *bsdnet.Stack, error) {
+		l, err := wireguard.Open(&wireguard.Config{
+			PrivateKey: keys[i],
+			Addresses:  []netip.Prefix{own},
+			Peers: []wireguard.Peer{{
+				PublicKey: keys[1-i].Public(), Endpoint: endpoint,
+				AllowedIPs: []netip.Prefix{netip.PrefixFrom(other.Addr(), 32)},
+			}},
+		})
+		if err != nil {
+			return nil, nil, err
+		}
+		s, err := bsdnet.New(bsdnet.Config{})
+		if err == nil {
+			if err = l.AttachTo(s); err == nil {
+				return l, s, nil
+			}
+			s.Close()
+		}
+		l.Close()
+		return nil, nil, err
+	}
+	l, server, err := end(0, serverPrefix, clientPrefix, "")
+	if err != nil {
+		return nil, err
+	}
+	_, client, err := end(1, clientPrefix, serverPrefix, "127.0.0.1:"+strconv.Itoa(l.Port()))
+	if err != nil {
+		server.Close()
+		return nil, err
+	}
+	return bsdnetNetwork(server, client, serverPrefix.Addr().String()+":0"), nil
+}
+
+// openWireGuardGo is two of WireGuard's own devices in user space, with gVisor's netstack as its package netstack sets it up.
+func openWireGuardGo() (*network, error) {
+	var keys [2]*ecdh.PrivateKey
+	for i := range keys {
+		var err error
+		if keys[i], err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
+			return nil, err
+		}
+	}
+	var devs [2]*device.Device
+	var nets [2]*netstack.Net
+	end := func() {
+		for _, d := range devs {
+			if d != nil {
+				d.Close()
+			}
+		}
+	}
+	addrs := [2]netip.Addr{serverPrefix.Addr(), clientPrefix.Addr()}
+	endpoint := ""
+	for i := range devs {
+		t, n, err := netstack.CreateNetTUN(addrs[i:i+1], nil, wireguard.DefaultMTU)
+		if err != nil {
+			end()
+			return nil, err
+		}
+		nets[i] = n
+		devs[i] = device.NewDevice(t, conn.NewDefaultBind(), device.NewLogger(device.LogLevelSilent, ""))
+		text := fmt.Sprintf("private_key=%x\npublic_key=%x\n%sallowed_ip=%v/32\n", keys[i].Bytes(), keys[1-i].PublicKey().Bytes(), endpoint, addrs[1-i])
+		if err = devs[i].IpcSet(text); err == nil {
+			err = devs[i].Up()
+		}
+		if err != nil {
+			end()
+			return nil, fmt.Errorf("wireguard-go: %w", err)
+		}
+		if endpoint, err = wireGuardPort(devs[i]); err != nil {
+			end()
+			return nil, err
+		}
+	}
+	return &network{
+		listen: func() (net.Listener, error) {
+			ln, err := nets[0].ListenTCPAddrPort(netip.AddrPortFrom(addrs[0], 0))
+			if err != nil {
+				return nil, err
+			}
+			return gvisorListener{ln}, nil
+		},
+		dial: func(address string) (net.Conn, error) {
+			to, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return nil, err
+			}
+			c, err := nets[1].DialContextTCPAddrPort(context.Background(), to)
+			if err != nil {
+				return nil, err
+			}
+			return c, nil
+		},
+		close: end,
+	}, nil
+}
+
+// wireGuardPort returns a device's UDP port, in the form of an endpoint for the other end's configuration.
+func wireGuardPort(d *device.Device) (string, error) {
+	text, err := d.IpcGet()
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(text) {
+		if p, ok := strings.CutPrefix(line, "listen_port="); ok {
+			return "endpoint=127.0.0.1:" + p, nil
+		}
+	}
+	return "", errors.New("wireguard-go: no port")
+}

@@ -1,0 +1,89 @@
+package main
+
+import "fmt"
+
+// A row is something to measure.
+type row struct {
+	name  string
+	title string
+	kind  string // one of the kinds below
+	scene string
+	unit  string
+	less  bool // less is better
+	perGB bool // CPU is in seconds per GB; else in microseconds per operation
+
+	// series and x put rows of growth into one chart: a line over x.
+	series string
+	x      float64
+	xTitle string
+
+	// descriptors is how many files the kernel's peers need; 0: few.
+	descriptors int
+
+	run func(m *meter) error
+}
+
+// The kinds of rows.
+const (
+	kindBulk     = "bulk"
+	kindPingPong = "pp"
+	kindConn     = "conn"
+	kindHTTP     = "http"
+	kindIdle     = "idle"
+	kindGrow     = "grow"
+)
+
+// rows are all that can be measured. Those of growth come last.
+func rows() []row {
+	var r []row
+	r = append(r, bulkRow("", 1), bulkRow("", 8))
+	r = append(r, pingPongRow("", 1, 1), pingPongRow("", 1, 1024), pingPongRow("", 64, 1), pingPongRow("", 64, 1024))
+	r = append(r, connRow("", 1), connRow("", 16))
+	r = append(r, httpRow("", 1<<10), httpRow("", 1<<20))
+	r = append(r, idleRow(10000))
+	r = append(r, bulkRow("pair", 1), bulkRow("pair", 8))
+	r = append(r, upRow(1), upRow(8), downRow(1), downRow(8))
+	r = append(r, pingPongRow("tun", 1, 1), pingPongRow("tun", 64, 1))
+	r = append(r, connRow("tun", 1), connRow("tun", 16), httpRow("tun", 1<<10))
+	r = append(r, bulkRow("udp", 1), pingPongRow("udp", 1, 1))
+	return append(r, growRows()...)
+}
+
+// named puts the scene's name before a row's.
+func named(scene, name string) string {
+	if scene == "" {
+		return name
+	}
+	return scene + "-" + name
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// sizeName is a number of bytes in a row's name: k, m or nothing.
+func sizeName(n int) string {
+	switch n {
+	case 1:
+		return ""
+	case 1 << 10:
+		return "k"
+	case 1 << 20:
+		return "m"
+	}
+	return fmt.Sprint(n)
+}
+
+// sizeTitle is a number of bytes for people.
+func sizeTitle(n int) string {
+	switch {
+	case n >= 1<<20:
+		return fmt.Sprintf("%d MiB", n>>20)
+	case n >= 1<<10:
+		return fmt.Sprintf("%d KiB", n>>10)
+	}
+	return fmt.Sprintf("%d B", n)
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+)
+
+// growRows show how the cost grows with the number of connections. All are in memory.
+func growRows() []row {
+	var r []row
+	for _, n := range []int{1, 3, 10, 30, 100, 300, 1000} {
+		r = append(r, growFlows(n))
+	}
+	for _, n := range []int{0, 1000, 10000, 100000} {
+		r = append(r, growIdle(n, true))
+	}
+	for _, n := range []int{0, 1000, 10000, 100000} {
+		r = append(r, growIdle(n, false))
+	}
+	return append(r, growActive(10000))
+}
+
+// growFlows is bulk over n flows.
+func growFlows(n int) row {
+	return row{
+		name: fmt.Sprintf("grow-flows-%d", n), title: "writes of 64 KiB, " + plural(n, "flow"),
+		kind: kindGrow, unit: "Gbit/s", perGB: true, descriptors: 2*n + 200,
+		series: "Writes of 64 KiB against the number of flows", x: float64(n), xTitle: "flows",
+		run: func(m *meter) error { return bulk(m, max(n/m.scale, 1), false) },
+	}
+}
+
+// growIdle is one busy connection beside n idle ones.
+func growIdle(n int, flow bool) row {
+	r := row{kind: kindGrow, descriptors: 2*n + 200, x: float64(n), xTitle: "idle connections"}
+	beside := fmt.Sprintf("beside %d idle ones", n)
+	if flow {
+		r.name, r.title = fmt.Sprintf("grow-idle-bulk-%d", n), "writes of 64 KiB on one connection "+beside
+		r.unit, r.perGB = "Gbit/s", true
+		r.series = "Writes of 64 KiB on one connection against the number of idle ones"
+	} else {
+		r.name, r.title = fmt.Sprintf("grow-idle-pp-%d", n), "1 B there and back on one connection "+beside
+		r.unit, r.less = "µs (p50)", true
+		r.series = "1 B there and back on one connection against the number of idle ones"
+	}
+	r.run = func(m *meter) error {
+		clients, servers, err := m.connect(n / m.scale)
+		if err != nil {
+			return err
+		}
+		if err := touch(clients, servers); err != nil {
+			return err
+		}
+		if flow {
+			return bulk(m, 1, false)
+		}
+		return pingPong(m, 1, 1)
+	}
+	return r
+}
+
+// growActive is n connections that are all busy, and the garbage collector at work meanwhile.
+func growActive(n int) row {
+	return row{
+		name: fmt.Sprintf("grow-active-%d", n), title: fmt.Sprintf("1 KiB there and back, %d connections at once, with the collector at work", n),
+		kind: kindGrow, unit: "round trips/s", descriptors: 2*n + 200,
+		run: func(m *meter) error { return active(m, max(n/m.scale, 1)) },
+	}
+}
+
+func active(m *meter, n int) error {
+	clients, servers, err := m.connect(n)
+	if err != nil {
+		return err
+	}
+	trips := make([]counter, n)
+	for i := range clients {
+		m.spawn(func() error { return echo(m, servers[i], 1024) })
+		m.spawn(func() error { return ping(m, clients[i], 1024, &trips[i], nil) })
+	}
+	var c collector
+	m.spawn(func() error { return c.run(m) })
+	w, err := m.window(trips)
+	if err != nil {
+		return err
+	}
+	if err := m.finish(); err != nil {
+		return err
+	}
+	m.sample.Value = w.count / w.seconds
+	m.perOp(w, w.count)
+	m.sample.Extra = map[string]float64{
+		"ms of longest GC pause": float64(c.pause) / 1e6, "ms of longest GC": float64(c.took) / 1e6, "MB of heap": float64(c.heap) / 1e6,
+	}
+	return nil
+}
+
+// A collector collects garbage now and then, and knows how long that took.
+type collector struct {
+	pause uint64        // the longest, ns
+	took  time.Duration // the longest
+	heap  uint64        // in use after one, bytes
+}
+
+func (c *collector) run(m *meter) error {
+	for m.phase.Load() == warming {
+		if m.wait(time.Millisecond) != nil {
+			return nil
+		}
+	}
+	for m.phase.Load() != over {
+		start := time.Now()
+		runtime.GC()
+		c.took = max(c.took, time.Since(start))
+		var s runtime.MemStats
+		runtime.ReadMemStats(&s)
+		c.pause = max(c.pause, s.PauseNs[(s.NumGC+255)%256])
+		c.heap = max(c.heap, s.HeapAlloc)
+		if m.wait(100*time.Millisecond) != nil {
+			return nil
+		}
+	}
+	if c.took == 0 {
+		return errors.New("no collection while the clock ran")
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// A plan is what to measure.
+type plan struct {
+	settings
+	rounds   int
+	rows     *regexp.Regexp // nil: all but those of growth
+	peers    *regexp.Regexp // nil: all
+	profiles string         // the folder for CPU profiles; "": none
+	progress io.Writer
+}
+
+// A result is a row with what the peers made of it.
+type result struct {
+	Row   string       `json:"row"`
+	Scene string       `json:"scene"`
+	Title string       `json:"title"`
+	Kind  string       `json:"kind"`
+	Unit  string       `json:"unit"`
+	Less  bool         `json:"less_is_better"`
+	PerGB bool         `json:"cpu_per_gb"`
+	Peers []peerResult `json:"peers"`
+
+	Series string  `json:"series,omitempty"`
+	X      float64 `json:"x"`
+	XTitle string  `json:"x_title,omitempty"`
+}
+
+// A peerResult has a sample for each round, or says why not.
+type peerResult struct {
+	Name    string   `json:"name"`
+	Role    role     `json:"role"`
+	Samples []sample `json:"samples,omitempty"`
+	Skipped string   `json:"skipped,omitempty"`
+	Error   string   `json:"error,omitempty"`
+}
+
+// wants reports whether the plan has a row.
+func (p *plan) wants(r row) bool {
+	if p.rows == nil {
+		return r.kind != kindGrow
+	}
+	return p.rows.MatchString(r.name)
+}
+
+// run measures, one row after another.
+func (p *plan) run() []result {
+	places := map[string]scene{}
+	skipped := map[string]string{}
+	for _, s := range scenes() {
+		places[s.name] = s
+	}
+	var results []result
+	for _, r := range rows() {
+		if !p.wants(r) {
+			continue
+		}
+		s := places[r.scene]
+		if _, asked := skipped[s.name]; !asked && s.check != nil {
+			skipped[s.name] = ""
+			if err := s.check(); err != nil {
+				skipped[s.name] = err.Error()
+			}
+		}
+		if res := p.runRow(r, s, skipped[s.name]); len(res.Peers) > 0 {
+			results = append(results, res)
+		}
+	}
+	return results
+}
+
+// runRow measures a row: in each round all peers, one after another.
+func (p *plan) runRow(r row, s scene, skip string) result {
+	res := result{
+		Row: r.name, Scene: s.title, Title: r.title, Kind: r.kind, Unit: r.unit, Less: r.less, PerGB: r.perGB,
+		Series: r.series, X: r.x, XTitle: r.xTitle,
+	}
+	var peers []peer
+	for _, q := range s.peers {
+		if p.peers == nil || p.peers.MatchString(q.name) {
+			peers = append(peers, q)
+			res.Peers = append(res.Peers, peerResult{Name: q.name, Role: q.role, Skipped: reason(r, q, skip)})
+		}
+	}
+	for round := range p.rounds {
+		for i, q := range peers {
+			if pr := &res.Peers[i]; pr.Skipped == "" && pr.Error == "" {
+				s, err := p.measure(r, q, round)
+				if err != nil {
+					pr.Error = err.Error()
+					fmt.Fprintf(p.progress, "%s, %s: %v\n", r.name, q.name, err)
+					continue
+				}
+				pr.Samples = append(pr.Samples, s)
+				fmt.Fprintf(p.progress, "%-18s %d/%d  %-14s %s %s\n", r.name, round+1, p.rounds, q.name, number(s.Value), r.unit)
+			}
+		}
+	}
+	return res
+}
+
+// reason returns why a peer takes no part in a row; "" if it does.
+func reason(r row, q peer, scene string) string {
+	switch {
+	case scene != "":
+		return scene
+	case q.skip != nil:
+		return q.skip(r.kind)
+	}
+	return ""
+}
+
+// measure has one peer do a row once.
+func (p *plan) measure(r row, q peer, round int) (s sample, err error) {
+	stop := watch(2*time.Minute+2*(p.warm+p.time), r.name+" by "+q.name)
+	defer stop()
+	n, err := q.open()
+	if err != nil {
+		return s, err
+	}
+	defer n.close()
+	if have := 0; n.kernel && r.descriptors > 0 {
+		if have = descriptors(r.descriptors); have < r.descriptors {
+			return s, fmt.Errorf("it takes %d open files, and %d are allowed", r.descriptors, have)
+		}
+	}
+	m := newMeter(n, p.settings)
+	if p.profiles != "" && round == p.rounds-1 {
+		f, err := os.Create(filepath.Join(p.profiles, r.name+"."+q.name+".prof"))
+		if err != nil {
+			return s, err
+		}
+		defer f.Close()
+		m.cpu = f
+	}
+	err = r.run(m)
+	if end := m.finish(); err == nil {
+		err = end
+	}
+	return m.sample, err
+}
+
+// number prints three digits that count.
+func number(v float64) string {
+	switch {
+	case v != v:
+		return "-"
+	case v >= 100 || v == 0:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	case v >= 1:
+		return fmt.Sprintf("%.2f", v)
+	}
+	return strings.TrimRight(fmt.Sprintf("%.3f", v), "0")
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"encoding/base64"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"bsdnet"
+	"bsdnet/wireguard"
+)
+
+// linkOptions say what the stack is attached to.
+type linkOptions struct {
+	link   string // "loopback" or "", "tun", "udp", "wireguard"
+	ip     string // the stack's address
+	tun    string // name of the TUN device
+	host   string // the kernel's address on it
+	local  string // the tunnel's own address
+	peer   string // the address of the tunnel's other end
+	key    string // file with the tunnel's key
+	config string // WireGuard's configuration
+}
+
+func (o *linkOptions) flags(f *flag.FlagSet) {
+	f.StringVar(&o.link, "link", "loopback", "what the stack is attached to: `loopback`, tun, udp or wireguard")
+	f.StringVar(&o.ip, "ip", "", "the stack's `address`; the default is 10.0.0.2/24 with tun, and with udp 10.9.0.1/24, or 10.9.0.2/24 with -peer")
+	f.StringVar(&o.tun, "tun", "", "tun: the device's `name`; the default is the first free one")
+	f.StringVar(&o.host, "host", "10.0.0.1/24", "tun: the kernel's `address`; \"\": the device has been set up")
+	f.StringVar(&o.local, "local", "", "udp: the `address` that the tunnel receives on; the default is any port")
+	f.StringVar(&o.peer, "peer", "", "udp: the `address` of the other end; without, it is whoever has the key")
+	f.StringVar(&o.key, "key", "", "udp: a `file` with 32 random bytes in base64, the same at both ends: openssl rand -base64 32 >file")
+	f.StringVar(&o.config, "config", "", "wireguard: a `file` as for wg-quick")
+}
+
+// A way is how one gets to the stack.
+type way struct {
+	link   bsdnet.Link
+	ip     netip.Addr                       // the stack's address there
+	who    string                           // for whom
+	client func(*bsdnet.Stack) *http.Client // fetches from here; nil: nobody is here that could
+}
+
+// reachable returns an address to dial for one to listen on.
+func (w *way) reachable(a net.Addr) string {
+	t := a.(*net.TCPAddr)
+	host := t.IP.String()
+	if t.IP.IsUnspecified() {
+		host = w.ip.String()
+	}
+	return net.JoinHostPort(host, strconv.Itoa(t.Port))
+}
+
+// attach gives the stack its link.
+func (o *linkOptions) attach(stack *bsdnet.Stack) (*way, error) {
+	switch o.link {
+	case "", "loopback":
+		return &way{ip: netip.MustParseAddr("127.0.0.1"), who: "inside the stack, without a relay", client: (*bsdnet.Stack).HTTPClient}, nil
+	case "tun":
+		return o.attachTUN(stack)
+	case "udp":
+		return o.attachUDP(stack)
+	case "wireguard":
+		return o.attachWireGuard(stack)
+	}
+	return nil, fmt.Errorf("-link is %q; it can be loopback, tun, udp or wireguard", o.link)
+}
+
+// address returns the stack's address and network.
+func (o *linkOptions) address(def string) (netip.Prefix, error) {
+	if o.ip == "" {
+		o.ip = def
+	}
+	p, err := netip.ParsePrefix(o.ip)
+	if err != nil {
+		return p, fmt.Errorf("-ip: %w; it is an address with the length of its network, such as %s", err, def)
+	}
+	return p, nil
+}
+
+func (o *linkOptions) attachTUN(stack *bsdnet.Stack) (*way, error) {
+	ip, err := o.address("10.0.0.2/24")
+	if err != nil {
+		return nil, err
+	}
+	c := bsdnet.TUNConfig{Name: o.tun}
+	if o.host != "" {
+		if c.Host, err = netip.ParsePrefix(o.host); err != nil {
+			return nil, fmt.Errorf("-host: %w; it is an address with the length of its network, such as 10.0.0.1/24", err)
+		}
+	}
+	tun, err := bsdnet.OpenTUN(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := stack.Attach(tun, ip); err != nil {
+		tun.Close()
+		return nil, err
+	}
+	kernels := func(*bsdnet.Stack) *http.Client { return &http.Client{Transport: &http.Transport{}} }
+	return &way{link: tun, ip: ip.Addr(), who: "for this host, over " + tun.Name(), client: kernels}, nil
+}
+
+func (o *linkOptions) attachUDP(stack *bsdnet.Stack) (*way, error) {
+	def := "10.9.0.1/24"
+	if o.peer != "" {
+		def = "10.9.0.2/24"
+	}
+	ip, err := o.address(def)
+	if err != nil {
+		return nil, err
+	}
+	if o.key == "" {
+		return nil, errors.New("-link udp needs -key; openssl rand -base64 32 >secret makes one, for both ends")
+	}
+	text, err := os.ReadFile(o.key)
+	if err != nil {
+		return nil, err
+	}
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil {
+		return nil, fmt.Errorf("-key %s: %w", o.key, err)
+	}
+	tunnel, err := bsdnet.OpenUDP(bsdnet.UDPConfig{Local: o.local, Peer: o.peer, Key: key})
+	if err != nil {
+		return nil, err
+	}
+	if err := stack.Attach(tunnel, ip); err != nil {
+		tunnel.Close()
+		return nil, err
+	}
+	return &way{link: tunnel, ip: ip.Addr(), who: fmt.Sprintf("for whoever has the key, at %v", tunnel.LocalAddr())}, nil
+}
+
+func (o *linkOptions) attachWireGuard(stack *bsdnet.Stack) (*way, error) {
+	if o.config == "" {
+		return nil, errors.New("-link wireguard needs -config, a file as for wg-quick")
+	}
+	c, err := wireguard.ParseFile(o.config)
+	if err != nil {
+		return nil, err
+	}
+	wg, err := wireguard.Open(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := wg.AttachTo(stack); err != nil {
+		wg.Close()
+		return nil, err
+	}
+	w := &way{link: wg, who: "for its peers"}
+	for _, a := range c.Addresses {
+		if a.Addr().Is4() {
+			w.ip = a.Addr()
+			break
+		}
+	}
+	return w, nil
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	stdbytes "bytes"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"bsdnet/wireguard"
+)
+
+// fetched checks what -get prints.
+func fetched(t *testing.T, out []byte, url, conn string) {
+	t.Helper()
+	for _, want := range []string{
+		`^GET ` + regexp.QuoteMeta(url) + `\nHTTP/1\.1 200 OK\n`,
+		`<h1>Served by net/http over bsdnet</h1>`,
+		`(?m)^ESTABLISHED ` + conn + `, RTT `,
+	} {
+		if !regexp.MustCompile(want).Match(out) {
+			t.Errorf("the output does not match %s:\n%s", want, out)
+		}
+	}
+}
+
+// TestUDP runs both ends of a tunnel, as two terminals would.
+func TestUDP(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(key, []byte(base64.StdEncoding.EncodeToString(stdbytes.Repeat([]byte("k"), 32))+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var served stdbytes.Buffer
+	_, url := startSite(t, options{addr: ":80", linkOptions: linkOptions{link: "udp", key: key, local: "127.0.0.1:0"}}, &served)
+	if url != "http://10.9.0.1/" {
+		t.Errorf("served on %s", url)
+	}
+	at := regexp.MustCompile(`at (127\.0\.0\.1:\d+)`).FindStringSubmatch(served.String())
+	if at == nil {
+		t.Fatalf("the tunnel's address is not printed:\n%s", served.String())
+	}
+	var out stdbytes.Buffer
+	if err := run(t.Context(), options{get: url, linkOptions: linkOptions{link: "udp", key: key, peer: at[1]}}, &out); err != nil {
+		t.Fatal(err)
+	}
+	fetched(t, out.Bytes(), url, `10\.9\.0\.2:\d+ -> 10\.9\.0\.1:80`)
+}
+
+// TestWireGuard does the same over WireGuard.
+func TestWireGuard(t *testing.T) {
+	dir := t.TempDir()
+	free, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := free.LocalAddr().(*net.UDPAddr).Port
+	free.Close()
+	a, b := wireguard.NewSecret(), wireguard.NewSecret()
+	for name, text := range map[string]string{
+		"a.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.1/24\nListenPort = %d\n[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.2/32\n",
+			a.Base64(), port, b.Public()),
+		"b.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/24\n[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.0/24\nEndpoint = 127.0.0.1:%d\n",
+			b.Base64(), a.Public(), port),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, url := startSite(t, options{addr: ":8000", linkOptions: linkOptions{link: "wireguard", config: filepath.Join(dir, "a.conf")}}, io.Discard)
+	var out stdbytes.Buffer
+	if err := run(t.Context(), options{get: url, linkOptions: linkOptions{link: "wireguard", config: filepath.Join(dir, "b.conf")}}, &out); err != nil {
+		t.Fatal(err)
+	}
+	fetched(t, out.Bytes(), "http://10.8.0.1:8000/", `10\.8\.0\.2:\d+ -> 10\.8\.0\.1:8000`)
+}
+
+// TestLinkErrors: the error names the flag that is wrong.
+func TestLinkErrors(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad")
+	if err := os.WriteFile(bad, []byte("not a key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := filepath.Join(t.TempDir(), "good")
+	if err := os.WriteFile(good, []byte(base64.StdEncoding.EncodeToString(stdbytes.Repeat([]byte("k"), 32))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for want, l := range map[string]linkOptions{
+		`-link is "ether"`:             {link: "ether"},
+		"-ip: ":                        {link: "tun", ip: "10.0.0.2"},
+		"-host: ":                      {link: "tun", host: "10.0.0.1"},
+		"-link udp needs -key":         {link: "udp"},
+		"-key ":                        {link: "udp", key: bad},
+		"-link wireguard needs -confi": {link: "wireguard"},
+		bad:                            {link: "wireguard", config: bad},
+		"-once: ":                      {link: "udp", key: good},
+	} {
+		err := run(t.Context(), options{addr: ":80", once: true, linkOptions: l}, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v; want an error with %q", l, err, want)
+		}
+	}
+}

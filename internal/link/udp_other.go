@@ -1,0 +1,43 @@
+//go:build !linux
+
+package link
+
+import (
+	"net"
+	"net/netip"
+)
+
+// udpSocket sends datagrams one at a time.
+type udpSocket struct {
+	conn *net.UDPConn
+}
+
+func (s *udpSocket) init(conn *net.UDPConn) error {
+	s.conn = conn
+	conn.SetReadBuffer(udpSocketSpace)
+	conn.SetWriteBuffer(udpSocketSpace)
+	return nil
+}
+
+// send sends the datagrams that b is made of, each of size bytes but for the last, and returns how many it has sent before the error.
+func (s *udpSocket) send(b []byte, size int, to netip.AddrPort) (int, error) {
+	for n := 0; ; n++ {
+		if len(b) == 0 {
+			return n, nil
+		}
+		k := min(size, len(b))
+		if _, err := s.conn.WriteToUDPAddrPort(b[:k], to); err != nil {
+			return n, err
+		}
+		b = b[k:]
+	}
+}
+
+// waitForRoom returns at once: send waits itself.
+func (s *udpSocket) waitForRoom() {}
+
+// segmentSize returns the size of the datagrams that a read has brought: it is one.
+func segmentSize(oob []byte, n int) int { return n }
+
+// pathMTU returns 0: the system is not asked.
+func pathMTU(to netip.AddrPort) int { return 0 }

@@ -1,0 +1,234 @@
+package link
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+)
+
+// The way in. One read brings up to 64 KiB of datagrams of one sender (UDP_GRO); each is opened from there into the reader's buffer.
+
+// udpReceive is the state of the way in.
+type udpReceive struct {
+	buf  []byte // what the last read has brought
+	oob  []byte
+	end  int // of what is in buf
+	off  int // where the next datagram begins
+	size int // of each but the last
+	src  netip.AddrPort
+	errs int // errors in a row
+
+	// What the machine has not been told yet.
+	session      *udpSession
+	data, newest bool
+	any          bool
+	control      bool // a message of a handshake has been dealt with
+}
+
+// maxReadErrors is how many reads in a row may fail before Read gives up.
+const maxReadErrors = 100
+
+func (r *udpReceive) init() {
+	r.buf = make([]byte, udpReadBuffer)
+	r.oob = make([]byte, 128)
+}
+
+// Read implements [Link]. It also deals with the messages of handshakes.
+func (l *UDPTunnel) Read(bufs [][]byte, sizes []int) (int, error) {
+	if err := stateError(l.state.Load()); err != nil || len(bufs) == 0 || len(sizes) == 0 {
+		return 0, err
+	}
+	l.reading.Add(1)
+	defer l.stopReading()
+	if !l.rmu.TryLock() {
+		l.conn.SetReadDeadline(past) // calls the daemon off
+		l.rmu.Lock()
+	}
+	defer l.rmu.Unlock()
+	n := min(len(bufs), len(sizes))
+	for {
+		if k := l.takeICMP(bufs[:n], sizes); k > 0 {
+			return k, nil
+		}
+		if k := l.unpack(bufs[:n], sizes); k > 0 {
+			return k, nil
+		}
+		if err := l.fill(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// stopReading ends a Read. If a session is wanted, the daemon goes on in its place.
+func (l *UDPTunnel) stopReading() {
+	if l.reading.Add(-1) == 0 && l.wanted.Load() {
+		l.rouse()
+	}
+}
+
+// past is a deadline that makes a read return.
+var past = time.Unix(1, 0)
+
+// fill reads from the socket. A deadline, which is how others make a read return, is taken back. l.rmu is held.
+func (l *UDPTunnel) fill() error {
+	r := &l.rx
+	n, oobn, _, src, err := l.conn.ReadMsgUDPAddrPort(r.buf, r.oob)
+	r.off, r.end, r.size = 0, 0, 0
+	switch {
+	case err == nil:
+		r.errs = 0
+		r.end, r.size, r.src = n, segmentSize(r.oob[:oobn], n), unmap(src)
+		return nil
+	case l.state.Load() == stateClosed || errors.Is(err, net.ErrClosed):
+		return net.ErrClosed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		l.conn.SetReadDeadline(time.Time{})
+		return nil
+	}
+	// Errors of datagrams that were sent, such as that nobody listens at their destination, come up here on some systems.
+	var errno syscall.Errno
+	if r.errs++; r.errs < maxReadErrors && errors.As(err, &errno) {
+		return nil
+	}
+	return err
+}
+
+// standIn reads in place of somebody in Read, for a while or until there is one. It reports whether anything has come of it.
+func (l *UDPTunnel) standIn(wait time.Duration) bool {
+	if l.reading.Load() > 0 || wait <= 0 || !l.rmu.TryLock() {
+		return false
+	}
+	defer l.rmu.Unlock()
+	if l.rx.off < l.rx.end {
+		return false // packets that a Read must take first
+	}
+	l.conn.SetReadDeadline(time.Now().Add(wait))
+	defer l.conn.SetReadDeadline(time.Time{})
+	if l.reading.Load() > 0 {
+		return false
+	}
+	if l.fill() != nil {
+		return false
+	}
+	l.unpack(nil, nil)
+	return true
+}
+
+// unpack opens the datagrams that are left, into as many buffers, and returns how many packets there are. Without buffers it stops at the first
+// that may be one. l.rmu is held.
+func (l *UDPTunnel) unpack(bufs [][]byte, sizes []int) int {
+	r := &l.rx
+	n := 0
+	for r.off < r.end {
+		b := r.buf[r.off:min(r.off+r.size, r.end)]
+		if l.m == nil || b[0] == udpData {
+			if n == len(bufs) {
+				break
+			}
+			if size := l.unpackData(bufs[n], b); size > 0 {
+				sizes[n] = size
+				n++
+			}
+		} else {
+			l.unpackControl(b)
+		}
+		r.off += len(b)
+	}
+	if l.m != nil {
+		l.tell()
+		if r.control {
+			r.control = false
+			l.settle()
+		}
+	}
+	l.stats.received.Add(uint64(n))
+	return n
+}
+
+// unpackData opens one datagram into a buffer, and returns the length of its packet, 0 if there is none.
+func (l *UDPTunnel) unpackData(buf, b []byte) int {
+	r := &l.rx
+	if l.m == nil {
+		switch {
+		case r.src != l.plain:
+			l.stats.unknown.Add(1)
+			return 0
+		case len(b) > len(buf):
+			l.stats.oversized.Add(1)
+			return 0
+		}
+		return copy(buf, b)
+	}
+	s := r.session
+	if s == nil || len(b) < udpSealLen || binary.LittleEndian.Uint32(b) != udpData || binary.LittleEndian.Uint32(b[4:]) != s.local.index() {
+		l.tell()
+		l.mu.Lock()
+		found, v := l.m.find(l.now(), b)
+		l.mu.Unlock()
+		if found == nil {
+			l.count(v)
+			return 0
+		}
+		s = found
+		r.session = s
+	}
+	if len(b)-udpSealLen > len(buf) {
+		l.stats.oversized.Add(1)
+		return 0
+	}
+	n, newest, v := s.open(buf, b)
+	if v != udpPacket {
+		l.count(v)
+		return 0
+	}
+	r.any = true
+	r.data = r.data || n > 0
+	r.newest = r.newest || newest
+	return n
+}
+
+// tell tells the machine what was received since it was told last.
+func (l *UDPTunnel) tell() {
+	r := &l.rx
+	if r.any {
+		l.mu.Lock()
+		l.m.opened(l.now(), r.session, r.data, r.newest, r.src)
+		l.rearm()
+		l.mu.Unlock()
+	}
+	r.session, r.any, r.data, r.newest = nil, false, false, false
+}
+
+// unpackControl hands a message of a handshake to the machine.
+func (l *UDPTunnel) unpackControl(b []byte) {
+	l.tell()
+	l.mu.Lock()
+	v := l.m.input(l.now(), b, l.rx.src)
+	if v == udpHandshake {
+		l.rx.control = true
+		l.rearm()
+	}
+	l.mu.Unlock()
+	if v != udpHandshake {
+		l.count(v)
+	}
+}
+
+// count counts a datagram that is dropped.
+func (l *UDPTunnel) count(v udpVerdict) {
+	c := &l.stats
+	switch v {
+	case udpMalformed:
+		c.malformed.Add(1)
+	case udpUnknown:
+		c.unknown.Add(1)
+	case udpForged:
+		c.forged.Add(1)
+	case udpReplayed:
+		c.replayed.Add(1)
+	}
+}

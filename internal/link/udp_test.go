@@ -1,0 +1,111 @@
+package link
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+var udpTestKey = bytes.Repeat([]byte("key!"), 8)
+
+func mustUDP(t testing.TB, config UDPConfig) *UDPTunnel {
+	t.Helper()
+	if config.Key == nil && !config.Insecure {
+		config.Key = udpTestKey
+	}
+	if config.Local == "" {
+		config.Local = "127.0.0.1:0"
+	}
+	l, err := NewUDPTunnel(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// tunnelPair returns the two ends of a tunnel over the host's loopback; the first knows where the second is.
+func tunnelPair(t testing.TB, config UDPConfig) (a, b *UDPTunnel) {
+	t.Helper()
+	b = mustUDP(t, config)
+	config.Peer = b.LocalAddr().String()
+	return mustUDP(t, config), b
+}
+
+// plainPair returns the two ends of a tunnel in plain mode, of which each must know the other's port beforehand.
+func plainPair(t testing.TB, mtu int) (a, b *UDPTunnel) {
+	t.Helper()
+	for range 20 {
+		free, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := free.LocalAddr().String()
+		a = mustUDP(t, UDPConfig{Insecure: true, Peer: port, MTU: mtu})
+		free.Close()
+		b, err := NewUDPTunnel(UDPConfig{Insecure: true, Peer: a.LocalAddr().String(), MTU: mtu, Local: port})
+		if err == nil {
+			t.Cleanup(func() { b.Close() })
+			return a, b
+		}
+		a.Close() // somebody else has got the port
+	}
+	t.Fatal("no free ports")
+	return nil, nil
+}
+
+func TestUDPTunnelContract(t *testing.T) {
+	t.Run("Key", func(t *testing.T) {
+		testLink(t, func() (a, b Link) { return tunnelPair(t, UDPConfig{MTU: 1280}) })
+	})
+	t.Run("Plain", func(t *testing.T) {
+		testLink(t, func() (a, b Link) { return plainPair(t, 1280) })
+	})
+}
+
+func TestUDPTunnelConfig(t *testing.T) {
+	key := udpTestKey
+	for _, c := range []struct {
+		config UDPConfig
+		want   string // "": no error
+	}{
+		{UDPConfig{}, "Key is missing"},
+		{UDPConfig{}, "openssl rand -base64 32"},
+		{UDPConfig{Key: []byte{}}, "Key has 0 bytes"},
+		{UDPConfig{Key: key[:31]}, "Key has 31 bytes"},
+		{UDPConfig{Key: append(key, 0)}, "Key has 33 bytes"},
+		{UDPConfig{Key: make([]byte, 32)}, "Key is all zero"},
+		{UDPConfig{Insecure: true}, "Insecure needs a Peer"},
+		{UDPConfig{Insecure: true, Key: key}, "so is Key"},
+		{UDPConfig{Insecure: true, Key: key, Peer: "127.0.0.1:1"}, "so is Key"},
+		{UDPConfig{Key: key, MTU: 67}, "MTU 67 is not within 68..65475"},
+		{UDPConfig{Key: key, MTU: 65476}, "MTU 65476 is not within 68..65475"},
+		{UDPConfig{Key: key, MTU: -1}, "MTU -1 "},
+		{UDPConfig{Insecure: true, Peer: "127.0.0.1:1", MTU: 65508}, "MTU 65508 is not within 68..65507"},
+		{UDPConfig{Insecure: true, Peer: "127.0.0.1:1", MTU: 65507}, ""},
+		{UDPConfig{Key: key, Peer: "127.0.0.1"}, "Peer"},
+		{UDPConfig{Key: key, Peer: "127.0.0.1:0"}, "Peer"},
+		{UDPConfig{Key: key, Peer: "0.0.0.0:1"}, "Peer"},
+		{UDPConfig{Key: key, Peer: ":1"}, "Peer"},
+		{UDPConfig{Key: key, Local: "127.0.0.1"}, "Local"},
+		{UDPConfig{Key: key, Local: "192.0.2.1:1"}, "Local"},
+		{UDPConfig{Key: key, MTU: 65475}, ""},
+		{UDPConfig{Key: key}, ""},
+	} {
+		l, err := NewUDPTunnel(c.config)
+		switch {
+		case err == nil && c.want != "":
+			t.Errorf("%+v: no error; want one with %q", c.config, c.want)
+		case err != nil && (c.want == "" || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%+v: %v; want %q", c.config, err, c.want)
+		}
+		if err == nil {
+			if want := c.config.MTU; l.MTU() != want && (want != 0 || l.MTU() != 1420) {
+				t.Errorf("MTU %d for %d", l.MTU(), want)
+			}
+			l.Close()
+		}
+	}
+}
