@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -235,4 +236,102 @@ func (s *swapLink) swap(t *testing.T, l bsdnet.Link) {
 	s.mu.Unlock()
 	old.Close()
 	s.ready() // what the old one owed
+}
+
+// A relay passes the datagrams of a tunnel on, and adds what an attacker on the path can make of them: copies, old ones, changed ones, shorter and
+// longer ones, from the right address and from another. It returns its address, and how many it has added.
+func relay(t *testing.T, server netip.AddrPort) (netip.AddrPort, *atomic.Int64) {
+	listen := func() *net.UDPConn {
+		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetReadBuffer(7 << 20)
+		return c
+	}
+	front, back, other := listen(), listen(), listen()
+	var client atomic.Pointer[netip.AddrPort]
+	added := new(atomic.Int64)
+	var wg sync.WaitGroup
+	pass := func(in, out *net.UDPConn, seed uint64, to func(src netip.AddrPort) netip.AddrPort) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		buf := make([]byte, 65535)
+		var old [64][]byte
+		for {
+			n, src, err := in.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			dst := to(src)
+			out.WriteToUDPAddrPort(buf[:n], dst)
+			from := []*net.UDPConn{out, other}[rnd.IntN(2)]
+			bad := bytes.Clone(buf[:n])
+			switch rnd.IntN(6) {
+			case 0:
+				bad[rnd.IntN(n)] ^= 1 << rnd.IntN(8)
+			case 1:
+				bad = bad[:rnd.IntN(n)]
+			case 2:
+				bad = append(bad, byte(rnd.Uint32()))
+			case 3:
+				bad, from = old[rnd.IntN(len(old))], out // from elsewhere it would be good if the network had lost it the first time
+			case 4:
+				from = out
+			default:
+				bad = nil
+			}
+			old[rnd.IntN(len(old))] = bytes.Clone(buf[:n])
+			if len(bad) > 0 {
+				from.WriteToUDPAddrPort(bad, dst)
+				added.Add(1)
+			}
+		}
+	}
+	wg.Go(func() {
+		pass(front, back, 1, func(src netip.AddrPort) netip.AddrPort { client.Store(&src); return server })
+	})
+	wg.Go(func() { pass(back, front, 2, func(netip.AddrPort) netip.AddrPort { return *client.Load() }) })
+	t.Cleanup(func() {
+		for _, c := range []*net.UDPConn{front, back, other} {
+			c.Close()
+		}
+		wg.Wait()
+	})
+	return front.LocalAddr().(*net.UDPAddr).AddrPort(), added
+}
+
+// A transfer goes on while four datagrams in five bring a forged, replayed or mutilated one with them; none of these gets in.
+func TestUDPTunnelAttacked(t *testing.T) {
+	s1, s2 := newStack(t), newStack(t)
+	t1 := openUDP(t, bsdnet.UDPConfig{MTU: 8000})
+	front, added := relay(t, t1.LocalAddr())
+	t2 := openUDP(t, bsdnet.UDPConfig{MTU: 8000, Peer: front.String()})
+	attach(t, s1, t1, "10.0.0.1/24")
+	attach(t, s2, t2, "10.0.0.2/24")
+	ln, err := s1.Listen("tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- sink(ln) }()
+	c, err := s2.Dial("tcp", "10.0.0.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := send(c, 4<<20, func() {}); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	a, b := t1.Stats(), t2.Stats()
+	if a.Roams+b.Roams > 0 {
+		t.Errorf("roams: %d, %d", a.Roams, b.Roams)
+	}
+	if n := a.Malformed + a.Unknown + a.Forged + a.Replayed + b.Malformed + b.Unknown + b.Forged + b.Replayed; n < 100 || added.Load() < 100 {
+		t.Errorf("%d datagrams added, %d dropped", added.Load(), n)
+	}
+	if a.Received > b.Sent || b.Received > a.Sent {
+		t.Errorf("received %d of %d, %d of %d", a.Received, b.Sent, b.Received, a.Sent)
+	}
 }

@@ -35,7 +35,8 @@
 //   - idle: memory per established connection, both ends, with 10,000 of them over which a byte has gone there and back: the Go heap and
 //     stacks, and for the kernel what its slab allocator holds in addition (/proc/slabinfo, else /proc/meminfo).
 //   - grow-flows-N: bulk over N flows. grow-idle-bulk-N, grow-idle-pp-N: one busy connection beside N idle ones. grow-active-N: N connections
-//     that all go back and forth with 1 KiB at once, with the longest pause of the garbage collector and the heap.
+//     that all go back and forth with 1 KiB at once, beside a goroutine that allocates a gigabyte a second: the pauses of the garbage
+//     collector and the heap that lives.
 //
 // # How to read it
 //

@@ -119,6 +119,7 @@ func (m *meter) connect(n int) (clients, servers []net.Conn, err error) {
 		m.keep(s)
 		clients, servers = append(clients, c), append(servers, s)
 	}
+	runtime.GC() // now, as it would have to share the processors with the row later
 	return clients, servers, nil
 }
 
@@ -160,6 +161,8 @@ type window struct {
 	others  float64
 	allocs  float64
 	bytes   float64
+	gcs     uint32
+	pause   uint64 // the longest stop of the world by the collector, of the last 256, ns
 }
 
 // window lets the goroutines warm up, and times them.
@@ -168,7 +171,6 @@ func (m *meter) window(counters []counter) (w window, err error) {
 		return w, err
 	}
 	var before, after runtime.MemStats
-	runtime.GC()
 	stop, err := m.profile()
 	if err != nil {
 		return w, err
@@ -186,6 +188,10 @@ func (m *meter) window(counters []counter) (w window, err error) {
 	stop()
 	w.cpu, w.others = load.own, load.others()
 	w.allocs, w.bytes = float64(after.Mallocs-before.Mallocs), float64(after.TotalAlloc-before.TotalAlloc)
+	w.gcs = after.NumGC - before.NumGC
+	for i := range min(w.gcs, 256) {
+		w.pause = max(w.pause, after.PauseNs[(after.NumGC+255-i)%256])
+	}
 	if err == nil && w.count == 0 {
 		err = errors.New("nothing has moved while the clock ran")
 	}

@@ -18,11 +18,15 @@ import (
 // isolated is set, in the environment, where the program runs in a network namespace of its own; else it says why not.
 const isolated = "BSDNET_BENCH_NETNS"
 
-// isolate runs the program again in a fresh network namespace, and ends with its status. It returns where it is in one already, or where there
-// can be none.
-func isolate() {
-	if os.Getenv(isolated) != "" {
-		return
+// isolate runs the program again in a fresh network namespace, and ends with its status. It returns where it is in one already, whose loopback it
+// brings up, or where there can be none.
+func isolate() error {
+	switch os.Getenv(isolated) {
+	case "":
+	case "yes":
+		return setLink("lo", netip.Prefix{})
+	default:
+		return nil
 	}
 	err := again(&syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET})
 	if errors.Is(err, syscall.EPERM) {
@@ -32,7 +36,7 @@ func isolate() {
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 		})
 	}
-	os.Setenv(isolated, fmt.Sprintf("there is no network namespace to be had: %v", err))
+	return os.Setenv(isolated, fmt.Sprintf("there is no network namespace to be had: %v", err))
 }
 
 // again starts the program once more, waits for it, and exits with its status. It returns only if it cannot start it.
@@ -64,13 +68,10 @@ func again(attr *syscall.SysProcAttr) error {
 	return nil
 }
 
-// namespace says whether there is a network namespace, and brings its loopback up.
+// namespace says why there is no network namespace.
 func namespace() error {
 	if s := os.Getenv(isolated); s != "yes" {
 		return errors.New(s)
-	}
-	if err := setLink("lo", netip.Prefix{}); err != nil {
-		return fmt.Errorf("network namespace: %w", err)
 	}
 	return nil
 }

@@ -2,7 +2,7 @@
 
 package main
 
-func isolate() {}
+func isolate() error { return nil }
 
 func tunCheck() error { return errNotHere }
 

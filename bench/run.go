@@ -162,5 +162,5 @@ func number(v float64) string {
 	case v >= 1:
 		return fmt.Sprintf("%.2f", v)
 	}
-	return strings.TrimRight(fmt.Sprintf("%.3f", v), "0")
+	return strings.TrimRight(strings.TrimRight(fmt.Sprintf("%.3f", v), "0"), ".")
 }

@@ -249,7 +249,7 @@ func (s *iperfServer) results() error {
 		CPU            float64   `json:"cpu_util_total"`
 		User           float64   `json:"cpu_util_user"`
 		System         float64   `json:"cpu_util_system"`
-		HasRetransmits int       `json:"sender_has_retransmits"`
+		HasRetransmits float64   `json:"sender_has_retransmits"`
 		Streams        []account `json:"streams"`
 	}
 	var theirs results

@@ -43,7 +43,7 @@ func (c *clock) init(k *Kernel) {
 // arrive at odd ones: at one and the same instant a synctest bubble would run them in any order. What begins at a round time, as a test's packets and
 // calls do, has its timers to the nanosecond.
 func (k *Kernel) even(t int64) int64 {
-	if t != never && (t-epoch+k.t0.UnixNano())&1 != 0 {
+	if t != never && (t^k.parity)&1 != 0 {
 		t++
 	}
 	return t

@@ -105,8 +105,11 @@ func (ifp *Ifnet) broadcast(a netip.Addr) bool {
 	if a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return true
 	}
+	if ifp.loopback {
+		return false
+	}
 	for _, p := range ifp.prefixes {
-		if p.Addr().Is4() && p.Bits() < 31 && p.Contains(a) && !ifp.loopback && (a == lastAddr(p) || a == p.Masked().Addr()) {
+		if p.Addr().Is4() && p.Bits() < 31 && p.Contains(a) && (a == lastAddr(p) || a == p.Masked().Addr()) {
 			return true
 		}
 	}
@@ -378,8 +381,7 @@ func (q *ifqueue) drain(budget int) {
 		return
 	}
 	q.draining = true
-	q.mu.Unlock()
-	q.run(budget)
+	q.runLocked(budget)
 }
 
 // hold makes the caller the drainer, where there is none, so that what is enqueued waits until it calls run: a batch that has arrived is answered
@@ -396,19 +398,28 @@ func (q *ifqueue) hold() bool {
 
 // run drains as the drainer, until the queue is empty, the link is full or the budget is spent.
 func (q *ifqueue) run(budget int) {
+	q.mu.Lock()
+	q.runLocked(budget)
+}
+
+// runLocked is run with the lock held, which it leaves.
+func (q *ifqueue) runLocked(budget int) {
 	var batch [txBatch]qent
 	for {
-		q.mu.Lock()
 		n := 0
-		if !q.oactive {
+		if !q.oactive && budget > 0 {
 			n = q.take(batch[:])
 		}
 		if n == 0 {
 			q.draining = false
+			more := q.n > 0 && !q.oactive
 			if len(q.ring) > 1024 && q.n == 0 {
 				q.ring = nil
 			}
 			q.mu.Unlock()
+			if more { // the budget is spent
+				q.background()
+			}
 			return
 		}
 		q.mu.Unlock()
@@ -422,16 +433,8 @@ func (q *ifqueue) run(budget int) {
 		} else {
 			q.transmit(batch[:n])
 		}
-		if budget -= n; budget <= 0 {
-			q.mu.Lock()
-			q.draining = false
-			more := q.n > 0 && !q.oactive
-			q.mu.Unlock()
-			if more {
-				q.background()
-			}
-			return
-		}
+		budget -= n
+		q.mu.Lock()
 	}
 }
 

@@ -68,8 +68,9 @@ func (t *pcbTable) lookup(a *tuple) *inpcb {
 	h := a.hash(t.key)
 	s := &t.shards[h%pcbShards]
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.find(a, h)
+	inp := s.find(a, h)
+	s.mu.Unlock()
+	return inp
 }
 
 func (s *pcbShard) find(a *tuple, h uint64) *inpcb {

@@ -45,11 +45,12 @@ func ProfileNamed(name string) *Profile {
 
 // A Kernel is one stack: what a BSD kernel's network part keeps in globals.
 type Kernel struct {
-	prof  tcp.Profile
-	pool  mbuf.Pool
-	t0    time.Time
-	clock clock
-	seed  secrets
+	prof   tcp.Profile
+	pool   mbuf.Pool
+	t0     time.Time
+	parity int64 // an instant is even on the clock of the day where it is as odd as this
+	clock  clock
+	seed   secrets
 
 	somaxconn int
 	memory    int64
@@ -101,6 +102,7 @@ const epoch = int64(time.Second)
 // New makes a stack, with its loopback.
 func New(c Config) (*Kernel, error) {
 	k := &Kernel{t0: time.Now(), memory: c.Memory, somaxconn: c.Somaxconn}
+	k.parity = k.t0.UnixNano() + epoch
 	if c.Profile == nil {
 		c.Profile = tcp.Default()
 	}

@@ -113,12 +113,12 @@ func (s *udpSocket) send(b []byte, size int, to netip.AddrPort) (int, error) {
 
 // sendmsg makes one call, and again if a signal interrupts it.
 func (s *udpSocket) sendmsg(b, oob []byte, datagrams int) error {
+	s.b, s.oob = b, oob
 	if s.fail != nil {
 		if err := s.fail(datagrams); err != nil {
 			return err
 		}
 	}
-	s.b, s.oob = b, oob
 	for {
 		if err := s.raw.Control(s.call); err != nil {
 			return err

@@ -416,7 +416,7 @@ func TestUDPClock(t *testing.T) {
 				s.run(100 * ms)
 			}
 			s.exchange(a, b)
-			if n := a.handshakes + b.handshakes; n > 5 {
+			if n := a.handshakes + b.handshakes; n > 6 {
 				t.Errorf("jump %d: %d handshakes", jump, n)
 			}
 		}

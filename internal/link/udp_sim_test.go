@@ -131,7 +131,7 @@ func (s *sim) seal(e *simEnd, x *udpSession, p string) {
 
 // write sends a packet, or reports that it could not.
 func (s *sim) write(e *simEnd, p string) bool {
-	x := e.sender(s.now+e.skew)
+	x := e.sender(s.now + e.skew)
 	if x != nil {
 		s.seal(e, x, p)
 	}

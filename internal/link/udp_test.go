@@ -2,6 +2,7 @@ package link
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -107,5 +108,61 @@ func TestUDPTunnelConfig(t *testing.T) {
 			}
 			l.Close()
 		}
+	}
+}
+
+// A tunnel works over IPv4, over IPv6, and from a socket of both families to either.
+func TestUDPTunnelFamilies(t *testing.T) {
+	for _, c := range []struct{ local, peer string }{
+		{"127.0.0.1:0", "127.0.0.1"}, {":0", "127.0.0.1"}, {"0.0.0.0:0", "127.0.0.1"}, {"[::1]:0", "::1"}, {":0", "::1"},
+	} {
+		if c.peer == "::1" {
+			l, err := net.ListenPacket("udp6", "[::1]:0")
+			if err != nil {
+				continue // the host has no IPv6
+			}
+			l.Close()
+		}
+		y := mustUDP(t, UDPConfig{Local: c.local})
+		x, err := NewUDPTunnel(UDPConfig{Key: udpTestKey, Peer: net.JoinHostPort(c.peer, fmt.Sprint(y.LocalAddr().Port()))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, b := startEnd(t, x), startEnd(t, y)
+		for _, d := range [][2]*end{{a, b}, {b, a}} {
+			go func() {
+				if err := d[0].send(lists(testPacket(1, 1, 500), testPacket(1, 2, 500))...); err != nil {
+					t.Error(err)
+				}
+			}()
+			d[1].receive(t, 2)
+		}
+		if got := y.Peer().Addr(); got != netip.MustParseAddr(c.peer) {
+			t.Errorf("%v: the peer is %v", c, got)
+		}
+		closeAll(t, a, b)
+	}
+}
+
+// In plain mode only the peer's datagrams are taken.
+func TestUDPTunnelPlainStranger(t *testing.T) {
+	x, y := plainPair(t, 1280)
+	a, b := startEnd(t, x), startEnd(t, y)
+	stranger, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(y.LocalAddr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	for i := range 10 {
+		if _, err := stranger.Write(testPacket(1, 100+i, 100)); err != nil {
+			t.Fatal(err)
+		}
+		a.send(lists(testPacket(1, i, 100))...)
+		if p := b.receive(t, 1); numberIn(p[0]) != i {
+			t.Errorf("packet %d arrives", numberIn(p[0]))
+		}
+	}
+	if st := y.Stats(); st.Unknown != 10 || st.Received != 10 {
+		t.Errorf("%+v", st)
 	}
 }

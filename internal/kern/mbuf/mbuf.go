@@ -131,8 +131,8 @@ type Mbuf struct {
 	cl   *cluster
 	data []byte
 	pool *Pool
-	own  bool // made by Getcl: may append behind data while others share what stands before
-	home uint8
+	own  bool  // made by Getcl: may append behind data while others share what stands before
+	home uint8 // the counter it is counted on, for ever: an Mbuf mostly comes back to the core that has freed it
 	Pkt  Pkthdr
 	dat  [datSize]byte
 }
@@ -141,7 +141,6 @@ type Mbuf struct {
 func (p *Pool) get() *Mbuf {
 	m := mbufs.Get().(*Mbuf)
 	m.pool = p
-	m.home = stripe()
 	p.mbufs[m.home].n.Add(1)
 	return m
 }

@@ -98,23 +98,37 @@ func (tp *TCB) predicted(seg *segment) bool {
 			return false
 		}
 		tp.stats.Predack.Inc()
-		tp.sndWl2 = seg.ack // these follow along, lest they come to lie half the sequence space behind
-		tp.ackAdvance(seg)
+		tp.predictedAck(seg)
 		if tp.snd.Cc() > 0 {
 			tp.Output(seg.now)
 		}
 		return true
 	}
-	if seg.ack != tp.sndUna || seg.len > tp.rcv.Space() || tp.flags&CantRcvMore != 0 {
+	if seg.len > tp.rcv.Space() || tp.flags&(CantRcvMore|NeedFin|fastRecov) != 0 || tp.dupacks != 0 || seg.opt.Has&wire.TofSack != 0 {
+		return false
+	}
+	// Data that brings an acknowledgment along, as all does in a conversation, is as good as data alone.
+	news := seg.ack != tp.sndUna
+	if news && (seg.ack.Lt(tp.sndUna) || seg.ack.Gt(tp.sndMax)) {
 		return false
 	}
 	tp.stats.Preddat.Inc()
+	if news {
+		tp.predictedAck(seg)
+	}
 	tp.sndWl1, tp.rcvUp = seg.seq, tp.rcvNxt
 	tp.deliver(seg)
-	if tp.flags&AckNow != 0 {
+	if tp.flags&AckNow != 0 || news && tp.snd.Cc() > 0 {
 		tp.Output(seg.now)
 	}
 	return true
+}
+
+// predictedAck takes the acknowledgment of a segment that was predicted, which leaves the window's size as it is.
+func (tp *TCB) predictedAck(seg *segment) {
+	tp.ackAdvance(seg)
+	tp.sndWnd = seg.win
+	tp.sndWl2 = seg.ack // this follows along, lest it come to lie half the sequence space behind
 }
 
 // deliver appends in-order data to the receive buffer and decides about its acknowledgment.

@@ -1,0 +1,298 @@
+//go:build linux
+
+package link
+
+import (
+	"bytes"
+	"encoding/binary"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// connectedPair returns a tunnel whose session is up.
+func connectedPair(t testing.TB, mtu int) (a, b *end, x, y *UDPTunnel) {
+	x, y = tunnelPair(t, UDPConfig{MTU: mtu})
+	a, b = &end{Link: x}, &end{Link: y}
+	for _, e := range []*end{a, b} {
+		e.called.L = &e.mu
+		if err := e.Start(func() { e.mu.Lock(); e.readies++; e.mu.Unlock(); e.called.Broadcast() }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return a, b, x, y
+}
+
+func (e *end) connect(t *testing.T, to *end) {
+	t.Helper()
+	go func() {
+		if err := e.send(lists(testPacket(9, 0, 40))...); err != nil {
+			t.Error(err)
+		}
+	}()
+	to.receive(t, 1)
+	go func() {
+		if err := to.send(lists(testPacket(9, 0, 40))...); err != nil {
+			t.Error(err)
+		}
+	}()
+	e.receive(t, 1)
+}
+
+// Packets of one size go out in one call, as many as the kernel takes.
+func TestUDPSegmentation(t *testing.T) {
+	a, b, x, _ := connectedPair(t, 1400)
+	a.connect(t, b)
+	if x.sock.one {
+		t.Skip("the kernel has no UDP_SEGMENT")
+	}
+	var pkts [][]byte
+	for i := range 100 {
+		pkts = append(pkts, testPacket(1, i, 1300))
+	}
+	pkts[20] = pkts[20][:700] // the last of its group
+	pkts[21] = pkts[21][:50]  // and the first, with nothing of its size behind it
+	before := x.sock.calls
+	for off := 0; off < len(pkts); off += 50 {
+		if err := a.send(lists(pkts[off : off+50]...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if calls := x.sock.calls - before; calls != 5 { // 21, 1, 28; 48, 2
+		t.Errorf("%d calls for 100 packets; want 5", calls)
+	}
+	for i, p := range b.receive(t, 100) {
+		if !bytes.Equal(p, pkts[i]) {
+			t.Fatalf("packet %d arrives as %d", i, numberIn(p))
+		}
+	}
+}
+
+// What the kernel refuses to cut is sent one by one, and it is not asked again.
+func TestUDPSegmentationRefused(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.EIO, unix.EINVAL, unix.ENOPROTOOPT, unix.EOPNOTSUPP} {
+		a, b, x, _ := connectedPair(t, 1400)
+		a.connect(t, b)
+		asked, sent := 0, 0
+		x.wmu.Lock()
+		x.sock.fail = func(n int) error {
+			if n > 1 {
+				asked++
+				return errno
+			}
+			sent++
+			return nil
+		}
+		x.wmu.Unlock()
+		for i := range 40 {
+			if err := a.send(lists(testPacket(1, 2*i, 1000), testPacket(1, 2*i+1, 1000))...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, p := range b.receive(t, 80) {
+			if numberIn(p) != i {
+				t.Fatalf("%v: packet %d arrives as %d", errno, i, numberIn(p))
+			}
+		}
+		if want := 1; asked != want && errno != unix.EINVAL || sent != 80 {
+			t.Errorf("%v: asked %d times, %d sent", errno, asked, sent)
+		}
+		a.Close()
+		b.Close()
+	}
+}
+
+// When the socket is full Write says so, waits for nothing, and ready comes when there is room. Nothing is lost or sent twice.
+func TestUDPSocketFull(t *testing.T) {
+	a, b, x, _ := connectedPair(t, 1400)
+	a.connect(t, b)
+	x.wmu.Lock()
+	calls, full := 0, 0
+	x.sock.fail = func(n int) error {
+		if calls++; calls%3 > 0 {
+			full++
+			return errSocketFull
+		}
+		return nil
+	}
+	x.wmu.Unlock()
+	go func() {
+		for i := range 50 {
+			if err := a.send(lists(testPacket(1, 2*i, 1000), testPacket(1, 2*i+1, 500+i))...); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for i, p := range b.receive(t, 100) {
+		if numberIn(p) != i {
+			t.Fatalf("packet %d arrives as %d", i, numberIn(p))
+		}
+	}
+	x.wmu.Lock()
+	defer x.wmu.Unlock()
+	if full < 50 {
+		t.Errorf("full %d times", full)
+	}
+}
+
+// Datagrams that the system does not send are lost, and those behind them are not.
+func TestUDPSendErrors(t *testing.T) {
+	a, b, x, _ := connectedPair(t, 1400)
+	a.connect(t, b)
+	x.wmu.Lock()
+	calls := 0
+	x.sock.fail = func(n int) error {
+		if calls++; calls%2 == 0 {
+			return unix.ENETUNREACH
+		}
+		return nil
+	}
+	x.wmu.Unlock()
+	for i := range 20 {
+		if n, err := a.Write(lists(testPacket(1, i, 1000))); n != 1 || err != nil {
+			t.Fatalf("Write: %d, %v", n, err)
+		}
+	}
+	for i, p := range b.receive(t, 10) {
+		if numberIn(p) != 2*i {
+			t.Errorf("packet %d arrives", numberIn(p))
+		}
+	}
+	if st := x.Stats(); st.Unsent != 10 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// The path carries less than the MTU: what does not fit is dropped, its sender is told, and what fits goes through.
+func TestUDPPathShrinks(t *testing.T) {
+	a, b, x, _ := connectedPair(t, 9000)
+	a.connect(t, b)
+	x.wmu.Lock()
+	x.sock.fail = func(n int) error {
+		if len(x.sock.b)/n > 1472 {
+			return errTooLarge
+		}
+		return nil
+	}
+	x.wmu.Unlock()
+	told := make(chan []byte)
+	go func() {
+		for _, p := range a.receive(t, 1) {
+			told <- p
+		}
+	}()
+	p := dfPacket(1, 3000)
+	a.send(lists(p, dfPacket(2, 1000), p, dfPacket(3, 1000))...)
+	m := <-told
+	if m[9] != 1 || m[20] != 3 || m[21] != 4 || binary.BigEndian.Uint16(m[26:]) >= 3000 || !bytes.Equal(m[28:], p[:28]) {
+		t.Errorf("told %x", m)
+	}
+	for i, p := range b.receive(t, 2) {
+		if numberIn(p) != i+2 {
+			t.Errorf("packet %d arrives", numberIn(p))
+		}
+	}
+	if st := x.Stats(); st.TooLarge != 2 {
+		t.Errorf("%+v", st)
+	}
+	// One that may be fragmented is dropped without a word.
+	a.send(lists(testPacket(1, 4, 3000), testPacket(1, 5, 1000))...)
+	if p := b.receive(t, 1); numberIn(p[0]) != 5 {
+		t.Errorf("packet %d arrives", numberIn(p[0]))
+	}
+}
+
+// In the steady state a packet costs no allocation on its way out, and none on its way in.
+func TestUDPTunnelAllocs(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	a, b, _, _ := connectedPair(t, 1400)
+	a.connect(t, b)
+	pkts := lists(testPacket(1, 0, 1300), testPacket(1, 1, 1300), testPacket(1, 2, 500))
+	bufs, sizes := make([][]byte, 8), make([]int, 8)
+	for i := range bufs {
+		bufs[i] = make([]byte, 1400)
+	}
+	got := 0
+	if n := testing.AllocsPerRun(200, func() {
+		if k, err := a.Write(pkts); k != len(pkts) || err != nil {
+			t.Fatalf("Write: %d, %v", k, err)
+		}
+		for k := 0; k < len(pkts); {
+			n, err := b.Read(bufs, sizes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k += n
+			got += n
+		}
+	}); n != 0 || got != 201*len(pkts) {
+		t.Errorf("%v allocations for %d packets each way, %d in all", n, len(pkts), got)
+	}
+}
+
+// The kernel's own word for a path that shrinks: a loopback in a network namespace of the test's, whose MTU goes down.
+func TestUDPKernelPathShrinks(t *testing.T) {
+	runtime.LockOSThread() // and never unlocked: the thread stays in its namespace, and ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		t.Skipf("a network namespace: %v (run as root, or by unshare -Urn)", err)
+	}
+	setLoopback(t, 65536)
+	b := mustUDP(t, UDPConfig{})
+	a := mustUDP(t, UDPConfig{Peer: b.LocalAddr().String()})
+	if a.MTU() != 65475 {
+		t.Fatalf("MTU %d", a.MTU())
+	}
+	x, y := startEnd(t, a), startEnd(t, b)
+	large := testPacket(1, 0, 60000)
+	go func() { // holds packets: the socket that asks for the path's MTU is made on this thread only
+		if err := x.send(lists(large)...); err != nil {
+			t.Error(err)
+		}
+	}()
+	bufs, sizes := [][]byte{make([]byte, 65535)}, make([]int, 1)
+	if n, err := y.Read(bufs, sizes); n != 1 || err != nil || sizes[0] != len(large) {
+		t.Fatalf("Read: %d, %v, %d bytes", n, err, sizes[0])
+	}
+	setLoopback(t, 1500)
+	if n, err := a.Write(lists(dfPacket(1, 9000), dfPacket(2, 1440), dfPacket(3, 9000), dfPacket(4, 1441))); n != 4 || err != nil {
+		t.Fatalf("Write: %d, %v", n, err)
+	}
+	if n, err := y.Read(bufs, sizes); n != 1 || err != nil || numberIn(bufs[0]) != 2 {
+		t.Fatalf("Read: %d, %v, packet %d", n, err, numberIn(bufs[0]))
+	}
+	for range 3 {
+		n, err := x.Read(bufs, sizes)
+		if m := bufs[0][:sizes[0]]; n != 1 || err != nil || m[20] != 3 || m[21] != 4 || binary.BigEndian.Uint16(m[26:]) != 1440 {
+			t.Errorf("told %x, %v", m, err)
+		}
+	}
+	if st := a.Stats(); st.TooLarge != 3 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// setLoopback brings the loopback of the thread's namespace up, with an MTU.
+func setLoopback(t *testing.T, mtu uint32) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ifr.SetUint32(mtu)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFMTU, ifr); err != nil {
+		t.Fatal(err)
+	}
+	ifr.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
+		t.Fatal(err)
+	}
+}
