@@ -108,8 +108,6 @@ func markdownScene(w io.Writer, results []result) {
 			case len(p.Samples) > 0:
 				fmt.Fprintf(w, "| %s | %s | %s %s | %s to %s | %s | %s | %s %s | %s | %s | %s |\n", name, p.Name, number(s.median), r.Unit, number(s.least),
 					number(s.most), bold(s.ofKernel), bold(s.ofGvisor), number(s.cpu), r.cpuUnit()[len("CPU "):], number(s.allocs), percent(s.others), s.notes())
-			case p.Role == ceiling:
-				continue
 			default:
 				fmt.Fprintf(w, "| %s | %s | - | | | | | | | %s%s |\n", name, p.Name, p.Skipped, p.Error)
 			}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -165,6 +164,9 @@ type window struct {
 	pause   uint64 // the longest stop of the world by the collector, of the last 256, ns
 }
 
+// patience is how long a window stays open where nothing moves.
+const patience = 5 * time.Second
+
 // window lets the goroutines warm up, and times them.
 func (m *meter) window(counters []counter) (w window, err error) {
 	if err := m.wait(m.warm); err != nil {
@@ -179,7 +181,9 @@ func (m *meter) window(counters []counter) (w window, err error) {
 	load := readLoad()
 	m.phase.CompareAndSwap(warming, timing)
 	start, n := time.Now(), sum(counters)
-	err = m.wait(m.time)
+	for err = m.wait(m.time); err == nil && sum(counters) == n && time.Since(start) < patience; {
+		err = m.wait(time.Millisecond)
+	}
 	w.count = float64(sum(counters) - n)
 	w.seconds = time.Since(start).Seconds()
 	m.phase.Store(over)
@@ -193,7 +197,7 @@ func (m *meter) window(counters []counter) (w window, err error) {
 		w.pause = max(w.pause, after.PauseNs[(after.NumGC+255-i)%256])
 	}
 	if err == nil && w.count == 0 {
-		err = errors.New("nothing has moved while the clock ran")
+		err = fmt.Errorf("nothing has moved for %v", patience)
 	}
 	return w, err
 }

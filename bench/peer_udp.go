@@ -92,9 +92,12 @@ func openWireGuardGo() (*network, error) {
 	var devs [2]*device.Device
 	var nets [2]*netstack.Net
 	end := func() {
-		for _, d := range devs {
-			if d != nil {
-				d.Close()
+		// Down first, and both: a packet that arrives while netstack closes would make it send on a closed channel.
+		for _, f := range []func(*device.Device){func(d *device.Device) { d.Down() }, (*device.Device).Close} {
+			for _, d := range devs {
+				if d != nil {
+					f(d)
+				}
 			}
 		}
 	}

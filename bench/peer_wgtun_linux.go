@@ -31,6 +31,7 @@ func openGvisorWgTUN() (*network, error) {
 	}
 	link := channel.New(gvisorQueue, tunMTU, "")
 	link.SupportedGSOKind = stack.GVisorGSOSupported
+	link.LinkEPCapabilities = stack.CapabilityRXChecksumOffload // the checksums of joined packets are those of the first
 	s, err := newGvisor(link, serverPrefix)
 	if err != nil {
 		dev.Close()

@@ -17,7 +17,7 @@ type row struct {
 	x      float64
 	xTitle string
 
-	// descriptors is how many files the kernel's peers need; 0: few.
+	// descriptors is how many open files the kernel's peers need, or they take no part; 0: few.
 	descriptors int
 
 	run func(m *meter) error
@@ -48,6 +48,9 @@ func rows() []row {
 	r = append(r, bulkRow("udp", 1), pingPongRow("udp", 1, 1))
 	return append(r, growRows()...)
 }
+
+// filesFor returns how many open files n connections take in the kernel, both ends here, beside all else.
+func filesFor(n int) int { return 2*n + 200 }
 
 // named puts the scene's name before a row's.
 func named(scene, name string) string {

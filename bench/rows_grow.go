@@ -25,7 +25,7 @@ func growRows() []row {
 func growFlows(n int) row {
 	return row{
 		name: fmt.Sprintf("grow-flows-%d", n), title: "writes of 64 KiB, " + plural(n, "flow"),
-		kind: kindGrow, unit: "Gbit/s", perGB: true, descriptors: 2*n + 200,
+		kind: kindGrow, unit: "Gbit/s", perGB: true, descriptors: filesFor(n),
 		series: "Writes of 64 KiB against the number of flows", x: float64(n), xTitle: "flows",
 		run: func(m *meter) error { return bulk(m, max(n/m.scale, 1), false) },
 	}
@@ -33,7 +33,7 @@ func growFlows(n int) row {
 
 // growIdle is one busy connection beside n idle ones.
 func growIdle(n int, flow bool) row {
-	r := row{kind: kindGrow, descriptors: 2*n + 200, x: float64(n), xTitle: "idle connections"}
+	r := row{kind: kindGrow, descriptors: filesFor(n), x: float64(n), xTitle: "idle connections"}
 	beside := fmt.Sprintf("beside %d idle ones", n)
 	if flow {
 		r.name, r.title = fmt.Sprintf("grow-idle-bulk-%d", n), "writes of 64 KiB on one connection "+beside
@@ -64,7 +64,7 @@ func growIdle(n int, flow bool) row {
 func growActive(n int) row {
 	return row{
 		name: fmt.Sprintf("grow-active-%d", n), title: fmt.Sprintf("1 KiB there and back, %d connections at once, and a goroutine that allocates 1 GB/s", n),
-		kind: kindGrow, unit: "round trips/s", descriptors: 2*n + 200,
+		kind: kindGrow, unit: "round trips/s", descriptors: filesFor(n),
 		run: func(m *meter) error { return active(m, max(n/m.scale, 1)) },
 	}
 }

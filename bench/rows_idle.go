@@ -11,12 +11,16 @@ import (
 func idleRow(n int) row {
 	return row{
 		name: "idle", title: fmt.Sprintf("memory per idle connection, both ends, %d of them", n),
-		kind: kindIdle, unit: "bytes", less: true, descriptors: 2*n + 200,
+		kind: kindIdle, unit: "bytes", less: true,
 		run: func(m *meter) error { return idle(m, max(n/m.scale, 1)) },
 	}
 }
 
+// idle makes n connections, or as many as the process may have open files for.
 func idle(m *meter, n int) error {
+	if m.net.kernel {
+		n = min(n, (descriptors(filesFor(n))-filesFor(0))/2)
+	}
 	before, err := memory(m.net.kernel)
 	if err != nil {
 		return err
@@ -31,7 +35,7 @@ func idle(m *meter, n int) error {
 		return err
 	}
 	load = readLoad().since(load)
-	m.sample.Extra = map[string]float64{"s to connect": time.Since(start).Seconds()}
+	m.sample.Extra = map[string]float64{"connections": float64(n), "s to connect": time.Since(start).Seconds()}
 	if err := m.wait(m.warm); err != nil { // acknowledgments are sent late
 		return err
 	}

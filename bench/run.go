@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -87,7 +88,7 @@ func (p *plan) runRow(r row, s scene, skip string) result {
 	}
 	var peers []peer
 	for _, q := range s.peers {
-		if p.peers == nil || p.peers.MatchString(q.name) {
+		if (q.kinds == nil || slices.Contains(q.kinds, r.kind)) && (p.peers == nil || p.peers.MatchString(q.name)) {
 			peers = append(peers, q)
 			res.Peers = append(res.Peers, peerResult{Name: q.name, Role: q.role, Skipped: reason(r, q, skip)})
 		}
@@ -114,8 +115,10 @@ func reason(r row, q peer, scene string) string {
 	switch {
 	case scene != "":
 		return scene
-	case q.skip != nil:
-		return q.skip(r.kind)
+	case q.role == kernel && r.descriptors > 0:
+		if have := descriptors(r.descriptors); have < r.descriptors {
+			return fmt.Sprintf("it takes %d open files, and %d are allowed", r.descriptors, have)
+		}
 	}
 	return ""
 }
@@ -129,11 +132,6 @@ func (p *plan) measure(r row, q peer, round int) (s sample, err error) {
 		return s, err
 	}
 	defer n.close()
-	if have := 0; n.kernel && r.descriptors > 0 {
-		if have = descriptors(r.descriptors); have < r.descriptors {
-			return s, fmt.Errorf("it takes %d open files, and %d are allowed", r.descriptors, have)
-		}
-	}
 	m := newMeter(n, p.settings)
 	if p.profiles != "" && round == p.rounds-1 {
 		f, err := os.Create(filepath.Join(p.profiles, r.name+"."+q.name+".prof"))

@@ -343,6 +343,11 @@ func (q *ifqueue) enqueue(m *mbuf.Mbuf, so *Socket) syscall.Errno {
 		}
 		return syscall.ENOBUFS
 	}
+	if old := q.superseded(m, so); old != nil {
+		q.mu.Unlock()
+		mbuf.Free(old)
+		return 0
+	}
 	if q.n == len(q.ring) {
 		q.grow()
 	}
@@ -354,6 +359,21 @@ func (q *ifqueue) enqueue(m *mbuf.Mbuf, so *Socket) syscall.Errno {
 		so.txPending.Add(int64(n))
 	}
 	return 0
+}
+
+// superseded puts an acknowledgment in the place of the last packet, where that is an older one of the same connection, as long, which it returns:
+// acknowledgments are cumulative (RFC 9293, MUST-58), and each that a kernel gets from a TUN device costs it as much as a segment. The lock is held.
+func (q *ifqueue) superseded(m *mbuf.Mbuf, so *Socket) *mbuf.Mbuf {
+	if !m.Pkt.Ack || q.n == 0 || q.ifp.link == nil {
+		return nil
+	}
+	last := &q.ring[(q.head+q.n-1)&(len(q.ring)-1)]
+	if last.so != so || !last.m.Pkt.Ack || last.n != m.Pkt.Len || last.tapped {
+		return nil
+	}
+	old := last.m
+	last.m = m
+	return old
 }
 
 func (q *ifqueue) grow() {

@@ -150,6 +150,10 @@ func (k *Kernel) tcpListenInput(head *Socket, in *tcpIn) bool {
 	case head.options&SO_ACCEPTCONN == 0: // bound, in state CLOSED
 		reset = true
 	case th.Flags&(wire.RST|wire.ACK|wire.SYN) == wire.ACK:
+		if k.syncache.headOf(&in.t) == nil && k.inPcblookup(&in.t) != &head.inp {
+			head.unlock() // another queue has brought a segment that completed the handshake, while this one waited for the listener
+			return false
+		}
 		child, reset = k.syncacheExpand(head, in)
 	case th.Flags&wire.RST != 0:
 		k.syncacheChkrst(head, in)

@@ -373,7 +373,9 @@ func (so *Socket) receivesome(p []byte, flags int) (int, syscall.Errno) {
 	} else {
 		m = so.rcv.Cut(n)
 	}
-	so.proto.usrreq(so, pruRcvd, usrreqArgs{now: so.k.now()})
+	if so.tp.OwesUpdate() { // else tcp_output would find nothing to do, and the time of day is dear
+		so.proto.usrreq(so, pruRcvd, usrreqArgs{now: so.k.now()})
+	}
 	so.sbunlock(&so.rcv)
 	e := so.leave()
 	if m != nil {

@@ -33,15 +33,15 @@ type UDPConfig struct {
 	Insecure bool
 }
 
-// The bounds of a datagram, in bytes.
+// Sizes in bytes, and how many packets wait for a first session.
 const (
 	maxUDPPayload  = 65507           // over IPv4: 65535 less the headers of IP and UDP
-	udpOverIPv4    = 20 + 8          // the headers
-	udpOverIPv6    = 40 + 8          //
-	defaultUDPMTU  = defaultMTU - 80 // with room for IPv6 and all that is around a packet
+	udpOverIPv4    = 20 + 8          // these headers
+	udpOverIPv6    = 40 + 8          // and those over IPv6
+	defaultUDPMTU  = defaultMTU - 80 // a packet with all that is around it, over IPv6 and Ethernet
 	udpReadBuffer  = 64 << 10        // the most that one read brings
 	udpSocketSpace = 7 << 20         // the socket's buffers: 5 ms at 10 Gbit/s
-	heldPackets    = batchLen        // those that wait for a first session
+	heldPackets    = batchLen
 )
 
 // UDPStats are the counters of a [UDPTunnel].
@@ -149,7 +149,7 @@ func NewUDPTunnel(config UDPConfig) (*UDPTunnel, error) {
 // check tells whether a configuration says what it must.
 func (c *UDPConfig) check() error {
 	const howTo = `32 bytes from crypto/rand, the same at both ends (in a shell: "openssl rand -base64 32")`
-	max := maxUDPPayload
+	most := maxUDPPayload
 	switch {
 	case c.Insecure && c.Key != nil:
 		return fmt.Errorf("link: udp: Insecure is set, and so is Key: leave Insecure out to have packets encrypted, or Key to have them sent as they are")
@@ -163,10 +163,10 @@ func (c *UDPConfig) check() error {
 		return fmt.Errorf("link: udp: Key is all zero, which is no secret: give " + howTo)
 	}
 	if !c.Insecure {
-		max -= udpSealLen
+		most -= udpSealLen
 	}
-	if c.MTU != 0 && (c.MTU < minMTU || c.MTU > max) {
-		return fmt.Errorf("link: udp: MTU %d is not within %d..%d", c.MTU, minMTU, max)
+	if c.MTU != 0 && (c.MTU < minMTU || c.MTU > most) {
+		return fmt.Errorf("link: udp: MTU %d is not within %d..%d", c.MTU, minMTU, most)
 	}
 	return nil
 }

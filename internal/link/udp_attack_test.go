@@ -50,6 +50,28 @@ func TestUDPBitFlips(t *testing.T) {
 	}
 }
 
+// A CONFIRM by somebody who has the pre-shared key, but not the ephemeral one that he shows, begins no session.
+func TestUDPConfirmTag(t *testing.T) {
+	s := newSim(t)
+	a, b := s.pair()
+	s.lose = func(d simDatagram) bool { return d.b[0] == udpConfirm }
+	s.write(a, "wanted")
+	s.run(100 * ms)
+	c := s.kind(udpConfirm)[0].b
+	tr := b.offerT
+	copy(tr.initiator[:], c[12:])
+	copy(tr.nonce[:], c[20:])
+	copy(tr.initKey[:], c[28:])
+	for _, flip := range []byte{1, 0} {
+		f := bytes.Clone(c)
+		f[60] ^= flip
+		copy(f[76:], a.secret.transcriptCode("confirm", &tr, f[60:76]))
+		if v := s.arrive(b, f, a.addr); v != udpForged && flip != 0 || v != udpHandshake && flip == 0 {
+			t.Errorf("flip %d: %v", flip, v)
+		}
+	}
+}
+
 // Datagrams of all lengths, cut from good ones and longer than these.
 func TestUDPLengths(t *testing.T) {
 	s := newSim(t)
@@ -426,6 +448,24 @@ func TestUDPAllocs(t *testing.T) {
 		d := bytes.Clone(s.kind(kind)[0].b)
 		d[len(d)-1] ^= 1
 		messages = append(messages, d)
+	}
+	// With an answer and a CONFIRM under way, a forgery does not get as far as to their keys.
+	u := newSim(t)
+	c, d := u.pair()
+	u.lose = func(d simDatagram) bool { return d.b[0] == udpConfirm }
+	u.write(c, "wanted")
+	u.run(100 * ms)
+	confirm := u.kind(udpConfirm)[0].b
+	for _, at := range []int{20, 28, 59, 60, 75, 76, udpConfirmLen - 1} {
+		f := bytes.Clone(confirm)
+		f[at] ^= 1
+		if n := testing.AllocsPerRun(10, func() {
+			if v := d.input(u.now, f, attacker); v != udpForged {
+				t.Errorf("a CONFIRM with byte %d changed: %v", at, v)
+			}
+		}); n != 0 {
+			t.Errorf("a CONFIRM with byte %d changed: %v allocations", at, n)
+		}
 	}
 	a.demand()
 	dst := make([]byte, 1500)

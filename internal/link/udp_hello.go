@@ -273,7 +273,7 @@ func (m *udpMachine) inputHello(b []byte, src netip.AddrPort) udpVerdict {
 	copy(r[4:20], b[4:])
 	copy(r[20:], t.responder[:])
 	copy(r[28:], t.respKey[:])
-	copy(r[60:], m.secret.transcriptCode("reply", &t))
+	copy(r[60:], m.secret.transcriptCode("reply", &t, nil))
 	return udpHandshake
 }
 
@@ -304,7 +304,7 @@ func (m *udpMachine) inputReply(b []byte, src netip.AddrPort) udpVerdict {
 	copy(t.nonce[:], b[12:])
 	copy(t.responder[:], b[20:])
 	copy(t.respKey[:], b[28:])
-	if subtle.ConstantTimeCompare(m.secret.transcriptCode("reply", &t), b[60:]) == 0 {
+	if subtle.ConstantTimeCompare(m.secret.transcriptCode("reply", &t, nil), b[60:]) == 0 {
 		return udpForged
 	}
 	to := m.peer
@@ -323,8 +323,8 @@ func (m *udpMachine) inputReply(b []byte, src netip.AddrPort) udpVerdict {
 	copy(c[12:], t.initiator[:])
 	copy(c[20:], t.nonce[:])
 	copy(c[28:], t.initKey[:])
-	copy(c[60:], m.secret.transcriptCode("confirm", &t))
-	s.send.Seal(c[:76], s.sendNonce[:], nil, c[:76]) // counter 0
+	s.send.Seal(c[:60], s.sendNonce[:], nil, c[:60]) // counter 0
+	copy(c[76:], m.secret.transcriptCode("confirm", &t, c[60:76]))
 	if m.cur == nil {
 		m.waiting = false
 	}
@@ -348,7 +348,7 @@ func (m *udpMachine) inputConfirm(b []byte, src netip.AddrPort) udpVerdict {
 	copy(t.initiator[:], b[12:])
 	copy(t.nonce[:], b[20:])
 	copy(t.initKey[:], b[28:])
-	if subtle.ConstantTimeCompare(m.secret.transcriptCode("confirm", &t), b[60:76]) == 0 {
+	if subtle.ConstantTimeCompare(m.secret.transcriptCode("confirm", &t, b[60:76]), b[76:]) == 0 {
 		return udpForged
 	}
 	s := m.secret.newUDPSession(&t, m.offer, false)
@@ -356,7 +356,7 @@ func (m *udpMachine) inputConfirm(b []byte, src netip.AddrPort) udpVerdict {
 		return udpForged
 	}
 	var none [0]byte
-	if _, err := s.recv.Open(none[:0], s.recvNonce[:], b[76:], b[:76]); err != nil {
+	if _, err := s.recv.Open(none[:0], s.recvNonce[:], b[60:76], b[:60]); err != nil {
 		return udpForged
 	}
 	m.offer = nil

@@ -3,6 +3,7 @@ package link
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"testing"
 )
@@ -459,4 +460,84 @@ func TestUDPDataFormat(t *testing.T) {
 		binary.LittleEndian.Uint64(d[8:]) != a.cur.counter-1 || bytes.Contains(d, []byte("packet")) {
 		t.Errorf("%x", d)
 	}
+}
+
+// A session that the peer never learns of is not the end: the next packet asks again.
+func TestUDPUnconfirmed(t *testing.T) {
+	s := newSim(t)
+	a, b := s.pair()
+	s.lose = func(d simDatagram) bool { return d.b[0] == udpConfirm || d.b[0] == udpData }
+	s.write(a, "wanted")
+	s.run(50 * udpSecond) // long enough for a to give up
+	if a.next == nil || a.want {
+		t.Fatal("no session, or still asking")
+	}
+	s.lose = nil
+	s.write(a, "wanted")
+	s.run(udpSecond)
+	s.exchange(a, b)
+}
+
+// Time does not go back.
+func TestUDPMonotonic(t *testing.T) {
+	s := newSim(t)
+	a, _ := s.pair()
+	a.advance(5)
+	if a.advance(3); a.now != 5 {
+		t.Errorf("now %d; want 5", a.now)
+	}
+}
+
+// The key schedule against one that was written after docs/udp-tunnel.md in another language, with the secret of RFC 7748, 6.1.
+func TestUDPKeySchedule(t *testing.T) {
+	var k udpSecret
+	psk, shared := make([]byte, 32), unhex(t, "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
+	for i := range psk {
+		psk[i] = byte(i)
+	}
+	if err := k.init(psk); err != nil {
+		t.Fatal(err)
+	}
+	tr := udpTranscript{initiator: udpID{1, 1, 1, 1, 1, 1, 1, 1}, nonce: udpID{2, 2, 2, 2, 2, 2, 2, 2}, responder: udpID{4, 4, 4, 4, 4, 4, 4, 4}}
+	for i := range tr.initKey {
+		tr.initKey[i], tr.respKey[i] = 3, 5
+	}
+	to, back := k.sessionKeys(&tr, bytes.Clone(shared))
+	for _, c := range []struct {
+		name string
+		got  []byte
+		want string
+	}{
+		{"to the responder", to, "b57719b98e5a2460f984f0b4ba8ab2f93aeceb5d1e289ff6257ee5fdeed81d19"},
+		{"to the initiator", back, "bf2745f8550ad1d3a4571a816daa2d460797642cbb4bb20efc1950e91c898ab6"},
+		{"code of a HELLO", bytes.Clone(k.code("hello", make([]byte, 60))), "48d7c46e46ddfa92013240e25926202f"},
+		{"code of a REPLY", bytes.Clone(k.transcriptCode("reply", &tr, nil)), "e3a9e4cd3437f2ec1c164e4239d91ae7"},
+		{"code of a CONFIRM", bytes.Clone(k.transcriptCode("confirm", &tr, make([]byte, 16))), "c25a6a9fb36b033570f9460ede6b83e8"},
+	} {
+		if !bytes.Equal(c.got, unhex(t, c.want)) {
+			t.Errorf("%s: %x; want %s", c.name, c.got, c.want)
+		}
+	}
+	// All that was said goes into the keys.
+	seen := map[string]bool{string(to): true, string(back): true}
+	for i, change := range []func(tr *udpTranscript){
+		func(tr *udpTranscript) { tr.initiator[7]++ }, func(tr *udpTranscript) { tr.nonce[7]++ }, func(tr *udpTranscript) { tr.initKey[31]++ },
+		func(tr *udpTranscript) { tr.responder[7]++ }, func(tr *udpTranscript) { tr.respKey[31]++ },
+	} {
+		other := tr
+		change(&other)
+		to, back := k.sessionKeys(&other, bytes.Clone(shared))
+		if seen[string(to)] || seen[string(back)] {
+			t.Errorf("change %d of the transcript leaves a key as it was", i)
+		}
+		seen[string(to)], seen[string(back)] = true, true
+	}
+}
+
+func unhex(t *testing.T, s string) []byte {
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

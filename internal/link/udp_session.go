@@ -105,12 +105,13 @@ func (k *udpSecret) code(kind string, said []byte) []byte {
 	return k.mac.Sum(k.sum[:0])[:udpMACLen]
 }
 
-// transcriptCode is code of a transcript.
-func (k *udpSecret) transcriptCode(kind string, t *udpTranscript) []byte {
+// transcriptCode is code of a transcript and what may come behind it.
+func (k *udpSecret) transcriptCode(kind string, t *udpTranscript, more []byte) []byte {
 	k.mac.Reset()
 	b := append(k.buf[:0], udpLabel...)
 	b = append(b, kind...)
 	k.mac.Write(t.append(b))
+	k.mac.Write(more)
 	return k.mac.Sum(k.sum[:0])[:udpMACLen]
 }
 

@@ -166,3 +166,38 @@ func TestUDPTunnelPlainStranger(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 }
+
+// Where nobody answers, Write takes a few packets and is full; after three seconds it says that it is ready, and drops.
+func TestUDPTunnelNobody(t *testing.T) {
+	deaf, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deaf.Close()
+	for _, peer := range []string{deaf.LocalAddr().String(), ""} {
+		l := mustUDP(t, UDPConfig{Peer: peer})
+		a := startEnd(t, l)
+		var pkts [][]byte
+		for i := range heldPackets + 5 {
+			pkts = append(pkts, testPacket(1, i, 100))
+		}
+		if n, err := a.Write(lists(pkts...)); n != heldPackets || err != nil {
+			t.Fatalf("Write: %d, %v", n, err)
+		}
+		if n, err := a.Write(lists(pkts[0])); n != 0 || err != nil {
+			t.Fatalf("Write: %d, %v", n, err)
+		}
+		l.mu.Lock()
+		l.m.waitSince -= udpDropAfter
+		l.mu.Unlock()
+		l.rouse()
+		a.awaitReady(0)
+		if n, err := a.Write(lists(pkts...)); n != len(pkts) || err != nil {
+			t.Errorf("Write: %d, %v; want all dropped", n, err)
+		}
+		if st := l.Stats(); st.Unsent != uint64(2*heldPackets+5) || st.Sent != 0 {
+			t.Errorf("%+v", st)
+		}
+		closeAll(t, a)
+	}
+}

@@ -122,7 +122,6 @@ func (l *UDPTunnel) sendHeld(s *udpSession, to netip.AddrPort) {
 // transmit sends packets on a session, or as they are, and returns how many it has taken. l.wmu is held.
 func (l *UDPTunnel) transmit(pkts []net.Buffers, s *udpSession, to netip.AddrPort) (int, error) {
 	t := &l.tx
-	limit := l.pathLimit()
 	sent := false
 	for i, bufs := range pkts {
 		size := 0
@@ -132,16 +131,15 @@ func (l *UDPTunnel) transmit(pkts []net.Buffers, s *udpSession, to netip.AddrPor
 		if size == 0 || size > l.mtu {
 			continue
 		}
-		if size > limit {
-			l.tooLarge(bufs, limit)
-			continue
-		}
 		if !t.fits(size + l.overhead) {
 			if n, ok := l.flush(pkts, to); !ok {
 				l.noteSent(s, sent)
 				return l.cutShort(n)
 			}
-			limit = l.pathLimit()
+		}
+		if limit := l.pathLimit(); size > limit { // as flush may just have learned
+			l.tooLarge(bufs, limit)
+			continue
 		}
 		t.add(i, bufs, size, s)
 		sent = true

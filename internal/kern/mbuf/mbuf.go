@@ -122,6 +122,7 @@ type Pkthdr struct {
 	Arrived int64 // when it came in, nanoseconds since the stack began
 	Csum    Csum
 	Ect     bool   // IP marks it as capable of congestion notification
+	Ack     bool   // a bare acknowledgment that a later one of its connection makes superfluous
 	Flow    uint32 // hash of its flow, the same in both directions
 }
 

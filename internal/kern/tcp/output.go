@@ -253,6 +253,15 @@ func (tp *TCB) windowUpdate(o *outseg) bool {
 	return 2*adv >= hiwat
 }
 
+// OwesUpdate reports whether Output may have something to say now that the user has read: an acknowledgment, or a larger window.
+func (tp *TCB) OwesUpdate() bool {
+	if tp.flags&AckNow != 0 || tp.prof.AckEvery == 0 {
+		return true
+	}
+	o := outseg{recwin: tp.recwin()}
+	return tp.windowUpdate(&o)
+}
+
 // build makes the segment: header, options, and a chain that shares the send buffer's clusters.
 func (tp *TCB) build(o *outseg, now int64) *mbuf.Mbuf {
 	th := wire.TCP{Sport: tp.Lport, Dport: tp.Fport, Flags: o.flags}
@@ -295,6 +304,7 @@ func (tp *TCB) build(o *outseg, now int64) *mbuf.Mbuf {
 	m.Pkt.Len = n + o.len
 	m.Pkt.Csum = mbuf.CsumPartial
 	m.Pkt.SegSize = tp.maxseg - (n - wire.TCPMinLen)
+	m.Pkt.Ack = th.Flags == wire.ACK && o.len == 0 && th.Opt.Has&wire.TofSack == 0 && tp.rcvNxt != tp.lastAckSent
 	if o.len > 0 {
 		m.SetNext(tp.snd.Copym(o.off, o.len))
 		m.Pkt.Ect = tp.flags&ecnOn != 0 && tp.sndNxt == tp.sndMax // new data only (RFC 3168, 6.1.5)
