@@ -17,6 +17,9 @@
 //	ln, err := s1.Listen("tcp", ":80")
 //	conn, err := s2.Dial("tcp", "10.0.0.1:80")
 //
+// [OpenTUN] makes a link to the kernel, [OpenUDP] an encrypted one to another process or host, package wireguard one to a WireGuard network;
+// [Impair] makes any of them as bad as wanted; a [Link] of one's own is five methods.
+//
 // Errors are package net's: every one but io.EOF is a *net.OpError around a *os.SyscallError with the syscall.Errno, net.ErrClosed,
 // os.ErrDeadlineExceeded or a context's error, so errors.Is works as it does there.
 //

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/wireguard"
 )
 
 // What stands in README.md stands here too, and runs; TestReadme compares.
@@ -122,6 +123,55 @@ func TestOverABadLine(t *testing.T) {
 		}
 		hc.CloseIdleConnections()
 	})
+}
+
+// The following take rights, a peer or a file, so they are only compiled here; examples/http does the same and is tested.
+
+func ExampleOpenTUN() {
+	stack, _ := bsdnet.New(bsdnet.Config{})
+	defer stack.Close()
+	tun, err := bsdnet.OpenTUN(bsdnet.TUNConfig{Host: netip.MustParsePrefix("10.0.0.1/24")}) // the kernel's address
+	if err != nil {
+		panic(err)
+	}
+	err = stack.Attach(tun, netip.MustParsePrefix("10.0.0.2/24")) // the stack's
+	if err != nil {
+		panic(err)
+	}
+}
+
+func ExampleOpenUDP() {
+	stack, _ := bsdnet.New(bsdnet.Config{})
+	defer stack.Close()
+	key, err := os.ReadFile("key") // 32 bytes
+	if err != nil {
+		panic(err)
+	}
+	tunnel, err := bsdnet.OpenUDP(bsdnet.UDPConfig{Peer: "192.0.2.7:5180", Key: key})
+	if err != nil {
+		panic(err)
+	}
+	err = stack.Attach(tunnel, netip.MustParsePrefix("10.9.0.2/24"))
+	if err != nil {
+		panic(err)
+	}
+}
+
+func Example_wireGuard() {
+	stack, _ := bsdnet.New(bsdnet.Config{})
+	defer stack.Close()
+	config, err := wireguard.ParseFile("wg0.conf") // package bsdnet/wireguard
+	if err != nil {
+		panic(err)
+	}
+	wg, err := wireguard.Open(config)
+	if err != nil {
+		panic(err)
+	}
+	err = wg.AttachTo(stack) // its addresses and routes
+	if err != nil {
+		panic(err)
+	}
 }
 
 // TestReadme: the Go code in README.md is code of this file.

@@ -39,6 +39,9 @@ func pipes(pair func() (net.Conn, net.Conn)) *network {
 			c, s := pair()
 			select {
 			case ln.conns <- s:
+				if ln.isClosed() {
+					ln.drain()
+				}
 				return c, nil
 			case <-ln.done:
 				return nil, net.ErrClosed
@@ -68,7 +71,29 @@ func (l *pipeListener) Addr() net.Addr { return l.addr }
 
 func (l *pipeListener) Close() error {
 	l.once.Do(func() { close(l.done) })
+	l.drain()
 	return nil
+}
+
+func (l *pipeListener) isClosed() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// drain closes the connections that nobody will accept.
+func (l *pipeListener) drain() {
+	for {
+		select {
+		case c := <-l.conns:
+			c.Close()
+		default:
+			return
+		}
+	}
 }
 
 // A pipeAddr is the number of a listener.

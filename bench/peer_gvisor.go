@@ -70,17 +70,52 @@ func gvisorListen(s *stack.Stack, at netip.Addr) (net.Listener, error) {
 	return gvisorListener{ln}, nil
 }
 
-func gvisorDial(s *stack.Stack, address string) (net.Conn, error) {
+// A gvisorDialer dials from a stack. Its end ends the stack too.
+type gvisorDialer struct {
+	s      *stack.Stack
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu     sync.Mutex
+	dials  sync.WaitGroup // begun under mu
+	closed bool
+}
+
+func newGvisorDialer(s *stack.Stack) *gvisorDialer {
+	d := &gvisorDialer{s: s}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	return d
+}
+
+func (d *gvisorDialer) dial(address string) (net.Conn, error) {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return nil, err
 	}
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil, net.ErrClosed
+	}
+	d.dials.Add(1)
+	d.mu.Unlock()
+	defer d.dials.Done()
 	full := tcpip.FullAddress{NIC: 1, Addr: tcpip.AddrFrom4(to.Addr().As4()), Port: to.Port()}
-	c, err := gonet.DialTCP(s, full, ipv4.ProtocolNumber)
+	c, err := gonet.DialContextTCP(d.ctx, d.s, full, ipv4.ProtocolNumber)
 	if err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// end ends the dials that wait, for which the stack would wait for ever, and the stack.
+func (d *gvisorDialer) end() {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	d.cancel()
+	d.dials.Wait()
+	gvisorEnd(d.s)
 }
 
 // gvisorEnd ends a stack and all that it runs.
@@ -96,10 +131,11 @@ func openGvisor() (*network, error) {
 	if err != nil {
 		return nil, err
 	}
+	d := newGvisorDialer(s)
 	return &network{
 		listen: func() (net.Listener, error) { return gvisorListen(s, p.Addr()) },
-		dial:   func(address string) (net.Conn, error) { return gvisorDial(s, address) },
-		close:  func() { gvisorEnd(s) },
+		dial:   d.dial,
+		close:  d.end,
 	}, nil
 }
 
@@ -120,18 +156,19 @@ func openGvisorPair() (*network, error) {
 		gvisorEnd(server)
 		return nil, err
 	}
+	d := newGvisorDialer(client)
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { carry(ctx, a, b) })
 	wg.Go(func() { carry(ctx, b, a) })
 	return &network{
 		listen: func() (net.Listener, error) { return gvisorListen(server, serverPrefix.Addr()) },
-		dial:   func(address string) (net.Conn, error) { return gvisorDial(client, address) },
+		dial:   d.dial,
 		close: func() {
+			d.end()
+			gvisorEnd(server)
 			stop()
 			wg.Wait()
-			gvisorEnd(client)
-			gvisorEnd(server)
 		},
 	}, nil
 }

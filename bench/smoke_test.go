@@ -36,7 +36,7 @@ func TestEveryRow(t *testing.T) {
 				t.Logf("%s by %s: %s", r.Row, q.Name, q.Skipped)
 			case len(q.Samples) != 1:
 				t.Errorf("%s by %s: %d samples of one round", r.Row, q.Name, len(q.Samples))
-			case !(q.Samples[0].Value > 0):
+			case !(q.Samples[0].Value > 0) && r.Kind != kindIdle: // so few connections may take less than what has been freed meanwhile
 				t.Errorf("%s by %s: %v", r.Row, q.Name, q.Samples[0].Value)
 			default:
 				measured++

@@ -55,7 +55,8 @@
 //	ip_input.go        ipintr              ip_output.go    ipOutput
 //	ip_reass.go        fragments, bounded  ip_icmp.go      echo, errors both ways, path MTU
 //	route.go           rtalloc: longest prefix, copied on write
-//	if.go              Ifnet, Link, attach and detach, the receive goroutine, ifqueue
+//	if.go              Ifnet, Link, attach and detach, ifqueue
+//	if_input.go        the receive goroutines; virtio-net headers: what a link with offloads leaves undone, or has done
 //	if_loop.go         lo0, looutput       bpf.go          captures
 //	tso.go             chains cut for links that do not take them whole, and checksums
 //	gro.go             segments of a batch merged before they enter the machine
@@ -69,6 +70,25 @@
 //	tcp/cc.go          CC, NewReno                tcp/reass.go      out of order, BSD's tcp_reass
 //	tcp/sack.go        SACK blocks out            tcp/ecn.go        RFC 3168
 //	tcp/timewait.go    what a record answers      tcp/profile.go    Default, FreeBSD, Net3
+//
+// # Links
+//
+// A link carries IP packets and knows nothing of the stack; the contract is in package link, and one test holds every link to it. The optional methods
+// of a link are found at attach: with Offload each packet has a virtio-net header, so the cutter (tso.go) makes one packet of a chain where it would make
+// forty, and what comes up whole enters the machine whole, its checksum not looked at; with Queues each queue has an ifqueue and a receive goroutine of its
+// own, and a flow stays on one. Wrappers have neither method, so what is under an Impair carries packets as a wire would.
+//
+// A receive goroutine holds its queue while it deals with a batch (ifqueue.hold): what the batch brings about goes out in one go at its end, and a
+// bare acknowledgment takes the place of an older one of its connection that still waits there (superseded). Two queues may bring segments of one
+// handshake at the same time; tcpListenInput looks again once it has the listener.
+//
+//	link/tun*.go       TUN: Linux's, with everything; others by golang.zx2c4.com/wireguard/tun
+//	link/udp*.go       the UDP tunnel: docs/udp-tunnel.md; udp_session.go and udp_hello.go are a machine without clock or socket
+//	link/impair.go …   what a bad path does; sched.go: one packet an instant
+//	wireguard/         WireGuard, as a package of its own that only its users link: the protocol's module weighs three lines in go.mod
+//
+// A link that breaks ends its Read with an error: the interface is down then, and outputs get ENETDOWN. A connection's interface is looked up again
+// when it is down (reroute), so one that is attached in its place with the same address takes over.
 //
 // # The locks
 //
@@ -120,6 +140,9 @@
 //     the book's.
 //   - Both directions of a loopback connection use one queue (tuple.flow is symmetric): the goroutine that sends also brings the acknowledgment.
 //   - sowakeup broadcasts. There is rarely more than one sleeper, and the others may have deadlines.
+//   - Offloads are asked for by the stack (Offload before Start), not announced by the link: so a wrapper that does not know the method gets packets as on
+//     a wire, without a way to say no.
+//   - The tunnel's replay window is golang.zx2c4.com/wireguard/replay's: that of pion/transport makes a closure for every packet.
 //   - Secrets are drawn once and used under AES, one key a purpose: with Config.Rand fixed a run repeats, and what a cookie lets out says nothing of a port.
 //
 // # Driving a stack from outside
@@ -160,10 +183,8 @@
 //
 // # What is next
 //
-// This is TCP over IPv4 on the loopback and on links in the process, whole. Not there yet, in the order that makes sense:
+// This is TCP over IPv4 on the loopback, in the process and out of it, whole. Not there yet, in the order that makes sense:
 //
-//   - Links to the world: a TUN device with its offloads (tso.go and gro.go are where they meet the stack; Ifnet must then keep what the link cuts
-//     and sums itself), a UDP tunnel that authenticates and encrypts, WireGuard.
 //   - Speed: bench/, and the budget for each of its rows; delivery straight into a waiting reader's slice; windows that grow with the path.
 //   - Loss recovery by SACK (RFC 6675), RACK-TLP and PRR; CUBIC behind tcp.CC. Blocks are negotiated and sent already; a sender does not use them.
 //   - UDP and ListenPacket; IPv6 (addresses are netip.Addr throughout, ::1 is reserved; what is missing is wire, ICMPv6 and the dual-stack listener);

@@ -1,0 +1,277 @@
+//go:build linux
+
+package interop
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"bsdnet/internal/nstest"
+)
+
+// Half-closes by nc -N: it ends its stream and reads on, as the client and as the server.
+func TestHalfCloseNc(t *testing.T) {
+	nstest.Need(t, "nc")
+	const n = 1 << 20
+	text, _ := io.ReadAll(stream(5, n))
+	file := filepath.Join(t.TempDir(), "text")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
+		nc := func(t *testing.T, args ...string) (*exec.Cmd, *bytes.Buffer) {
+			in, err := os.Open(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer in.Close()
+			cmd, out := exec.Command("nc", args...), new(bytes.Buffer)
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, os.Stderr
+			if err := w.Start(cmd); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { cmd.Process.Kill() })
+			return cmd, out
+		}
+		t.Run("bsdnet listens", func(t *testing.T) {
+			ln, err := w.stack.Listen("tcp", bsdIP+":7")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			cmd, out := nc(t, "-N", bsdIP, "7")
+			s := accept(t, ln)
+			got, err := io.ReadAll(s) // to the end: nc has shut its side down
+			if err != nil || !bytes.Equal(got, text) {
+				t.Fatalf("%d bytes, %v", len(got), err)
+			}
+			if _, err := s.Write(text); err != nil {
+				t.Fatal(err)
+			}
+			s.Close()
+			within(t, "nc", func() { err = cmd.Wait() })
+			if err != nil || !bytes.Equal(out.Bytes(), text) {
+				t.Errorf("nc: %v, %d bytes back", err, out.Len())
+			}
+		})
+		t.Run("bsdnet dials", func(t *testing.T) {
+			cmd, out := nc(t, "-l", "-N", kernIP, "7")
+			var c conn
+			await(t, "nc listens", func() bool {
+				d, err := w.stack.Dial("tcp", kernIP+":7")
+				if err == nil {
+					c = prepare(t, d)
+				}
+				return err == nil
+			})
+			got, err := io.ReadAll(c)
+			if err != nil || !bytes.Equal(got, text) {
+				t.Fatalf("%d bytes, %v", len(got), err)
+			}
+			if _, err := c.Write(text); err != nil { // on a half-closed connection
+				t.Fatal(err)
+			}
+			if err := c.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			within(t, "nc", func() { err = cmd.Wait() })
+			if err != nil || !bytes.Equal(out.Bytes(), text) {
+				t.Errorf("nc: %v, %d bytes there", err, out.Len())
+			}
+		})
+	})
+}
+
+// A reset is ECONNRESET at the other end, and a port where nobody listens ECONNREFUSED.
+func TestReset(t *testing.T) {
+	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
+		w.eachRole(t, func(t *testing.T, client, server host) {
+			for _, who := range []string{"client resets", "server resets", "client leaves data", "server leaves data"} {
+				t.Run(who, func(t *testing.T) {
+					a, b := pair(t, client, server)
+					if strings.HasPrefix(who, "server") {
+						a, b = b, a
+					}
+					if strings.HasSuffix(who, "data") { // which nobody has read when it is closed
+						if _, err := b.Write([]byte("hello")); err != nil {
+							t.Fatal(err)
+						}
+						a.Read(make([]byte, 1))
+					} else {
+						a.SetLinger(0)
+					}
+					a.Close()
+					if n, err := b.Read(make([]byte, 10)); !errors.Is(err, syscall.ECONNRESET) {
+						t.Errorf("Read: %d, %v, want ECONNRESET", n, err)
+					}
+					if n, err := b.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+						t.Errorf("Write: %d, %v", n, err)
+					}
+				})
+			}
+			ln, err := server.listen("tcp", server.ip+":0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ln.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			if c, err := client.dial(ctx, "tcp", ln.Addr().String()); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("dial: %v, %v, want ECONNREFUSED", c, err)
+			}
+		})
+	})
+}
+
+// dialError dials what cannot be reached, with a deadline, and returns the error.
+func dialError(t *testing.T, h host, addr string, patience time.Duration) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var (
+		c   net.Conn
+		err error
+	)
+	within(t, "dial "+addr, func() { c, err = h.dial(ctx, "tcp", addr) })
+	if err == nil {
+		c.Close()
+		t.Fatalf("%s answers", addr)
+	}
+	return err
+}
+
+// What routers say, and what nobody says, about an attempt to connect. "No route" may pass, so that BSD goes on until its time is up; a
+// prohibition and a hop limit end the attempt (conformance: icmp_may_rst).
+func TestUnreachable(t *testing.T) {
+	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
+		if err := dialError(t, w.bsd(), "198.51.100.1:80", limit); !errors.Is(err, syscall.ENETUNREACH) {
+			t.Errorf("without a route: %v, want ENETUNREACH", err)
+		}
+		if err := w.stack.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), w.link); err != nil {
+			t.Fatal(err)
+		}
+		w.Forward(t)
+		other := nstest.New(t)
+		dev, otherDev := nstest.Veth(t, w.NS, "192.0.2.1/24", other, "192.0.2.2/24", 0)
+		other.Run(t, "ip", "route", "add", "default", "via", "192.0.2.1", "dev", otherDev)
+		other.Forward(t)
+		w.Run(t, "ip", "route", "add", "prohibit", "198.51.100.1")
+		w.Run(t, "ip", "route", "add", "unreachable", "198.51.100.2")
+		w.Run(t, "ip", "route", "add", "blackhole", "198.51.100.3")
+		w.Run(t, "ip", "route", "add", "198.51.100.4", "via", "192.0.2.2", "dev", dev) // and back, and there, until its time to live ends
+		const short = 1200 * time.Millisecond                                          // one SYN, and another
+		for _, c := range []struct {
+			ip       string
+			patience time.Duration
+			want     error
+		}{
+			{"198.51.100.1", limit, syscall.ECONNREFUSED},
+			{"198.51.100.4", limit, syscall.EHOSTUNREACH},
+			{"198.51.100.2", short, os.ErrDeadlineExceeded},
+			{"198.51.100.3", short, os.ErrDeadlineExceeded},
+			{"198.51.100.9", short, os.ErrDeadlineExceeded}, // the router has no route
+		} {
+			err := dialError(t, w.bsd(), c.ip+":80", c.patience)
+			var ne net.Error
+			if c.want == os.ErrDeadlineExceeded {
+				if !errors.As(err, &ne) || !ne.Timeout() {
+					t.Errorf("%s: %v, want a time-out", c.ip, err)
+				}
+			} else if !errors.Is(err, c.want) {
+				t.Errorf("%s: %v, want %v", c.ip, err, c.want)
+			}
+		}
+		// To the kernel an address that is not the stack's is a host that is down.
+		if err := dialError(t, w.kernel(), "10.9.0.77:80", short); !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the kernel dials nobody: %v", err)
+		}
+	})
+}
+
+// A connection outlives a route that is away for a while, whatever the router says meanwhile.
+func TestRouteAway(t *testing.T) {
+	eachMode(t, 2, options{}, func(t *testing.T, w *world) {
+		if err := w.stack.AddRoute(netip.MustParsePrefix("192.0.2.0/24"), w.link); err != nil {
+			t.Fatal(err)
+		}
+		w.Forward(t)
+		other := nstest.New(t)
+		_, dev := nstest.Veth(t, w.NS, "192.0.2.1/24", other, "192.0.2.2/24", 0)
+		other.Run(t, "ip", "route", "add", "default", "via", "192.0.2.1", "dev", dev)
+		far := host{"far", "192.0.2.2", other.Listen, other.DialContext}
+		for i, dirs := range [][2]host{{w.bsd(), far}, {far, w.bsd()}} {
+			c, s := pair(t, dirs[0], dirs[1])
+			if _, err := c.Write([]byte("before")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(s, make([]byte, 6)); err != nil {
+				t.Fatal(err)
+			}
+			w.Run(t, "ip", "route", "add", "unreachable", "192.0.2.2")
+			before := icmpOut(t, w)
+			if _, err := w.bsdEnd(c, s, i).Write([]byte("during")); err != nil {
+				t.Fatal(err)
+			}
+			await(t, "the router says that there is no way", func() bool { return icmpOut(t, w) > before })
+			w.Run(t, "ip", "route", "del", "unreachable", "192.0.2.2")
+			if _, err := io.ReadFull(w.farEnd(c, s, i), make([]byte, 6)); err != nil {
+				t.Fatal(err)
+			}
+			transferBoth(t, c, s, 1<<20)
+		}
+	})
+}
+
+func (w *world) bsdEnd(c, s conn, i int) conn { return []conn{c, s}[i] }
+func (w *world) farEnd(c, s conn, i int) conn { return []conn{s, c}[i] }
+
+// icmpOut returns how many ICMP messages the kernel has sent that say that something cannot be reached.
+func icmpOut(t *testing.T, w *world) (n int) {
+	t.Helper()
+	if err := w.Do(func() error {
+		text, err := os.ReadFile("/proc/thread-self/net/snmp")
+		if err != nil {
+			return err
+		}
+		var names, values []string
+		for line := range strings.Lines(string(text)) {
+			if f := strings.Fields(line); f[0] == "Icmp:" {
+				names, values = values, f
+			}
+		}
+		for i, name := range names {
+			if name == "OutDestUnreachs" {
+				fmt.Sscan(values[i], &n)
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// ping with all sizes that there are, in one piece and in fragments.
+func TestPing(t *testing.T) {
+	nstest.Need(t, "ping")
+	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
+		for _, size := range []int{0, 1, 56, 1472, 1473, 8000, 65507} {
+			out, err := w.Try("ping", "-c", "2", "-i", "0.01", "-w", "50", "-s", fmt.Sprint(size), bsdIP)
+			if err != nil || !strings.Contains(out, " 0% packet loss") || strings.Contains(out, "wrong data") {
+				t.Errorf("size %d: %v\n%s", size, err, out)
+			}
+		}
+	})
+}
