@@ -1,0 +1,124 @@
+//go:build linux
+
+package interop
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"bsdnet"
+	"bsdnet/internal/nstest"
+)
+
+// pathMTU is the MTU in the middle of a path whose ends have 1500.
+const pathMTU = 1280
+
+// far makes a host behind two routers, with a link of a smaller MTU between them that neither end can see:
+//
+//	stack --1500-- kernel --1280-- router --1500-- far
+func far(t *testing.T, w *world) host {
+	t.Helper()
+	if err := w.stack.AddRoute(netip.MustParsePrefix("192.0.2.0/24"), w.link); err != nil {
+		t.Fatal(err)
+	}
+	router, end := nstest.New(t), nstest.New(t)
+	dev, routerDev := nstest.Veth(t, w.NS, "198.51.100.1/24", router, "198.51.100.2/24", pathMTU)
+	_, endDev := nstest.Veth(t, router, "192.0.2.1/24", end, "192.0.2.2/24", 0)
+	w.Forward(t)
+	router.Forward(t)
+	w.Run(t, "ip", "route", "add", "192.0.2.0/24", "via", "198.51.100.2", "dev", dev)
+	router.Run(t, "ip", "route", "add", "10.9.0.0/24", "via", "198.51.100.1", "dev", routerDev)
+	end.Run(t, "ip", "route", "add", "default", "via", "192.0.2.1", "dev", endDev)
+	end.Sysctl(t, "net.ipv4.tcp_mtu_probing", "1") // the kernel looks for black holes where it is told to
+	return host{"far", "192.0.2.2", end.Listen, end.DialContext}
+}
+
+// Path MTU discovery (RFC 1191): a router that carries less than both ends says so, and each of them, as the sender, sends less.
+func TestPathMTU(t *testing.T) {
+	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
+		f := far(t, w)
+		for name, role := range map[string][2]host{"bsdnet dials": {w.bsd(), f}, "bsdnet listens": {f, w.bsd()}} {
+			t.Run(name, func(t *testing.T) {
+				c, s := pair(t, role[0], role[1])
+				transferBoth(t, c, s, 2<<20)
+			})
+		}
+	})
+}
+
+// Without the router's word packets disappear in a black hole, which the sender must find by itself (RFC 2923, 2.1; RFC 4821).
+func TestBlackHole(t *testing.T) {
+	deaf := options{wrap: func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link { return &filter{TUN: tun, drop: unreachable} }}
+	eachMode(t, 4, deaf, func(t *testing.T, w *world) {
+		f := far(t, w)
+		for name, role := range map[string][2]host{"bsdnet dials": {w.bsd(), f}, "bsdnet listens": {f, w.bsd()}} {
+			t.Run(name, func(t *testing.T) {
+				c, s := pair(t, role[0], role[1])
+				transferBoth(t, c, s, 1<<20)
+			})
+		}
+	})
+}
+
+// The kernel finds black holes too, with a stack as the receiver. (With offloads a packet's length says nothing.)
+func TestBlackHoleKernel(t *testing.T) {
+	narrow := options{wrap: func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link {
+		return &filter{TUN: tun, drop: func(p []byte) bool { return len(p) > pathMTU }}
+	}}
+	for _, queues := range []int{1, 2} {
+		w := newWorld(t, mode{"plain", true, queues}, narrow)
+		w.Sysctl(t, "net.ipv4.tcp_mtu_probing", "1")
+		w.eachRole(t, func(t *testing.T, client, server host) {
+			from, to := pair(t, client, server)
+			if server.name == "kernel" {
+				from, to = to, from
+			}
+			transfer(t, from, to, 1, 1<<20)
+		})
+	}
+}
+
+// unreachable reports whether p is an ICMP message that something cannot be reached, the need to fragment included.
+func unreachable(p []byte) bool { return len(p) > 20 && p[9] == 1 && p[20] == 3 }
+
+// A filter is a device on whose way to the stack packets disappear.
+type filter struct {
+	*bsdnet.TUN
+	drop func(p []byte) bool
+	hdr  int // the length of the virtio-net header
+}
+
+// Offload, Read and ReadQueue are a link's.
+func (f *filter) Offload() bool {
+	if f.TUN.Offload() {
+		f.hdr = 10
+	}
+	return f.hdr > 0
+}
+
+func (f *filter) Read(bufs [][]byte, sizes []int) (int, error) { return f.ReadQueue(0, bufs, sizes) }
+
+func (f *filter) ReadQueue(q int, bufs [][]byte, sizes []int) (int, error) {
+	for {
+		n, err := f.TUN.ReadQueue(q, bufs, sizes)
+		kept := 0
+		for i := range n {
+			if f.drop(bufs[i][f.hdr:sizes[i]]) {
+				continue
+			}
+			sizes[kept] = copy(bufs[kept], bufs[i][:sizes[i]])
+			kept++
+		}
+		if kept > 0 || err != nil {
+			return kept, err
+		}
+	}
+}
+
+var _ interface {
+	bsdnet.Link
+	Offload() bool
+	Queues() int
+	WriteQueue(q int, pkts []net.Buffers) (int, error)
+} = (*filter)(nil)
