@@ -49,6 +49,9 @@
 // CPU is user and system time of this process: seconds per gigabyte (10^9 bytes) or microseconds per operation. Allocations are those of the
 // Go heap, the harness's included: it makes none in a timed loop but where this text says so. Net/http's own are most of those in its rows.
 //
+// What the kernel's end does in the tun rows depends on its congestion control more than on anything else: bbr, which paces, makes a fraction of what
+// reno and cubic do. The report names it, and -cc chooses another.
+//
 // On Linux the program runs itself again in a fresh network namespace, so that it may have devices; where that is not allowed, the tun rows
 // are left out and it says why.
 package main

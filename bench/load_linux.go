@@ -64,6 +64,14 @@ func kernelVersion() string {
 	return "Linux " + strings.TrimSpace(string(v))
 }
 
+const congestionFile = "/proc/sys/net/ipv4/tcp_congestion_control"
+
+// congestion returns the name of the kernel's congestion control.
+func congestion() string {
+	v, _ := os.ReadFile(congestionFile)
+	return strings.TrimSpace(string(v))
+}
+
 // slab returns how many bytes the kernel's slab allocator holds in objects, but for those of connections in TIME_WAIT, which are other rows'.
 // Where only root may know it is what the allocator holds in pages.
 func slab() (float64, error) {

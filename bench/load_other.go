@@ -15,5 +15,6 @@ func (l load) since(o load) load { return load{} }
 func (l load) others() float64   { return 0 }
 func cpuModel() string           { return runtime.GOARCH }
 func kernelVersion() string      { return runtime.GOOS }
+func congestion() string         { return "unknown" }
 func slab() (float64, error)     { return 0, errors.New("the kernel's memory is not known here") }
 func descriptors(int) int        { return 1000 }

@@ -46,6 +46,7 @@ func command() error {
 	flag.DurationVar(&p.time, "time", time.Second, "how long each measurement takes, after the warm-up")
 	flag.DurationVar(&p.warm, "warm", 300*time.Millisecond, "how long the warm-up takes")
 	flag.StringVar(&p.profiles, "cpuprofile", "", "write a CPU profile of the last round of each row and peer into the `folder`, as ROW.PEER.prof")
+	cc := flag.String("cc", "", "the kernel's congestion control, by `name`: reno, cubic, bbr; without one what the machine has")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
@@ -75,6 +76,11 @@ func command() error {
 	}
 	if err := isolate(); err != nil {
 		return fmt.Errorf("network namespace: %w", err)
+	}
+	if *cc != "" {
+		if err := setCongestion(*cc); err != nil {
+			return fmt.Errorf("-cc: %w", err)
+		}
 	}
 	for _, dir := range []string{p.profiles, *plots} {
 		if dir != "" {

@@ -12,8 +12,8 @@ func markdown(out io.Writer, rep *report, charts []chart) error {
 	w := bufio.NewWriter(out)
 	m := rep.Machine
 	fmt.Fprintf(w, "# Results\n\nMade by `go run .` in this folder, which measures all peers in turn in each round; [doc.go](doc.go) says what the rows and the peers are.\n\n")
-	fmt.Fprintf(w, "%s, %d cores; %s; %s; commit %s; gVisor %s. Medians of %d rounds of %v s each, with the least and the most. ",
-		m.CPU, m.Cores, m.Kernel, m.Go, m.Commit, m.Gvisor, rep.Rounds, rep.Seconds)
+	fmt.Fprintf(w, "%s, %d cores; %s with %s; %s; commit %s; gVisor %s. Medians of %d rounds of %v s each, with the least and the most. ",
+		m.CPU, m.Cores, m.Kernel, m.Congestion, m.Go, m.Commit, m.Gvisor, rep.Rounds, rep.Seconds)
 	fmt.Fprintf(w, "× is how many times as good as the kernel, or as the best set-up of gVisor: above 1 is better in every row. Only these ratios mean something on another machine.\n")
 	markdownVerdicts(w, rep)
 	for i := range rep.Results {
@@ -36,10 +36,9 @@ func (r *result) growth() bool { return r.Kind == kindGrow }
 // markdownVerdicts lists the rows by how bsdnet does in them, those where it loses first.
 func markdownVerdicts(w io.Writer, rep *report) {
 	type line struct {
-		r        *result
-		p        *peerResult
-		s        summary
-		lost, by string
+		r *result
+		p *peerResult
+		s summary
 	}
 	var lost, won []line
 	for i := range rep.Results {

@@ -1,9 +1,6 @@
 package main
 
-import (
-	"errors"
-	"net"
-)
+import "net"
 
 // A peer is somebody whose TCP is measured, in one set-up.
 type peer struct {
@@ -44,8 +41,6 @@ type scene struct {
 	// check, where it is not nil, reports why the scene cannot be set up on this system.
 	check func() error
 }
-
-var errNotHere = errors.New("there is no such device on this system")
 
 // scenes are all places.
 func scenes() []scene {

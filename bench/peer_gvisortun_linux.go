@@ -33,29 +33,30 @@ const (
 // points: that takes host GSO on sockets only, and it waits in a system call, where this one waits in Go's poller, which is faster.
 type vnetLink struct {
 	*channel.Endpoint // the methods of a link, and the way in; its queue is not used
-	files             []*os.File
-	fds               []int
-	readers           sync.WaitGroup
+	file              *os.File
+	fd                int
+	reader            sync.WaitGroup
 }
 
-// openGvisorTUN is gVisor behind a device with host GSO.
+// openGvisorTUN is gVisor behind a device with host GSO, of one queue: with two it is slower.
 func openGvisorTUN() (*network, error) {
-	l := &vnetLink{Endpoint: channel.New(1, tunMTU, "")}
+	fd, err := openTUN(unix.IFF_VNET_HDR)
+	if err != nil {
+		return nil, err
+	}
+	l := &vnetLink{Endpoint: channel.New(1, tunMTU, ""), fd: fd, file: os.NewFile(uintptr(fd), tunName)}
 	l.SupportedGSOKind = stack.HostGSOSupported
 	l.LinkEPCapabilities = stack.CapabilityRXChecksumOffload
-	for range tunQueues {
-		fd, err := openTUN(unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
-		if err != nil {
-			l.end()
-			return nil, err
-		}
-		l.fds, l.files = append(l.fds, fd), append(l.files, os.NewFile(uintptr(fd), tunName))
-	}
-	if err := unix.IoctlSetInt(l.fds[0], unix.TUNSETOFFLOAD, unix.TUN_F_CSUM|unix.TUN_F_TSO4); err != nil {
+	if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, unix.TUN_F_CSUM|unix.TUN_F_TSO4); err != nil {
 		l.end()
 		return nil, fmt.Errorf("gvisor: offload: %w", err)
 	}
 	if err := setLink(tunName, clientPrefix); err != nil {
+		l.end()
+		return nil, err
+	}
+	rc, err := l.file.SyscallConn()
+	if err != nil {
 		l.end()
 		return nil, err
 	}
@@ -64,22 +65,14 @@ func openGvisorTUN() (*network, error) {
 		l.end()
 		return nil, err
 	}
-	for _, f := range l.files {
-		rc, err := f.SyscallConn()
-		if err != nil {
-			gvisorEnd(s)
-			l.end()
-			return nil, err
-		}
-		l.readers.Go(func() { l.read(rc) })
-	}
+	l.reader.Go(func() { l.read(rc) })
 	return overDevice(func() (net.Listener, error) { return gvisorListen(s, serverPrefix.Addr()) }, func() {
 		gvisorEnd(s)
 		l.end()
 	}), nil
 }
 
-// openTUN opens a queue of the device.
+// openTUN opens the device.
 func openTUN(flags uint16) (int, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -98,10 +91,8 @@ func openTUN(flags uint16) (int, error) {
 }
 
 func (l *vnetLink) end() {
-	for _, f := range l.files {
-		f.Close()
-	}
-	l.readers.Wait()
+	l.file.Close()
+	l.reader.Wait()
 }
 
 // GSOMaxSize is as much as a packet can be.
@@ -136,13 +127,13 @@ func (l *vnetLink) write(pkt *stack.PacketBuffer) tcpip.Error {
 	for _, v := range pkt.AsSlices() {
 		iov = rawfile.AppendIovecFromBytes(iov, v, rawfile.MaxIovs)
 	}
-	if errno := rawfile.NonBlockingWriteIovec(l.fds[pkt.Hash%uint32(len(l.fds))], iov); errno != 0 {
+	if errno := rawfile.NonBlockingWriteIovec(l.fd, iov); errno != 0 {
 		return tcpip.TranslateErrno(errno)
 	}
 	return nil
 }
 
-// read delivers what comes from one queue until that is closed.
+// read delivers what comes until the device is closed.
 func (l *vnetLink) read(rc syscall.RawConn) {
 	var hdr [vnetHdrLen]byte
 	views := make([]*buffer.View, len(fdbased.BufConfig))

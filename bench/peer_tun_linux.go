@@ -14,7 +14,7 @@ import (
 const (
 	tunName = "bench0"
 	tunMTU  = 1500
-	// tunQueues is how many queues a device has: as many as the machine that the targets are for has processors.
+	// tunQueues is how many queues bsdnet's device has: as many as the machine that the targets are for has processors.
 	tunQueues = 2
 )
 

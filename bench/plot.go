@@ -81,7 +81,7 @@ func peerColours(peers []peerResult) []string {
 
 // The measures of a panel of bars.
 const (
-	panelWidth = 420
+	panelWidth = 450
 	labelWidth = 96
 	valueWidth = 96
 	barHeight  = 20
@@ -175,7 +175,7 @@ func (p *plotArea) draw(s *svg, y0 float64) {
 	s.text(left, y0+34, "start", "normal", p.yTitle)
 	for _, v := range ticks(low, high, p.logY) {
 		s.line(left, y(v), right, y(v), gridColour, 1)
-		s.text(left-6, y(v)+4, "end", "normal", number(v))
+		s.text(left-6, y(v)+4, "end", "normal", fmt.Sprintf("%g", v))
 	}
 	for i, name := range p.xNames {
 		s.text(x(float64(i)), bottom+18, "middle", "normal", name)

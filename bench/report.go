@@ -31,12 +31,14 @@ type machine struct {
 	Go     string `json:"go"`
 	Commit string `json:"commit"`
 	Gvisor string `json:"gvisor"`
+	// Congestion is the kernel's congestion control. One that paces, as bbr, is several times slower over devices than one that does not.
+	Congestion string `json:"congestion"`
 }
 
 func thisMachine() machine {
 	return machine{
 		CPU: cpuModel(), Cores: runtime.NumCPU(), Kernel: kernelVersion(), Go: runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,
-		Commit: commit(), Gvisor: dependency("gvisor.dev/gvisor"),
+		Commit: commit(), Gvisor: dependency("gvisor.dev/gvisor"), Congestion: congestion(),
 	}
 }
 
@@ -221,13 +223,13 @@ func (s *summary) notes() string {
 // text prints a report for a terminal.
 func text(w io.Writer, rep *report) error {
 	m := rep.Machine
-	fmt.Fprintf(w, "%s, %d cores, %s, %s, commit %s, gvisor %s\n", m.CPU, m.Cores, m.Kernel, m.Go, m.Commit, m.Gvisor)
+	fmt.Fprintf(w, "%s, %d cores, %s with %s, %s, commit %s, gvisor %s\n", m.CPU, m.Cores, m.Kernel, m.Congestion, m.Go, m.Commit, m.Gvisor)
 	fmt.Fprintf(w, "medians of %d rounds of %v s; × is how many times as good\n", rep.Rounds, rep.Seconds)
 	for i := range rep.Results {
 		r := &rep.Results[i]
 		fmt.Fprintf(w, "\n%s: %s (%s, %s is better)\n", r.Row, r.Title, r.Unit, r.better())
 		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintf(tw, "peer\tmedian\tleast\tmost\tkernel\tgVisor\t%s\tallocs/op\tothers\t\n", r.cpuUnit())
+		fmt.Fprintf(tw, "peer\tmedian\tleast\tmost\t× kernel\t× gVisor\t%s\tallocs/op\tothers\t\n", r.cpuUnit())
 		sums := summarize(r)
 		var notes []string
 		for j, p := range r.Peers {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"runtime"
 	"runtime/metrics"
 	"time"
 )
@@ -100,14 +101,10 @@ func active(m *meter, n int) error {
 // litter makes a gigabyte of garbage a second, so that the collector has a reason to look at all the connections.
 func litter(m *meter) error {
 	for m.phase.Load() != over {
-		garbage = make([]byte, 1<<20)
+		runtime.KeepAlive(make([]byte, 1<<20))
 		if m.wait(time.Millisecond) != nil {
 			return nil
 		}
 	}
-	garbage = nil
 	return nil
 }
-
-// garbage is the last of it.
-var garbage []byte

@@ -30,35 +30,42 @@ func far(t *testing.T, w *world) host {
 	w.Run(t, "ip", "route", "add", "192.0.2.0/24", "via", "198.51.100.2", "dev", dev)
 	router.Run(t, "ip", "route", "add", "10.9.0.0/24", "via", "198.51.100.1", "dev", routerDev)
 	end.Run(t, "ip", "route", "add", "default", "via", "192.0.2.1", "dev", endDev)
-	end.Sysctl(t, "net.ipv4.tcp_mtu_probing", "1") // the kernel looks for black holes where it is told to
 	return host{"far", "192.0.2.2", end.Listen, end.DialContext}
+}
+
+// throughPath runs a test in both roles, each in a world of its own: a kernel that has learned of a path offers an MSS that fits it.
+func throughPath(t *testing.T, o options, f func(t *testing.T, c, s conn)) {
+	t.Run("bsdnet dials", func(t *testing.T) {
+		eachMode(t, 4, o, func(t *testing.T, w *world) {
+			end := far(t, w)
+			c, s := pair(t, w.bsd(), end)
+			f(t, c, s)
+		})
+	})
+	t.Run("bsdnet listens", func(t *testing.T) {
+		eachMode(t, 4, o, func(t *testing.T, w *world) {
+			end := far(t, w)
+			c, s := pair(t, end, w.bsd())
+			f(t, s, c)
+		})
+	})
 }
 
 // Path MTU discovery (RFC 1191): a router that carries less than both ends says so, and each of them, as the sender, sends less.
 func TestPathMTU(t *testing.T) {
-	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
-		f := far(t, w)
-		for name, role := range map[string][2]host{"bsdnet dials": {w.bsd(), f}, "bsdnet listens": {f, w.bsd()}} {
-			t.Run(name, func(t *testing.T) {
-				c, s := pair(t, role[0], role[1])
-				transferBoth(t, c, s, 2<<20)
-			})
-		}
-	})
+	for name, f := range map[string]func(t *testing.T, ours, theirs conn){
+		"out":  func(t *testing.T, ours, theirs conn) { transfer(t, ours, theirs, 1, 2<<20) },
+		"in":   func(t *testing.T, ours, theirs conn) { transfer(t, theirs, ours, 1, 2<<20) },
+		"both": func(t *testing.T, ours, theirs conn) { transferBoth(t, ours, theirs, 2<<20) },
+	} {
+		t.Run(name, func(t *testing.T) { throughPath(t, options{}, f) })
+	}
 }
 
-// Without the router's word packets disappear in a black hole, which the sender must find by itself (RFC 2923, 2.1; RFC 4821).
+// Without the router's word packets disappear in a black hole, which the sender must find by itself (RFC 2923, 2.1).
 func TestBlackHole(t *testing.T) {
 	deaf := options{wrap: func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link { return &filter{TUN: tun, drop: unreachable} }}
-	eachMode(t, 4, deaf, func(t *testing.T, w *world) {
-		f := far(t, w)
-		for name, role := range map[string][2]host{"bsdnet dials": {w.bsd(), f}, "bsdnet listens": {f, w.bsd()}} {
-			t.Run(name, func(t *testing.T) {
-				c, s := pair(t, role[0], role[1])
-				transferBoth(t, c, s, 1<<20)
-			})
-		}
-	})
+	throughPath(t, deaf, func(t *testing.T, ours, theirs conn) { transfer(t, ours, theirs, 1, 1<<20) })
 }
 
 // The kernel finds black holes too, with a stack as the receiver. (With offloads a packet's length says nothing.)
@@ -66,15 +73,18 @@ func TestBlackHoleKernel(t *testing.T) {
 	narrow := options{wrap: func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link {
 		return &filter{TUN: tun, drop: func(p []byte) bool { return len(p) > pathMTU }}
 	}}
-	for _, queues := range []int{1, 2} {
-		w := newWorld(t, mode{"plain", true, queues}, narrow)
-		w.Sysctl(t, "net.ipv4.tcp_mtu_probing", "1")
-		w.eachRole(t, func(t *testing.T, client, server host) {
-			from, to := pair(t, client, server)
-			if server.name == "kernel" {
-				from, to = to, from
+	for _, from := range []string{"bsdnet dials", "bsdnet listens"} {
+		t.Run(from, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, mode{"plain", true, 1}, narrow)
+			w.Sysctl(t, "net.ipv4.tcp_mtu_probing", "1")
+			if from == "bsdnet dials" {
+				c, s := pair(t, w.bsd(), w.kernel())
+				transfer(t, s, c, 1, 1<<20)
+			} else {
+				c, s := pair(t, w.kernel(), w.bsd())
+				transfer(t, c, s, 1, 1<<20)
 			}
-			transfer(t, from, to, 1, 1<<20)
 		})
 	}
 }

@@ -28,6 +28,7 @@ type TUN struct {
 	vnet    bool // the descriptors carry a virtio-net header
 	allowed bool // offloads
 	offload bool // the stack has asked for them: the headers are its own
+	unsure  bool // packets may have 4 bytes before them
 	ready   func()
 
 	state   atomic.Int32
@@ -206,11 +207,21 @@ func (t *TUN) ReadQueue(i int, bufs [][]byte, sizes []int) (int, error) {
 	}
 	if err == nil {
 		err = r.err
+	} else if errno := q.ask(); errno != nil {
+		err = errno // the poller only knows that there is something wrong
 	}
 	if err != nil {
 		return 0, t.fail("read", err)
 	}
 	return 0, net.ErrClosed // the end of a socket
+}
+
+// ask returns the error that the device has.
+func (q *tunQueue) ask() error {
+	return q.control(func(fd int) error {
+		_, err := unix.Read(fd, make([]byte, maxPacket))
+		return err
+	})
 }
 
 // readSome reads packets until there are no more. It reports false where there has been none, so that the poller waits for one.
@@ -231,11 +242,25 @@ func (q *tunQueue) readSome(fd uintptr) bool {
 			return true
 		case n == 0 || n == len(buf) && q.t.truncated(buf):
 			continue
+		case q.t.unsure && hasPI(buf[:n]):
+			r.err = errPI
+			return true
 		}
 		r.sizes[r.n] = n
 		r.n++
 	}
 	return true
+}
+
+var errPI = errors.New("the device puts 4 bytes before each packet; open it with IFF_NO_PI")
+
+// hasPI reports whether an IP packet has a struct tun_pi before it: no flags, and the protocol of Ethernet.
+func hasPI(p []byte) bool {
+	if len(p) < 5 || p[0] != 0 || p[1] != 0 {
+		return false
+	}
+	proto, version := binary.BigEndian.Uint16(p[2:]), p[4]>>4
+	return proto == unix.ETH_P_IP && version == 4 || proto == unix.ETH_P_IPV6 && version == 6
 }
 
 // readOne reads a packet, without the header where the stack has not asked for one.

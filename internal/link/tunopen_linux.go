@@ -101,11 +101,9 @@ func (t *TUN) adopt(f *os.File) error {
 		t.isTUN, t.name = true, ifr.Name()
 		flags := ifr.Uint16()
 		t.vnet = flags&unix.IFF_VNET_HDR != 0
-		switch {
-		case flags&unix.IFF_TAP != 0:
+		t.unsure = !t.vnet // the bit of IFF_NO_PI says something else here: IFF_NOFILTER
+		if flags&unix.IFF_TAP != 0 {
 			err = fmt.Errorf("link: tun: File is the TAP device %s, which carries Ethernet frames; open a TUN device (IFF_TUN)", t.name)
-		case flags&unix.IFF_NO_PI == 0:
-			err = fmt.Errorf("link: tun: File, of device %s, puts 4 bytes before each packet; open it with IFF_NO_PI", t.name)
 		}
 	}
 	if err != nil {

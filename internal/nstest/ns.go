@@ -87,6 +87,32 @@ func (n *NS) Do(f func() error) error {
 	})
 }
 
+// Without is Do without a capability, such as unix.CAP_NET_ADMIN, that root has.
+func (n *NS) Without(capability int, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		done <- func() error {
+			if err := unix.Setns(int(n.f.Fd()), unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("setns: %w", err)
+			}
+			hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			var data [2]unix.CapUserData
+			if err := unix.Capget(&hdr, &data[0]); err != nil {
+				return fmt.Errorf("capget: %w", err)
+			}
+			d := &data[capability/32]
+			d.Effective &^= 1 << (capability % 32)
+			d.Permitted &^= 1 << (capability % 32)
+			if err := unix.Capset(&hdr, &data[0]); err != nil {
+				return fmt.Errorf("capset: %w", err)
+			}
+			return f()
+		}()
+	}()
+	return <-done
+}
+
 // Path is a name of the namespace for ip(8), as in "ip link set X netns PATH", as long as the test runs.
 func (n *NS) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.f.Fd()) }
 

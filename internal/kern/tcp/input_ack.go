@@ -207,6 +207,9 @@ func (tp *TCB) ackAdvance(seg *segment) (finAcked bool) {
 		tp.touchOrphan(seg.now)
 	}
 	tp.sndUna = seg.ack
+	if tp.holeMSS != 0 {
+		tp.outOfBlackhole(seg.now)
+	}
 	tp.sndUp = tp.sndUp.Max(tp.sndUna)
 	tp.sndNxt = tp.sndNxt.Max(tp.sndUna)
 	if tp.flags&fastRecov == 0 {

@@ -41,6 +41,8 @@ type Profile struct {
 	PersMin, PersMax                 int64
 	MaxRxtShift                      int // retransmissions before ETIMEDOUT
 
+	Blackhole bool // pmtud_blackhole_detection: look for a path that loses large segments without a word
+
 	// Closing.
 	RSTUnread       bool // close with unread data resets (RFC 2525, 2.17)
 	RepeatFIN       bool // each segment in FIN_WAIT_1, CLOSING and LAST_ACK carries the FIN (BSD)
@@ -75,6 +77,7 @@ func Default() *Profile {
 	p.ABC = true
 	p.AckBySegs, p.TruncRespond = false, false
 	p.RTOMin, p.RTOSlop = 200*ms, 0
+	p.Blackhole = true
 	p.PersMin = 200 * ms
 	p.RSTUnread, p.RepeatFIN = true, false
 	p.Orphan = 100 * sec

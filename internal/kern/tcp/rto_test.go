@@ -159,7 +159,7 @@ func TestMaxUnack(t *testing.T) {
 		k.want("error", syscall.ETIMEDOUT)
 
 		// Progress starts the time anew, and silence without data is no reason.
-		k = established(t, "mss 1000")
+		k = established(t, "mss 1000", func(p *Profile) { p.Blackhole = false })
 		k.tp.MaxUnack = 5 * sec
 		k.trace("+1000s")
 		k.write(2000)

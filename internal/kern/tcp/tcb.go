@@ -180,6 +180,8 @@ type TCB struct {
 	mssopt                             int    // what we tell the peer
 	tsomax                             int    // largest chain to emit
 	rcvMss                             int    // largest segment seen: what the peer calls full
+	holeMSS                            int    // maxseg before a black hole was suspected; 0: none is
+	holeUntil                          int64  // when to try the old one again
 	// Receive sequence space.
 	irs, rcvNxt, rcvAdv, rcvUp Seq
 	rcvWnd                     uint32
@@ -277,7 +279,7 @@ func (tp *TCB) SetMaxseg(n int) syscall.Errno {
 	if n <= 0 || n > tp.maxseg || n < tp.prof.MinMSS {
 		return syscall.EINVAL
 	}
-	tp.maxseg = n
+	tp.maxseg, tp.holeMSS = n, 0
 	return 0
 }
 

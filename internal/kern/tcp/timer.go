@@ -62,6 +62,7 @@ func (tp *TCB) rexmtTimeout(now int64) {
 	tp.sndRecover = tp.sndMax
 	tp.flags |= AckNow
 	if tp.state.HaveEstablished() {
+		tp.blackhole(now)
 		tp.cc.Congested(tp, RTO, int(min(tp.sndWnd, tp.sndCwnd)))
 	}
 	tp.sndNxt = tp.sndUna

@@ -266,7 +266,7 @@ func (tp *TCB) Mtudisc(mtu, hdr int, now int64) {
 	if mss >= tp.maxseg {
 		return
 	}
-	tp.maxseg = mss
+	tp.maxseg, tp.holeMSS = mss, 0
 	tp.flags &^= rttTimed
 	if tp.state.HaveEstablished() && tp.sndMax.Gt(tp.sndUna) {
 		tp.sndNxt = tp.sndUna

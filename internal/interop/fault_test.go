@@ -1,0 +1,374 @@
+//go:build linux
+
+package interop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"bsdnet"
+	"bsdnet/internal/nstest"
+)
+
+// under begins a transfer in both directions, calls f in the midst of it, and waits for its end.
+func under(t *testing.T, client, server host, f func()) {
+	t.Helper()
+	c, s := pair(t, client, server)
+	var passed atomic.Int64
+	done := make(chan struct{})
+	const n = 32 << 20
+	go func() {
+		defer close(done)
+		transferBoth(t, counting{c, &passed}, s, n)
+	}()
+	for passed.Load() < n/8 {
+		select {
+		case <-done:
+			t.Fatal("the transfer has ended too early")
+		case <-time.After(time.Millisecond):
+		}
+	}
+	f()
+	within(t, "the transfer", func() { <-done })
+}
+
+// A counting conn counts what it has read.
+type counting struct {
+	conn
+	n *atomic.Int64
+}
+
+func (c counting) Read(p []byte) (int, error) {
+	n, err := c.conn.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// The device goes down and comes up again: the transfer goes on.
+func TestDownAndUp(t *testing.T) {
+	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
+		w.eachRole(t, func(t *testing.T, client, server host) {
+			under(t, client, server, func() {
+				w.Run(t, "ip", "link", "set", w.tun.Name(), "down")
+				w.Run(t, "ip", "link", "set", w.tun.Name(), "up")
+			})
+		})
+	})
+}
+
+// Segments that are sent while the device is down are lost, and sent again.
+func TestSentWhileDown(t *testing.T) {
+	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
+		c, s := pair(t, w.bsd(), w.kernel())
+		w.Run(t, "ip", "link", "set", w.tun.Name(), "down")
+		if _, err := c.Write([]byte("down")); err != nil {
+			t.Fatalf("Write: %v; what is lost is sent again", err)
+		}
+		w.Run(t, "ip", "link", "set", w.tun.Name(), "up")
+		if _, err := io.ReadFull(s, make([]byte, 4)); err != nil {
+			t.Fatal(err)
+		}
+		transferBoth(t, c, s, 1<<20)
+	})
+}
+
+// The device is removed during a transfer: the link's Read ends with an error that says so, dials fail, and nothing hangs.
+func TestDeviceRemoved(t *testing.T) {
+	var ended chan error
+	o := options{wrap: func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link {
+		ended = make(chan error, 8)
+		return &watched{TUN: tun, ended: ended}
+	}}
+	for _, m := range modes {
+		t.Run(m.name, func(t *testing.T) {
+			w := newWorld(t, m, o)
+			c, s := pair(t, w.bsd(), w.kernel())
+			ln, err := w.stack.Listen("tcp", ":99")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var wg sync.WaitGroup
+			wg.Go(func() { copyPlain(c, stream(1, 1<<30)) })
+			wg.Go(func() { copyPlain(io.Discard, c) })
+			if _, err := io.ReadFull(s, make([]byte, 1<<20)); err != nil {
+				t.Fatal(err)
+			}
+			w.Run(t, "ip", "link", "del", w.tun.Name())
+			within(t, "the link's Read", func() {
+				for range m.queues {
+					if err := <-ended; err == nil || !strings.Contains(err.Error(), "removed") || !strings.Contains(err.Error(), w.tun.Name()) {
+						t.Errorf("Read: %v, want the removal of %s", err, w.tun.Name())
+					}
+				}
+			})
+			// The interface may learn of it a moment later.
+			await(t, "a dial fails at once", func() bool {
+				err := dialError(t, w.bsd(), kernIP+":1", 100*time.Millisecond)
+				return errors.Is(err, syscall.ENETDOWN) || errors.Is(err, syscall.ENETUNREACH)
+			})
+			within(t, "closing", func() {
+				c.SetLinger(0)
+				c.Close()
+				ln.Close()
+				w.stack.Close()
+			})
+			within(t, "Read and Write", wg.Wait)
+		})
+	}
+}
+
+// A watched device tells how Read has ended.
+type watched struct {
+	*bsdnet.TUN
+	ended chan error
+}
+
+func (l *watched) Read(bufs [][]byte, sizes []int) (int, error) { return l.ReadQueue(0, bufs, sizes) }
+
+func (l *watched) ReadQueue(q int, bufs [][]byte, sizes []int) (int, error) {
+	n, err := l.TUN.ReadQueue(q, bufs, sizes)
+	if err != nil {
+		l.ended <- err
+	}
+	return n, err
+}
+
+// The device is removed, opened again under the same name and attached under the same addresses: connections go on over it.
+func TestReattach(t *testing.T) {
+	for _, m := range modes {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, m, options{})
+			w.eachRole(t, func(t *testing.T, client, server host) {
+				under(t, client, server, func() {
+					name := w.tun.Name()
+					within(t, "Detach", func() {
+						if err := w.stack.Detach(w.link); err != nil {
+							t.Error(err)
+						}
+					})
+					w.tun = openTUN(t, w.NS, bsdnet.TUNConfig{Name: name, Queues: m.queues, NoOffload: m.noOffload, Host: netip.MustParsePrefix(kernIP + "/24")})
+					w.link = w.tun
+					if err := w.stack.Attach(w.link, netip.MustParsePrefix(bsdIP+"/24")); err != nil {
+						t.Fatal(err)
+					}
+				})
+			})
+		})
+	}
+}
+
+// A device that fails now and then, by ENOBUFS or EIO, or takes less than it is given.
+func TestFlakyDevice(t *testing.T) {
+	for _, fault := range []error{syscall.ENOBUFS, syscall.EIO, nil} {
+		t.Run(fmt.Sprint(fault), func(t *testing.T) {
+			o := options{wrap: func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link {
+				return &flaky{TUN: tun, fault: fault}
+			}}
+			eachMode(t, 4, o, func(t *testing.T, w *world) {
+				w.eachRole(t, func(t *testing.T, client, server host) {
+					c, s := pair(t, client, server)
+					transferBoth(t, c, s, 4<<20)
+				})
+				if w.link.(*flaky).faults.Load() == 0 {
+					t.Error("nothing has failed")
+				}
+			})
+		})
+	}
+}
+
+// A flaky device fails with every hundredth Write; where fault is nil it takes all but one packet, and says soon after that there is room.
+type flaky struct {
+	*bsdnet.TUN
+	fault          error
+	ready          func()
+	writes, faults atomic.Int64
+}
+
+func (f *flaky) Start(ready func()) error {
+	f.ready = ready
+	return f.TUN.Start(ready)
+}
+
+func (f *flaky) Write(pkts []net.Buffers) (int, error) { return f.WriteQueue(0, pkts) }
+
+func (f *flaky) WriteQueue(q int, pkts []net.Buffers) (int, error) {
+	if f.writes.Add(1)%100 != 0 {
+		return f.TUN.WriteQueue(q, pkts)
+	}
+	f.faults.Add(1)
+	n, err := f.TUN.WriteQueue(q, pkts[:len(pkts)-1])
+	if err == nil && f.fault == nil {
+		go f.ready()
+	}
+	if err == nil {
+		err = f.fault
+	}
+	return n, err
+}
+
+// A device that somebody else has opened: by its descriptor.
+func TestFile(t *testing.T) {
+	nstest.Need(t, "/dev/net/tun")
+	for _, flags := range []uint16{0, unix.IFF_VNET_HDR} {
+		t.Run(fmt.Sprintf("flags %#x", flags), func(t *testing.T) {
+			ns := nstest.New(t)
+			f := rawTUN(t, ns, "given", unix.IFF_TUN|unix.IFF_NO_PI|flags)
+			tun := openTUN(t, ns, bsdnet.TUNConfig{File: f, Host: netip.MustParsePrefix(kernIP + "/24")})
+			f.Close() // the TUN has its own
+			if tun.Name() != "given" {
+				t.Errorf("the device is %q", tun.Name())
+			}
+			w := &world{NS: ns, tun: tun, link: tun, stack: newStack(t, bsdnet.Config{})}
+			if err := w.stack.Attach(tun, netip.MustParsePrefix(bsdIP+"/24")); err != nil {
+				t.Fatal(err)
+			}
+			w.eachRole(t, func(t *testing.T, client, server host) {
+				c, s := pair(t, client, server)
+				transferBoth(t, c, s, 4<<20)
+			})
+		})
+	}
+}
+
+// rawTUN makes a device as another program would.
+func rawTUN(t *testing.T, ns *nstest.NS, name string, flags uint16) *os.File {
+	t.Helper()
+	var fd int
+	if err := ns.Do(func() (err error) {
+		if fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+			return err
+		}
+		ifr, err := unix.NewIfreq(name)
+		if err != nil {
+			return err
+		}
+		ifr.SetUint16(flags)
+		return unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// Devices that cannot be had, and what the errors say about it.
+func TestOpenErrors(t *testing.T) {
+	nstest.Need(t, "/dev/net/tun", "ip")
+	ns := nstest.New(t)
+	refused := func(c bsdnet.TUNConfig, errno syscall.Errno, words ...string) {
+		t.Helper()
+		err := ns.Do(func() error {
+			tun, err := bsdnet.OpenTUN(c)
+			if err == nil {
+				tun.Close()
+			}
+			return err
+		})
+		if err == nil || errno != 0 && !errors.Is(err, errno) {
+			t.Errorf("%+v: %v, want %v", c, err, errno)
+			return
+		}
+		for _, w := range words {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%+v: %v; it does not say %q", c, err, w)
+			}
+		}
+	}
+	ns.Run(t, "ip", "tuntap", "add", "single", "mode", "tun")
+	refused(bsdnet.TUNConfig{Name: "single", Queues: 2}, syscall.EINVAL, "single", "multi_queue")
+	ns.Run(t, "ip", "tuntap", "add", "frames", "mode", "tap")
+	refused(bsdnet.TUNConfig{Name: "frames"}, syscall.EINVAL, "frames", "not a TUN device")
+	refused(bsdnet.TUNConfig{Name: "lo"}, syscall.EINVAL, "lo", "not a TUN device")
+	refused(bsdnet.TUNConfig{Name: "a/b"}, syscall.EINVAL, "a/b", "not a device's name")
+	busy := openTUN(t, ns, bsdnet.TUNConfig{Name: "busy"})
+	defer busy.Close()
+	refused(bsdnet.TUNConfig{Name: "busy"}, syscall.EBUSY, "busy", "open")
+	refused(bsdnet.TUNConfig{File: rawTUN(t, ns, "tap0", unix.IFF_TAP|unix.IFF_NO_PI)}, 0, "tap0", "Ethernet")
+	refused(bsdnet.TUNConfig{File: rawTUN(t, ns, "info", unix.IFF_TUN)}, 0, "info", "IFF_NO_PI")
+
+	// A device that has been made before is opened, and stays.
+	for _, name := range []string{"single", "several"} {
+		if name == "several" {
+			ns.Run(t, "ip", "tuntap", "add", "several", "mode", "tun", "multi_queue")
+		}
+		for range 2 {
+			queues := 1
+			if name == "several" {
+				queues = 2
+			}
+			tun := openTUN(t, ns, bsdnet.TUNConfig{Name: name, Queues: queues})
+			if tun.Name() != name {
+				t.Errorf("%s has been opened as %s", name, tun.Name())
+			}
+			tun.Close()
+			ns.Run(t, "ip", "link", "show", name)
+		}
+	}
+	openTUN(t, ns, bsdnet.TUNConfig{Name: "several", Queues: 1}).Close()
+	// One that OpenTUN has made goes with it.
+	tun := openTUN(t, ns, bsdnet.TUNConfig{})
+	ns.Run(t, "ip", "link", "show", tun.Name())
+	tun.Close()
+	if out, err := ns.Try("ip", "link", "show", tun.Name()); err == nil {
+		t.Errorf("it is still there: %s", out)
+	}
+}
+
+// Without the right to make a device the error says which one is missing, and how to get it.
+func TestNoRights(t *testing.T) {
+	nstest.Need(t, "/dev/net/tun")
+	err := nstest.New(t).Without(unix.CAP_NET_ADMIN, func() error {
+		tun, err := bsdnet.OpenTUN(bsdnet.TUNConfig{})
+		if err == nil {
+			tun.Close()
+		}
+		return err
+	})
+	if !errors.Is(err, syscall.EPERM) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") || !strings.Contains(err.Error(), "unshare -Urn") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A dial whose link is taken away ends, and so do all other calls.
+func TestDetachUnderUse(t *testing.T) {
+	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
+		c, _ := pair(t, w.bsd(), w.kernel())
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		dialed := make(chan error, 1)
+		go func() {
+			_, err := w.stack.DialContext(ctx, "tcp", "10.9.0.99:1") // nobody
+			dialed <- err
+		}()
+		within(t, "Detach", func() {
+			if err := w.stack.Detach(w.link); err != nil {
+				t.Error(err)
+			}
+		})
+		within(t, "the dial", func() {
+			if err := <-dialed; err == nil {
+				t.Error("nobody has answered")
+			}
+		})
+		if err := dialError(t, w.bsd(), kernIP+":1", limit); !errors.Is(err, syscall.ENETUNREACH) {
+			t.Errorf("dial: %v", err)
+		}
+		within(t, "Close", func() { c.Close() })
+	})
+}

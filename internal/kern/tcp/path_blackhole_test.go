@@ -1,0 +1,131 @@
+package tcp
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// fire lets the next timer fire, and loses what is sent.
+func fire(k *kit) {
+	k.t.Helper()
+	k.sent = nil
+	k.now = max(k.now, k.tp.Next())
+	k.tp.Timeout(k.now)
+	k.check()
+	k.sent = nil
+}
+
+// ackAll acknowledges all that has been written.
+func ackAll(k *kit) {
+	k.t.Helper()
+	for k.snd.Cc() > 0 {
+		una := k.snd.Cc()
+		k.sent = nil
+		k.line(fmt.Sprintf("< . 1:1(0) ack %d", k.tp.sndMax.Sub(k.t.iss)))
+		if k.snd.Cc() >= una {
+			k.fatalf("no progress")
+		}
+	}
+	k.sent = nil
+}
+
+// flow sends n bytes, which arrive.
+func flow(k *kit, n int) {
+	k.t.Helper()
+	k.write(n)
+	ackAll(k)
+}
+
+// A path that loses full segments without a word: after two time-outs smaller ones are tried, after two more the smallest, and where that does not
+// help either the old size (RFC 2923, 2.1; FreeBSD's pmtud_blackhole_detection).
+func TestBlackholeSteps(t *testing.T) {
+	each(t, func(t *T) {
+		k := established(t, "mss 1460, nodelay")
+		k.write(1460)
+		k.trace("> P. 1:1461(1460) ack 1\n+1s > P. 1:1461(1460) ack 1\n+2s > . 1:1201(1200) ack 1")
+		k.trace("+4s > . 1:1201(1200) ack 1\n+8s > . 1:537(536) ack 1\n+16s > . 1:537(536) ack 1\n+32s > P. 1:1461(1460) ack 1\n+64s > P. 1:1461(1460) ack 1")
+		k.want("maxseg", 1460)
+		k.check()
+	})
+}
+
+// An outage is no black hole: when all that was stuck has come through, segments have their old size again.
+func TestBlackholeOutage(t *testing.T) {
+	each(t, func(t *T) {
+		k := established(t, "mss 1460, nodelay")
+		k.write(2920)
+		k.trace("> . 1:1461(1460) ack 1\n> P. 1461:2921(1460) ack 1\n+1s > . 1:1461(1460) ack 1\n+2s > . 1:1201(1200) ack 1")
+		k.trace("< . 1:1(0) ack 1201\n> . 1201:2401(1200) ack 1\n> P. 2401:2921(520) ack 1")
+		k.want("maxseg", 1200) // not yet
+		k.trace("< . 1:1(0) ack 2921")
+		k.want("maxseg", 1460)
+		k.write(1460)
+		k.trace("> P. 2921:4381(1460) ack 1\n< . 1:1(0) ack 4381")
+		k.check()
+	})
+}
+
+// The second time within ten minutes it is believed, and the smaller size stays for ten minutes.
+func TestBlackholeBelieved(t *testing.T) {
+	each(t, func(t *T) {
+		k := established(t, "mss 1460, nodelay")
+		flow(k, 1460)
+		for i := range 2 {
+			at := 1461 + i*1460
+			k.write(1460)
+			k.trace(fmt.Sprintf("> P. %[1]d:%[2]d(1460) ack 1", at, at+1460))
+			for n := 0; k.tp.Maxseg() == 1460; n++ {
+				if n == 3 {
+					k.fatalf("no black hole")
+				}
+				fire(k)
+			}
+			k.want("maxseg", 1200)
+			ackAll(k)
+		}
+		k.want("maxseg", 1200)
+		flow(k, 1460)
+		k.want("maxseg", 1200)
+		k.advance(time.Duration(holeProbe))
+		flow(k, 1460)
+		k.want("maxseg", 1460)
+	})
+}
+
+// What is small is not made smaller, and neither the book nor FreeBSD's default looks for black holes.
+func TestBlackholeNot(t *testing.T) {
+	each(t, func(t *T) {
+		for _, c := range []struct {
+			opts string
+			n    int
+		}{{"mss 1460, nodelay", 500}, {"mss 536, nodelay", 536}, {"FreeBSD, mss 1460", 1460}, {"Net3, mss 1460", 1460}} {
+			k := established(t, c.opts)
+			before := k.tp.Maxseg()
+			k.write(c.n)
+			for range 5 {
+				fire(k)
+				k.want("maxseg", before)
+			}
+		}
+	})
+}
+
+// A router's word ends the guessing, and so does the user's.
+func TestBlackholeToldOtherwise(t *testing.T) {
+	each(t, func(t *T) {
+		for i, tell := range []func(k *kit){func(k *kit) { k.tp.Mtudisc(1040, 20, k.now) }, func(k *kit) { k.tp.SetMaxseg(1000) }} {
+			k := established(t, "mss 1460, nodelay")
+			k.write(1460)
+			fire(k)
+			fire(k)
+			k.want("maxseg", 1200)
+			tell(k)
+			k.want("maxseg", 1000)
+			ackAll(k)
+			if k.tp.Maxseg() != 1000 {
+				k.fatalf("%d: the MSS is %d", i, k.tp.Maxseg())
+			}
+		}
+	})
+}
