@@ -17,7 +17,7 @@ type TUNConfig struct {
 	MTU int
 
 	// Queues is how many queues the device has, 1 to 64. Each is read by a goroutine of its own, and a connection stays on one. More than one: on
-	// Linux only. 0: 1.
+	// Linux only. A Link that wraps the TUN has to pass on Queues, ReadQueue and WriteQueue. 0: 1.
 	Queues int
 
 	// NoOffload carries segments and checksums as on a wire. By default, where the system can do it, the kernel and the stack hand each other up to

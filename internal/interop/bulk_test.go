@@ -97,9 +97,7 @@ func TestBulk(t *testing.T) {
 		if !w.mode.noOffload && w.mode.queues == 1 {
 			n = 64 << 20
 		}
-		if long {
-			n = 1 << 30
-		}
+		n = size(n, 1<<30)
 		w.eachRole(t, func(t *testing.T, client, server host) {
 			c, s := pair(t, client, server)
 			transfer(t, c, s, 3, n)
@@ -118,7 +116,7 @@ func TestMTU(t *testing.T) {
 				w.Sysctl(t, "net.ipv4.tcp_min_snd_mss", "48") // the least that it takes
 				w.eachRole(t, func(t *testing.T, client, server host) {
 					c, s := pair(t, client, server)
-					transferBoth(t, c, s, min(mtu<<10, 8<<20))
+					transferBoth(t, c, s, size(min(mtu<<10, 8<<20), 64<<20))
 				})
 			})
 		})

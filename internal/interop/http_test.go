@@ -102,8 +102,8 @@ func TestNetHTTP(t *testing.T) {
 					c := client(t, p, s, from)
 					var wg sync.WaitGroup
 					for range 4 {
-						wg.Go(func() { download(t, c, p.proto, url+"/stream?n=", 2<<20) })
-						wg.Go(func() { upload(t, c, p.proto, url+"/sum", 2<<20) })
+						wg.Go(func() { download(t, c, p.proto, url+"/stream?n=", size(2<<20, 32<<20)) })
+						wg.Go(func() { upload(t, c, p.proto, url+"/sum", size(2<<20, 32<<20)) })
 					}
 					wg.Wait()
 				})
@@ -142,7 +142,7 @@ func upload(t *testing.T, c *http.Client, proto, url string, n int) {
 // curl, with all that it speaks, against a server on the stack.
 func TestCurl(t *testing.T) {
 	nstest.Need(t, "curl")
-	const n = 5 << 20
+	n := size(5<<20, 256<<20)
 	body := filepath.Join(t.TempDir(), "body")
 	text, _ := io.ReadAll(stream(8, n))
 	if err := os.WriteFile(body, text, 0o600); err != nil {
@@ -188,7 +188,7 @@ func TestCurl(t *testing.T) {
 // A client on the stack against nginx: small pages over one connection, a big file, and eight at a time.
 func TestNginx(t *testing.T) {
 	nstest.Need(t, "nginx")
-	const n = 16 << 20
+	n := size(16<<20, 256<<20)
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		url := startNginx(t, w, n)
 		tr := w.stack.HTTPTransport()

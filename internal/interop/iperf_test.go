@@ -23,10 +23,7 @@ import (
 func TestIperf3(t *testing.T) {
 	nstest.Need(t, "iperf3")
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
-		n := 8 << 20
-		if long {
-			n = 1 << 30
-		}
+		n := size(8<<20, 1<<30)
 		t.Run("bsdnet listens", func(t *testing.T) {
 			for _, args := range iperfArgs {
 				ln, err := w.stack.Listen("tcp", bsdIP+":5201")

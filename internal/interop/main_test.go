@@ -4,11 +4,13 @@ package interop
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,10 +21,17 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(nstest.Main(&counted{m})) }
 
+// parallel is how many tests run at once: some do nothing but wait for time-outs.
+const parallel = 6
+
 // A counted M looks, when all tests have ended, for what they have left.
 type counted struct{ m *testing.M }
 
 func (c *counted) Run() int {
+	flag.Parse()
+	if runtime.GOMAXPROCS(0) < parallel {
+		flag.Set("test.parallel", strconv.Itoa(parallel))
+	}
 	status := c.m.Run()
 	if left := leftovers(); status == 0 && left != "" {
 		fmt.Println("goroutines of stacks that have been closed:\n" + left)
@@ -54,6 +63,17 @@ func allStacks() string {
 
 // limit is how long a test waits for anything before it fails; what is tested takes a small part of it.
 const limit = 60 * time.Second
+
+// size scales the length of a transfer to the time that there is: with the race detector everything takes ten times as long.
+func size(normal, longer int) int {
+	switch {
+	case long && !raceEnabled:
+		return longer
+	case raceEnabled:
+		return normal / 8
+	}
+	return normal
+}
 
 // long reports whether there is time for much.
 var long = os.Getenv("BSDNET_LONG") == "1"

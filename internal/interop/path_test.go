@@ -54,9 +54,9 @@ func throughPath(t *testing.T, o options, f func(t *testing.T, c, s conn)) {
 // Path MTU discovery (RFC 1191): a router that carries less than both ends says so, and each of them, as the sender, sends less.
 func TestPathMTU(t *testing.T) {
 	for name, f := range map[string]func(t *testing.T, ours, theirs conn){
-		"out":  func(t *testing.T, ours, theirs conn) { transfer(t, ours, theirs, 1, 2<<20) },
-		"in":   func(t *testing.T, ours, theirs conn) { transfer(t, theirs, ours, 1, 2<<20) },
-		"both": func(t *testing.T, ours, theirs conn) { transferBoth(t, ours, theirs, 2<<20) },
+		"out":  func(t *testing.T, ours, theirs conn) { transfer(t, ours, theirs, 1, size(2<<20, 32<<20)) },
+		"in":   func(t *testing.T, ours, theirs conn) { transfer(t, theirs, ours, 1, size(2<<20, 32<<20)) },
+		"both": func(t *testing.T, ours, theirs conn) { transferBoth(t, ours, theirs, size(2<<20, 32<<20)) },
 	} {
 		t.Run(name, func(t *testing.T) { throughPath(t, options{}, f) })
 	}

@@ -56,15 +56,20 @@ func (ifp *Ifnet) receive(q *ifqueue) {
 			runtime.Gosched()
 		}
 		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				ifp.lastErr.Store(&err)
-				ifp.down.Store(true) // nothing comes any more, so nothing is sent: ENETDOWN
-			}
+			ifp.broken(err)
 			break
 		}
 	}
 	for _, m := range ms {
 		mbuf.Free(m)
+	}
+}
+
+// broken notes what has ended a link. Nothing comes any more, so nothing is sent: ENETDOWN.
+func (ifp *Ifnet) broken(err error) {
+	if !errors.Is(err, net.ErrClosed) {
+		ifp.lastErr.Store(&err)
+		ifp.down.Store(true)
 	}
 }
 

@@ -127,9 +127,9 @@ type Impair struct {
 
 	rx queue // what Read reads
 
-	mu      sync.Mutex // over Start and the state
-	ended   sync.Cond  // pumping has fallen
-	pumping bool
+	mu    sync.Mutex // over Start and the state
+	ended sync.Cond  // pumps has fallen
+	pumps int        // goroutines that read from the wrapped link, one for each of its queues
 }
 
 var _ Link = (*Impair)(nil)
@@ -144,7 +144,7 @@ const (
 )
 
 // NewImpair wraps inner, which must not have been started and belongs to the Impair from now on: its Start and Close are
-// those of inner. It reports an error for a configuration out of its bounds.
+// those of inner. Of a link of several queues all are read; queue 0 is written to. It reports an error for a configuration out of its bounds.
 func NewImpair(inner Link, config ImpairConfig) (*Impair, error) {
 	mtu := inner.MTU()
 	if mtu < 1 || mtu > maxPacket {
@@ -248,8 +248,15 @@ func (im *Impair) Start(ready func()) error {
 		return err
 	}
 	im.state.Store(stateStarted)
-	im.pumping = true
-	go im.pump()
+	if m, ok := im.inner.(Multiqueuer); ok {
+		im.pumps = m.Queues()
+		for q := range im.pumps {
+			go im.pump(func(bufs [][]byte, sizes []int) (int, error) { return m.ReadQueue(q, bufs, sizes) })
+		}
+		return nil
+	}
+	im.pumps = 1
+	go im.pump(im.inner.Read)
 	return nil
 }
 
@@ -314,7 +321,7 @@ func (im *Impair) Close() error {
 	im.rx.close()
 	err := im.inner.Close()
 	im.mu.Lock()
-	for im.pumping {
+	for im.pumps > 0 {
 		im.ended.Wait()
 	}
 	im.mu.Unlock()
@@ -367,8 +374,8 @@ func (im *Impair) deliverIn(pkts []*packet) int {
 	return n
 }
 
-// pump reads from the wrapped link until it is closed.
-func (im *Impair) pump() {
+// pump reads from the wrapped link, or one queue of it, until it is closed.
+func (im *Impair) pump(read func(bufs [][]byte, sizes []int) (int, error)) {
 	// A buffer as large as the MTU each, but not megabytes of them.
 	n := min(max(1<<18/im.mtu, 4), batchLen)
 	bufs := make([][]byte, n)
@@ -378,7 +385,7 @@ func (im *Impair) pump() {
 	sizes := make([]int, n)
 	pkts := make([]*packet, n)
 	for {
-		n, err := im.inner.Read(bufs, sizes)
+		n, err := read(bufs, sizes)
 		for i := range n {
 			if sizes[i] == 0 {
 				continue
@@ -398,7 +405,7 @@ func (im *Impair) pump() {
 		}
 	}
 	im.mu.Lock()
-	im.pumping = false
+	im.pumps--
 	im.mu.Unlock()
 	im.ended.Broadcast()
 }
