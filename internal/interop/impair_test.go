@@ -26,7 +26,10 @@ var impairments = []struct {
 
 // Over a bad line everything arrives, in both roles, and both ways at once.
 func TestImpaired(t *testing.T) {
-	n := size(1<<20, 16<<20)
+	n := 1 << 20
+	if long {
+		n = 16 << 20
+	}
 	for i, imp := range impairments {
 		t.Run(imp.name, func(t *testing.T) {
 			var line bsdnet.ImpairedLink

@@ -252,7 +252,7 @@ func (ifp *Ifnet) flush() {
 		left := false
 		for i := range ifp.queues {
 			q := &ifp.queues[i]
-			q.drain(1 << 30)
+			q.drain(1<<30, false)
 			q.mu.Lock()
 			left = left || q.n > 0 || q.draining
 			q.mu.Unlock()
@@ -392,16 +392,16 @@ const (
 )
 
 // start drains the queue, where nobody else is at it: BSD's if_start, or splx and ipintr. The caller holds no lock.
-func (q *ifqueue) start() { q.drain(drainBudget) }
+func (q *ifqueue) start() { q.drain(drainBudget, true) }
 
-func (q *ifqueue) drain(budget int) {
+func (q *ifqueue) drain(budget int, fresh bool) {
 	q.mu.Lock()
 	if q.draining || q.n == 0 || q.oactive {
 		q.mu.Unlock()
 		return
 	}
 	q.draining = true
-	q.runLocked(budget)
+	q.runLocked(budget, fresh)
 }
 
 // hold makes the caller the drainer, where there is none, so that what is enqueued waits until it calls run: a batch that has arrived is answered
@@ -419,11 +419,11 @@ func (q *ifqueue) hold() bool {
 // run drains as the drainer, until the queue is empty, the link is full or the budget is spent.
 func (q *ifqueue) run(budget int) {
 	q.mu.Lock()
-	q.runLocked(budget)
+	q.runLocked(budget, false)
 }
 
-// runLocked is run with the lock held, which it leaves.
-func (q *ifqueue) runLocked(budget int) {
+// runLocked is run with the lock held, which it leaves. Fresh says that the caller has just put something on the queue.
+func (q *ifqueue) runLocked(budget int, fresh bool) {
 	var batch [txBatch]qent
 	for {
 		n := 0
@@ -448,12 +448,13 @@ func (q *ifqueue) runLocked(budget int) {
 				e := batch[i]
 				batch[i] = qent{}
 				e.so.txDone(e.n)
-				q.ifp.looptransmit(e.m)
+				q.ifp.looptransmit(e.m, fresh)
 			}
 		} else {
 			q.transmit(batch[:n])
 		}
 		budget -= n
+		fresh = false
 		q.mu.Lock()
 	}
 }
@@ -496,7 +497,7 @@ func (q *ifqueue) unget(batch []qent) {
 
 // background drains the queue on a goroutine of its own, which ends when the queue is empty: BSD's netisr.
 func (q *ifqueue) background() {
-	q.ifp.k.goWorker(func() { q.drain(1 << 30) })
+	q.ifp.k.goWorker(func() { q.drain(1<<30, false) })
 }
 
 // purge loses what is left.

@@ -57,13 +57,16 @@ func (ifp *Ifnet) looutput(m *mbuf.Mbuf) (*ifqueue, syscall.Errno) {
 	return q, q.enqueue(m, nil)
 }
 
-// looptransmit is the other half of looutput: the packet arrives.
-func (ifp *Ifnet) looptransmit(m *mbuf.Mbuf) {
+// looptransmit is the other half of looutput: the packet arrives. At once says that it has hardly been on the queue: then the time at which it was
+// sent will do, and the clock need not be read again.
+func (ifp *Ifnet) looptransmit(m *mbuf.Mbuf, atOnce bool) {
 	k := ifp.k
 	ifp.Stats.Opackets.Add(1)
 	ifp.Stats.Ipackets.Add(1)
 	ifp.bpfMtap(m)
 	m.Pkt.Csum |= mbuf.CsumValid // it has not left the machine
-	m.Pkt.Arrived = 0            // now: ipintr reads the clock
+	if !atOnce {
+		m.Pkt.Arrived = 0 // now: ipintr reads the clock
+	}
 	k.ipintr(ifp, m)
 }

@@ -286,7 +286,12 @@ func (so *Socket) sendsome(p []byte, limit, flags int) int {
 		so.proto.usrreq(so, req, a)
 		return n
 	}
-	m := so.k.pool.Getcl(k)
+	var m *mbuf.Mbuf
+	if k <= mbuf.MaxSmall {
+		m = so.k.pool.Getsmall()
+	} else {
+		m = so.k.pool.Getcl(k)
+	}
 	if k <= copyLimit {
 		m.Append(p[:k])
 	} else { // the user's bytes are copied without the lock, as BSD lowers spl in uiomove

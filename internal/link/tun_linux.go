@@ -383,6 +383,8 @@ func (w *tunWrite) send(fd uintptr) error {
 		case unix.EINTR:
 		case unix.ENOBUFS: // of a socket: its queue is full, and poll would say that it is not
 			return nil
+		case unix.ECONNREFUSED, unix.ENOTCONN: // of a socket whose other end is gone: a cable that nobody holds
+			return nil
 		default:
 			return errno
 		}

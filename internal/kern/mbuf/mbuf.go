@@ -153,6 +153,16 @@ func (p *Pool) Gethdr() *Mbuf {
 	return m
 }
 
+// MaxSmall is how many bytes an Mbuf of [Pool.Getsmall] holds.
+const MaxSmall = datSize
+
+// Getsmall returns an empty Mbuf that carries up to MaxSmall bytes in itself: BSD's MGET.
+func (p *Pool) Getsmall() *Mbuf {
+	m := p.get()
+	m.data = m.dat[:0]
+	return m
+}
+
 // Getcl returns an empty Mbuf on a cluster that holds n bytes, or on one of the largest where n is larger: BSD's MCLGET.
 func (p *Pool) Getcl(n int) *Mbuf {
 	m := p.get()

@@ -182,7 +182,7 @@ func (e *end) Emit(m *mbuf.Mbuf) syscall.Errno {
 	}
 	p.len = m.Len() - p.th.Hlen
 	p.data = make([]byte, p.len)
-	mbuf.Copydata(m.Next(), 0, p.data)
+	mbuf.Copydata(m, p.th.Hlen, p.data)
 	p.segs = 1
 	if m.Pkt.SegSize > 0 {
 		p.segs = max(1, (p.len+m.Pkt.SegSize-1)/m.Pkt.SegSize)

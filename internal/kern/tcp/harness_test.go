@@ -487,13 +487,13 @@ func (k *kit) Emit(m *mbuf.Mbuf) syscall.Errno {
 	if err := wire.ParseTCP(h, &p.th); err != nil {
 		k.fatalf("emitted: %v", err)
 	}
-	if p.th.Hlen != len(h) || m.Len() != m.Pkt.Len || p.th.Sport != k.tp.Lport || p.th.Dport != k.tp.Fport {
+	if p.th.Hlen > len(h) || m.Len() != m.Pkt.Len || p.th.Sport != k.tp.Lport || p.th.Dport != k.tp.Fport {
 		k.fatalf("emitted: bad header mbuf, header %d of %d, packet %d of %d", p.th.Hlen, len(h), m.Pkt.Len, m.Len())
 	}
-	p.opts = printOptions(h[wire.TCPMinLen:], k.t.irs)
-	p.len = m.Len() - len(h)
+	p.opts = printOptions(h[wire.TCPMinLen:p.th.Hlen], k.t.irs)
+	p.len = m.Len() - p.th.Hlen
 	p.data = make([]byte, p.len)
-	mbuf.Copydata(m.Next(), 0, p.data)
+	mbuf.Copydata(m, p.th.Hlen, p.data)
 	for i, c := range p.data {
 		if at := p.th.Seq.Sub(k.t.iss+1) + i; c != pattern(at) {
 			k.fatalf("emitted: byte %d of the stream is %#x, want %#x", at, c, pattern(at))

@@ -35,6 +35,7 @@ type Payload struct {
 // over the payload. arrived is when the segment came in, now is when it is processed. It reports whether the segment must be
 // answered with a reset (tcp_respond, by the caller: BSD's dropwithreset).
 func (tp *TCB) Input(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
+	now = tp.onwards(now)
 	seg := segment{
 		seq: th.Seq, ack: th.Ack, flags: th.Flags, win: uint32(th.Win), urp: int(th.Urp),
 		len: p.Len, m: p.M, segs: max(p.Segs, 1), opt: th.Opt, arrived: arrived, now: now,

@@ -40,6 +40,7 @@ func (tp *TCB) Output(now int64) (errno syscall.Errno) {
 	if tp.state == Closed {
 		return tp.outputRst(now)
 	}
+	now = tp.onwards(now)
 	for more := true; more; {
 		var o outseg
 		if !tp.plan(&o, now) {
@@ -55,6 +56,12 @@ func (tp *TCB) Output(now int64) (errno syscall.Errno) {
 	}
 	tp.arm(now)
 	return errno
+}
+
+// onwards returns now, or what the machine has been told before, whichever is later: two doors may have read the clock in the other order.
+func (tp *TCB) onwards(now int64) int64 {
+	tp.clock = max(tp.clock, now)
+	return tp.clock
 }
 
 // plan decides whether a segment is to be sent, and which.
@@ -301,12 +308,17 @@ func (tp *TCB) build(o *outseg, now int64) *mbuf.Mbuf {
 	m := tp.pool.Gethdr()
 	n := th.Put(m.Room()[:wire.TCPMaxLen])
 	m.Extend(n)
-	m.Pkt.Len = n + o.len
+	m.Pkt.Len, m.Pkt.Arrived = n+o.len, now
 	m.Pkt.Csum = mbuf.CsumPartial
 	m.Pkt.SegSize = tp.maxseg - (n - wire.TCPMinLen)
 	m.Pkt.Ack = th.Flags == wire.ACK && o.len == 0 && th.Opt.Has&wire.TofSack == 0 && tp.rcvNxt != tp.lastAckSent
 	if o.len > 0 {
-		m.SetNext(tp.snd.Copym(o.off, o.len))
+		if room := m.Room(); o.len <= len(room) { // it costs less to copy than to share
+			tp.snd.Copydata(o.off, room[:o.len])
+			m.Extend(o.len)
+		} else {
+			m.SetNext(tp.snd.Copym(o.off, o.len))
+		}
 		m.Pkt.Ect = tp.flags&ecnOn != 0 && tp.sndNxt == tp.sndMax // new data only (RFC 3168, 6.1.5)
 	}
 	return m

@@ -196,6 +196,7 @@ type TCB struct {
 	rttSeq               Seq
 	rttMin               int64
 	rcvTime              int64 // last segment received
+	clock                int64 // the latest time that it has been told: time never goes back on a connection
 	challengeTime        int64
 	oowTime              int64
 	unackedSince         int64 // when the oldest data in flight was first sent
