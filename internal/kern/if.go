@@ -356,7 +356,7 @@ func (q *ifqueue) enqueue(m *mbuf.Mbuf, so *Socket) syscall.Errno {
 	q.bytes += n
 	q.mu.Unlock()
 	if so != nil {
-		so.txPending.Add(int64(n))
+		so.txPending.Add(int32(n))
 	}
 	return 0
 }

@@ -18,13 +18,12 @@ type inpcb struct {
 	hashed   bool   // (b) in the table of connections
 	dead     bool   // (b) detached: whoever has found it must look again
 
-	portNext, portPrev *inpcb    // (p) others with the same local port
 	bound              bool      // (p)
-	bindOpts           soOptions // (p) the options that bind saw
 	ephemeral          bool      // (s) the port was taken from the destination's set
-
-	tos, ttl uint8  // (s)
-	ifp      *Ifnet // (s) the way to the peer: inp_route
+	bindOpts           soOptions // (p) the options that bind saw
+	tos, ttl           uint8     // (s)
+	portNext, portPrev *inpcb    // (p) others with the same local port
+	ifp                *Ifnet    // (s) the way to the peer: inp_route
 }
 
 // pcbShards is how many locks the tables of connections have.

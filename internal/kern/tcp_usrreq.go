@@ -256,7 +256,7 @@ func (so *Socket) txDone(n int) {
 	if so == nil {
 		return
 	}
-	if so.txPending.Add(int64(-n)) > txShare/2 || !so.txBlocked.Load() || !so.txBlocked.CompareAndSwap(true, false) {
+	if so.txPending.Add(int32(-n)) > txShare/2 || !so.txBlocked.Load() || !so.txBlocked.CompareAndSwap(true, false) {
 		return
 	}
 	so.lock()

@@ -56,7 +56,6 @@ const (
 // A sockbuf is one direction of a socket: data, and who sleeps for it.
 type sockbuf struct {
 	mbuf.Sockbuf
-	cond     sync.Cond // sleepers: sb_sel and the tsleep channel &sb_cc
 	flags    uint8
 	waiters  int32
 	deadline int64 // when calls give up: what SO_RCVTIMEO and SO_SNDTIMEO lead to, as net.Conn has it
@@ -68,7 +67,7 @@ type Socket struct {
 	proto *protosw
 	out   callout // its place in the clock
 
-	txPending atomic.Int64 // bytes on an interface's queue
+	txPending atomic.Int32 // bytes on an interface's queue
 	txBlocked atomic.Bool  // stopped at its share of it
 
 	allNext, allPrev *Socket // the list of sockets
@@ -76,8 +75,9 @@ type Socket struct {
 	mu      sync.Mutex // guards all below
 	options soOptions
 	state   soState
+	linger  int32         // seconds
 	err     syscall.Errno // so_error
-	linger  int           // seconds
+	cond    sync.Cond     // whoever sleeps in either buffer: they are rarely two, and each looks at what it waits for
 	rcv     sockbuf
 	snd     sockbuf
 	head    *Socket // the listener on whose queue it is: so_head
@@ -92,7 +92,7 @@ type Socket struct {
 	dead   bool  // detached: every door looks at it
 	mend   bool  // it died on the listener's queue
 	txq    *ifqueue
-	txMore []*ifqueue
+	txMore *[]*ifqueue // where there is more than one: a listener's
 }
 
 const (
@@ -107,7 +107,7 @@ func (so *Socket) lock() { so.mu.Lock() }
 type exit struct {
 	so   *Socket
 	q    *ifqueue
-	more []*ifqueue
+	more *[]*ifqueue
 	mend *Socket
 	wake uint8
 }
@@ -130,19 +130,18 @@ func (so *Socket) leave() exit {
 
 // do is BSD's splx: sleepers run, and packets go.
 func (e exit) do() {
-	if e.wake&wakeRcv != 0 {
-		e.so.rcv.cond.Broadcast()
-	}
-	if e.wake&wakeSnd != 0 {
-		e.so.snd.cond.Broadcast()
+	if e.wake != 0 {
+		e.so.cond.Broadcast()
 	}
 	if e.mend != nil {
 		e.mend.soqmend(e.so)
 	}
 	if e.q != nil {
 		e.q.start()
-		for _, q := range e.more {
-			q.start()
+		if e.more != nil {
+			for _, q := range *e.more {
+				q.start()
+			}
 		}
 	}
 }
@@ -154,7 +153,10 @@ func (so *Socket) drain(q *ifqueue) {
 	case so.txq == nil:
 		so.txq = q
 	default:
-		so.txMore = append(so.txMore, q)
+		if so.txMore == nil {
+			so.txMore = new([]*ifqueue)
+		}
+		*so.txMore = append(*so.txMore, q)
 	}
 }
 
@@ -212,7 +214,7 @@ func (so *Socket) sbwait(sb *sockbuf) syscall.Errno {
 		so.out.armed = t
 		so.k.clock.arm(&so.out, t)
 	}
-	sb.cond.Wait()
+	so.cond.Wait()
 	sb.waiters--
 	return 0
 }
@@ -356,7 +358,7 @@ func (so *Socket) sbreserve(sb *sockbuf, n int) {
 // newSocket makes a socket without a protocol's block.
 func (k *Kernel) newSocket(p *protosw) *Socket {
 	so := &Socket{k: k, proto: p}
-	so.rcv.cond.L, so.snd.cond.L = &so.mu, &so.mu
+	so.cond.L = &so.mu
 	so.rcv.deadline, so.snd.deadline = never, never
 	so.out = callout{at: never, armed: never, id: k.socketID.Add(1), call: so}
 	so.inp.so = so

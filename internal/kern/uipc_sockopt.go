@@ -143,7 +143,7 @@ func (so *Socket) Setlinger(on bool, seconds int) syscall.Errno {
 	if so.state&ssNofdref != 0 {
 		return syscall.EBADF
 	}
-	so.linger = seconds
+	so.linger = int32(seconds)
 	if on {
 		so.options |= SO_LINGER
 	} else {
@@ -156,11 +156,11 @@ func (so *Socket) Setlinger(on bool, seconds int) syscall.Errno {
 func (so *Socket) tcpCtloutput(name, val int) syscall.Errno {
 	tp := &so.tp
 	now := so.k.now()
-	seconds := func(p *int64) syscall.Errno {
+	seconds := func(p *tcp.Seconds) syscall.Errno {
 		if val < 0 || val > 1<<31-1 {
 			return syscall.EINVAL
 		}
-		*p = int64(val) * 1e9 // 0: the profile's
+		*p = tcp.Seconds(val) // 0: the profile's
 		tp.KeepaliveOn(tp.Has(tcp.Keepalive), now)
 		return 0
 	}
@@ -261,11 +261,11 @@ func (so *Socket) tcpGetoption(name int) (int, syscall.Errno) {
 		}
 		return 0, 0
 	}
-	seconds := func(v, def int64) (int, syscall.Errno) {
+	seconds := func(v tcp.Seconds, def int64) (int, syscall.Errno) {
 		if v == 0 {
-			v = def
+			return int(def / 1e9), 0
 		}
-		return int(v / 1e9), 0
+		return int(v), 0
 	}
 	switch name {
 	case TCP_NODELAY:

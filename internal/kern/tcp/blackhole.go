@@ -27,28 +27,28 @@ func (tp *TCB) blackhole(now int64) {
 			return // nothing would change
 		}
 		if tp.holeMSS == 0 {
-			tp.holeMSS = tp.maxseg
+			tp.holeMSS = int32(tp.maxseg)
 			tp.holeSuspected(now)
 		}
 		tp.maxseg = mss
 	case tp.backoff == 6 && tp.holeMSS != 0:
-		tp.maxseg, tp.holeMSS = tp.holeMSS, 0
+		tp.maxseg, tp.holeMSS = int(tp.holeMSS), 0
 	}
 }
 
 // holeSuspected decides how long the smaller size stays: the first time until all that was stuck has come through, as it may be an outage; after
 // that, for a while.
 func (tp *TCB) holeSuspected(now int64) {
-	again := tp.holeUntil != 0 && now-tp.holeUntil < holeProbe
-	tp.holeUntil = now
+	again := tp.holeUntil != 0 && now/sec-int64(tp.holeUntil) < holeProbe/sec
+	tp.holeUntil = uint32(now / sec)
 	if again {
-		tp.holeUntil += holeProbe
+		tp.holeUntil += uint32(holeProbe / sec)
 	}
 }
 
 // outOfBlackhole is called on progress with smaller segments.
 func (tp *TCB) outOfBlackhole(now int64) {
-	if tp.sndUna.Geq(tp.sndRecover) && now >= tp.holeUntil {
-		tp.maxseg, tp.holeMSS = tp.holeMSS, 0
+	if tp.sndUna.Geq(tp.sndRecover) && now/sec >= int64(tp.holeUntil) {
+		tp.maxseg, tp.holeMSS = int(tp.holeMSS), 0
 	}
 }

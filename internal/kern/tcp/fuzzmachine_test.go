@@ -166,7 +166,7 @@ func (m *machine) rare() {
 	case 16:
 		tp.CongestionExperienced()
 	case 17:
-		tp.MaxUnack = int64(d.n(100)) * sec
+		tp.MaxUnack = Seconds(d.n(100))
 	}
 	m.check()
 }

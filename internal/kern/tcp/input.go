@@ -91,7 +91,7 @@ func (tp *TCB) predicted(seg *segment) bool {
 			return false // PAWS
 		}
 		if seg.seq.Leq(tp.lastAckSent) {
-			tp.tsRecentAge, tp.tsRecent = seg.now, seg.opt.TSVal
+			tp.tsRecentAge, tp.tsRecent = uint32(seg.now/sec), seg.opt.TSVal
 		}
 	}
 	if seg.len == 0 {
@@ -161,8 +161,8 @@ func (tp *TCB) ackPolicy(n, segs int, now int64) {
 	default:
 		full := min(tp.mssopt, wholeFull)
 		if tp.flags&whole == 0 {
-			tp.rcvMss = max(tp.rcvMss, min(n/segs, tp.mssopt))
-			full = max(tp.rcvMss, tp.prof.MSSDflt)
+			tp.rcvMss = max(tp.rcvMss, int32(min(n/segs, tp.mssopt)))
+			full = max(int(tp.rcvMss), tp.prof.MSSDflt)
 		}
 		owed := tp.rcvNxt.Sub(tp.lastAckSent) + n
 		delay = delay && owed < tp.prof.AckEvery*full
@@ -197,7 +197,7 @@ func (tp *TCB) inputSynSent(seg *segment) bool {
 	}
 	tp.agree(&seg.opt)
 	if tp.flags&RcvdTstmp != 0 {
-		tp.tsRecentAge = seg.now
+		tp.tsRecentAge = uint32(seg.now / sec)
 	}
 	tp.mss(int(seg.opt.MSS), seg.opt.Has&wire.TofMSS != 0)
 	tp.rcvseqinit(seg.seq)
@@ -320,7 +320,7 @@ func (tp *TCB) paws(seg *segment) bool {
 	if tp.flags&RcvdTstmp == 0 || seg.opt.Has&wire.TofTS == 0 || tp.tsRecent == 0 || int32(seg.opt.TSVal-tp.tsRecent) >= 0 {
 		return true
 	}
-	if seg.now-tp.tsRecentAge > pawsIdle {
+	if seg.now-int64(tp.tsRecentAge)*sec > pawsIdle {
 		tp.tsRecent = 0
 		return true
 	}
@@ -357,7 +357,7 @@ func (tp *TCB) trim(seg *segment) bool {
 			end++
 		}
 		if tp.lastAckSent.Leq(end) {
-			tp.tsRecentAge, tp.tsRecent = seg.now, seg.opt.TSVal
+			tp.tsRecentAge, tp.tsRecent = uint32(seg.now/sec), seg.opt.TSVal
 		}
 	}
 	if seg.flags&wire.ACK == 0 {

@@ -234,7 +234,7 @@ func TestConnectTimesOut(t *testing.T) {
 func TestConnectKeepinit(t *testing.T) {
 	each(t, func(t *T) {
 		k := closed(t, "FreeBSD")
-		k.tp.Keepinit = 5 * sec
+		k.tp.Keepinit = 5
 		k.connect()
 		k.trace(`
 		      > S 0:0(0)
@@ -245,7 +245,7 @@ func TestConnectKeepinit(t *testing.T) {
 		k.want("error", syscall.ETIMEDOUT)
 
 		k = closed(t)
-		k.tp.Keepinit = 200 * sec
+		k.tp.Keepinit = 200
 		k.connect()
 		k.trace(`
 		     > S 0:0(0)

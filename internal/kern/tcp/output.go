@@ -452,7 +452,7 @@ func (tp *TCB) outputError(errno syscall.Errno) syscall.Errno {
 		return 0 // lost, as in any queue: the retransmission timer stands
 	case syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN:
 		if tp.state.HaveRcvdSyn() {
-			tp.softerror = errno // reported should the connection time out (RFC 9293, MUST-47)
+			tp.softerr = uint16(errno) // reported should the connection time out (RFC 9293, MUST-47)
 			return 0
 		}
 	}
@@ -497,8 +497,8 @@ func (tp *TCB) respond(seq Seq, now int64) {
 // rate: two ends that disagree about their numbers would answer each other for ever (RFC 5961, 7). What brings data or a FIN comes by a timer.
 func (tp *TCB) ackUnacceptable(seg *segment) {
 	if seg.len == 0 && seg.flags&(wire.FIN|wire.SYN) == 0 && tp.prof.ChallengeN > 0 {
-		if seg.now-tp.oowTime >= tp.prof.ChallengeT {
-			tp.oowTime, tp.oowAcks = seg.now, 0
+		if !lately(&tp.oowTime, seg.now, tp.prof.ChallengeT) {
+			tp.oowAcks = 0
 		}
 		if int(tp.oowAcks) >= tp.prof.ChallengeN {
 			return
@@ -512,8 +512,8 @@ func (tp *TCB) ackUnacceptable(seg *segment) {
 // else can observe (CVE-2016-5696).
 func (tp *TCB) challengeAck(now int64) {
 	if tp.prof.ChallengeN > 0 {
-		if now-tp.challengeTime >= tp.prof.ChallengeT {
-			tp.challengeTime, tp.challenges = now, 0
+		if !lately(&tp.challengeTime, now, tp.prof.ChallengeT) {
+			tp.challenges = 0
 		}
 		if int(tp.challenges) >= tp.prof.ChallengeN {
 			return

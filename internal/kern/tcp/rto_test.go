@@ -148,7 +148,7 @@ func TestGivesUp(t *testing.T) {
 func TestMaxUnack(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t)
-		k.tp.MaxUnack = 5 * sec
+		k.tp.MaxUnack = 5
 		k.write(5)
 		k.trace(`
 		    > P. 1:6(5) ack 1
@@ -160,7 +160,7 @@ func TestMaxUnack(t *testing.T) {
 
 		// Progress starts the time anew, and silence without data is no reason.
 		k = established(t, "mss 1000", func(p *Profile) { p.Blackhole = false })
-		k.tp.MaxUnack = 5 * sec
+		k.tp.MaxUnack = 5
 		k.trace("+1000s")
 		k.write(2000)
 		k.trace(`
@@ -241,7 +241,7 @@ func TestKeepaliveTimes(t *testing.T) {
 		k.want("error", syscall.ETIMEDOUT)
 
 		k = established(t)
-		k.tp.Keepidle, k.tp.Keepintvl = 3*sec, sec
+		k.tp.Keepidle, k.tp.Keepintvl = 3, 1
 		k.tp.SetKeepcnt(2)
 		k.tp.KeepaliveOn(true, k.now)
 		k.trace("+3s > . 0:0(0) ack 1\n+1s > . 0:0(0) ack 1")

@@ -18,7 +18,7 @@ func (tp *TCB) xmitTimer(rtt int64) {
 	tp.backoff = 0
 	tp.flags &^= rttTimed
 	tp.rxtcur = tp.rto()
-	tp.softerror = 0
+	tp.softerr = 0
 }
 
 // rto returns the retransmission time-out without back-off.

@@ -168,7 +168,9 @@ type TCB struct {
 	challenges   uint8 // sent in the current interval
 	oowAcks      uint8 // answers to unacceptable acknowledgments in the current interval
 	Lport, Fport uint16
+	softerr      uint16 // the errno that a time-out will report: t_softerror
 	flags        Flag
+	rexmits      uint32 // segments retransmitted
 
 	// Send sequence space (RFC 9293, 3.3.1).
 	iss, sndUna, sndNxt, sndMax, sndUp Seq
@@ -176,37 +178,35 @@ type TCB struct {
 	sndWnd, maxSndwnd                  uint32
 	sndCwnd, sndSsthresh, cwndBytes    uint32 // congestion window, slow start threshold, bytes counted towards the next segment
 	sndRecover                         Seq    // end of the flight in which loss was last found (RFC 6582)
+	rttSeq                             Seq    // the segment that is being timed
 	maxseg                             int    // payload of a segment without options: t_maxseg
 	mssopt                             int    // what we tell the peer
 	tsomax                             int    // largest chain to emit
-	rcvMss                             int    // largest segment seen: what the peer calls full
-	holeMSS                            int    // maxseg before a black hole was suspected; 0: none is
-	holeUntil                          int64  // when to try the old one again
+	rcvMss                             int32  // largest segment seen: what the peer calls full
+	holeMSS                            int32  // maxseg before a black hole was suspected; 0: none is
+	holeUntil                          uint32 // second at which to try the old one again
 	// Receive sequence space.
 	irs, rcvNxt, rcvAdv, rcvUp Seq
 	rcvWnd                     uint32
 	lastAckSent                Seq
-	reass                      *reassq // out-of-order data, made when first needed
 	// Timestamps (RFC 7323).
 	tsRecent, tsOffset uint32
-	tsRecentAge        int64
+	tsRecentAge        uint32  // second
+	reass              *reassq // out-of-order data, made when first needed
 	// Round trips (RFC 6298).
 	srtt, rttvar, rxtcur int64
 	rttTime              int64
-	rttSeq               Seq
 	rttMin               int64
-	rcvTime              int64 // last segment received
-	clock                int64 // the latest time that it has been told: time never goes back on a connection
-	challengeTime        int64
-	oowTime              int64
+	rcvTime              int64  // last segment received
+	clock                int64  // the latest time that it has been told: time never goes back on a connection
+	challengeTime        uint32 // milliseconds
+	oowTime              uint32
 	unackedSince         int64 // when the oldest data in flight was first sent
 	timers               [nTimers]int64
-	softerror            syscall.Errno
 
-	// Per-connection options; 0: the profile's value. Nanoseconds.
-	Keepinit, Keepidle, Keepintvl, MaxUnack int64
+	// Per-connection options; 0: the profile's value.
+	Keepinit, Keepidle, Keepintvl, MaxUnack Seconds
 
-	rexmits              uint32 // segments retransmitted
 	bytesSent, bytesRcvd uint64 // payload acknowledged, and received in order
 }
 
@@ -296,9 +296,24 @@ func (tp *TCB) Next() int64 {
 	return t
 }
 
-func (tp *TCB) keepinit() int64  { return or(tp.Keepinit, tp.prof.Keepinit) }
-func (tp *TCB) keepidle() int64  { return or(tp.Keepidle, tp.prof.Keepidle) }
-func (tp *TCB) keepintvl() int64 { return or(tp.Keepintvl, tp.prof.Keepintvl) }
+// Seconds is a time that is set in whole seconds, as socket options are; a connection has room for no more.
+type Seconds int32
+
+func (tp *TCB) keepinit() int64  { return or(int64(tp.Keepinit)*sec, tp.prof.Keepinit) }
+func (tp *TCB) keepidle() int64  { return or(int64(tp.Keepidle)*sec, tp.prof.Keepidle) }
+func (tp *TCB) keepintvl() int64 { return or(int64(tp.Keepintvl)*sec, tp.prof.Keepintvl) }
+
+// softerror is BSD's t_softerror.
+func (tp *TCB) softerror() syscall.Errno { return syscall.Errno(tp.softerr) }
+
+// lately reports whether less than d has passed since *t, in milliseconds, and sets it to now otherwise.
+func lately(t *uint32, now, d int64) bool {
+	if n := uint32(now / ms); n-*t >= uint32(d/ms) {
+		*t = n
+		return false
+	}
+	return true
+}
 
 func (tp *TCB) maxkeep() int {
 	if tp.keepcnt != 0 {

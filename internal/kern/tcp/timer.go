@@ -44,7 +44,7 @@ func (tp *TCB) rexmtTimeout(now int64) {
 	if tp.waiting() {
 		tp.backoff = min(tp.backoff, uint8(tp.prof.MaxRxtShift)-1)
 	}
-	if int(tp.backoff) >= tp.prof.MaxRxtShift || tp.MaxUnack > 0 && now-tp.unackedSince >= tp.MaxUnack {
+	if int(tp.backoff) >= tp.prof.MaxRxtShift || tp.MaxUnack > 0 && now-tp.unackedSince >= int64(tp.MaxUnack)*sec {
 		tp.stats.Timeoutdrop.Inc()
 		tp.Drop(tp.timedOut(), now)
 		return
@@ -157,8 +157,8 @@ func (tp *TCB) touchKeep(now int64) {
 
 // timedOut is the errno of a connection that has timed out: the last soft error says more than the time (RFC 9293, MUST-47).
 func (tp *TCB) timedOut() syscall.Errno {
-	if tp.softerror != 0 {
-		return tp.softerror
+	if tp.softerr != 0 {
+		return tp.softerror()
 	}
 	return syscall.ETIMEDOUT
 }

@@ -337,7 +337,7 @@ func (k *kit) want(name string, want any) {
 	case "gone":
 		got = k.gone
 	case "softerror":
-		got = tp.softerror
+		got = tp.softerror()
 	default:
 		k.fatalf("want: no variable %q", name)
 	}

@@ -131,7 +131,7 @@ func (tp *TCB) Passive(s *SynState, now int64) {
 	tp.reqScale = s.Scale
 	tp.agree(&s.Opt)
 	if tp.flags&RcvdTstmp != 0 {
-		tp.tsRecent, tp.tsRecentAge = s.TSRecent, now
+		tp.tsRecent, tp.tsRecentAge = s.TSRecent, uint32(now/sec)
 	}
 	tp.sndWl1 = s.Irs
 	tp.sndWnd = uint32(s.Win)
@@ -285,7 +285,7 @@ func (tp *TCB) Ctlinput(errno syscall.Errno, seq Seq, hard bool, now int64) {
 		return
 	}
 	if errno != 0 {
-		tp.softerror = errno
+		tp.softerr = uint16(errno)
 	}
 }
 
