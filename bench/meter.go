@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -232,18 +231,4 @@ func (m *meter) perOp(w window, ops float64) {
 func (m *meter) perGB(w window, bytes, ops float64) {
 	m.perOp(w, ops)
 	m.sample.CPU = w.cpu / (bytes / 1e9)
-}
-
-// watch ends the program, with all goroutines' stacks, if a measurement hangs: it has no way to end a stack that does not end itself.
-func watch(limit time.Duration, what string) (stop func()) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	context.AfterFunc(ctx, func() {
-		if ctx.Err() != context.DeadlineExceeded {
-			return
-		}
-		buf := make([]byte, 1<<20)
-		fmt.Fprintf(os.Stderr, "%s\n\nbench: %s has not ended after %v; the goroutines are above\n", buf[:runtime.Stack(buf, true)], what, limit)
-		os.Exit(3)
-	})
-	return cancel
 }

@@ -123,10 +123,27 @@ func reason(r row, q peer, scene string) string {
 	return ""
 }
 
-// measure has one peer do a row once.
-func (p *plan) measure(r row, q peer, round int) (s sample, err error) {
-	stop := watch(2*time.Minute+2*(p.warm+p.time), r.name+" by "+q.name)
-	defer stop()
+// measure has one peer do a row once. One that hangs, as stacks do, is left behind: there is no way to end it.
+func (p *plan) measure(r row, q peer, round int) (sample, error) {
+	type outcome struct {
+		s   sample
+		err error
+	}
+	limit := 2*time.Minute + 2*(p.warm+p.time)
+	done := make(chan outcome, 1)
+	go func() {
+		s, err := p.measureOnce(r, q, round)
+		done <- outcome{s, err}
+	}()
+	select {
+	case o := <-done:
+		return o.s, o.err
+	case <-time.After(limit):
+		return sample{}, fmt.Errorf("it hangs: no end after %v", limit)
+	}
+}
+
+func (p *plan) measureOnce(r row, q peer, round int) (s sample, err error) {
 	n, err := q.open()
 	if err != nil {
 		return s, err
