@@ -18,25 +18,26 @@ type gro struct {
 	seg   int    // payload of its segments
 	len   int    // payload so far
 	ended bool   // the last one was short, or had PUSH
+	room  bool   // behind the tail, for more
 }
 
-// receive takes a packet of the batch.
-func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) {
+// receive takes a packet of the batch. It reports whether it has copied it, so that the Mbuf is still the caller's.
+func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) bool {
 	iphl, hl, n, ok := groHeader(m)
 	if !ok || m.Pkt.SegSize > 0 { // the link may have merged it already
 		g.flush(k, ifp)
 		k.ipintr(ifp, m)
-		return
+		return false
 	}
 	if g.m != nil && g.extends(m, iphl, hl, n) {
-		g.add(m, hl, n)
-		return
+		return g.add(k, m, hl, n)
 	}
 	g.flush(k, ifp)
 	b := m.Bytes()
 	*g = gro{m: m, tail: m, hl: hl, iphl: iphl, seg: n, len: n}
 	g.next = binary.BigEndian.Uint32(b[iphl+4:]) + uint32(n)
 	g.ended = b[iphl+13]&uint8(wire.PUSH) != 0
+	return false
 }
 
 // groHeader reports whether m is a segment that may be merged: TCP with data, ACK and at most PUSH, nothing odd in IP, checksums right.
@@ -79,16 +80,31 @@ func (g *gro) extends(m *mbuf.Mbuf, iphl, hl, n int) bool {
 		string(a[iphl+20:hl]) == string(b[iphl+20:hl]) // options
 }
 
-func (g *gro) add(m *mbuf.Mbuf, hl, n int) {
-	a := g.m.Bytes()
-	push := m.Bytes()[g.iphl+13] & uint8(wire.PUSH)
+// groCopy is up to what payload segments are copied into larger clusters: a dozen in one cost less, to get, to free and to read, than each in its own.
+const groCopy = mbuf.ClMid
+
+// add puts a segment behind the others. It reports whether it has copied it.
+func (g *gro) add(k *Kernel, m *mbuf.Mbuf, hl, n int) (copied bool) {
+	a, b := g.m.Bytes(), m.Bytes()
+	push := b[g.iphl+13] & uint8(wire.PUSH)
 	a[g.iphl+13] |= push
-	d := mbuf.Adj(m, hl)
-	g.tail.SetNext(d)
-	g.tail = d
 	g.len += n
 	g.next += uint32(n)
 	g.ended = push != 0 || n < g.seg
+	if n > groCopy {
+		g.link(mbuf.Adj(m, hl), false)
+		return false
+	}
+	if !g.room || len(g.tail.Room()) < n {
+		g.link(k.pool.Getcl(mbuf.ClBig), true)
+	}
+	g.tail.Append(b[hl:])
+	return true
+}
+
+func (g *gro) link(m *mbuf.Mbuf, room bool) {
+	g.tail.SetNext(m)
+	g.tail, g.room = m, room
 }
 
 // flush hands on what has been merged.

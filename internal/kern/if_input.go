@@ -45,7 +45,9 @@ func (ifp *Ifnet) receive(q *ifqueue) {
 			if m := ifp.received(&ms[i], sizes[i], size); m != nil {
 				m.Pkt.Arrived = now
 				ifp.bpfMtap(m)
-				g.receive(k, ifp, m)
+				if g.receive(k, ifp, m) {
+					reuse(&ms[i], m)
+				}
 			}
 		}
 		g.flush(k, ifp)
@@ -63,6 +65,16 @@ func (ifp *Ifnet) receive(q *ifqueue) {
 	for _, m := range ms {
 		mbuf.Free(m)
 	}
+}
+
+// reuse gives a buffer whose packet has been copied back to its place.
+func reuse(buf **mbuf.Mbuf, m *mbuf.Mbuf) {
+	if *buf != nil {
+		mbuf.Free(m) // it was a copy already
+		return
+	}
+	m.Reset()
+	*buf = m
 }
 
 // broken notes what has ended a link. Nothing comes any more, so nothing is sent: ENETDOWN.

@@ -233,7 +233,9 @@ func FuzzVnet(f *testing.F) {
 		if m := v.ifp.received(&buf, n, vnetLen+wire.MaxPacket); m != nil {
 			m.Pkt.Arrived = v.k.now()
 			v.ifp.bpfMtap(m)
-			g.receive(v.k, v.ifp, m)
+			if g.receive(v.k, v.ifp, m) {
+				mbuf.Free(m)
+			}
 		}
 		g.flush(v.k, v.ifp)
 		mbuf.Free(buf)

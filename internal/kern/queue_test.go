@@ -141,7 +141,9 @@ func (v *victim) checkMerge(seed uint64, th *wire.TCP, data []byte, pkts [][]byt
 		m := v.k.pool.Getcl(len(p))
 		m.Append(p)
 		m.Pkt.Len = len(p)
-		g.receive(v.k, v.ifp, m)
+		if g.receive(v.k, v.ifp, m) {
+			mbuf.Free(m)
+		}
 	}
 	if g.m == nil || g.len != len(data) {
 		v.Fatalf("seed %d: %d packets merged to %d bytes, want %d", seed, len(pkts), g.len, len(data))
@@ -201,7 +203,9 @@ func TestMergeRefuses(t *testing.T) {
 			m := v.k.pool.Getcl(len(p))
 			m.Append(p)
 			m.Pkt.Len = len(p)
-			g.receive(v.k, v.ifp, m)
+			if g.receive(v.k, v.ifp, m) {
+				mbuf.Free(m)
+			}
 		}
 		feed(first.bytes())
 		s := base()
@@ -231,7 +235,9 @@ func TestMergeRefuses(t *testing.T) {
 			m := v.k.pool.Getcl(len(p))
 			m.Append(p)
 			m.Pkt.Len = len(p)
-			g.receive(v.k, v.ifp, m)
+			if g.receive(v.k, v.ifp, m) {
+				mbuf.Free(m)
+			}
 		}
 		if g.len != 100 {
 			t.Errorf("short %v: %d bytes were merged behind the end of a run", short, g.len-100)

@@ -101,9 +101,10 @@ type udpMachine struct {
 	roams      uint64
 }
 
-// A udpAnswer remembers a HELLO that was answered, by its code.
+// A udpAnswer remembers a HELLO that was answered, by its code, and where to.
 type udpAnswer struct {
 	code uint64
+	src  netip.AddrPort
 	at   int64
 }
 
@@ -256,7 +257,7 @@ func (m *udpMachine) inputHello(b []byte, src netip.AddrPort) udpVerdict {
 	if subtle.ConstantTimeCompare(m.secret.code("hello", b[:60]), b[60:]) == 0 {
 		return udpForged
 	}
-	if !m.mayAnswer(binary.LittleEndian.Uint64(b[60:])) {
+	if !m.mayAnswer(binary.LittleEndian.Uint64(b[60:]), src) {
 		return udpReplayed
 	}
 	if m.offer == nil || m.now-m.offered >= udpOffer {
@@ -277,21 +278,22 @@ func (m *udpMachine) inputHello(b []byte, src netip.AddrPort) udpVerdict {
 	return udpHandshake
 }
 
-// mayAnswer reports whether a HELLO with a code has not been answered within a second. The table is small, and the oldest of a row gives way: it
-// bounds the work that replays cause, and may not keep a HELLO that is new from its answer.
-func (m *udpMachine) mayAnswer(code uint64) bool {
+// mayAnswer reports whether a HELLO with a code has not been answered to the same address within a second. The table is small, and the oldest of a row
+// gives way: it bounds the work that replays cause, and may not keep a HELLO that is new from its answer, nor one that a copy from elsewhere has
+// overtaken.
+func (m *udpMachine) mayAnswer(code uint64, src netip.AddrPort) bool {
 	row := &m.answered[code%uint64(len(m.answered))]
 	oldest := &row[0]
 	for i := range row {
 		a := &row[i]
-		if a.code == code && m.now-a.at < udpRetry {
+		if a.code == code && a.src == src && m.now-a.at < udpRetry {
 			return false
 		}
 		if a.at < oldest.at {
 			oldest = a
 		}
 	}
-	*oldest = udpAnswer{code: code, at: m.now}
+	*oldest = udpAnswer{code: code, src: src, at: m.now}
 	return true
 }
 
@@ -408,10 +410,13 @@ func (m *udpMachine) opened(now int64, s *udpSession, data, newest bool, src net
 	default:
 		return // it has ended meanwhile
 	}
+	s.heard = true
 	if data && !m.owing {
 		m.owing, m.owed = true, m.now
 	}
-	if newest && s != m.prev {
+	// A CONFIRM that a copy from elsewhere has overtaken may have moved the peer; as long as no packet has followed it, those on the session before
+	// it move him back.
+	if newest && (s != m.prev || m.cur != nil && !m.cur.heard) {
 		m.roam(src)
 	}
 }

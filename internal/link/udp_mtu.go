@@ -137,7 +137,7 @@ const fragNeededLen = 20 + 8 + 60 + 8
 
 // fragNeeded makes in b the ICMP message "fragmentation needed and DF set" (RFC 792; RFC 1191, 4) about a packet that begins with p, from its
 // destination to its source, and returns its length. It returns 0 for a packet of which no router would tell (RFC 1122, 3.2.2; RFC 1812, 4.3.2.7):
-// one that may be fragmented or is a later fragment, an ICMP error, one from no single host, and one that is not IPv4.
+// one that may be fragmented or is a later fragment, an ICMP error, one from or to no single host, and one that is not IPv4.
 func fragNeeded(b, p []byte, mtu int) int {
 	if len(p) < 20 || p[0]>>4 != 4 {
 		return 0
@@ -154,8 +154,10 @@ func fragNeeded(b, p []byte, mtu int) int {
 	if p[9] == icmp && p[hlen] != echo && p[hlen] != echoReply {
 		return 0
 	}
-	if src := netip.AddrFrom4([4]byte(p[12:])); src.IsMulticast() || src.IsUnspecified() || src.IsLoopback() || src.As4()[0] >= 240 {
-		return 0
+	for _, at := range [...]int{12, 16} {
+		if a := netip.AddrFrom4([4]byte(p[at:])); a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() || a.As4()[0] >= 240 {
+			return 0
+		}
 	}
 	n := 20 + 8 + hlen + 8
 	b = b[:n]

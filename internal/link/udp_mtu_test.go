@@ -40,6 +40,8 @@ func TestUDPFragNeeded(t *testing.T) {
 		"an ICMP error":    func(p []byte) []byte { p[9], p[20] = 1, 3; return p },
 		"from multicast":   func(p []byte) []byte { p[12] = 224; return p },
 		"from nobody":      func(p []byte) []byte { clear(p[12:16]); return p },
+		"to multicast":     func(p []byte) []byte { p[16] = 224; return p },
+		"to broadcast":     func(p []byte) []byte { clear(p[16:20]); p[16] = 255; return p },
 		"from broadcast":   func(p []byte) []byte { p[12] = 255; return p },
 		"short":            func(p []byte) []byte { return p[:27] },
 		"empty":            func(p []byte) []byte { return nil },

@@ -126,6 +126,7 @@ type udpSession struct {
 	created   int64 // ns
 	replaced  int64 // when it became the previous one, or was last heard of as that
 	confirmed bool  // the other side is known to have it
+	heard     bool  // a packet has been received on it
 
 	// Receiving.
 	recv      cipher.AEAD

@@ -276,6 +276,11 @@ func (m *Mbuf) Prepend(n int) []byte {
 	return m.data[:n]
 }
 
+// Reset empties an Mbuf of Getcl's that nobody shares, so that it is as new.
+func (m *Mbuf) Reset() {
+	m.data, m.own, m.Pkt = m.cl.buf[:0], true, Pkthdr{}
+}
+
 // Len returns the bytes in the chain: BSD's m_length.
 func (m *Mbuf) Len() int {
 	n := 0

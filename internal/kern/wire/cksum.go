@@ -10,6 +10,13 @@ import (
 // last part of a packet may be odd. The result is folded by Fold.
 func Sum(p []byte, sum uint64) uint64 {
 	var c uint64
+	if hasBlocks && len(p) >= minBlocks {
+		// The sum does not depend on the order of bytes, but for that of its own (RFC 1071, 2 (B)).
+		n := len(p) &^ 63
+		s := bits.ReverseBytes16(Fold(sumBlocks(&p[0], n)))
+		sum, c = bits.Add64(sum, uint64(s), 0)
+		p = p[n:]
+	}
 	for len(p) >= 32 {
 		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(p), c)
 		sum, c = bits.Add64(sum, binary.BigEndian.Uint64(p[8:]), c)
@@ -29,6 +36,9 @@ func Sum(p []byte, sum uint64) uint64 {
 	sum, c = bits.Add64(sum, 0, c)
 	return sum + c
 }
+
+// minBlocks is from where on sumBlocks pays.
+const minBlocks = 192
 
 // SumAt adds p, which begins at offset off of what is summed, so that odd pieces may follow each other.
 func SumAt(p []byte, off int, sum uint64) uint64 {

@@ -61,7 +61,7 @@ func TestCksumLengths(t *testing.T) {
 		func() byte { return 0 },
 		func() byte { return byte(r.Uint32()&1) * 0xff },
 	} {
-		buf := make([]byte, 300)
+		buf := make([]byte, 600)
 		for i := range buf {
 			buf[i] = fill()
 		}
@@ -87,7 +87,7 @@ func TestCksumLengths(t *testing.T) {
 
 // A sum that is started with any value goes on with it, and no carry is lost.
 func TestCksumRunning(t *testing.T) {
-	p := make([]byte, 77)
+	p := make([]byte, 300)
 	for i := range p {
 		p[i] = byte(i * 37)
 	}
