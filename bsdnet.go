@@ -210,7 +210,8 @@ func (s *Stack) LinkErr(link Link) error {
 	return ifp.Err()
 }
 
-// Detach takes a link off the stack and closes it. Connections over it find the network unreachable.
+// Detach takes a link off the stack and closes it. Connections over it stay, and wait until they time out: they go on should a link with their address
+// be attached meanwhile.
 func (s *Stack) Detach(link Link) error {
 	s.mu.Lock()
 	ifp := s.links[link]

@@ -310,7 +310,8 @@ type ifqueue struct {
 	draining bool // somebody is at it
 	oactive  bool // the link is full: IFF_OACTIVE
 
-	tx txState // the drainer's
+	batch [txBatch]qent // the drainer's, what it is at: not on its stack, which may be a fresh goroutine's
+	tx    txState       // the drainer's
 }
 
 // A qent is a packet and the socket that is charged for it.
@@ -424,11 +425,11 @@ func (q *ifqueue) run(budget int) {
 
 // runLocked is run with the lock held, which it leaves. Fresh says that the caller has just put something on the queue.
 func (q *ifqueue) runLocked(budget int, fresh bool) {
-	var batch [txBatch]qent
+	batch := q.batch[:]
 	for {
 		n := 0
 		if !q.oactive && budget > 0 {
-			n = q.take(batch[:])
+			n = q.take(batch)
 		}
 		if n == 0 {
 			q.draining = false

@@ -74,6 +74,10 @@ func TestVnetHeader(t *testing.T) {
 			data = data[:min(seg*r.IntN(5), len(data))]
 		}
 		th := wire.TCP{Sport: 80, Dport: 5000, Seq: tcp.Seq(r.Uint32()), Ack: 7, Win: 1000, Flags: wire.ACK | wire.Flags(r.Uint32())&(wire.FIN|wire.PUSH|wire.CWR|wire.ECE)}
+		if r.IntN(5) == 0 {
+			th.Flags |= wire.URG
+			th.Urp = uint16(1 + r.IntN(60000))
+		}
 		if r.IntN(2) == 0 {
 			th.Opt = wire.Options{Has: wire.TofTS, TSVal: r.Uint32(), TSEcr: r.Uint32()}
 		}
@@ -100,10 +104,7 @@ func TestVnetHeader(t *testing.T) {
 }
 
 // A vnetLink is a cable for packets with virtio-net headers, of several queues.
-type vnetLink struct {
-	pairLink
-	queues []*pairLink
-}
+type vnetLink struct{ queues []*pairLink }
 
 func newVnetPair(queues int, seed uint64) (a, b *vnetLink) {
 	a, b = &vnetLink{}, &vnetLink{}

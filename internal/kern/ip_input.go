@@ -48,6 +48,8 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 	}
 	if ip.Flags&wire.IPMF != 0 || ip.Off != 0 {
 		k.Stats.IP.Fragments.Inc()
+		m.Pkt.Csum &= mbuf.CsumValid // what a link says of a fragment holds for that alone, not for the datagram
+		m.Pkt.SegSize = 0
 		if m = k.reass.input(ifp, &ip, m); m == nil {
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/wire"
 )
 
@@ -238,4 +239,26 @@ func TestReassemblyTimeout(t *testing.T) {
 			t.Errorf("%d timeouts", v.k.Stats.IP.Fragtimeout.Load())
 		}
 	})
+}
+
+// What a link says of a fragment's checksum says nothing about the datagram's.
+func TestReassemblyVerifiesChecksums(t *testing.T) {
+	v := attacked(t, nil)
+	defer v.done()
+	p := v.peer(5000, 80).seg(wire.SYN, make([]byte, 100)).bytes()[wire.IPv4MinLen:]
+	p[50] ^= 1
+	for _, off := range []int{0, 64} {
+		ip, end := wire.IPv4{ID: 7, Off: off}, len(p)
+		if off == 0 {
+			ip.Flags, end = wire.IPMF, 64
+		}
+		b := ipPacket(ip, attPeer, attHost, wire.ProtoTCP, p[off:end])
+		m := v.k.pool.Getcl(len(b))
+		m.Append(b)
+		m.Pkt.Len, m.Pkt.Csum = len(b), mbuf.CsumVerified
+		v.k.ipintr(v.ifp, m)
+	}
+	if n := v.k.Stats.TCP.Rcvbadsum.Load(); n != 1 {
+		t.Errorf("%d wrong checksums are found, want 1", n)
+	}
 }

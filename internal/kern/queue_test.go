@@ -285,6 +285,59 @@ func TestDropSegments(t *testing.T) {
 	}
 }
 
+// So it is with a small segment, whose data stands behind its headers, on a link that only takes smaller ones.
+func TestDropSmallSegments(t *testing.T) {
+	v := attacked(t, nil)
+	defer v.done()
+	for n := 1; n < 4; n++ {
+		m := chainOf(&v.k.pool, nil, &wire.TCP{Seq: 1, Flags: wire.ACK | wire.PUSH}, nil, 10)
+		m.Pkt.Len += m.Append(randomBytes(rand.New(rand.NewPCG(1, 1)), 36))
+		whole := cutAll(m)
+		m = dropSegments(m, n*10)
+		rest := cutAll(m)
+		mbuf.Free(m)
+		if len(whole) != 4 || len(rest) != 4-n {
+			t.Fatalf("%d packets are left of %d after %d", len(rest), len(whole), n)
+		}
+		for j := range rest {
+			if !bytes.Equal(rest[j], whole[n+j]) {
+				t.Errorf("packet %d after %d differs:\n%x\n%x", j, n, rest[j], whole[n+j])
+			}
+		}
+	}
+}
+
+// A segment that the link carries goes as one packet, wherever its data stands.
+func TestSmallSegmentIsWhole(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		host := []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}
+		l := newWireLink(90)
+		ifp, err := v.k.Attach("small0", l, host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wire0, link0 := v.ifp, v.link
+		v.ifp, v.link = ifp, l
+		defer func() { v.ifp, v.link = wire0, link0 }()
+		to := netip.AddrPortFrom(host[0].Addr(), 80)
+		lfd := v.listenOn(to, 5)
+		p := &peer{v: v, from: netip.MustParseAddrPort("10.1.0.2:5000"), to: to, seq: 1000, win: 65535}
+		if !p.dial(wire.Options{Has: wire.TofMSS, MSS: 50}) {
+			t.Fatal("no SYN,ACK")
+		}
+		fd, _, errno := v.p.Accept(lfd)
+		v.no(errno)
+		l.fetch()
+		v.p.Send(fd, make([]byte, 40), 0)
+		settle()
+		if out := l.fetch(); len(out) != 1 || len(v.parse(out[0]).data) != 40 {
+			t.Errorf("40 bytes go as %d packets", len(out))
+		}
+	})
+}
+
 // Whatever part of what it is given a link takes, and whenever it asks for more, no byte is lost, doubled or out of place.
 func TestShortWrites(t *testing.T) {
 	for seed := range uint64(4) {

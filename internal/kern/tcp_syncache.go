@@ -123,13 +123,7 @@ func (k *Kernel) syncacheAdd(head *Socket, in *tcpIn) {
 		e = nil
 	}
 	if e != nil {
-		st.ScDupsyn.Inc()
-		e.duplicate(in)
-		e.s.Rexmits = 0
-		e.at = in.now + k.prof.RTOInit
-		r := e.synAck(in.now)
-		sc.mu.Unlock()
-		head.drain(k.syncacheRespond(&r))
+		k.syncacheAgain(head, e, in)
 		return
 	}
 	sc.mu.Unlock()
@@ -146,7 +140,24 @@ func (k *Kernel) syncacheAdd(head *Socket, in *tcpIn) {
 	}
 }
 
-// syncacheBegin makes the entry of a SYN for which there is a place, and answers.
+// syncacheAgain answers a SYN that has an entry. The table is locked, and is left.
+//
+//go:noinline
+func (k *Kernel) syncacheAgain(head *Socket, e *scEntry, in *tcpIn) {
+	var r respondTo
+	k.Stats.TCP.ScDupsyn.Inc()
+	e.duplicate(in)
+	e.s.Rexmits = 0
+	e.at = in.now + k.prof.RTOInit
+	e.synAck(&r, in.now)
+	k.syncache.mu.Unlock()
+	head.drain(k.syncacheRespond(&r))
+}
+
+// syncacheBegin makes the entry of a SYN for which there is a place, and answers. It stays a function of its own, as fresh goroutines come by here,
+// and to grow their stacks costs more than all else.
+//
+//go:noinline
 func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
 	sc, st := &k.syncache, &k.Stats.TCP
 	e := k.newEntry(head, in)
@@ -154,11 +165,13 @@ func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
 		e.flags |= scReserved
 		head.lq.reserved++
 	}
-	r, at := e.synAck(in.now), e.at // once it is in the table the entry is the lock's
+	var r respondTo
+	e.synAck(&r, in.now)
+	at := e.at // once it is in the table the entry is the lock's
 	if !sc.insert(e) {
 		st.ScBucketoverflow.Inc()
 		e.s.Iss, e.s.TSOffset = k.cookie(e, in.now)
-		r = e.synAck(in.now)
+		e.synAck(&r, in.now)
 		st.ScSendcookie.Inc()
 		e.free()
 	} else {
@@ -241,8 +254,8 @@ func (sc *syncache) insert(e *scEntry) bool {
 func (k *Kernel) syncacheRespond(r *respondTo) *ifqueue { return k.tcpRespond(r) }
 
 // synAck makes the answer to the SYN.
-func (e *scEntry) synAck(now int64) respondTo {
-	r := respondTo{t: e.t, seq: e.s.Iss, ack: e.s.Irs + 1, flags: wire.SYN | wire.ACK, win: e.s.SentWin, tos: e.tos, ttl: e.ttl}
+func (e *scEntry) synAck(r *respondTo, now int64) {
+	*r = respondTo{t: e.t, seq: e.s.Iss, ack: e.s.Irs + 1, flags: wire.SYN | wire.ACK, win: e.s.SentWin, tos: e.tos, ttl: e.ttl}
 	if e.ifp.loopback {
 		r.ifp = e.ifp
 	}
@@ -250,7 +263,7 @@ func (e *scEntry) synAck(now int64) respondTo {
 		r.flags |= wire.ECE
 	}
 	if e.flags&scNoopt != 0 {
-		return r
+		return
 	}
 	r.opt.Has, r.opt.MSS = wire.TofMSS, uint16(e.mss)
 	if e.s.Opt.Has&wire.TofScale != 0 {
@@ -262,7 +275,6 @@ func (e *scEntry) synAck(now int64) respondTo {
 		r.opt.Has |= wire.TofTS
 		r.opt.TSVal, r.opt.TSEcr = tcp.TSClock(now, e.s.TSOffset), e.s.TSRecent
 	}
-	return r
 }
 
 // syncacheExpand takes the acknowledgment of a SYN,ACK and makes the connection: FreeBSD's syncache_expand and syncache_socket. The listener is
@@ -383,18 +395,18 @@ func (k *Kernel) syncacheChkrst(head *Socket, in *tcpIn) {
 }
 
 // challenge makes an entry's challenge ACK, at the rate of a connection's.
-func (e *scEntry) challenge(k *Kernel, now int64) (respondTo, bool) {
+func (e *scEntry) challenge(k *Kernel, now int64) (r respondTo, ok bool) {
 	if n := k.prof.ChallengeN; n > 0 {
 		if now-e.chalT >= k.prof.ChallengeT {
 			e.chalT, e.chalN = now, 0
 		}
 		if e.chalN >= n {
-			return respondTo{}, false
+			return r, false
 		}
 		e.chalN++
 	}
 	k.Stats.TCP.Challenges.Inc()
-	r := e.synAck(now)
+	e.synAck(&r, now)
 	r.seq, r.flags = e.s.Iss+1, wire.ACK
 	r.opt.Has &= wire.TofTS
 	return r, true
@@ -441,8 +453,8 @@ func (sc *syncache) expire(now int64) {
 	var gone []*scEntry
 	next := never
 	sc.mu.Lock()
-	for _, e := range sc.buckets {
-		for ; e != nil; e = e.next {
+	for i := range sc.buckets {
+		for e := sc.buckets[i]; e != nil; e = e.next {
 			if e.at <= now {
 				if int(e.s.Rexmits) >= sc.rexmtLimit {
 					gone = append(gone, e)
@@ -450,7 +462,9 @@ func (sc *syncache) expire(now int64) {
 				}
 				e.s.Rexmits++
 				e.at = now + min(k.prof.RTOInit<<e.s.Rexmits+k.prof.RTOSlop, k.prof.RTOMax)
-				again = append(again, e.synAck(now))
+				var r respondTo
+				e.synAck(&r, now)
+				again = append(again, r)
 				k.Stats.TCP.ScRetransmitted.Inc()
 			}
 			next = min(next, e.at)
@@ -487,8 +501,8 @@ func (sc *syncache) flush() {
 func (sc *syncache) drop(head *Socket) (gone []*scEntry) {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	for _, e := range sc.buckets {
-		for ; e != nil; e = e.next {
+	for i := range sc.buckets {
+		for e := sc.buckets[i]; e != nil; e = e.next {
 			if e.head == head {
 				gone = append(gone, e)
 			}

@@ -221,7 +221,7 @@ func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
 		so.reroute()
 	}
 	m.Pkt.Flow = so.flow
-	m.Pkt.SegSize = min(m.Pkt.SegSize, inp.ifp.mtu-wire.IPv4MinLen-len(m.Bytes()))
+	m.Pkt.SegSize = min(m.Pkt.SegSize, inp.ifp.mtu-wire.IPv4MinLen-int(m.Bytes()[12]>>4)*4)
 	o := ipOut{
 		src: inp.laddr, dst: inp.faddr, proto: wire.ProtoTCP, tos: inp.tos, ttl: inp.ttl,
 		df: true, ifp: inp.ifp, so: so,

@@ -39,7 +39,7 @@ func (c *cutter) start(m *mbuf.Mbuf, vnet bool) {
 	c.seg = c.left
 	if n := m.Pkt.SegSize; n > 0 && c.left > n {
 		c.seg = n
-		if vnet {
+		if vnet && wire.Flags(c.hdr[c.iphl+13])&wire.URG == 0 { // virtio knows nothing of urgent pointers
 			c.gso = n
 			c.seg = n * max((wire.MaxPacket-len(c.hdr))/n, 1)
 		}
@@ -262,6 +262,11 @@ func dropSegments(m *mbuf.Mbuf, cut int) *mbuf.Mbuf {
 	be.PutUint32(t[4:], be.Uint32(t[4:])+uint32(cut))
 	t[13] &^= uint8(wire.CWR)
 	fixUrg(t, cut)
+	if d := t[int(t[12]>>4)*4:]; len(d) > 0 { // the data of a small segment, which is all in one Mbuf
+		copy(d, d[cut:])
+		m.Pkt.Len -= cut
+		return mbuf.Adj(m, -cut)
+	}
 	rest := mbuf.Adj(m.Next(), cut)
 	m.SetNext(rest)
 	m.Pkt.Len -= cut

@@ -130,8 +130,8 @@ func (k *Kernel) Pcblist() []Conn {
 		}
 	})
 	k.syncache.mu.Lock()
-	for _, e := range k.syncache.buckets {
-		for ; e != nil; e = e.next {
+	for i := range k.syncache.buckets {
+		for e := k.syncache.buckets[i]; e != nil; e = e.next {
 			line(&e.t, tcp.SynReceived)
 		}
 	}

@@ -116,6 +116,7 @@ type ImpairStats struct {
 // that are impaired apart share no instants: if it matters which of them comes first, give them different delays.
 type Impair struct {
 	inner Link
+	write func(pkts []net.Buffers) (int, error) // of inner, or of its first queue
 	mtu   int
 	state atomic.Int32
 
@@ -156,7 +157,10 @@ func NewImpair(inner Link, config ImpairConfig) (*Impair, error) {
 	if err := config.Read.complete(mtu); err != nil {
 		return nil, fmt.Errorf("link: impair: Read.%w", err)
 	}
-	im := &Impair{inner: inner, mtu: mtu, vecs: make([]net.Buffers, batchLen)}
+	im := &Impair{inner: inner, mtu: mtu, vecs: make([]net.Buffers, batchLen), write: inner.Write}
+	if m, ok := inner.(Multiqueuer); ok && m.Queues() > 1 {
+		im.write = func(pkts []net.Buffers) (int, error) { return m.WriteQueue(0, pkts) }
+	}
 	im.ended.L = &im.mu
 	im.rx.init(defaultQueue)
 	// The directions draw from different numbers: a flow has another key on its way back, but what is not IP has not.
@@ -248,7 +252,7 @@ func (im *Impair) Start(ready func()) error {
 		return err
 	}
 	im.state.Store(stateStarted)
-	if m, ok := im.inner.(Multiqueuer); ok {
+	if m, ok := im.inner.(Multiqueuer); ok && m.Queues() > 1 {
 		im.pumps = m.Queues()
 		for q := range im.pumps {
 			go im.pump(func(bufs [][]byte, sizes []int) (int, error) { return m.ReadQueue(q, bufs, sizes) })
@@ -341,7 +345,7 @@ func (im *Impair) deliverOut(pkts []*packet) int {
 		im.vecs[i] = append(im.vecs[i][:0], p.data)
 	}
 	vecs := im.vecs[:len(pkts)]
-	n, err := im.inner.Write(vecs)
+	n, err := im.write(vecs)
 	for i := range vecs {
 		clear(vecs[i])
 	}

@@ -2,11 +2,13 @@ package link
 
 import (
 	"bytes"
+	"maps"
 	"math"
 	"math/bits"
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -463,4 +465,60 @@ func TestImpairAllocs(t *testing.T) {
 	x, y := mustPipe(PipeConfig{})
 	imp := Impairment{Duplicate: 1e-9, Corrupt: 1e-9, Rate: 1e12, Jitter: 1}
 	testAllocs(t, mustImpair(x, ImpairConfig{Write: imp}), mustImpair(y, ImpairConfig{Read: imp}))
+}
+
+// A queueLink has n queues on cables, and says which methods are called.
+type queueLink struct {
+	Link // queue 0
+	n    int
+	mu   sync.Mutex
+	used map[string]bool
+}
+
+func (l *queueLink) note(method string) {
+	l.mu.Lock()
+	l.used[method] = true
+	l.mu.Unlock()
+}
+
+func (l *queueLink) Read(bufs [][]byte, sizes []int) (int, error) {
+	l.note("Read")
+	return l.Link.Read(bufs, sizes)
+}
+
+func (l *queueLink) Write(pkts []net.Buffers) (int, error) {
+	l.note("Write")
+	return l.Link.Write(pkts)
+}
+
+func (l *queueLink) Queues() int { return l.n }
+
+func (l *queueLink) ReadQueue(q int, bufs [][]byte, sizes []int) (int, error) {
+	l.note("ReadQueue")
+	return l.Link.Read(bufs, sizes)
+}
+
+func (l *queueLink) WriteQueue(q int, pkts []net.Buffers) (int, error) {
+	l.note("WriteQueue")
+	return l.Link.Write(pkts)
+}
+
+// Of a link with one queue only Read and Write are called, of one with several neither.
+func TestImpairQueues(t *testing.T) {
+	for n, want := range map[int][]string{1: {"Read", "Write"}, 3: {"ReadQueue", "WriteQueue"}} {
+		synctest.Test(t, func(t *testing.T) {
+			x, y := mustPipe(PipeConfig{})
+			l := &queueLink{Link: x, n: n, used: map[string]bool{}}
+			im := mustImpair(l, ImpairConfig{})
+			e, far := startEnd(t, im), startEnd(t, y)
+			if err := e.send(net.Buffers{testPacket(1, 0, 100)}); err != nil {
+				t.Fatal(err)
+			}
+			far.receive(t, 1)
+			closeAll(t, im, y)
+			if got := slices.Sorted(maps.Keys(l.used)); !slices.Equal(got, want) {
+				t.Errorf("of %d queues %v are called, want %v", n, got, want)
+			}
+		})
+	}
 }

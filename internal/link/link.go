@@ -96,7 +96,7 @@ const VnetHdrLen = 10
 type Multiqueuer interface {
 	Link
 
-	// Queues returns how many there are, always the same.
+	// Queues returns how many there are, always the same. With one, only Read and Write are called; else never.
 	Queues() int
 
 	// ReadQueue is Read, and WriteQueue Write, of queue q.

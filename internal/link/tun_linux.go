@@ -304,6 +304,7 @@ type tunWrite struct {
 	n    int
 	err  error
 	iov  []unix.Iovec
+	flat []byte // a packet of more pieces than the kernel takes
 }
 
 func newTUNWrite(q *tunQueue) *tunWrite {
@@ -359,8 +360,11 @@ func (w *tunWrite) write(fd uintptr) {
 				size += len(b)
 			}
 		}
-		if size == 0 || size > t.mtu && !t.offload || len(w.iov) > maxIovecs {
+		if size == 0 || size > t.mtu && !t.offload || size > VnetHdrLen+maxPacket {
 			continue
+		}
+		if len(w.iov) > maxIovecs {
+			w.flatten()
 		}
 		if w.err = w.send(fd); w.err != nil {
 			return
@@ -375,6 +379,17 @@ func (w *tunWrite) add(b []byte) {
 	v := unix.Iovec{Base: unsafe.SliceData(b)}
 	v.SetLen(len(b))
 	w.iov = append(w.iov, v)
+}
+
+// flatten makes one piece of a packet.
+func (w *tunWrite) flatten() {
+	w.flat = w.flat[:0]
+	for _, v := range w.iov {
+		w.flat = append(w.flat, unsafe.Slice(v.Base, v.Len)...)
+	}
+	clear(w.iov)
+	w.iov = w.iov[:0]
+	w.add(w.flat)
 }
 
 func (w *tunWrite) send(fd uintptr) error {

@@ -3,6 +3,7 @@
 package link
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/netip"
@@ -114,5 +115,31 @@ func TestTUNErrors(t *testing.T) {
 	}
 	if !errors.Is(tun.openError(unix.ENOENT), syscall.ENOENT) || !errors.Is(tun.rights("x", unix.EPERM), syscall.EPERM) {
 		t.Error("the errno is lost")
+	}
+}
+
+// The kernel takes 1024 pieces a packet; a chain of small writes may have more.
+func TestTUNManyPieces(t *testing.T) {
+	a, b := tunPair(t, TUNConfig{MTU: 9000})
+	defer closeAll(t, a, b)
+	e, to := startEnd(t, a), startEnd(t, b)
+	for _, n := range []int{maxIovecs, maxIovecs + 1, 5000, 3} {
+		want := testPacket(1, n, 5000)
+		var p net.Buffers
+		for i := range n - 1 {
+			p = append(p, want[i:i+1])
+		}
+		p = append(p, want[n-1:])
+		if err := e.send(p); err != nil {
+			t.Fatal(err)
+		}
+		bufs, sizes := [][]byte{make([]byte, 9000)}, make([]int, 1)
+		if err := e.send(net.Buffers{testPacket(2, 0, 100)}); err != nil { // lest a packet that is lost is waited for
+			t.Fatal(err)
+		}
+		if _, err := to.Read(bufs, sizes); err != nil || !bytes.Equal(bufs[0][:sizes[0]], want) {
+			t.Fatalf("of %d pieces: %v, %d bytes", n, err, sizes[0])
+		}
+		to.Read(bufs, sizes)
 	}
 }

@@ -112,7 +112,7 @@ func TestUDPLengths(t *testing.T) {
 }
 
 // Whatever was sent once is sent again and again, at any time and from anywhere: nothing changes, answers are no more and no larger than what asks
-// for them, one a second for each HELLO that there was, and packets go on.
+// for them, one a second for each HELLO that there was and each address that it comes from, and packets go on.
 func TestUDPReplays(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -162,7 +162,7 @@ func TestUDPReplays(t *testing.T) {
 		}
 	}
 	seconds := int((s.now-start)/udpSecond) + 1
-	if answers == 0 || answered > asked || answers > 2*hellos*seconds {
+	if answers == 0 || answered > asked || answers > 2*2*hellos*seconds { // by each end, to each of two addresses
 		t.Errorf("%d bytes in %d answers to %d in %d, of %d HELLOs, in %d s", answered, answers, asked, asks, hellos, seconds)
 	}
 }
@@ -345,7 +345,38 @@ func TestUDPRoaming(t *testing.T) {
 	if a.cur == old {
 		t.Fatal("no new session")
 	}
+	s.exchange(a, b)
 	step("an old session's packet", old.seal(append(make([]byte, udpHdrLen, 100), "old"...)), attacker, simAddr(10))
+}
+
+// Somebody sees what is sent to an end, and is faster: copies from his own address come first. A HELLO is answered all the same, and where he has
+// made the peer's address his own by a CONFIRM, the next packet from the right place ends it, although it is on the session before.
+func TestUDPOvertaken(t *testing.T) {
+	s := newSim(t)
+	a, b := s.pair()
+	overtake := func(kind byte) {
+		s.lose = func(d simDatagram) bool {
+			if d.b[0] == kind && d.dst == b.addr {
+				s.arrive(b, d.b, attacker)
+			}
+			return false
+		}
+	}
+	overtake(udpHello)
+	s.connect(a, b)
+	overtake(udpConfirm)
+	for range 3 {
+		s.run(121 * udpSecond)
+		roams := b.roams
+		s.write(a, "time for a new session")
+		for range 50 {
+			s.run(100 * ms)
+			s.exchange(a, b)
+		}
+		if b.roams < roams+2 || a.age(a.cur) > 10*udpSecond || a.cur.tie != b.cur.tie {
+			t.Errorf("%d roams; a session of %d ms", b.roams-roams, a.age(a.cur)/ms)
+		}
+	}
 }
 
 // A CONFIRM that was held up begins a session once, and only as long as its answer's key is on offer; the peers find each other again.
@@ -496,5 +527,66 @@ func TestUDPAllocs(t *testing.T) {
 		b.opened(s.now, y, true, newest, a.addr)
 	}); n != 0 || got != 101*1200 {
 		t.Errorf("a packet: %v allocations, %d bytes", n, got)
+	}
+}
+
+// What a datagram costs that somebody without the key sends: "data" for a session that exists, "unknown" for one that does not, "replay" of data, a
+// HELLO and a CONFIRM that are changed, and ones that are replayed. A HELLO is replayed from one address, and from a new one each time, which is
+// answered.
+func BenchmarkUDPUnwanted(bench *testing.B) {
+	s := newSim(bench)
+	a, b := s.pair()
+	s.connect(a, b)
+	s.write(a, string(make([]byte, 1400)))
+	s.run(2 * s.delay)
+	data := s.log[len(s.log)-1].b
+	hello, confirm := s.kind(udpHello)[0].b, s.kind(udpConfirm)[0].b
+	flip := func(b []byte, at int) []byte {
+		b = bytes.Clone(b)
+		b[at] ^= 1
+		return b
+	}
+	// A responder with an offer, whose CONFIRM is late.
+	u := newSim(bench)
+	c, d := u.pair()
+	u.lose = func(d simDatagram) bool { return d.b[0] == udpConfirm }
+	u.write(c, "wanted")
+	u.run(100 * ms)
+	for _, x := range []struct {
+		name string
+		to   *simEnd
+		b    []byte
+		vary bool
+	}{
+		{"Data/Forged", b, flip(data, len(data)-1), false},
+		{"Data/Unknown", b, flip(data, 5), false},
+		{"Data/Replayed", b, data, false},
+		{"Hello/Forged", b, flip(hello, len(hello)-1), false},
+		{"Hello/Replayed", b, hello, false},
+		{"Hello/Replayed/Answered", b, hello, true},
+		{"Confirm/Forged", d, flip(u.kind(udpConfirm)[0].b, 75), false},
+		{"Confirm/Replayed", b, confirm, false},
+	} {
+		bench.Run(x.name, func(bench *testing.B) {
+			f := bytes.Clone(x.b)
+			dst := make([]byte, 1500)
+			src := attacker
+			i := uint64(0)
+			for bench.Loop() {
+				if f[0] == udpData {
+					if e, _ := x.to.find(s.now, f); e != nil {
+						e.open(dst, f)
+					}
+					continue
+				}
+				if x.vary {
+					i++
+					ip := src.Addr().As4()
+					binary.BigEndian.PutUint32(ip[:], uint32(i))
+				}
+				x.to.input(s.now, f, src)
+				x.to.out = x.to.out[:0]
+			}
+		})
 	}
 }

@@ -454,9 +454,7 @@ func (m *udpMachine) sender(now int64) *udpSession {
 	s := m.usable()
 	switch {
 	case s == nil:
-		if !m.waiting {
-			m.waiting, m.waitSince = true, m.now
-		}
+		m.wait()
 		m.demand()
 	case !s.confirmed, s.counter >= udpSoftLimit, s.initiated && m.age(s) >= udpRekey, m.age(s) >= udpRekeyLate, m.lost():
 		m.demand()
@@ -473,6 +471,13 @@ func (m *udpMachine) usable() *udpSession {
 		return m.cur
 	}
 	return m.next
+}
+
+// wait takes note that packets wait for a session.
+func (m *udpMachine) wait() {
+	if !m.waiting {
+		m.waiting, m.waitSince = true, m.now
+	}
 }
 
 // dropping reports whether packets have waited for a session for too long.

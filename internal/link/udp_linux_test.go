@@ -210,6 +210,23 @@ func TestUDPPathShrinks(t *testing.T) {
 	}
 }
 
+// The kernel refuses, and says of a path that it carries more: a few sizes are tried.
+func TestUDPPathUnknown(t *testing.T) {
+	x := mustUDP(t, UDPConfig{MTU: 65475})
+	to := x.LocalAddr() // the loopback, which carries all
+	for _, carries := range []int{65000, 9000, 1500, 1400, 1280, 576} {
+		fits := x.inner(carries, to)
+		size, tries := x.mtu, 0
+		for ; size > fits && tries < 100; tries++ {
+			x.learnLimit(to, size)
+			size = x.tx.limit
+		}
+		if tries > len(plateaus) || size < fits/2 && size < x.inner(32000, to) {
+			t.Errorf("a path of %d: %d bytes after %d tries", carries, size, tries)
+		}
+	}
+}
+
 // In the steady state a packet costs no allocation on its way out, and none on its way in.
 func TestUDPTunnelAllocs(t *testing.T) {
 	if raceEnabled {

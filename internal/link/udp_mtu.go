@@ -50,9 +50,18 @@ func (l *UDPTunnel) pathLimit() int {
 // learnLimit finds out what the path carries, after the system has refused a datagram with a packet of size bytes. l.wmu is held.
 func (l *UDPTunnel) learnLimit(to netip.AddrPort, size int) {
 	limit := l.inner(max(pathMTU(to), minPath), to)
+	for _, p := range plateaus {
+		if limit < size {
+			break
+		}
+		limit = l.inner(p, to) // the system does not say: it may have been asked in another network namespace
+	}
 	l.tx.limit = max(min(limit, size-1), minMTU)
 	l.tx.limited = l.now() + limitTime
 }
+
+// plateaus are the MTUs that are tried where the system does not tell that of the path (RFC 1191, 7.1).
+var plateaus = [...]int{32000, 17914, 9000, 8166, 4352, 2002, 1500, 1492, 1280, 1006, minPath}
 
 // tooLarge drops a packet, and tells its sender what would have fitted.
 func (l *UDPTunnel) tooLarge(bufs net.Buffers, limit int) {

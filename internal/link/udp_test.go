@@ -167,6 +167,34 @@ func TestUDPTunnelPlainStranger(t *testing.T) {
 	}
 }
 
+// Packets that have waited for a session, and for room in the socket until the session's end, wait for the next one no longer than others do.
+func TestUDPTunnelHeldOn(t *testing.T) {
+	deaf, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deaf.Close()
+	l := mustUDP(t, UDPConfig{Peer: deaf.LocalAddr().String()})
+	a := startEnd(t, l)
+	pkts := lists(make([][]byte, heldPackets+1)...)
+	for i := range pkts {
+		pkts[i] = net.Buffers{testPacket(1, i, 100)}
+	}
+	if n, err := a.Write(pkts); n != heldPackets || err != nil {
+		t.Fatalf("Write: %d, %v", n, err)
+	}
+	l.mu.Lock()
+	l.m.waiting = false // as when there was a session
+	l.mu.Unlock()
+	l.settle() // as when there is room
+	l.mu.Lock()
+	l.m.waitSince -= udpDropAfter
+	l.mu.Unlock()
+	l.rouse()
+	a.awaitReady(0)
+	closeAll(t, a)
+}
+
 // Where nobody answers, Write takes a few packets and is full; after three seconds it says that it is ready, and drops.
 func TestUDPTunnelNobody(t *testing.T) {
 	deaf, err := net.ListenPacket("udp4", "127.0.0.1:0")

@@ -289,6 +289,9 @@ func (l *UDPTunnel) settleSession() {
 	t := &l.tx
 	l.mu.Lock()
 	l.takeMessages()
+	if len(t.held) > 0 && l.m.usable() == nil {
+		l.m.wait() // also where the session that they had has ended before the socket took them
+	}
 	empty, to, s, drop := l.m.empty, l.m.peer, l.m.usable(), l.m.dropping()
 	if empty != nil {
 		l.m.sent(l.now(), empty, false)

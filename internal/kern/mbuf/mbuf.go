@@ -45,7 +45,7 @@ type cluster struct {
 // The stores behind every Pool. Nothing in them belongs to a stack or to a synctest bubble.
 var (
 	clusters [len(classSize)]sync.Pool
-	mbufs    = sync.Pool{New: func() any { return new(Mbuf) }}
+	mbufs    = sync.Pool{New: func() any { return &Mbuf{home: stripe()} }}
 )
 
 // A Pool counts the buffers of one stack; its zero value is ready. The memory comes from stores that all stacks share.
@@ -132,7 +132,7 @@ type Mbuf struct {
 	cl   *cluster
 	data []byte
 	pool *Pool
-	own  bool  // made by Getcl: may append behind data while others share what stands before
+	own  bool  // made by Getcl or Getsmall: may append behind data while others share what stands before
 	home uint8 // the counter it is counted on, for ever: an Mbuf mostly comes back to the core that has freed it
 	Pkt  Pkthdr
 	dat  [datSize]byte
@@ -160,6 +160,7 @@ const MaxSmall = datSize
 func (p *Pool) Getsmall() *Mbuf {
 	m := p.get()
 	m.data = m.dat[:0]
+	m.own = true
 	return m
 }
 

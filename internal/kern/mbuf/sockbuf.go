@@ -85,7 +85,7 @@ func (sb *Sockbuf) compress(m *Mbuf) bool {
 
 // AppendBytes copies as much of p as fits into the room behind the last Mbuf, and returns how much that was.
 func (sb *Sockbuf) AppendBytes(p []byte) int {
-	if sb.tail == nil || sb.tail.cl == nil {
+	if sb.TailRoom() == 0 {
 		return 0
 	}
 	n := sb.tail.Append(p)
@@ -95,7 +95,7 @@ func (sb *Sockbuf) AppendBytes(p []byte) int {
 
 // TailRoom returns the bytes that AppendBytes would take.
 func (sb *Sockbuf) TailRoom() int {
-	if sb.tail == nil || sb.tail.cl == nil {
+	if sb.tail == nil || sb.tail.cl == nil && !sb.tail.own {
 		return 0
 	}
 	return len(sb.tail.Room())

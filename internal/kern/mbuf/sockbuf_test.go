@@ -302,6 +302,41 @@ func TestSockbufBeyondTheEnd(t *testing.T) {
 	balanced(t, &p)
 }
 
+// Writes that are too small for a cluster fill the Mbuf of the last one, and what has been sent of it stays as it was.
+func TestSockbufFillsSmall(t *testing.T) {
+	var p Pool
+	var sb Sockbuf
+	m := p.Getsmall()
+	m.Append(pattern(0, 40))
+	sb.Append(m)
+	sent := sb.Copym(0, 40)
+	if n := sb.TailRoom(); n != MaxSmall-40 {
+		t.Errorf("room for %d bytes behind 40 of %d", n, MaxSmall)
+	}
+	if n := sb.AppendBytes(pattern(40, MaxSmall)); n != MaxSmall-40 {
+		t.Errorf("%d bytes appended, want %d", n, MaxSmall-40)
+	}
+	got := make([]byte, MaxSmall)
+	sb.Copydata(0, got)
+	if want := pattern(0, MaxSmall); !bytes.Equal(got, want) || !bytes.Equal(sent.Bytes(), want[:40]) || sb.Cc() != MaxSmall {
+		t.Errorf("%d bytes %x, %x sent", sb.Cc(), got, sent.Bytes())
+	}
+	Free(sent)
+	sb.Flush()
+	balanced(t, &p)
+}
+
+// The counters are spread, lest all cores write to one line.
+func TestMbufsAreSpread(t *testing.T) {
+	homes := map[uint8]bool{}
+	for range 200 {
+		homes[mbufs.New().(*Mbuf).home] = true
+	}
+	if len(homes) < 4 {
+		t.Errorf("new Mbufs are counted in %d places", len(homes))
+	}
+}
+
 func TestSockbufSpace(t *testing.T) {
 	var p Pool
 	sb := Sockbuf{Hiwat: 1000}
