@@ -305,7 +305,7 @@ func TestBrokenLink(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		l := newBatchLink()
-		l.fail = syscall.EBADFD
+		l.fail = syscall.EIO
 		host := []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}
 		ifp, err := v.k.Attach("tun0", l, host)
 		if err != nil {
@@ -324,7 +324,7 @@ func TestBrokenLink(t *testing.T) {
 
 		close(l.batches)
 		settle()
-		if !errors.Is(ifp.Err(), syscall.EBADFD) {
+		if !errors.Is(ifp.Err(), syscall.EIO) {
 			t.Errorf("the interface's error is %v", ifp.Err())
 		}
 		cfd, _ := v.p.Socket(AF_INET, SOCK_STREAM, 0)

@@ -236,7 +236,7 @@ func (q *tunQueue) readSome(fd uintptr) bool {
 		switch {
 		case err == unix.EAGAIN:
 			return r.n > 0
-		case err == unix.EINTR:
+		case err == unix.EINTR, err == unix.ECONNRESET && !q.t.isTUN: // the latter of a socket whose other end is being closed
 			continue
 		case err != nil:
 			r.err = err
@@ -401,7 +401,7 @@ func (w *tunWrite) send(fd uintptr) error {
 		case unix.EINTR:
 		case unix.ENOBUFS: // of a socket: its queue is full, and poll would say that it is not
 			return nil
-		case unix.ECONNREFUSED, unix.ENOTCONN: // of a socket whose other end is gone: a cable that nobody holds
+		case unix.ECONNREFUSED, unix.ECONNRESET, unix.ENOTCONN: // of a socket whose other end is gone: a cable that nobody holds
 			return nil
 		default:
 			return errno

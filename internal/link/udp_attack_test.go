@@ -379,6 +379,33 @@ func TestUDPOvertaken(t *testing.T) {
 	}
 }
 
+// A REPLY that a copy has overtaken, which says that it comes from where the peer was first, does not keep the CONFIRM from where he is.
+func TestUDPReplyOvertaken(t *testing.T) {
+	s := newSim(t)
+	a, b := s.pair()
+	s.connect(a, b)
+	first := b.addr
+	b.addr = simAddr(7)
+	s.write(b, "from elsewhere")
+	s.run(ms * 100)
+	if a.peer != b.addr || a.home != first {
+		t.Fatalf("a's peer is %v", a.peer)
+	}
+	s.lose = func(d simDatagram) bool {
+		if d.b[0] == udpReply {
+			s.arrive(a, d.b, first)
+		}
+		return false
+	}
+	s.run(121 * udpSecond)
+	s.write(a, "time for a new session")
+	s.run(3 * udpSecond)
+	s.exchange(a, b)
+	if a.age(a.cur) > 5*udpSecond {
+		t.Errorf("a session of %d ms", a.age(a.cur)/ms)
+	}
+}
+
 // A CONFIRM that was held up begins a session once, and only as long as its answer's key is on offer; the peers find each other again.
 func TestUDPDelayedConfirm(t *testing.T) {
 	s := newSim(t)
@@ -527,66 +554,5 @@ func TestUDPAllocs(t *testing.T) {
 		b.opened(s.now, y, true, newest, a.addr)
 	}); n != 0 || got != 101*1200 {
 		t.Errorf("a packet: %v allocations, %d bytes", n, got)
-	}
-}
-
-// What a datagram costs that somebody without the key sends: "data" for a session that exists, "unknown" for one that does not, "replay" of data, a
-// HELLO and a CONFIRM that are changed, and ones that are replayed. A HELLO is replayed from one address, and from a new one each time, which is
-// answered.
-func BenchmarkUDPUnwanted(bench *testing.B) {
-	s := newSim(bench)
-	a, b := s.pair()
-	s.connect(a, b)
-	s.write(a, string(make([]byte, 1400)))
-	s.run(2 * s.delay)
-	data := s.log[len(s.log)-1].b
-	hello, confirm := s.kind(udpHello)[0].b, s.kind(udpConfirm)[0].b
-	flip := func(b []byte, at int) []byte {
-		b = bytes.Clone(b)
-		b[at] ^= 1
-		return b
-	}
-	// A responder with an offer, whose CONFIRM is late.
-	u := newSim(bench)
-	c, d := u.pair()
-	u.lose = func(d simDatagram) bool { return d.b[0] == udpConfirm }
-	u.write(c, "wanted")
-	u.run(100 * ms)
-	for _, x := range []struct {
-		name string
-		to   *simEnd
-		b    []byte
-		vary bool
-	}{
-		{"Data/Forged", b, flip(data, len(data)-1), false},
-		{"Data/Unknown", b, flip(data, 5), false},
-		{"Data/Replayed", b, data, false},
-		{"Hello/Forged", b, flip(hello, len(hello)-1), false},
-		{"Hello/Replayed", b, hello, false},
-		{"Hello/Replayed/Answered", b, hello, true},
-		{"Confirm/Forged", d, flip(u.kind(udpConfirm)[0].b, 75), false},
-		{"Confirm/Replayed", b, confirm, false},
-	} {
-		bench.Run(x.name, func(bench *testing.B) {
-			f := bytes.Clone(x.b)
-			dst := make([]byte, 1500)
-			src := attacker
-			i := uint64(0)
-			for bench.Loop() {
-				if f[0] == udpData {
-					if e, _ := x.to.find(s.now, f); e != nil {
-						e.open(dst, f)
-					}
-					continue
-				}
-				if x.vary {
-					i++
-					ip := src.Addr().As4()
-					binary.BigEndian.PutUint32(ip[:], uint32(i))
-				}
-				x.to.input(s.now, f, src)
-				x.to.out = x.to.out[:0]
-			}
-		})
 	}
 }

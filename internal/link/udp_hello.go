@@ -309,10 +309,6 @@ func (m *udpMachine) inputReply(b []byte, src netip.AddrPort) udpVerdict {
 	if subtle.ConstantTimeCompare(m.secret.transcriptCode("reply", &t, nil), b[60:]) == 0 {
 		return udpForged
 	}
-	to := m.peer
-	if src == m.home {
-		to = m.home // one of the two addresses that were asked; a third may be anybody's
-	}
 	s := m.secret.newUDPSession(&t, m.hello, true)
 	if s == nil {
 		return udpForged
@@ -320,13 +316,18 @@ func (m *udpMachine) inputReply(b []byte, src netip.AddrPort) udpVerdict {
 	m.hello = nil
 	m.begin(s)
 	m.next = s
-	c := m.message(udpConfirm, udpConfirmLen, to)
+	c := m.message(udpConfirm, udpConfirmLen, m.peer)
 	copy(c[4:], t.responder[:])
 	copy(c[12:], t.initiator[:])
 	copy(c[20:], t.nonce[:])
 	copy(c[28:], t.initKey[:])
 	s.send.Seal(c[:60], s.sendNonce[:], nil, c[:60]) // counter 0
 	copy(c[76:], m.secret.transcriptCode("confirm", &t, c[60:76]))
+	// Of the two addresses that were asked the other may be the right one, and what says so may be a copy; a third may be anybody's.
+	if src == m.home && m.home != m.peer {
+		m.out = append(m.out, m.out[len(m.out)-1])
+		m.out[len(m.out)-1].to = m.home
+	}
 	if m.cur == nil {
 		m.waiting = false
 	}

@@ -19,10 +19,12 @@ type udpSocket struct {
 	ip6 bool // the socket's family
 	one bool // one datagram a call: the kernel does not cut
 
-	// One destination is remembered in the kernel's form.
-	to  netip.AddrPort
-	in4 unix.SockaddrInet4
-	in6 unix.SockaddrInet6
+	// One destination is remembered in the kernel's form, and the number of one zone, as long as nothing fails.
+	to     netip.AddrPort
+	in4    unix.SockaddrInet4
+	in6    unix.SockaddrInet6
+	zone   string
+	zoneID uint32
 
 	// The arguments and results of call, which is bound once.
 	call  func(fd uintptr)
@@ -130,7 +132,10 @@ func (s *udpSocket) sendmsg(b, oob []byte, datagrams int) error {
 			return errSocketFull
 		case unix.EMSGSIZE:
 			return errTooLarge
+		case nil:
+			return nil
 		}
+		s.to, s.zone = netip.AddrPort{}, "" // an interface of the same name may have another number by now
 		return s.errno
 	}
 }
@@ -142,7 +147,10 @@ func (s *udpSocket) aim(to netip.AddrPort) {
 	}
 	s.to = to
 	s.in4 = unix.SockaddrInet4{Port: int(to.Port())}
-	s.in6 = unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16(), ZoneId: zoneIndex(to.Addr().Zone())}
+	if zone := to.Addr().Zone(); zone != s.zone || zone == "" {
+		s.zone, s.zoneID = zone, zoneIndex(zone)
+	}
+	s.in6 = unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16(), ZoneId: s.zoneID}
 	if to.Addr().Is4() {
 		s.in4.Addr = to.Addr().As4()
 	}

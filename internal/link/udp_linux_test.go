@@ -5,6 +5,7 @@ package link
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 	"runtime"
 	"testing"
 
@@ -207,6 +208,41 @@ func TestUDPPathShrinks(t *testing.T) {
 	defer x.wmu.Unlock()
 	if refused != 2 { // the group, and the first alone
 		t.Errorf("tried %d times what is too large", refused)
+	}
+}
+
+// The number of an interface is looked up once, not for each datagram, and again when sending has failed.
+func TestUDPZone(t *testing.T) {
+	x := mustUDP(t, UDPConfig{})
+	s := &x.sock
+	lo := zoneIndex("lo")
+	if lo == 0 {
+		t.Fatal("no interface lo")
+	}
+	addr := func(i uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("fe80::1%lo"), i) }
+	s.aim(addr(1))
+	if s.in6.ZoneId != lo {
+		t.Fatalf("zone %d; want %d", s.in6.ZoneId, lo)
+	}
+	s.zoneID = 1 << 30
+	s.aim(addr(2))
+	if s.in6.ZoneId != 1<<30 {
+		t.Error("looked up again")
+	}
+	s.aim(netip.MustParseAddrPort("[2001:db8::1]:1"))
+	if s.in6.ZoneId != 0 {
+		t.Errorf("zone %d without one", s.in6.ZoneId)
+	}
+	s.ip6 = true // which the socket is not: the kernel refuses
+	for range 2 {
+		s.aim(addr(3))
+		s.zoneID, s.in6.ZoneId = 1<<30, 1<<30
+		if _, err := s.send([]byte{0}, 1, addr(3)); err == nil {
+			t.Fatal("sent to nowhere")
+		}
+		if s.aim(addr(3)); s.in6.ZoneId != lo {
+			t.Errorf("zone %d after an error; want %d", s.in6.ZoneId, lo)
+		}
 	}
 }
 
