@@ -128,14 +128,15 @@ type Pkthdr struct {
 
 // An Mbuf is a view on part of a cluster, or a header that carries its own bytes.
 type Mbuf struct {
-	next *Mbuf
-	cl   *cluster
-	data []byte
-	pool *Pool
-	own  bool  // made by Getcl or Getsmall: may append behind data while others share what stands before
-	home uint8 // the counter it is counted on, for ever: an Mbuf mostly comes back to the core that has freed it
-	Pkt  Pkthdr
-	dat  [datSize]byte
+	next  *Mbuf
+	cl    *cluster
+	data  []byte
+	pool  *Pool
+	own   bool  // made by Getcl or Getsmall: may append behind data while others share what stands before
+	inner bool  // made by Getsmall: its own bytes are counted as a cluster's are
+	home  uint8 // the counter it is counted on, for ever: an Mbuf mostly comes back to the core that has freed it
+	Pkt   Pkthdr
+	dat   [datSize]byte
 }
 
 // get takes an Mbuf from the store and counts it.
@@ -160,7 +161,8 @@ const MaxSmall = datSize
 func (p *Pool) Getsmall() *Mbuf {
 	m := p.get()
 	m.data = m.dat[:0]
-	m.own = true
+	m.own, m.inner = true, true
+	p.charge(m.home, datSize)
 	return m
 }
 
@@ -213,6 +215,10 @@ func (m *Mbuf) free() {
 		} else if r < 0 {
 			panic("mbuf: cluster freed twice")
 		}
+	}
+	if m.inner {
+		m.inner = false
+		p.charge(m.home, -datSize)
 	}
 	p.mbufs[m.home].n.Add(-1)
 	m.next, m.data, m.pool, m.own = nil, nil, nil, false

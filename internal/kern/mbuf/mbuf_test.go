@@ -482,3 +482,21 @@ func BenchmarkSockbufSend(b *testing.B) {
 	}
 	snd.Flush()
 }
+
+// The bytes of a small Mbuf count as those of a cluster do: a stack's budget is not to be had by small writes.
+func TestGetsmallIsCounted(t *testing.T) {
+	var p Pool
+	m := p.Getsmall()
+	if n, b := p.Outstanding(); n != 1 || b != MaxSmall {
+		t.Errorf("outstanding %d, %d; want 1, %d", n, b, MaxSmall)
+	}
+	m.Append(make([]byte, 10))
+	m = Adj(m, -5)
+	Free(m)
+	h := p.Gethdr()
+	if n, b := p.Outstanding(); n != 1 || b != 0 {
+		t.Errorf("a header counts as %d, %d; want 1, 0", n, b)
+	}
+	Free(h)
+	balanced(t, &p)
+}
