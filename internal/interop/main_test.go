@@ -251,3 +251,9 @@ func prepare(t *testing.T, c net.Conn) conn {
 	t.Cleanup(func() { c.Close() })
 	return c.(conn)
 }
+
+// What a device can do, as a user's own link could.
+var (
+	_ bsdnet.OffloadLink = (*bsdnet.TUN)(nil)
+	_ bsdnet.QueueLink   = (*bsdnet.TUN)(nil)
+)
