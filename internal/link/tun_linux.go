@@ -220,7 +220,7 @@ func (t *TUN) ReadQueue(i int, bufs [][]byte, sizes []int) (int, error) {
 func (q *tunQueue) ask() error {
 	return q.control(func(fd int) error {
 		_, err := unix.Read(fd, make([]byte, maxPacket))
-		if err == unix.EAGAIN && q.t.isTUN {
+		if (err == nil || err == unix.EAGAIN) && q.t.isTUN {
 			return unix.EBADFD // it is being removed, and has not got to this queue yet
 		}
 		return err
