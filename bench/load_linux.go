@@ -61,7 +61,8 @@ func kernelVersion() string {
 	if err != nil {
 		return runtime.GOOS
 	}
-	return "Linux " + strings.TrimSpace(string(v))
+	version, _, _ := strings.Cut(strings.TrimSpace(string(v)), "-") // what follows is whose build it is
+	return "Linux " + version
 }
 
 const congestionFile = "/proc/sys/net/ipv4/tcp_congestion_control"
