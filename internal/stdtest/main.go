@@ -21,7 +21,9 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -129,15 +131,21 @@ func makeRoot(root string) error {
 	return patchNet(filepath.Join(src, "net"))
 }
 
-// ofStack reports whether a file or directory of the module is part of the stack itself.
+// notOfStack are the directories of the module that are not part of the stack, or that the tests can do without.
+var notOfStack = []string{"testdata", "stdtest", "examples", "bench", "docs", "wireguard", "interop", "nstest"}
+
+// outside matches the files of the links to the world, which need packages that the standard library does not have.
+var outside = regexp.MustCompile(`^(internal/link/)?(tun|udp)\w*\.go$`)
+
+// ofStack reports whether a file or directory of the module is part of the stack itself, as far as the loopback needs it.
 func ofStack(name string) bool {
-	switch base := filepath.Base(name); {
+	switch base, ext := filepath.Base(name), filepath.Ext(name); {
 	case name == ".":
 		return true
-	case strings.HasPrefix(base, "."), base == "testdata", base == "stdtest", base == "examples", base == "bench", base == "docs":
+	case strings.HasPrefix(base, "."), slices.Contains(notOfStack, base), outside.MatchString(filepath.ToSlash(name)):
 		return false
-	case filepath.Ext(base) != "":
-		return filepath.Ext(base) == ".go" && !strings.HasSuffix(base, "_test.go")
+	case ext != "":
+		return ext == ".s" || ext == ".go" && !strings.HasSuffix(base, "_test.go")
 	}
 	return true
 }
