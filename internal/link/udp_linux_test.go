@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"bsdnet/internal/nstest"
 )
 
 // connectedPair returns a tunnel whose session is up.
@@ -46,7 +48,7 @@ func TestUDPSegmentation(t *testing.T) {
 	a, b, x, _ := connectedPair(t, 1400)
 	a.connect(t, b)
 	if x.sock.one {
-		t.Skip("the kernel has no UDP_SEGMENT")
+		nstest.Skip(t, "the kernel has no UDP_SEGMENT")
 	}
 	var pkts [][]byte
 	for i := range 100 {
@@ -298,7 +300,7 @@ func TestUDPKernelPathShrinks(t *testing.T) {
 	runtime.LockOSThread() // and never unlocked: the thread stays in its namespace, and ends with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		runtime.UnlockOSThread()
-		t.Skipf("a network namespace: %v (run as root, or by unshare -Urn)", err)
+		nstest.Skip(t, "a network namespace: %v (run as root, or by unshare -Urn)", err)
 	}
 	setLoopback(t, 65536)
 	b := mustUDP(t, UDPConfig{})
