@@ -130,7 +130,9 @@ func TestDialCloseRaces(t *testing.T) {
 						}
 					})
 				}
-				time.Sleep(time.Millisecond)
+				for range 200 {
+					runtime.Gosched() // long enough for a dial or two
+				}
 				l.Close()
 				accept.Wait()
 			}
