@@ -51,6 +51,7 @@ type Kernel struct {
 	parity int64 // an instant is even on the clock of the day where it is as odd as this
 	clock  clock
 	seed   secrets
+	tcpEnv *tcp.Env
 
 	somaxconn int
 	memory    int64
@@ -114,6 +115,7 @@ func New(c Config) (*Kernel, error) {
 		k.somaxconn = 4096
 	}
 	k.pool.SetLimit(k.memory / 8 * 7)
+	k.tcpEnv = tcp.NewEnv(&k.prof, &k.pool, &k.Stats.TCP, tcp.NewReno{})
 	k.twMax = 1 << 16
 	if c.Rand == nil {
 		c.Rand = rand.Reader

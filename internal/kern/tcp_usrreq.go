@@ -87,9 +87,7 @@ func (so *Socket) inPcballoc() {
 func (so *Socket) tcpNewtcpcb() {
 	k := so.k
 	k.chainAt("tcp_newtcpcb")
-	so.tp.Init(tcp.Config{
-		Sock: so, Profile: &k.prof, Snd: &so.snd.Sockbuf, Rcv: &so.rcv.Sockbuf, Pool: &k.pool, Stats: &k.Stats.TCP,
-	})
+	so.tp.Init(tcp.Config{Sock: so, Env: k.tcpEnv, Snd: &so.snd.Sockbuf, Rcv: &so.rcv.Sockbuf})
 }
 
 // tcpListen makes the socket wait for connections.

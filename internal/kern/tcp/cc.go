@@ -11,7 +11,7 @@ const (
 )
 
 // A CC is a congestion control algorithm, in the manner of FreeBSD's cc(9). Its methods change only the congestion window and the
-// slow start threshold. One value may serve every connection, or each may have its own.
+// slow start threshold. One value serves every connection of an Env.
 type CC interface {
 	// Init sets the window of a connection that has just been established.
 	Init(tp *TCB)

@@ -174,7 +174,7 @@ func closed(t *T, opts ...any) *kit {
 	k.parse(opts)
 	k.rcv.Hiwat, k.rcv.Lowat = int(or(int64(k.opts.rcvbuf), int64(k.prof.Recvspace))), 1
 	k.snd.Hiwat, k.snd.Lowat = int(or(int64(k.opts.sndbuf), int64(k.prof.Sendspace))), 2048
-	k.tp.Init(Config{Sock: k, Profile: k.prof, Snd: &k.snd, Rcv: &k.rcv, Pool: &k.pool, Stats: &k.stats})
+	k.tp.Init(Config{Sock: k, Env: NewEnv(k.prof, &k.pool, &k.stats, NewReno{}), Snd: &k.snd, Rcv: &k.rcv})
 	k.tp.Lport, k.tp.Fport = 80, 4000
 	k.tp.SetPath(Path{MTU: k.opts.mss + 40, Hdr: 20, TSOmax: k.opts.tso, Whole: k.opts.whole})
 	t.Cleanup(k.done)

@@ -151,11 +151,8 @@ type Sock interface {
 // A TCB is a transmission control block: 4.4BSD's struct tcpcb. Init makes it usable.
 type TCB struct {
 	sock     Sock
-	prof     *Profile
+	*Env     // prof, pool, stats, cc
 	snd, rcv *mbuf.Sockbuf
-	pool     *mbuf.Pool
-	cc       CC
-	stats    *Stats
 
 	state        State
 	backoff      uint8 // t_rxtshift: retransmissions since the last progress
@@ -213,22 +210,29 @@ type TCB struct {
 // never is a timer that is off.
 const never = math.MaxInt64
 
+// An Env is what a connection shares with others, mostly with all of its stack: what BSD keeps in globals.
+type Env struct {
+	prof  *Profile
+	pool  *mbuf.Pool
+	stats *Stats
+	cc    CC
+}
+
+// NewEnv makes an Env.
+func NewEnv(prof *Profile, pool *mbuf.Pool, stats *Stats, cc CC) *Env {
+	return &Env{prof: prof, pool: pool, stats: stats, cc: cc}
+}
+
 // Config is what a TCB is made from.
 type Config struct {
 	Sock     Sock
-	Profile  *Profile
+	Env      *Env
 	Snd, Rcv *mbuf.Sockbuf
-	Pool     *mbuf.Pool
-	Stats    *Stats
-	CC       CC // nil: NewReno
 }
 
 // Init makes tp a TCB in state CLOSED: BSD's tcp_newtcpcb.
 func (tp *TCB) Init(c Config) {
-	*tp = TCB{sock: c.Sock, prof: c.Profile, snd: c.Snd, rcv: c.Rcv, pool: c.Pool, stats: c.Stats, cc: c.CC}
-	if tp.cc == nil {
-		tp.cc = NewReno{}
-	}
+	*tp = TCB{sock: c.Sock, Env: c.Env, snd: c.Snd, rcv: c.Rcv}
 	for i := range tp.timers {
 		tp.timers[i] = never
 	}
