@@ -130,11 +130,11 @@ func (g *prog) statesOpen() (l int) {
 	l = g.socket()
 	so := g.p.Sock(l)
 	g.want("socket", so, "0 CLOSED")
-	if so.snd.Hiwat != g.k.prof.Sendspace || so.rcv.Hiwat != g.k.prof.Recvspace {
-		g.t.Errorf("socket: buffers of %d and %d, want the profile's", so.snd.Hiwat, so.rcv.Hiwat)
+	if so.snd.Hiwat() != g.k.prof.Sendspace || so.rcv.Hiwat() != g.k.prof.Recvspace {
+		g.t.Errorf("socket: buffers of %d and %d, want the profile's", so.snd.Hiwat(), so.rcv.Hiwat())
 	}
-	if so.snd.Lowat != 2048 && g.k.prof.Name == "Net3" || so.rcv.Lowat != 1 {
-		g.t.Errorf("socket: low-water marks of %d and %d, want 2048 and 1", so.snd.Lowat, so.rcv.Lowat)
+	if so.snd.lowat != 2048 && g.k.prof.Name == "Net3" || so.rcv.lowat != 1 {
+		g.t.Errorf("socket: low-water marks of %d and %d, want 2048 and 1", so.snd.lowat, so.rcv.lowat)
 	}
 	g.ok(g.p.Bind(l, netip.AddrPortFrom(netip.IPv4Unspecified(), 1234)))
 	g.want("bind", so, "0 CLOSED")

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/tcp"
 )
 
@@ -54,8 +55,8 @@ const maxInt = 1<<31 - 1
 var sysctls = map[string]sysctlVar{
 	"kern.ipc.maxsockbuf":                    {min: 2048, max: 1<<32 - 1, get: func(k *Kernel) int64 { return int64(k.prof.Maxsockbuf) }, set: func(k *Kernel, v int64) { k.prof.Maxsockbuf = int(min(v, math.MaxInt)) }},
 	"kern.ipc.somaxconn":                     {min: 1, max: maxInt, get: func(k *Kernel) int64 { return int64(k.somaxconn) }, set: func(k *Kernel, v int64) { k.somaxconn = int(v) }},
-	"net.inet.tcp.sendspace":                 intVar(1, maxInt, func(p *profile) *int { return &p.Sendspace }),
-	"net.inet.tcp.recvspace":                 intVar(1, maxInt, func(p *profile) *int { return &p.Recvspace }),
+	"net.inet.tcp.sendspace":                 intVar(1, mbuf.MaxHiwat, func(p *profile) *int { return &p.Sendspace }),
+	"net.inet.tcp.recvspace":                 intVar(1, mbuf.MaxHiwat, func(p *profile) *int { return &p.Recvspace }),
 	"net.inet.tcp.rfc1323":                   boolVar(func(p *profile) *bool { return &p.RFC1323 }),
 	"net.inet.tcp.sack.enable":               boolVar(func(p *profile) *bool { return &p.Sack }),
 	"net.inet.tcp.ecn.enable":                intVar(0, 2, func(p *profile) *int { return &p.ECN }),

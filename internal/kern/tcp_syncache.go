@@ -204,7 +204,7 @@ func (k *Kernel) newEntry(head *Socket, in *tcpIn) *scEntry {
 	}
 	e.s.Scale = tcp.WscaleFor(p.Maxsockbuf)
 	if p.ScaleByBuf {
-		e.s.Scale = tcp.WscaleFor(head.rcv.Hiwat)
+		e.s.Scale = tcp.WscaleFor(head.rcv.Hiwat())
 	}
 	e.s.ECN = p.ECN != 0 && in.th.Flags&(wire.ECE|wire.CWR) == wire.ECE|wire.CWR
 	e.mss = max(in.ifp.mtu-wire.IPv4MinLen-wire.TCPMinLen, min(p.MinMSS, 216))

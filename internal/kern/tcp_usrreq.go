@@ -69,7 +69,7 @@ func tcpUsrreq(so *Socket, req pruReq, a usrreqArgs) syscall.Errno {
 // tcpAttach makes the protocol's half of a socket: BSD's tcp_attach.
 func (so *Socket) tcpAttach() syscall.Errno {
 	k := so.k
-	if so.snd.Hiwat == 0 || so.rcv.Hiwat == 0 {
+	if so.snd.Hiwat() == 0 || so.rcv.Hiwat() == 0 {
 		so.soreserve(k.prof.Sendspace, k.prof.Recvspace)
 	}
 	so.inPcballoc()
@@ -87,7 +87,7 @@ func (so *Socket) inPcballoc() {
 func (so *Socket) tcpNewtcpcb() {
 	k := so.k
 	k.chainAt("tcp_newtcpcb")
-	so.tp.Init(tcp.Config{Sock: so, Env: k.tcpEnv, Snd: &so.snd.Sockbuf, Rcv: &so.rcv.Sockbuf})
+	so.tp.Init(tcp.Config{Sock: so, Env: k.tcpEnv, Snd: &so.snd.Sendbuf, Rcv: &so.rcv.Sockbuf})
 }
 
 // tcpListen makes the socket wait for connections.

@@ -97,7 +97,7 @@ func (so *Socket) Soconnectwait() syscall.Errno {
 		if so.state&ssNbio != 0 {
 			return syscall.EINPROGRESS
 		}
-		if errno := so.sbwait(&so.snd); errno != 0 {
+		if errno := so.sbwait(&so.snd.sleepers); errno != 0 {
 			return errno
 		}
 	}
@@ -125,7 +125,7 @@ func (so *Socket) Soaccept() (*Socket, syscall.Errno) {
 		switch {
 		case so.state&ssNofdref != 0:
 			return nil, syscall.EBADF
-		case so.late(&so.rcv):
+		case so.late(&so.rcv.sleepers):
 			return nil, syscall.EWOULDBLOCK
 		case so.err != 0:
 			return nil, so.takeError()
@@ -134,7 +134,7 @@ func (so *Socket) Soaccept() (*Socket, syscall.Errno) {
 		case so.state&ssCantrcvmore != 0:
 			return nil, syscall.ECONNABORTED
 		}
-		if errno := so.sbwait(&so.rcv); errno != 0 {
+		if errno := so.sbwait(&so.rcv.sleepers); errno != 0 {
 			return nil, errno
 		}
 	}
@@ -152,7 +152,7 @@ func (head *Socket) soqtake() *Socket {
 	so.proto.usrreq(so, pruAccept, usrreqArgs{})
 	so.mu.Unlock()
 	if len(head.lq.q) > 0 {
-		head.sowakeup(&head.rcv)
+		head.sowakeup(&head.rcv.sleepers)
 	}
 	head.unpark()
 	return so
@@ -179,10 +179,10 @@ const (
 func (so *Socket) Sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 	so.lock()
 	defer so.unlock()
-	if errno := so.sblock(&so.snd); errno != 0 {
+	if errno := so.sblock(&so.snd.sleepers); errno != 0 {
 		return 0, errno
 	}
-	defer so.sbunlock(&so.snd)
+	defer so.sbunlock(&so.snd.sleepers)
 	return so.sosend(p, flags)
 }
 
@@ -190,10 +190,10 @@ func (so *Socket) Sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 func (so *Socket) Sosendv(v [][]byte) (n int, errno syscall.Errno) {
 	so.lock()
 	defer so.unlock()
-	if errno := so.sblock(&so.snd); errno != 0 {
+	if errno := so.sblock(&so.snd.sleepers); errno != 0 {
 		return 0, errno
 	}
-	defer so.sbunlock(&so.snd)
+	defer so.sbunlock(&so.snd.sleepers)
 	for len(v) > 1 && len(v[len(v)-1]) == 0 {
 		v = v[:len(v)-1] // so that the last one has something to end with
 	}
@@ -217,7 +217,7 @@ func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 		if errno := so.sendable(); errno != 0 {
 			return total - len(p), errno
 		}
-		if so.late(&so.snd) {
+		if so.late(&so.snd.sleepers) {
 			return total - len(p), syscall.EWOULDBLOCK
 		}
 		if len(p) == 0 {
@@ -225,12 +225,12 @@ func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 		}
 		space := so.sendspace()
 		// Who waits with nothing to be acknowledged would never be woken.
-		if space <= 0 || space < len(p) && space < min(so.snd.Lowat, so.snd.Cc()) {
+		if space <= 0 || space < len(p) && space < min(int(so.snd.lowat), so.snd.Cc()) {
 			if flags&MSG_DONTWAIT != 0 {
 				return total - len(p), syscall.EWOULDBLOCK
 			}
 			so.proto.usrreq(so, pruSend, usrreqArgs{now: so.k.now()}) // what was held back for more, which will be long in coming
-			if errno := so.sbwait(&so.snd); errno != 0 {
+			if errno := so.sbwait(&so.snd.sleepers); errno != 0 {
 				return total - len(p), errno
 			}
 			continue
@@ -314,7 +314,7 @@ func (so *Socket) sendsome(p []byte, limit, flags int) int {
 // the stream. EWOULDBLOCK when the deadline has passed; ENOTCONN where there never was a connection; so_error once there is no more data.
 func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 	so.lock()
-	if errno := so.sblock(&so.rcv); errno != 0 {
+	if errno := so.sblock(&so.rcv.sleepers); errno != 0 {
 		so.unlock()
 		return 0, errno
 	}
@@ -323,16 +323,16 @@ func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 			errno = syscall.EBADF
 			break
 		}
-		if so.late(&so.rcv) {
+		if so.late(&so.rcv.sleepers) {
 			errno = syscall.EWOULDBLOCK
 			break
 		}
 		want := 1
 		if flags&MSG_WAITALL != 0 {
-			want = min(len(p), so.rcv.Hiwat)
+			want = min(len(p), so.rcv.Hiwat())
 		}
 		cc := so.rcv.Cc()
-		if cc >= max(want, min(so.rcv.Lowat, len(p))) || cc > 0 && so.state&ssCantrcvmore != 0 || len(p) == 0 {
+		if cc >= max(want, min(int(so.rcv.lowat), len(p))) || cc > 0 && so.state&ssCantrcvmore != 0 || len(p) == 0 {
 			return so.receivesome(p, flags)
 		}
 		if errno = so.receivable(); errno != 0 || so.state&ssCantrcvmore != 0 {
@@ -342,11 +342,11 @@ func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 			errno = syscall.EWOULDBLOCK
 			break
 		}
-		if errno = so.sbwait(&so.rcv); errno != 0 {
+		if errno = so.sbwait(&so.rcv.sleepers); errno != 0 {
 			break
 		}
 	}
-	so.sbunlock(&so.rcv)
+	so.sbunlock(&so.rcv.sleepers)
 	so.unlock()
 	return 0, errno
 }
@@ -367,7 +367,7 @@ func (so *Socket) receivesome(p []byte, flags int) (int, syscall.Errno) {
 	n := min(len(p), so.rcv.Cc())
 	if flags&MSG_PEEK != 0 || n == 0 {
 		n = so.rcv.Copydata(0, p[:n])
-		so.sbunlock(&so.rcv)
+		so.sbunlock(&so.rcv.sleepers)
 		so.unlock()
 		return n, 0
 	}
@@ -381,7 +381,7 @@ func (so *Socket) receivesome(p []byte, flags int) (int, syscall.Errno) {
 	if so.tp.OwesUpdate() { // else tcp_output would find nothing to do, and the time of day is dear
 		so.proto.usrreq(so, pruRcvd, usrreqArgs{now: so.k.now()})
 	}
-	so.sbunlock(&so.rcv)
+	so.sbunlock(&so.rcv.sleepers)
 	e := so.leave()
 	if m != nil {
 		mbuf.Copydata(m, 0, p[:n])
@@ -409,7 +409,7 @@ func (so *Socket) Soshutdown(how int) syscall.Errno {
 		return syscall.EBADF
 	case so.options&SO_ACCEPTCONN != 0 && how != SHUT_WR:
 		so.state |= ssCantrcvmore // accept returns ECONNABORTED from now on, as FreeBSD has it
-		so.sowakeup(&so.rcv)
+		so.sowakeup(&so.rcv.sleepers)
 		return syscall.ENOTCONN
 	case so.state&(ssIsconnected|ssIsconnecting|ssIsdisconnecting) == 0:
 		return syscall.ENOTCONN
@@ -428,7 +428,7 @@ func (so *Socket) sorflush() {
 	so.state |= ssCantrcvmore
 	so.tp.Set(tcp.CantRcvMore)
 	so.rcv.Flush()
-	so.sowakeup(&so.rcv)
+	so.sowakeup(&so.rcv.sleepers)
 }
 
 // Soclose gives the socket up: 4.4BSD's soclose. Data that is queued is still delivered, and then the connection closed, unless SO_LINGER
@@ -459,8 +459,8 @@ func (so *Socket) Soclose() syscall.Errno {
 	} else {
 		so.tp.Orphan(now)
 	}
-	so.sowakeup(&so.rcv)
-	so.sowakeup(&so.snd)
+	so.sowakeup(&so.rcv.sleepers)
+	so.sowakeup(&so.snd.sleepers)
 	if !so.dead {
 		so.proto.usrreq(so, pruDetach, usrreqArgs{now: now})
 	}
@@ -489,7 +489,7 @@ func (so *Socket) lingering() syscall.Errno {
 	so.snd.deadline = until
 	defer func() { so.snd.deadline = old }()
 	for so.state&ssIsconnected != 0 && !so.dead {
-		if errno := so.sbwait(&so.snd); errno != 0 {
+		if errno := so.sbwait(&so.snd.sleepers); errno != 0 {
 			return 0 // the rest is delivered in the background all the same
 		}
 	}
@@ -512,8 +512,8 @@ func (so *Socket) Soabort() {
 	}
 	so.rcv.Flush()
 	so.snd.Flush()
-	so.sowakeup(&so.rcv)
-	so.sowakeup(&so.snd)
+	so.sowakeup(&so.rcv.sleepers)
+	so.sowakeup(&so.snd.sleepers)
 	so.unlock()
 	for _, o := range orphans {
 		o.Soabort()

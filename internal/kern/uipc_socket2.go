@@ -53,12 +53,23 @@ const (
 	sbWant             // somebody waits for it
 )
 
-// A sockbuf is one direction of a socket: data, and who sleeps for it.
-type sockbuf struct {
+// An rcvbuf and a sndbuf are the directions of a socket: data, and who sleeps for it. Together they are 4.4BSD's struct sockbuf.
+type rcvbuf struct {
 	mbuf.Sockbuf
-	flags    uint8
-	waiters  int32
+	sleepers
+}
+
+type sndbuf struct {
+	mbuf.Sendbuf
+	sleepers
+}
+
+// sleepers are those who sleep for one direction, and the rest of struct sockbuf that is for them.
+type sleepers struct {
 	deadline int64 // when calls give up: what SO_RCVTIMEO and SO_SNDTIMEO lead to, as net.Conn has it
+	waiters  int32
+	lowat    int32 // fewest bytes worth waking for: sb_lowat
+	flags    uint8
 }
 
 // A Socket is an end of communication: 4.4BSD's struct socket, with its inpcb and tcpcb.
@@ -78,8 +89,8 @@ type Socket struct {
 	linger  int32         // seconds
 	err     syscall.Errno // so_error
 	cond    sync.Cond     // whoever sleeps in either buffer: they are rarely two, and each looks at what it waits for
-	rcv     sockbuf
-	snd     sockbuf
+	rcv     rcvbuf
+	snd     sndbuf
 	head    *Socket // the listener on whose queue it is: so_head
 	lq      *listenq
 	inp     inpcb
@@ -197,7 +208,7 @@ func (so *Socket) expire(now int64) {
 
 // sbwait sleeps until the buffer changes: BSD's sbwait. The caller looks at its condition again. EWOULDBLOCK: the deadline has passed, or
 // the socket does not block.
-func (so *Socket) sbwait(sb *sockbuf) syscall.Errno {
+func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 	if so.state&ssNbio != 0 {
 		return syscall.EWOULDBLOCK
 	}
@@ -220,10 +231,10 @@ func (so *Socket) sbwait(sb *sockbuf) syscall.Errno {
 }
 
 // late reports whether the buffer's deadline has passed: then calls fail even where they need not wait, as package net's do.
-func (so *Socket) late(sb *sockbuf) bool { return sb.deadline != never && so.k.now() >= sb.deadline }
+func (so *Socket) late(sb *sleepers) bool { return sb.deadline != never && so.k.now() >= sb.deadline }
 
 // sblock takes the buffer, so that calls on one direction do not mix: BSD's sblock.
-func (so *Socket) sblock(sb *sockbuf) syscall.Errno {
+func (so *Socket) sblock(sb *sleepers) syscall.Errno {
 	for sb.flags&sbLock != 0 {
 		if so.state&ssNofdref != 0 {
 			return syscall.EBADF
@@ -238,7 +249,7 @@ func (so *Socket) sblock(sb *sockbuf) syscall.Errno {
 }
 
 // sbunlock gives it back: BSD's sbunlock.
-func (so *Socket) sbunlock(sb *sockbuf) {
+func (so *Socket) sbunlock(sb *sleepers) {
 	sb.flags &^= sbLock
 	if sb.flags&sbWant != 0 {
 		sb.flags &^= sbWant
@@ -247,11 +258,11 @@ func (so *Socket) sbunlock(sb *sockbuf) {
 }
 
 // sowakeup wakes who sleeps for a buffer, once the lock is left: BSD's sowakeup.
-func (so *Socket) sowakeup(sb *sockbuf) {
+func (so *Socket) sowakeup(sb *sleepers) {
 	if sb.waiters == 0 {
 		return
 	}
-	if sb == &so.rcv {
+	if sb == &so.rcv.sleepers {
 		so.wake |= wakeRcv
 	} else {
 		so.wake |= wakeSnd
@@ -259,7 +270,7 @@ func (so *Socket) sowakeup(sb *sockbuf) {
 }
 
 // setDeadline gives a buffer's sleepers another deadline.
-func (so *Socket) setDeadline(sb *sockbuf, t int64) {
+func (so *Socket) setDeadline(sb *sleepers, t int64) {
 	sb.deadline = t
 	so.sowakeup(sb)
 }
@@ -279,11 +290,11 @@ func (so *Socket) Soisconnected() {
 	so.state |= ssIsconnected | ssWasconnected
 	if so.head != nil {
 		so.head.soqinsque(so)
-		so.head.sowakeup(&so.head.rcv)
+		so.head.sowakeup(&so.head.rcv.sleepers)
 		return
 	}
-	so.sowakeup(&so.rcv)
-	so.sowakeup(&so.snd)
+	so.sowakeup(&so.rcv.sleepers)
+	so.sowakeup(&so.snd.sleepers)
 }
 
 // soisdisconnecting: the user has closed: BSD's soisdisconnecting.
@@ -291,8 +302,8 @@ func (so *Socket) soisdisconnecting() {
 	so.state &^= ssIsconnecting
 	so.state |= ssIsdisconnecting | ssCantrcvmore | ssCantsendmore
 	so.tp.Set(tcp.CantRcvMore)
-	so.sowakeup(&so.rcv)
-	so.sowakeup(&so.snd)
+	so.sowakeup(&so.rcv.sleepers)
+	so.sowakeup(&so.snd.sleepers)
 }
 
 // Soisdisconnected: it is over: BSD's soisdisconnected.
@@ -300,28 +311,28 @@ func (so *Socket) Soisdisconnected() {
 	so.k.chainAt("soisdisconnected")
 	so.state &^= ssIsconnecting | ssIsconnected | ssIsdisconnecting
 	so.state |= ssIsdisconnected | ssCantrcvmore | ssCantsendmore
-	so.sowakeup(&so.rcv)
-	so.sowakeup(&so.snd)
+	so.sowakeup(&so.rcv.sleepers)
+	so.sowakeup(&so.snd.sleepers)
 }
 
 // Socantrcvmore: the peer sends no more: BSD's socantrcvmore.
 func (so *Socket) Socantrcvmore() {
 	so.state |= ssCantrcvmore
-	so.sowakeup(&so.rcv)
+	so.sowakeup(&so.rcv.sleepers)
 }
 
 // socantsendmore: the user sends no more: BSD's socantsendmore.
 func (so *Socket) socantsendmore() {
 	so.state |= ssCantsendmore
-	so.sowakeup(&so.snd)
+	so.sowakeup(&so.snd.sleepers)
 }
 
 // Sorwakeup: there is something to read: BSD's sorwakeup.
-func (so *Socket) Sorwakeup() { so.sowakeup(&so.rcv) }
+func (so *Socket) Sorwakeup() { so.sowakeup(&so.rcv.sleepers) }
 
 // Sowwakeup: there is room to write: BSD's sowwakeup. Nobody is woken for less than the low-water mark.
 func (so *Socket) Sowwakeup() {
-	if so.snd.waiters > 0 && (so.snd.Space() >= so.snd.Lowat || so.snd.Cc() == 0) {
+	if so.snd.waiters > 0 && (so.snd.Space() >= int(so.snd.lowat) || so.snd.Cc() == 0) {
 		so.wake |= wakeSnd
 	}
 }
@@ -335,24 +346,26 @@ func (so *Socket) Soerror(errno syscall.Errno) {
 
 // soreserve sets the sizes of both buffers: BSD's soreserve.
 func (so *Socket) soreserve(snd, rcv int) {
-	so.sbreserve(&so.snd, snd)
-	so.sbreserve(&so.rcv, rcv)
+	so.sbreserve(&so.snd.Sockbuf, snd)
+	so.sbreserve(&so.rcv.Sockbuf, rcv)
 }
 
 // minSockbuf is the least a buffer can be set to; less would make for segments of a few bytes.
 const minSockbuf = 1 << 10
 
 // sbreserve sets the size of a buffer: BSD's sbreserve.
-func (so *Socket) sbreserve(sb *sockbuf, n int) {
+func (so *Socket) sbreserve(sb *mbuf.Sockbuf, n int) {
 	so.k.chainAt("sbreserve")
-	sb.Hiwat = n
-	sb.Lowat = 1
-	if sb == &so.snd {
-		sb.Lowat = min(mbuf.ClMid, n)
-		if so.k.prof.ABC && !so.k.prof.AckBySegs {
-			sb.Lowat = max(sb.Lowat, n/4) // fewer and larger wake-ups
-		}
+	sb.SetHiwat(n)
+	if sb == &so.rcv.Sockbuf {
+		so.rcv.lowat = 1
+		return
 	}
+	lowat := min(mbuf.ClMid, sb.Hiwat())
+	if so.k.prof.ABC && !so.k.prof.AckBySegs {
+		lowat = max(lowat, sb.Hiwat()/4) // fewer and larger wake-ups
+	}
+	so.snd.lowat = int32(lowat)
 }
 
 // newSocket makes a socket without a protocol's block.
@@ -391,7 +404,7 @@ func (head *Socket) sonewconn() *Socket {
 	so.linger = head.linger
 	so.state = ssNofdref
 	so.head = head
-	so.soreserve(head.snd.Hiwat, head.rcv.Hiwat)
+	so.soreserve(head.snd.Hiwat(), head.rcv.Hiwat())
 	so.inp.tos, so.inp.ttl = head.inp.tos, head.inp.ttl
 	if head.proto.usrreq(so, pruAttach, usrreqArgs{}) != 0 {
 		so.state |= ssNofdref
@@ -509,8 +522,8 @@ func (l *socketList) abortAll(k *Kernel) {
 	for _, so := range list { // first none has a user any more, lest one see the reset of another
 		so.lock()
 		so.state |= ssNofdref
-		so.sowakeup(&so.rcv)
-		so.sowakeup(&so.snd)
+		so.sowakeup(&so.rcv.sleepers)
+		so.sowakeup(&so.snd.sleepers)
 		so.unlock()
 	}
 	for _, so := range list {

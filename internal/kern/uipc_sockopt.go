@@ -3,6 +3,7 @@ package kern
 import (
 	"syscall"
 
+	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/tcp"
 )
 
@@ -105,21 +106,21 @@ func (so *Socket) setSocketOption(name, val int) syscall.Errno {
 			return syscall.ENOBUFS
 		}
 		if name == SO_SNDBUF {
-			so.sbreserve(&so.snd, val)
-			so.sowakeup(&so.snd)
+			so.sbreserve(&so.snd.Sockbuf, val)
+			so.sowakeup(&so.snd.sleepers)
 		} else {
-			so.sbreserve(&so.rcv, val)
+			so.sbreserve(&so.rcv.Sockbuf, val)
 		}
 		return 0
 	case SO_SNDLOWAT, SO_RCVLOWAT:
 		if val < 1 {
 			return syscall.EINVAL
 		}
-		sb := &so.snd
-		if name == SO_RCVLOWAT {
-			sb = &so.rcv
+		if name == SO_SNDLOWAT {
+			so.snd.lowat = int32(min(val, so.snd.Hiwat()))
+		} else {
+			so.rcv.lowat = int32(min(val, so.rcv.Hiwat()))
 		}
-		sb.Lowat = min(val, sb.Hiwat)
 		return 0
 	}
 	return syscall.ENOPROTOOPT
@@ -238,13 +239,13 @@ func (so *Socket) getSocketOption(name int) (int, syscall.Errno) {
 	}
 	switch name {
 	case SO_SNDBUF:
-		return so.snd.Hiwat, 0
+		return so.snd.Hiwat(), 0
 	case SO_RCVBUF:
-		return so.rcv.Hiwat, 0
+		return so.rcv.Hiwat(), 0
 	case SO_SNDLOWAT:
-		return so.snd.Lowat, 0
+		return int(so.snd.lowat), 0
 	case SO_RCVLOWAT:
-		return so.rcv.Lowat, 0
+		return int(so.rcv.lowat), 0
 	case SO_ERROR:
 		return int(so.takeError()), 0
 	case SO_TYPE:
@@ -302,8 +303,8 @@ func (so *Socket) TCPInfo() tcp.Info {
 }
 
 // sbMax is the largest size that a buffer may be given: kern.ipc.maxsockbuf counts what the buffers' memory costs, 2304 bytes for 2048 of data
-// (BSD's sb_max_adj).
-func (k *Kernel) sbMax() int { return int(int64(k.prof.Maxsockbuf) * 2048 / 2304) }
+// (BSD's sb_max_adj); more than the largest window is of no use.
+func (k *Kernel) sbMax() int { return min(int(int64(k.prof.Maxsockbuf)*2048/2304), mbuf.MaxHiwat) }
 
 // Clampbuf returns the nearest size that a buffer may have.
 func (so *Socket) Clampbuf(n int) int { return min(max(n, minSockbuf), so.k.sbMax()) }

@@ -80,10 +80,10 @@ func (so *Socket) SetDeadlines(read, write *time.Time) syscall.Errno {
 		return now + int64(d)
 	}
 	if read != nil {
-		so.setDeadline(&so.rcv, at(*read))
+		so.setDeadline(&so.rcv.sleepers, at(*read))
 	}
 	if write != nil {
-		so.setDeadline(&so.snd, at(*write))
+		so.setDeadline(&so.snd.sleepers, at(*write))
 	}
 	return 0
 }
@@ -94,8 +94,8 @@ func (so *Socket) Setnbio(on bool) {
 	defer so.unlock()
 	if on {
 		so.state |= ssNbio
-		so.sowakeup(&so.rcv)
-		so.sowakeup(&so.snd)
+		so.sowakeup(&so.rcv.sleepers)
+		so.sowakeup(&so.snd.sleepers)
 	} else {
 		so.state &^= ssNbio
 	}

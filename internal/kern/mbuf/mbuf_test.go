@@ -402,7 +402,7 @@ func TestSharedAcrossGoroutines(t *testing.T) {
 		}
 		rcv.Flush()
 	})
-	var snd Sockbuf
+	var snd Sendbuf
 	for i := range pieces {
 		b := pattern(i*size, size)
 		if n := snd.AppendBytes(b); n < size {
@@ -446,7 +446,8 @@ func TestNoAllocations(t *testing.T) {
 			Free(h)
 		},
 		"sockbuf": func() {
-			var snd, rcv Sockbuf
+			var snd Sendbuf
+			var rcv Sockbuf
 			m := p.Getcl(ClBig)
 			m.Append(data)
 			snd.Append(m)
@@ -468,7 +469,7 @@ func TestNoAllocations(t *testing.T) {
 
 func BenchmarkSockbufSend(b *testing.B) {
 	var p Pool
-	var snd Sockbuf
+	var snd Sendbuf
 	data := pattern(0, 1460)
 	b.ReportAllocs()
 	for b.Loop() {

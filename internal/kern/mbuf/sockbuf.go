@@ -4,18 +4,22 @@ package mbuf
 // The owner's lock guards it.
 type Sockbuf struct {
 	head, tail *Mbuf
-	cc         int // bytes held: sb_cc
-	mbcnt      int // bytes of clusters pinned: sb_mbcnt
-	Hiwat      int // most bytes to hold: sb_hiwat
-	Lowat      int // fewest bytes worth waking for: sb_lowat
-
-	base   uint64 // bytes ever dropped from the front
-	ptr    *Mbuf  // where the last Copym ended, so that the next need not walk the chain: FreeBSD's sb_sndptr
-	ptrOff uint64 // ptr's first byte, counted like base
+	mbcnt      int   // bytes of clusters pinned: sb_mbcnt
+	cc         int32 // bytes held: sb_cc
+	hiwat      int32 // most bytes to hold: sb_hiwat
 }
 
+// MaxHiwat is the largest size of a buffer: as much as the largest window says (RFC 7323, 2.3).
+const MaxHiwat = 1 << 30
+
 // Cc returns the bytes held.
-func (sb *Sockbuf) Cc() int { return sb.cc }
+func (sb *Sockbuf) Cc() int { return int(sb.cc) }
+
+// Hiwat returns the most bytes to hold.
+func (sb *Sockbuf) Hiwat() int { return int(sb.hiwat) }
+
+// SetHiwat sets them, to MaxHiwat at the most.
+func (sb *Sockbuf) SetHiwat(n int) { sb.hiwat = int32(min(n, MaxHiwat)) }
 
 // Pinned returns the bytes of clusters that the buffer keeps alive.
 func (sb *Sockbuf) Pinned() int { return sb.mbcnt }
@@ -25,7 +29,8 @@ const maxPin = 8
 
 // Space returns the bytes that may be appended: BSD's sbspace. It may be negative.
 func (sb *Sockbuf) Space() int {
-	return min(sb.Hiwat-sb.cc, maxPin*sb.Hiwat+4*ClHuge-sb.mbcnt)
+	hiwat := int(sb.hiwat)
+	return min(hiwat-int(sb.cc), maxPin*hiwat+4*ClHuge-sb.mbcnt)
 }
 
 // Pins returns the bytes of storage that m keeps alive.
@@ -63,7 +68,7 @@ func (sb *Sockbuf) link(m *Mbuf) {
 		sb.tail.next = m
 	}
 	sb.tail = m
-	sb.cc += len(m.data)
+	sb.cc += int32(len(m.data))
 	sb.mbcnt += m.Pins()
 }
 
@@ -78,7 +83,7 @@ func (sb *Sockbuf) compress(m *Mbuf) bool {
 		sb.link(t)
 	}
 	t.Append(m.data)
-	sb.cc += len(m.data)
+	sb.cc += int32(len(m.data))
 	m.free()
 	return true
 }
@@ -89,7 +94,7 @@ func (sb *Sockbuf) AppendBytes(p []byte) int {
 		return 0
 	}
 	n := sb.tail.Append(p)
-	sb.cc += n
+	sb.cc += int32(n)
 	return n
 }
 
@@ -103,7 +108,7 @@ func (sb *Sockbuf) TailRoom() int {
 
 // Drop removes and frees n bytes from the front: BSD's sbdrop.
 func (sb *Sockbuf) Drop(n int) {
-	if n > sb.cc {
+	if n > sb.Cc() {
 		panic("mbuf: drop beyond the end of a sockbuf")
 	}
 	for n > 0 {
@@ -119,7 +124,7 @@ func (sb *Sockbuf) Drop(n int) {
 
 // Cut removes n bytes from the front and returns them as a chain, which the caller frees.
 func (sb *Sockbuf) Cut(n int) *Mbuf {
-	if n > sb.cc {
+	if n > sb.Cc() {
 		panic("mbuf: cut beyond the end of a sockbuf")
 	}
 	var head, tail *Mbuf
@@ -150,43 +155,16 @@ func (sb *Sockbuf) shift() *Mbuf {
 	if sb.head == nil {
 		sb.tail = nil
 	}
-	if sb.ptr == m {
-		sb.ptr = nil
-	}
 	m.next = nil
-	sb.cc -= len(m.data)
-	sb.base += uint64(len(m.data))
+	sb.cc -= int32(len(m.data))
 	sb.mbcnt -= m.Pins()
 	return m
 }
 
 // trim drops n bytes of the first Mbuf, which holds more.
 func (sb *Sockbuf) trim(n int) {
-	m := sb.head
-	m.data = m.data[n:]
-	sb.cc -= n
-	sb.base += uint64(n)
-	if sb.ptr == m {
-		sb.ptrOff += uint64(n)
-	}
-}
-
-// Copym returns a chain that shares n bytes from offset off. Successive calls with rising offsets do not walk the chain anew.
-func (sb *Sockbuf) Copym(off, n int) *Mbuf {
-	if n == 0 {
-		return nil
-	}
-	at := sb.base + uint64(off)
-	m, start := sb.head, sb.base
-	if sb.ptr != nil && sb.ptrOff <= at {
-		m, start = sb.ptr, sb.ptrOff
-	}
-	for at-start >= uint64(len(m.data)) {
-		start += uint64(len(m.data))
-		m = m.next
-	}
-	sb.ptr, sb.ptrOff = m, start
-	return Copym(m, int(at-start), n)
+	sb.head.data = sb.head.data[n:]
+	sb.cc -= int32(n)
 }
 
 // Copydata copies the bytes from offset off into p and returns how many there were.
@@ -195,6 +173,56 @@ func (sb *Sockbuf) Copydata(off int, p []byte) int { return Copydata(sb.head, of
 // Flush frees everything: BSD's sbflush.
 func (sb *Sockbuf) Flush() {
 	Free(sb.head)
-	sb.base += uint64(sb.cc)
-	sb.head, sb.tail, sb.ptr, sb.cc, sb.mbcnt = nil, nil, nil, 0, 0
+	sb.head, sb.tail, sb.cc, sb.mbcnt = nil, nil, 0, 0
+}
+
+// A Sendbuf is a Sockbuf that is sent from: what lies in it goes out, piece by piece, long before it is dropped.
+type Sendbuf struct {
+	Sockbuf
+	ptr    *Mbuf // where the last Copym began, so that the next need not walk the chain: FreeBSD's sb_sndptr
+	ptrOff int32 // offset of ptr's first byte
+}
+
+// Copym returns a chain that shares n bytes from offset off. Successive calls with rising offsets do not walk the chain anew.
+func (sb *Sendbuf) Copym(off, n int) *Mbuf {
+	if n == 0 {
+		return nil
+	}
+	m, start := sb.head, 0
+	if sb.ptr != nil && int(sb.ptrOff) <= off {
+		m, start = sb.ptr, int(sb.ptrOff)
+	}
+	for off-start >= len(m.data) {
+		start += len(m.data)
+		m = m.next
+	}
+	sb.ptr, sb.ptrOff = m, int32(start)
+	return Copym(m, off-start, n)
+}
+
+// front notes that n bytes leave at the front.
+func (sb *Sendbuf) front(n int) {
+	if int(sb.ptrOff) < n {
+		sb.ptr, sb.ptrOff = nil, 0 // it has gone, or is the first now
+	} else {
+		sb.ptrOff -= int32(n)
+	}
+}
+
+// Drop is Sockbuf's.
+func (sb *Sendbuf) Drop(n int) {
+	sb.front(n)
+	sb.Sockbuf.Drop(n)
+}
+
+// Cut is Sockbuf's.
+func (sb *Sendbuf) Cut(n int) *Mbuf {
+	sb.front(n)
+	return sb.Sockbuf.Cut(n)
+}
+
+// Flush is Sockbuf's.
+func (sb *Sendbuf) Flush() {
+	sb.ptr, sb.ptrOff = nil, 0
+	sb.Sockbuf.Flush()
 }

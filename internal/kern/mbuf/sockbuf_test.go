@@ -10,7 +10,7 @@ import (
 
 // A side is a sockbuf and what it must hold.
 type side struct {
-	sb   Sockbuf
+	sb   Sendbuf
 	want []byte
 	rise int // where the next of a run of Copyms begins
 }
@@ -270,7 +270,7 @@ func FuzzSockbuf(f *testing.F) {
 
 func TestSockbufBeyondTheEnd(t *testing.T) {
 	var p Pool
-	var sb Sockbuf
+	var sb Sendbuf
 	sb.Append(chain(&p, 0, 10, 20))
 	for name, f := range map[string]func(){
 		"Drop":           func() { sb.Drop(31) },
@@ -305,7 +305,7 @@ func TestSockbufBeyondTheEnd(t *testing.T) {
 // Writes that are too small for a cluster fill the Mbuf of the last one, and what has been sent of it stays as it was.
 func TestSockbufFillsSmall(t *testing.T) {
 	var p Pool
-	var sb Sockbuf
+	var sb Sendbuf
 	m := p.Getsmall()
 	m.Append(pattern(0, 40))
 	sb.Append(m)
@@ -339,7 +339,8 @@ func TestMbufsAreSpread(t *testing.T) {
 
 func TestSockbufSpace(t *testing.T) {
 	var p Pool
-	sb := Sockbuf{Hiwat: 1000}
+	var sb Sockbuf
+	sb.SetHiwat(1000)
 	if sb.Space() != 1000 {
 		t.Errorf("Space %d of an empty sockbuf", sb.Space())
 	}
@@ -358,9 +359,9 @@ func TestSockbufSpace(t *testing.T) {
 	sb.Flush()
 
 	// What is pinned counts, too: views that nobody may compress into use the space up long before their bytes do.
-	sb.Hiwat = 1 << 20
+	sb.SetHiwat(1 << 20)
 	var owners *Mbuf
-	for sb.Space() > 0 && sb.Cc() < sb.Hiwat {
+	for sb.Space() > 0 && sb.Cc() < sb.Hiwat() {
 		m := chain(&p, 0, 600)
 		whole := p.Getcl(ClHuge)
 		whole.Append(m.Bytes())
@@ -368,7 +369,7 @@ func TestSockbufSpace(t *testing.T) {
 		sb.Append(Copym(whole, 0, 600))
 		owners = Cat(whole, owners)
 	}
-	if got, most := sb.Pinned(), maxPin*sb.Hiwat+5*ClHuge; got > most || sb.Cc() >= sb.Hiwat/8 {
+	if got, most := sb.Pinned(), maxPin*sb.Hiwat()+5*ClHuge; got > most || sb.Cc() >= sb.Hiwat()/8 {
 		t.Errorf("full with %d bytes that pin %d", sb.Cc(), got)
 	}
 	Free(owners)
@@ -445,7 +446,8 @@ func TestSockbufOneByteSegments(t *testing.T) {
 // A view's bytes never change, neither when the owner goes on behind them nor when a receiver fills up the same cluster.
 func TestViewsNeverChange(t *testing.T) {
 	var p Pool
-	var snd, rcv, tap Sockbuf
+	var snd Sendbuf
+	var rcv, tap Sockbuf
 	snd.Append(chain(&p, 0, ClMid/2)) // half full
 	first := snd.Copym(0, 100)
 	second := snd.Copym(100, 400)
@@ -488,7 +490,7 @@ func TestViewsNeverChange(t *testing.T) {
 // what is acknowledged does not lose it.
 func TestSockbufCopymKeepsItsPlace(t *testing.T) {
 	var p Pool
-	var sb Sockbuf
+	var sb Sendbuf
 	for i := range 100 {
 		sb.Append(chain(&p, i*ClSmall, ClSmall))
 	}

@@ -135,10 +135,10 @@ func (e *end) syncache(p *pkt) bool {
 	f := p.th.Flags & (wire.SYN | wire.ACK | wire.RST)
 	if f == wire.SYN {
 		if e.syn == nil {
-			e.syn = &SynState{Iss: e.iss, Irs: p.th.Seq, Win: p.th.Win, SentWin: uint16(min(e.rcv.Hiwat, maxWin)), Opt: p.th.Opt, TSOffset: 99,
+			e.syn = &SynState{Iss: e.iss, Irs: p.th.Seq, Win: p.th.Win, SentWin: uint16(min(e.rcv.Hiwat(), maxWin)), Opt: p.th.Opt, TSOffset: 99,
 				TSRecent: p.th.Opt.TSVal, Scale: WscaleFor(e.prof.Maxsockbuf)}
 			if e.prof.ScaleByBuf {
-				e.syn.Scale = WscaleFor(e.rcv.Hiwat)
+				e.syn.Scale = WscaleFor(e.rcv.Hiwat())
 			}
 			e.syn.ECN = e.prof.ECN != 0 && p.th.Flags&(wire.ECE|wire.CWR) == wire.ECE|wire.CWR
 		} else {

@@ -172,7 +172,7 @@ func TestWindowDoesNotShrink(t *testing.T) {
 		< . 3001:3501(500) ack 1
 		> . 1:1(0) ack 3501 win 500
 		`)
-		k.rcv.Hiwat = 3600 // setsockopt(SO_RCVBUF) under a window that has been given
+		k.rcv.SetHiwat(3600) // setsockopt(SO_RCVBUF) under a window that has been given
 		k.trace(`
 		< . 3501:3601(100) ack 1
 		< . 3601:3701(100) ack 1
@@ -380,7 +380,7 @@ func TestTinySegments(t *testing.T) {
 			for n := range 8000 {
 				k.input(k.pkt("P.", k.tp.rcvNxt.Sub(t.irs), 1, 1))
 				k.sent = nil
-				if k.rcv.Cc() > 2*k.rcv.Hiwat || k.rcv.Pinned() > 8*k.rcv.Hiwat+5*mbuf.ClHuge {
+				if k.rcv.Cc() > 2*k.rcv.Hiwat() || k.rcv.Pinned() > 8*k.rcv.Hiwat()+5*mbuf.ClHuge {
 					k.fatalf("after %d bytes: holds %d, pins %d", n, k.rcv.Cc(), k.rcv.Pinned())
 				}
 			}

@@ -29,7 +29,7 @@ func runMachine(t *testing.T, data []byte) {
 	default:
 		k = established(tt, opts)
 	}
-	m := &machine{kit: k, d: &d, edge: tt.iss.Add(k.opts.win << 7), hiwat: k.rcv.Hiwat}
+	m := &machine{kit: k, d: &d, edge: tt.iss.Add(k.opts.win << 7), hiwat: k.rcv.Hiwat()}
 	m.fill = func(off int) byte { return pattern(int(int32(off))) }
 	k.sent = nil
 	for d.more() && !k.gone && k.tw == nil {
@@ -63,8 +63,8 @@ func (m *machine) verify() {
 		m.fatalf("%d segments for one event", n)
 	}
 	m.sent = m.sent[:0]
-	m.hiwat = max(m.hiwat, m.rcv.Hiwat) // rounded up when the MSS is known
-	if m.rcv.Cc() > 2*m.hiwat {         // windows are rounded up, again and again
+	m.hiwat = max(m.hiwat, m.rcv.Hiwat()) // rounded up when the MSS is known
+	if m.rcv.Cc() > 2*m.hiwat {           // windows are rounded up, again and again
 		m.fatalf("receive buffer holds %d, room was for %d", m.rcv.Cc(), m.hiwat)
 	}
 	if q := m.tp.reass; q != nil {

@@ -68,7 +68,8 @@ type end struct {
 	tp                   TCB
 	prof                 *Profile
 	pool                 mbuf.Pool
-	snd, rcv             mbuf.Sockbuf
+	snd                  mbuf.Sendbuf
+	rcv                  mbuf.Sockbuf
 	stats                Stats
 	iss                  Seq
 	total                int // bytes that the user wants to write
@@ -135,8 +136,8 @@ func newArena(t *testing.T, data []byte, verbose bool) *arena {
 		if a.d.one(4) {
 			e.prof.RFC1323 = false
 		}
-		e.rcv.Hiwat = []int{65536, 4096, 600, 30000, 262144, 8192}[a.d.n(6)]
-		e.snd.Hiwat = []int{65536, 4096, 2000, 30000, 262144, 8192}[a.d.n(6)]
+		e.rcv.SetHiwat([]int{65536, 4096, 600, 30000, 262144, 8192}[a.d.n(6)])
+		e.snd.SetHiwat([]int{65536, 4096, 2000, 30000, 262144, 8192}[a.d.n(6)])
 		e.tp.Init(Config{Sock: e, Env: NewEnv(e.prof, &e.pool, &e.stats, NewReno{}), Snd: &e.snd, Rcv: &e.rcv})
 		e.tp.Lport, e.tp.Fport = uint16(1+i), uint16(2-i)
 		e.tp.SetPath(Path{MTU: mss + 40, Hdr: 20, TSOmax: []int{0, 4000, 65000}[a.d.n(3)], Whole: isWhole})
@@ -261,7 +262,7 @@ func (e *end) whim() {
 		e.tp.CongestionExperienced()
 	case 11:
 		// SO_RCVBUF: only what does not take back a window that was given.
-		e.rcv.Hiwat += a.d.n(5000)
+		e.rcv.SetHiwat(e.rcv.Hiwat() + a.d.n(5000))
 	}
 }
 

@@ -44,17 +44,18 @@ const all = -1
 
 // A kit is one connection under test. It is the TCB's Sock.
 type kit struct {
-	t        *T
-	tp       TCB
-	prof     *Profile
-	pool     mbuf.Pool
-	snd, rcv mbuf.Sockbuf
-	stats    Stats
-	now      int64
-	sent     []*pkt   // emitted, and not yet claimed by a script
-	log      []string // all that has happened, for a failure's report
-	tw       *TimeWaitRec
-	opts     options
+	t     *T
+	tp    TCB
+	prof  *Profile
+	pool  mbuf.Pool
+	snd   mbuf.Sendbuf
+	rcv   mbuf.Sockbuf
+	stats Stats
+	now   int64
+	sent  []*pkt   // emitted, and not yet claimed by a script
+	log   []string // all that has happened, for a failure's report
+	tw    *TimeWaitRec
+	opts  options
 
 	written, readn int // bytes of either stream so far
 	events         []string
@@ -172,8 +173,8 @@ func closed(t *T, opts ...any) *kit {
 	k := &kit{t: t, now: epoch, room: true}
 	k.fill = pattern
 	k.parse(opts)
-	k.rcv.Hiwat, k.rcv.Lowat = int(or(int64(k.opts.rcvbuf), int64(k.prof.Recvspace))), 1
-	k.snd.Hiwat, k.snd.Lowat = int(or(int64(k.opts.sndbuf), int64(k.prof.Sendspace))), 2048
+	k.rcv.SetHiwat(int(or(int64(k.opts.rcvbuf), int64(k.prof.Recvspace))))
+	k.snd.SetHiwat(int(or(int64(k.opts.sndbuf), int64(k.prof.Sendspace))))
 	k.tp.Init(Config{Sock: k, Env: NewEnv(k.prof, &k.pool, &k.stats, NewReno{}), Snd: &k.snd, Rcv: &k.rcv})
 	k.tp.Lport, k.tp.Fport = 80, 4000
 	k.tp.SetPath(Path{MTU: k.opts.mss + 40, Hdr: 20, TSOmax: k.opts.tso, Whole: k.opts.whole})
@@ -218,11 +219,11 @@ func (k *kit) synOptions() wire.Options {
 func synRcvd(t *T, opts ...any) *kit {
 	k := closed(t, opts...)
 	s := SynState{
-		Iss: t.iss, Irs: t.irs, Win: uint16(k.opts.win), SentWin: uint16(min(k.rcv.Hiwat, maxWin)),
+		Iss: t.iss, Irs: t.irs, Win: uint16(k.opts.win), SentWin: uint16(min(k.rcv.Hiwat(), maxWin)),
 		Opt: k.synOptions(), TSOffset: tsOffset, ECN: k.opts.ecn, Scale: WscaleFor(k.prof.Maxsockbuf),
 	}
 	if k.prof.ScaleByBuf {
-		s.Scale = WscaleFor(k.rcv.Hiwat)
+		s.Scale = WscaleFor(k.rcv.Hiwat())
 	}
 	s.TSRecent = s.Opt.TSVal
 	if k.opts.rtt > 0 {

@@ -252,7 +252,7 @@ func (tp *TCB) rcvwin() int { return max(tp.rcv.Space(), tp.promised()) }
 // promised is what is left of the window that the peer has been given. As the field is rounded up each time it creeps on under
 // tiny segments; they must not fill the buffer more than twice over.
 func (tp *TCB) promised() int {
-	return max(min(tp.rcvAdv.Sub(tp.rcvNxt), tp.rcv.Space()+tp.rcv.Hiwat), 0)
+	return max(min(tp.rcvAdv.Sub(tp.rcvNxt), tp.rcv.Space()+tp.rcv.Hiwat()), 0)
 }
 
 // acceptableSegment is RFC 9293, 3.10.7.4, first to fourth: reset, SYN, old timestamps, and trimming to the window. It reports whether

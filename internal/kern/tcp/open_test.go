@@ -23,8 +23,8 @@ func TestActiveOpen(t *testing.T) {
 		k.want("rexmt", off)
 		k.want("keep", off)
 		k.want("srtt", 10*time.Millisecond)
-		if !k.has("isconnected") || k.rcv.Hiwat != 65700 {
-			k.fatalf("events %v, SO_RCVBUF %d", k.events, k.rcv.Hiwat)
+		if !k.has("isconnected") || k.rcv.Hiwat() != 65700 {
+			k.fatalf("events %v, SO_RCVBUF %d", k.events, k.rcv.Hiwat())
 		}
 	})
 }

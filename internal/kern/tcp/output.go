@@ -180,7 +180,7 @@ func (tp *TCB) sackOptLen() int {
 // (RFC 9293, MUST-39 and MUST-34).
 func (tp *TCB) recwin() int {
 	win := min(max(tp.rcv.Space(), 0), maxWin<<tp.rcvScale)
-	if win < tp.rcv.Hiwat/4 && win < tp.maxseg {
+	if win < tp.rcv.Hiwat()/4 && win < tp.maxseg {
 		win = 0
 	}
 	return max(win, tp.promised())
@@ -250,7 +250,7 @@ func (tp *TCB) windowUpdate(o *outseg) bool {
 	if old>>tp.rcvScale >= (adv+old)>>tp.rcvScale {
 		return false // the peer could not see it
 	}
-	hiwat := tp.rcv.Hiwat
+	hiwat := tp.rcv.Hiwat()
 	if tp.prof.AckEvery == 0 { // Net/3
 		return adv >= 2*tp.maxseg || 2*adv >= hiwat
 	}

@@ -95,7 +95,7 @@ func (tp *TCB) enqueue(q *reassq, seg *segment) {
 		j++
 	}
 	next := start == tp.rcvNxt && tp.state.HaveEstablished()
-	if !next && (i == j && len(q.blocks) >= tp.maxBlocks() || q.pinned > 4*tp.rcv.Hiwat+4*mbuf.ClHuge) {
+	if !next && (i == j && len(q.blocks) >= tp.maxBlocks() || q.pinned > 4*tp.rcv.Hiwat()+4*mbuf.ClHuge) {
 		tp.stats.Rcvmemdrop.Inc()
 		return
 	}
@@ -111,7 +111,7 @@ func (tp *TCB) enqueue(q *reassq, seg *segment) {
 	q.touch(q.blocks[i].start, q.blocks[i].end)
 }
 
-func (tp *TCB) maxBlocks() int { return min(tp.rcv.Hiwat/max(tp.maxseg, 1)+1, maxBlocks) }
+func (tp *TCB) maxBlocks() int { return min(tp.rcv.Hiwat()/max(tp.maxseg, 1)+1, maxBlocks) }
 
 // settle finds the tail of the block's chain and returns what it pins.
 func (b *rblock) settle() int {

@@ -135,7 +135,7 @@ func TestReassemblyLimits(t *testing.T) {
 		for i := range 10000 {
 			k.input(k.pkt(".", 2+i, 1, 1)) // one block that grows by single bytes
 			k.sent = nil
-			if _, bytes := k.pool.Outstanding(); bytes > int64(5*k.rcv.Hiwat+5*mbuf.ClHuge) {
+			if _, bytes := k.pool.Outstanding(); bytes > int64(5*k.rcv.Hiwat()+5*mbuf.ClHuge) {
 				k.fatalf("pins %d bytes after %d segments", bytes, i)
 			}
 		}

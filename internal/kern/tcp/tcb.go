@@ -150,9 +150,10 @@ type Sock interface {
 
 // A TCB is a transmission control block: 4.4BSD's struct tcpcb. Init makes it usable.
 type TCB struct {
-	sock     Sock
-	*Env     // prof, pool, stats, cc
-	snd, rcv *mbuf.Sockbuf
+	sock Sock
+	*Env // prof, pool, stats, cc
+	snd  *mbuf.Sendbuf
+	rcv  *mbuf.Sockbuf
 
 	state        State
 	backoff      uint8 // t_rxtshift: retransmissions since the last progress
@@ -225,9 +226,10 @@ func NewEnv(prof *Profile, pool *mbuf.Pool, stats *Stats, cc CC) *Env {
 
 // Config is what a TCB is made from.
 type Config struct {
-	Sock     Sock
-	Env      *Env
-	Snd, Rcv *mbuf.Sockbuf
+	Sock Sock
+	Env  *Env
+	Snd  *mbuf.Sendbuf
+	Rcv  *mbuf.Sockbuf
 }
 
 // Init makes tp a TCB in state CLOSED: BSD's tcp_newtcpcb.

@@ -42,12 +42,12 @@ func (tp *TCB) mss(offer int, has bool) {
 	if !tp.prof.RoundBufs {
 		return
 	}
-	if tp.snd.Hiwat < tp.maxseg {
-		tp.maxseg = tp.snd.Hiwat
+	if tp.snd.Hiwat() < tp.maxseg {
+		tp.maxseg = tp.snd.Hiwat()
 	} else {
-		tp.snd.Hiwat = tp.prof.Roundbuf(tp.snd.Hiwat, tp.maxseg)
+		tp.snd.SetHiwat(tp.prof.Roundbuf(tp.snd.Hiwat(), tp.maxseg))
 	}
-	tp.rcv.Hiwat = tp.prof.Roundbuf(tp.rcv.Hiwat, tp.maxseg)
+	tp.rcv.SetHiwat(tp.prof.Roundbuf(tp.rcv.Hiwat(), tp.maxseg))
 }
 
 // Roundbuf rounds the size of a buffer up to whole segments, where it holds one: the roundup of BSD's tcp_mss.
@@ -70,7 +70,7 @@ func WscaleFor(buf int) uint8 {
 func (tp *TCB) chooseScale() {
 	buf := tp.prof.Maxsockbuf
 	if tp.prof.ScaleByBuf {
-		buf = tp.rcv.Hiwat
+		buf = tp.rcv.Hiwat()
 	}
 	tp.reqScale = WscaleFor(buf)
 }
