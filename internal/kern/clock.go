@@ -11,19 +11,20 @@ import (
 // never is a deadline that does not come.
 const never = int64(1<<63 - 1)
 
-// A callout is something that wants to be called at a time. It stands in one clock.
+// A callout is something that wants to be called at a time: a socket, or one of the stack's tables. It stands in one clock.
 type callout struct {
-	at    int64 // never: not in the heap; guarded by the clock
-	armed int64 // what its owner last asked for; guarded by the owner
-	id    uint64
-	idx   int32
-	call  interface{ expire(now int64) }
+	at    int64   // never: not in the heap; guarded by the clock
+	armed int64   // what its owner last asked for; guarded by the owner
+	so    *Socket // whose it is; nil: a table's
+	id    uint32  // of callouts with one deadline the older goes first
+	idx   int32   // in the heap
 }
 
 type clock struct {
 	k *Kernel
 
 	mu     sync.Mutex // a leaf
+	tables []expirer  // constant
 	heap   []*callout
 	timer  *time.Timer
 	set    int64 // what the timer is set to
@@ -31,6 +32,24 @@ type clock struct {
 	firing bool
 	idle   sync.Cond
 	due    []*callout // expire's scratch
+}
+
+// An expirer is a table with a callout.
+type expirer interface{ expire(now int64) }
+
+// table makes the callout of a table. The tables come before all sockets, so their ids are 1, 2, and so on.
+func (c *clock) table(e expirer) callout {
+	c.tables = append(c.tables, e)
+	return callout{at: never, id: c.k.socketID.Add(1)}
+}
+
+// expire calls the owner.
+func (co *callout) expire(c *clock, now int64) {
+	if co.so != nil {
+		co.so.expire(now)
+	} else {
+		c.tables[co.id-1].expire(now)
+	}
 }
 
 func (c *clock) init(k *Kernel) {
@@ -114,7 +133,7 @@ func (c *clock) fire() {
 		}
 		c.mu.Unlock()
 		for i, co := range due {
-			co.call.expire(now)
+			co.expire(c, now)
 			due[i] = nil
 		}
 		c.mu.Lock()

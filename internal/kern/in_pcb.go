@@ -11,7 +11,7 @@ import (
 type inpcb struct {
 	tuple         // (c) addresses and ports
 	so    *Socket // (c) nil: a record
-	tw    *tcptw  // (c) nil: a socket
+	tw    *tcptw  // (c) the record; (s) of a socket: the record that has taken its place, while a user may ask
 
 	hash     uint64 // (b)
 	hashNext *inpcb // (b)

@@ -88,8 +88,8 @@ func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 		if !unspecified(p.laddr) && !unspecified(so.inp.laddr) && p.laddr != so.inp.laddr {
 			continue
 		}
-		if p.tw != nil || p.ephemeral {
-			if mine&SO_REUSEADDR == 0 && p.tw != nil {
+		if p.so == nil || p.ephemeral {
+			if mine&SO_REUSEADDR == 0 && p.so == nil {
 				return syscall.EADDRINUSE
 			}
 			continue

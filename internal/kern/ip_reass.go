@@ -59,7 +59,7 @@ func (r *ipReass) init(k *Kernel) {
 	r.k = k
 	r.q = map[fragKey]*ipq{}
 	r.sources = map[netip.Addr]int{}
-	r.out = callout{at: never, id: k.socketID.Add(1), call: r}
+	r.out = k.clock.table(r)
 }
 
 // input takes a fragment and returns the datagram, its chain beginning with the first fragment's header, once it is complete; else nil.

@@ -55,7 +55,7 @@ type Kernel struct {
 
 	somaxconn int
 	memory    int64
-	socketID  atomic.Uint64
+	socketID  atomic.Uint32
 	twMax     int
 	icmpLimit bucket
 	rstLimit  bucket

@@ -55,7 +55,7 @@ func (g *prog) show(so *Socket) string {
 		line += " " + map[syscall.Errno]string{syscall.ECONNRESET: "ECONNRESET", syscall.ECONNABORTED: "ECONNABORTED"}[so.err]
 	}
 	line += " " + so.tp.State().String()
-	if so.tw != nil {
+	if so.inp.tw != nil {
 		line += " (record)"
 	}
 	if so.dead {

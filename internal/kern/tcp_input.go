@@ -37,7 +37,7 @@ func tcpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 			if k.tcpListenInput(inp.so, &in) {
 				return
 			}
-		case inp.tw != nil:
+		case inp.so == nil:
 			if !k.tcpTwcheck(inp.tw, &in) {
 				return
 			}

@@ -71,7 +71,7 @@ type parkedSyn struct{ in tcpIn }
 func (sc *syncache) init(k *Kernel) {
 	sc.k = k
 	sc.rexmtLimit = 3
-	sc.out = callout{at: never, id: k.socketID.Add(1), call: sc}
+	sc.out = k.clock.table(sc)
 }
 
 func (sc *syncache) bucket(t *tuple) uint64 { return t.hash(sc.k.seed.hash) % scBuckets }

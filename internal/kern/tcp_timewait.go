@@ -32,7 +32,7 @@ type twList struct {
 
 func (l *twList) init(k *Kernel) {
 	l.k = k
-	l.out = callout{at: never, id: k.socketID.Add(1), call: l}
+	l.out = k.clock.table(l)
 }
 
 // TcpTwstart puts a record in the place of the connection: BSD's tcp_twstart. Over the loopback, where nothing can be late, there is none in
@@ -52,7 +52,7 @@ func (so *Socket) tcpTwstart() {
 	tw := &tcptw{kernel: k, rec: so.tp.TimeWaitRec(now), at: now + 2*k.prof.MSL}
 	tw.inpcb = inpcb{tuple: inp.tuple, tw: tw, tos: inp.tos, ttl: inp.ttl, ifp: inp.ifp}
 	if so.state&ssNofdref == 0 {
-		so.tw = tw
+		inp.tw = tw
 	}
 	// The record takes the tuple, so that no segment finds nothing in between. The port goes back to its destination's set, as a dial may have it
 	// again as soon as the timestamps allow; where they never will, it is the record's, so that dials need not try it in vain.
@@ -182,7 +182,7 @@ func (tw *tcptw) gone() {
 }
 
 // inTimeWait reports whether a record stands for the socket.
-func (so *Socket) inTimeWait() bool { return so.tw != nil && !so.tw.ended.Load() }
+func (so *Socket) inTimeWait() bool { return so.inp.tw != nil && !so.inp.tw.ended.Load() }
 
 // tcpTwcheck gives a segment to a record: BSD's tcp_twcheck. It reports whether the segment is to be looked up again, as the record has given way
 // to a new connection.
@@ -216,7 +216,7 @@ func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 // passed its last value, so that whatever is still on its way is older than what the new connection says (RFC 6191, seen from the active side).
 func (k *Kernel) pcbInsert(inp *inpcb, now int64) syscall.Errno {
 	old := k.pcbs.lookup(&inp.tuple)
-	if old == nil || old.tw == nil || !old.tw.reusable(now) {
+	if old == nil || old.so != nil || !old.tw.reusable(now) {
 		return k.pcbs.insert(inp, nil)
 	}
 	k.tw.discard(old.tw)

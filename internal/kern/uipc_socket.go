@@ -542,6 +542,6 @@ func (so *Socket) sofree() {
 	so.k.chainAt("sofree")
 	so.rcv.Flush()
 	so.snd.Flush()
-	so.tw = nil
+	so.inp.tw = nil
 	so.k.sockets.remove(so)
 }

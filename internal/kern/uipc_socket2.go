@@ -95,7 +95,6 @@ type Socket struct {
 	lq      *listenq
 	inp     inpcb
 	tp      tcp.TCB
-	tw      *tcptw // set once the machine is gone
 
 	flow   uint32
 	local  bool  // the peer is on this stack
@@ -373,7 +372,7 @@ func (k *Kernel) newSocket(p *protosw) *Socket {
 	so := &Socket{k: k, proto: p}
 	so.cond.L = &so.mu
 	so.rcv.deadline, so.snd.deadline = never, never
-	so.out = callout{at: never, armed: never, id: k.socketID.Add(1), call: so}
+	so.out = callout{at: never, armed: never, so: so, id: k.socketID.Add(1)}
 	so.inp.so = so
 	so.inp.ttl = defTTL
 	return so

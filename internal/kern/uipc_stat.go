@@ -125,7 +125,7 @@ func (k *Kernel) Pcblist() []Conn {
 		list = append(list, Conn{Local: netip.AddrPortFrom(t.laddr, t.lport), Remote: netip.AddrPortFrom(t.faddr, t.fport), State: s})
 	}
 	k.pcbs.all(func(p *inpcb) {
-		if p.tw != nil {
+		if p.so == nil {
 			line(&p.tuple, tcp.TimeWait)
 		}
 	})
@@ -165,7 +165,7 @@ func (k *Kernel) Tcpdrop(match func(Conn) bool) int {
 
 func (k *Kernel) dropOne(t *tuple, state tcp.State) bool {
 	if inp := k.pcbs.lookup(t); inp != nil {
-		if inp.tw != nil {
+		if inp.so == nil {
 			return k.tw.discard(inp.tw)
 		}
 		so := inp.so
