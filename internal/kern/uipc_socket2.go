@@ -88,7 +88,7 @@ type Socket struct {
 	state   soState
 	linger  int32         // seconds
 	err     syscall.Errno // so_error
-	cond    sync.Cond     // whoever sleeps in either buffer: they are rarely two, and each looks at what it waits for
+	cond    *sync.Cond    // whoever sleeps in either buffer: they are rarely two, and each looks at what it waits for; nil: nobody has, for a while
 	rcv     rcvbuf
 	snd     sndbuf
 	head    *Socket // the listener on whose queue it is: so_head
@@ -97,18 +97,13 @@ type Socket struct {
 	tp      tcp.TCB
 
 	flow   uint32
-	local  bool  // the peer is on this stack
-	wake   uint8 // wakeRcv, wakeSnd: at leave
-	dead   bool  // detached: every door looks at it
-	mend   bool  // it died on the listener's queue
+	local  bool // the peer is on this stack
+	wake   bool // whoever sleeps, at leave
+	dead   bool // detached: every door looks at it
+	mend   bool // it died on the listener's queue
 	txq    *ifqueue
 	txMore *[]*ifqueue // where there is more than one: a listener's
 }
-
-const (
-	wakeRcv = 1 << iota
-	wakeSnd
-)
 
 // lock enters by any of the three doors.
 func (so *Socket) lock() { so.mu.Lock() }
@@ -119,13 +114,17 @@ type exit struct {
 	q    *ifqueue
 	more *[]*ifqueue
 	mend *Socket
-	wake uint8
+	wake *sync.Cond
 }
 
 // leave unlocks the socket and returns what must be done then. It also sets the clock, which it may under the lock.
 func (so *Socket) leave() exit {
-	e := exit{so: so, q: so.txq, more: so.txMore, wake: so.wake}
-	so.txq, so.txMore, so.wake = nil, nil, 0
+	e := exit{so: so, q: so.txq, more: so.txMore}
+	so.txq, so.txMore = nil, nil
+	if so.wake {
+		so.wake = false
+		e.wake = so.cond
+	}
 	if so.mend {
 		so.mend = false
 		e.mend = so.head
@@ -140,8 +139,8 @@ func (so *Socket) leave() exit {
 
 // do is BSD's splx: sleepers run, and packets go.
 func (e exit) do() {
-	if e.wake != 0 {
-		e.so.cond.Broadcast()
+	if e.wake != nil {
+		e.wake.Broadcast()
 	}
 	if e.mend != nil {
 		e.mend.soqmend(e.so)
@@ -174,7 +173,7 @@ func (so *Socket) drain(q *ifqueue) {
 func (so *Socket) unlock() { so.leave().do() }
 
 // busy reports whether there is something to do before the socket may sleep.
-func (so *Socket) busy() bool { return so.txq != nil || so.wake != 0 || so.mend }
+func (so *Socket) busy() bool { return so.txq != nil || so.wake || so.mend }
 
 // nextDeadline is when the socket next wants to hear from the clock.
 func (so *Socket) nextDeadline() int64 {
@@ -196,11 +195,11 @@ func (so *Socket) expire(now int64) {
 	so.lock()
 	so.out.armed = never
 	so.tcpTimers(now)
-	if so.rcv.waiters > 0 && so.rcv.deadline <= now {
-		so.wake |= wakeRcv
-	}
-	if so.snd.waiters > 0 && so.snd.deadline <= now {
-		so.wake |= wakeSnd
+	switch {
+	case so.rcv.waiters > 0 && so.rcv.deadline <= now, so.snd.waiters > 0 && so.snd.deadline <= now:
+		so.wake = true
+	case so.rcv.waiters+so.snd.waiters == 0:
+		so.cond = nil // an idle connection need not keep it
 	}
 	so.unlock()
 }
@@ -223,6 +222,9 @@ func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 	if t := so.nextDeadline(); t < so.out.armed {
 		so.out.armed = t
 		so.k.clock.arm(&so.out, t)
+	}
+	if so.cond == nil {
+		so.cond = sync.NewCond(&so.mu)
 	}
 	so.cond.Wait()
 	sb.waiters--
@@ -258,13 +260,8 @@ func (so *Socket) sbunlock(sb *sleepers) {
 
 // sowakeup wakes who sleeps for a buffer, once the lock is left: BSD's sowakeup.
 func (so *Socket) sowakeup(sb *sleepers) {
-	if sb.waiters == 0 {
-		return
-	}
-	if sb == &so.rcv.sleepers {
-		so.wake |= wakeRcv
-	} else {
-		so.wake |= wakeSnd
+	if sb.waiters > 0 {
+		so.wake = true
 	}
 }
 
@@ -332,7 +329,7 @@ func (so *Socket) Sorwakeup() { so.sowakeup(&so.rcv.sleepers) }
 // Sowwakeup: there is room to write: BSD's sowwakeup. Nobody is woken for less than the low-water mark.
 func (so *Socket) Sowwakeup() {
 	if so.snd.waiters > 0 && (so.snd.Space() >= int(so.snd.lowat) || so.snd.Cc() == 0) {
-		so.wake |= wakeSnd
+		so.wake = true
 	}
 }
 
@@ -370,7 +367,6 @@ func (so *Socket) sbreserve(sb *mbuf.Sockbuf, n int) {
 // newSocket makes a socket without a protocol's block.
 func (k *Kernel) newSocket(p *protosw) *Socket {
 	so := &Socket{k: k, proto: p}
-	so.cond.L = &so.mu
 	so.rcv.deadline, so.snd.deadline = never, never
 	so.out = callout{at: never, armed: never, so: so, id: k.socketID.Add(1)}
 	so.inp.so = so
