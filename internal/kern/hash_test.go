@@ -15,8 +15,8 @@ func TestTupleHash(t *testing.T) {
 			var shards [pcbShards]int
 			var queues [loQueues]int
 			for p := range n {
-				c := tuple{laddr: a, faddr: a, lport: 80, fport: uint16(portFirst + p)}
-				r := tuple{laddr: a, faddr: a, lport: c.fport, fport: 80}
+				c := tuple{laddr: in6(a), faddr: in6(a), lport: 80, fport: uint16(portFirst + p)}
+				r := tuple{laddr: in6(a), faddr: in6(a), lport: c.fport, fport: 80}
 				h := c.hash(key)
 				seen[h] = true
 				shards[h%pcbShards]++

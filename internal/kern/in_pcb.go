@@ -10,10 +10,10 @@ import (
 // struct inpcb. Locking key: (c) constant once hashed, (b) its bucket's lock, (s) the socket's lock, (p) the port's lock.
 type inpcb struct {
 	tuple         // (c) addresses and ports
+	hash  uint32  // (b)
 	so    *Socket // (c) nil: a record
 	tw    *tcptw  // (c) the record; (s) of a socket: the record that has taken its place, while a user may ask
 
-	hash     uint64 // (b)
 	hashNext *inpcb // (b)
 	hashed   bool   // (b) in the table of connections
 	dead     bool   // (b) detached: whoever has found it must look again
@@ -64,7 +64,7 @@ func (k *Kernel) inPcblookup(a *tuple) *inpcb {
 
 // lookup finds the connection, or TIME_WAIT record, with exactly these addresses: the first part of BSD's in_pcblookup.
 func (t *pcbTable) lookup(a *tuple) *inpcb {
-	h := a.hash(t.key)
+	h := uint32(a.hash(t.key))
 	s := &t.shards[h%pcbShards]
 	s.mu.Lock()
 	inp := s.find(a, h)
@@ -72,11 +72,14 @@ func (t *pcbTable) lookup(a *tuple) *inpcb {
 	return inp
 }
 
-func (s *pcbShard) find(a *tuple, h uint64) *inpcb {
+// bucket returns the beginning of a chain: the lowest bits have chosen the shard.
+func (s *pcbShard) bucket(h uint32) **inpcb { return &s.buckets[h>>8&uint32(len(s.buckets)-1)] }
+
+func (s *pcbShard) find(a *tuple, h uint32) *inpcb {
 	if len(s.buckets) == 0 {
 		return nil
 	}
-	for p := s.buckets[h>>8&uint64(len(s.buckets)-1)]; p != nil; p = p.hashNext {
+	for p := *s.bucket(h); p != nil; p = p.hashNext {
 		if p.hash == h && p.tuple == *a {
 			return p
 		}
@@ -87,7 +90,7 @@ func (s *pcbShard) find(a *tuple, h uint64) *inpcb {
 // insert enters inp; EADDRINUSE where its addresses are taken. A TIME_WAIT record in its place, which the caller has found fit to give way, is
 // replaced.
 func (t *pcbTable) insert(inp *inpcb, replace *inpcb) syscall.Errno {
-	h := inp.tuple.hash(t.key)
+	h := uint32(inp.tuple.hash(t.key))
 	s := &t.shards[h%pcbShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,7 +104,7 @@ func (t *pcbTable) insert(inp *inpcb, replace *inpcb) syscall.Errno {
 		s.grow()
 	}
 	inp.hash, inp.hashed, inp.dead = h, true, false
-	b := &s.buckets[h>>8&uint64(len(s.buckets)-1)]
+	b := s.bucket(h)
 	inp.hashNext = *b
 	*b = inp
 	s.n++
@@ -114,7 +117,7 @@ func (s *pcbShard) grow() {
 	for _, p := range old {
 		for p != nil {
 			n := p.hashNext
-			b := &s.buckets[p.hash>>8&uint64(len(s.buckets)-1)]
+			b := s.bucket(p.hash)
 			p.hashNext = *b
 			*b = p
 			p = n
@@ -123,7 +126,7 @@ func (s *pcbShard) grow() {
 }
 
 func (s *pcbShard) unlink(inp *inpcb) {
-	for b := &s.buckets[inp.hash>>8&uint64(len(s.buckets)-1)]; *b != nil; b = &(*b).hashNext {
+	for b := s.bucket(inp.hash); *b != nil; b = &(*b).hashNext {
 		if *b == inp {
 			*b = inp.hashNext
 			inp.hashNext, inp.hashed, inp.dead = nil, false, true
@@ -193,7 +196,7 @@ func (t *pcbTable) delListener(inp *inpcb) {
 
 // lookupListener finds who listens for (or, in state CLOSED, is bound to) a local address: the one that names it before the one that takes
 // any: the second part of BSD's in_pcblookup.
-func (t *pcbTable) lookupListener(laddr netip.Addr, lport uint16) *inpcb {
+func (t *pcbTable) lookupListener(laddr in6Addr, lport uint16) *inpcb {
 	s := &t.listen[lport%pcbShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -202,7 +205,7 @@ func (t *pcbTable) lookupListener(laddr netip.Addr, lport uint16) *inpcb {
 		switch {
 		case p.laddr == laddr:
 			return p
-		case unspecified(p.laddr):
+		case p.laddr.unspecified():
 			any = p
 		}
 	}
@@ -213,7 +216,7 @@ func (t *pcbTable) lookupListener(laddr netip.Addr, lport uint16) *inpcb {
 func (so *Socket) inPcbbind(laddr netip.Addr, lport uint16) syscall.Errno {
 	k, inp := so.k, &so.inp
 	k.chainAt("in_pcbbind")
-	if inp.lport != 0 || !unspecified(inp.laddr) {
+	if inp.lport != 0 || !inp.laddr.unspecified() {
 		return syscall.EINVAL
 	}
 	if !laddr.IsValid() {
@@ -225,10 +228,10 @@ func (so *Socket) inPcbbind(laddr netip.Addr, lport uint16) syscall.Errno {
 	if !laddr.IsUnspecified() && k.ifaWithAddr(laddr) == nil {
 		return syscall.EADDRNOTAVAIL
 	}
-	inp.laddr = laddr
+	inp.laddr = in6(laddr)
 	errno := k.ports.bind(so, lport)
 	if errno != 0 {
-		inp.laddr = netip.Addr{}
+		inp.laddr = in6Addr{}
 	}
 	return errno
 }
@@ -245,11 +248,11 @@ func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscal
 			return syscall.ENETUNREACH
 		}
 	}
-	if !faddr.Is4() || !unspecified(inp.laddr) && !inp.laddr.Is4() {
+	if !faddr.Is4() || !inp.laddr.unspecified() && !inp.laddr.is4() {
 		return syscall.EAFNOSUPPORT
 	}
 	ifp, src, errno := k.rtalloc(faddr)
-	if errno == syscall.EHOSTUNREACH && unspecified(inp.laddr) {
+	if errno == syscall.EHOSTUNREACH && inp.laddr.unspecified() {
 		errno = syscall.ENETUNREACH // no address to call from either: FreeBSD's in_pcbladdr
 	}
 	if errno != 0 {
@@ -258,11 +261,11 @@ func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscal
 	if faddr.IsMulticast() || ifp.broadcast(faddr) {
 		return syscall.EACCES // RFC 9293, MUST-46
 	}
-	old := inp.laddr
-	if !unspecified(old) {
-		src = old
+	old, laddr := inp.laddr, in6(src)
+	if !old.unspecified() {
+		laddr = old
 	}
-	k.ports.rename(inp, src, faddr, fport)
+	k.ports.rename(inp, laddr, in6(faddr), fport)
 	inp.ifp = ifp
 	if inp.lport != 0 {
 		errno = k.pcbInsert(inp, now)
@@ -270,7 +273,7 @@ func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscal
 		errno = k.ports.ephemeral(so, now)
 	}
 	if errno != 0 {
-		k.ports.rename(inp, old, netip.Addr{}, 0)
+		k.ports.rename(inp, old, in6Addr{}, 0)
 		inp.ifp = nil
 	}
 	return errno
@@ -302,7 +305,7 @@ func (so *Socket) inPcbdetach() {
 
 // inSetsockaddr returns the local address, 0.0.0.0:0 where there is none: BSD's in_setsockaddr. The socket is locked.
 func (so *Socket) inSetsockaddr() netip.AddrPort {
-	a := so.inp.laddr
+	a := so.inp.laddr.addr()
 	if !a.IsValid() {
 		a = netip.IPv4Unspecified()
 	}
@@ -312,5 +315,5 @@ func (so *Socket) inSetsockaddr() netip.AddrPort {
 // inSetpeeraddr returns the peer's address, not valid where there is none: BSD's in_setpeeraddr. The socket is locked.
 func (so *Socket) inSetpeeraddr() netip.AddrPort {
 	so.k.chainAt("in_setpeeraddr")
-	return netip.AddrPortFrom(so.inp.faddr, so.inp.fport)
+	return so.inp.remote()
 }

@@ -2,7 +2,6 @@ package kern
 
 import (
 	"math/bits"
-	"net/netip"
 	"sync"
 	"syscall"
 )
@@ -37,7 +36,7 @@ type destShard struct {
 
 // A dest is what makes ephemeral ports compete: local address, remote address and port.
 type dest struct {
-	laddr, faddr netip.Addr
+	laddr, faddr in6Addr
 	fport        uint16
 }
 
@@ -85,7 +84,7 @@ func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 	defer s.mu.Unlock()
 	mine := so.options
 	for p := s.users[port]; p != nil; p = p.portNext {
-		if !unspecified(p.laddr) && !unspecified(so.inp.laddr) && p.laddr != so.inp.laddr {
+		if !p.laddr.unspecified() && !so.inp.laddr.unspecified() && p.laddr != so.inp.laddr {
 			continue
 		}
 		if p.so == nil || p.ephemeral {
@@ -110,12 +109,12 @@ func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 }
 
 // boundTo returns a socket without a peer that is bound to a local address, or nil.
-func (t *portTable) boundTo(laddr netip.Addr, port uint16) *Socket {
+func (t *portTable) boundTo(laddr in6Addr, port uint16) *Socket {
 	s := t.shard(port)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p := s.users[port]; p != nil; p = p.portNext {
-		if p.so != nil && p.fport == 0 && (p.laddr == laddr || unspecified(p.laddr)) {
+		if p.so != nil && p.fport == 0 && (p.laddr == laddr || p.laddr.unspecified()) {
 			return p.so
 		}
 	}
@@ -123,7 +122,7 @@ func (t *portTable) boundTo(laddr netip.Addr, port uint16) *Socket {
 }
 
 // rename sets the addresses of inp, which others that have its port look at.
-func (t *portTable) rename(inp *inpcb, laddr, faddr netip.Addr, fport uint16) {
+func (t *portTable) rename(inp *inpcb, laddr, faddr in6Addr, fport uint16) {
 	if inp.lport != 0 {
 		s := t.shard(inp.lport)
 		s.mu.Lock()

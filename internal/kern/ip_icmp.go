@@ -2,7 +2,6 @@ package kern
 
 import (
 	"encoding/binary"
-	"net/netip"
 	"syscall"
 
 	"bsdnet/internal/kern/mbuf"
@@ -64,7 +63,7 @@ func (k *Kernel) icmpReflect(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, ic wire.IC
 func (k *Kernel) icmpSend(m *mbuf.Mbuf, o *ipOut) {
 	b := m.Bytes()
 	binary.BigEndian.PutUint16(b[2:], ^wire.Fold(sumChain(m, 0, m.Pkt.Len, 0)))
-	t := tuple{laddr: o.src, faddr: o.dst}
+	t := tuple{laddr: in6(o.src), faddr: in6(o.dst)}
 	m.Pkt.Flow = t.flow(k.seed.hash)
 	if q, errno := k.ipOutput(m, o); errno == 0 {
 		q.start()
@@ -146,7 +145,7 @@ func (k *Kernel) icmpDeliver(ic wire.ICMP, orig []byte) {
 		k.Stats.ICMP.Badlen.Inc()
 		return
 	}
-	e := icmpError{t: tuple{laddr: ip.Src, faddr: ip.Dst}}
+	e := icmpError{t: tuple{laddr: in6(ip.Src), faddr: in6(ip.Dst)}}
 	if !e.classify(ic) {
 		return
 	}
@@ -193,6 +192,3 @@ var pmtuPlateaus = []int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 552}
 
 // minPMTU is the least that an ICMP message can make us believe (RFC 1191 allows 68, which an attacker would like).
 const minPMTU = 552
-
-// unspecified reports whether a is absent or 0.0.0.0 or ::.
-func unspecified(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() }

@@ -224,9 +224,8 @@ func prf(key cipher.Block, t *tuple, extra uint64) uint64 {
 	s := prfScratches.Get().(*prfScratch)
 	defer prfScratches.Put(s)
 	b := &s.msg
-	l, f := t.laddr.As16(), t.faddr.As16()
-	copy(b[0:], l[:])
-	copy(b[16:], f[:])
+	copy(b[0:], t.laddr[:])
+	copy(b[16:], t.faddr[:])
 	binary.BigEndian.PutUint16(b[32:], t.lport)
 	binary.BigEndian.PutUint16(b[34:], t.fport)
 	binary.BigEndian.PutUint64(b[40:], extra)
@@ -248,22 +247,53 @@ func (k *Kernel) iss(t *tuple, now int64) tcp.Seq {
 // tsOffset is where a connection's timestamps begin: RFC 7323, 7.1. It depends on all of the addresses.
 func (k *Kernel) tsOffset(t *tuple) uint32 { return uint32(prf(k.seed.ts, t, 0)) }
 
+// An in6Addr is an address as struct in6_addr has it, IPv4's mapped (RFC 4291, 2.5.5.2): what tables hold, as it has 16 bytes to compare and to hash, and
+// a netip.Addr 24. The zero in6Addr is no address.
+type in6Addr [16]byte
+
+// in6 returns a as an in6Addr, the zero Addr as zero.
+func in6(a netip.Addr) in6Addr { return a.As16() }
+
+// addr is the way back.
+func (a *in6Addr) addr() netip.Addr {
+	switch {
+	case a.is4():
+		return netip.AddrFrom4([4]byte(a[12:]))
+	case *a == in6Addr{}:
+		return netip.Addr{}
+	}
+	return netip.AddrFrom16(*a)
+}
+
+func (a *in6Addr) is4() bool {
+	return binary.LittleEndian.Uint64(a[:]) == 0 && binary.LittleEndian.Uint32(a[8:]) == 0xffff0000
+}
+
+// unspecified reports whether a is no address, or 0.0.0.0, which stands for any.
+func (a *in6Addr) unspecified() bool {
+	return *a == in6Addr{} || a.is4() && binary.LittleEndian.Uint32(a[12:]) == 0
+}
+
 // A tuple names a connection.
 type tuple struct {
-	laddr, faddr netip.Addr
+	laddr, faddr in6Addr
 	lport, fport uint16
 }
 
+// local and remote are its ends.
+func (t *tuple) local() netip.AddrPort  { return netip.AddrPortFrom(t.laddr.addr(), t.lport) }
+func (t *tuple) remote() netip.AddrPort { return netip.AddrPortFrom(t.faddr.addr(), t.fport) }
+
 // hash is a keyed hash for tables: an attacker who chooses addresses must not be able to choose a bucket.
 func (t *tuple) hash(key [2]uint64) uint64 {
-	l, f := t.laddr.As16(), t.faddr.As16()
+	l, f := &t.laddr, &t.faddr
 	le := binary.LittleEndian
 	h := key[0]
 	mix := func(a, b uint64) {
 		hi, lo := bits.Mul64(a^h, b^key[1])
 		h = hi ^ lo
 	}
-	if t.laddr.Is4() {
+	if l.is4() {
 		mix(uint64(le.Uint32(l[12:]))<<32|uint64(le.Uint32(f[12:])), uint64(t.lport)<<32|uint64(t.fport))
 	} else {
 		mix(le.Uint64(l[:]), le.Uint64(l[8:]))

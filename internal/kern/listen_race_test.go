@@ -19,7 +19,7 @@ func TestSegmentOvertakesHandshake(t *testing.T) {
 
 		data := p.seg(wire.ACK|wire.PUSH, []byte("x"))
 		late := tcpIn{
-			t:   tuple{laddr: attHost, faddr: p.from.Addr(), lport: 80, fport: p.from.Port()},
+			t:   tuple{laddr: in6(attHost), faddr: in6(p.from.Addr()), lport: 80, fport: p.from.Port()},
 			th:  data.th,
 			len: len(data.data), segs: 1, ifp: v.ifp, now: v.k.now(),
 		}
@@ -29,7 +29,7 @@ func TestSegmentOvertakesHandshake(t *testing.T) {
 			t.Error("the listener has dealt with a connection's segment")
 		}
 		v.none()
-		if again := v.k.inPcblookup(&late.t); again == found || again == nil || again.faddr != p.from.Addr() {
+		if again := v.k.inPcblookup(&late.t); again == found || again == nil || again.faddr != in6(p.from.Addr()) {
 			t.Errorf("another look finds %v", again)
 		}
 	})

@@ -191,7 +191,7 @@ func TestDialsNeverRunOut(t *testing.T) {
 		ls.Sobind(netip.AddrPortFrom(attHost, 80))
 		ls.Solisten(10)
 		// A narrow range of ports stands for many dials: what is left of the set is taken before.
-		d := dest{attPeer, attHost, 80}
+		d := dest{in6(attPeer), in6(attHost), 80}
 		set := &portSet{}
 		const left = 40
 		for range portRange - left {
@@ -252,7 +252,7 @@ func TestTimeWaitKeepsPortWithoutTimestamps(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		for _, ts := range []bool{false, true} {
 			v := attacked(t, func(_ *Config, p *tcp.Profile) { p.RFC6191 = !ts })
-			d := dest{attHost, attPeer, 9}
+			d := dest{in6(attHost), in6(attPeer), 9}
 			set := &portSet{}
 			const left = 3
 			for range portRange - left {
@@ -447,12 +447,12 @@ func TestPortsAmongManyDestinations(t *testing.T) {
 	defer k.Close()
 	lo := netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	for i := range 80_000 { // more than maxDests in each shard
-		d := dest{lo, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 9}
+		d := dest{in6(lo), in6(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})), 9}
 		if _, ok := k.ports.take(&d); !ok {
 			t.Fatal("no port")
 		}
 	}
-	d := dest{lo, netip.AddrFrom4([4]byte{11, 0, 0, 1}), 9}
+	d := dest{in6(lo), in6(netip.AddrFrom4([4]byte{11, 0, 0, 1})), 9}
 	inp := inpcb{tuple: tuple{laddr: d.laddr, faddr: d.faddr, fport: d.fport}}
 	seen := map[uint16]bool{}
 	for range 100 {

@@ -52,7 +52,7 @@ func (g *prog) show(so *Socket) string {
 		line += fmt.Sprintf(" SO_ACCEPTCONN qlen %d qlimit %d", len(so.lq.q), so.lq.qlimit)
 	}
 	if so.err != 0 {
-		line += " " + map[syscall.Errno]string{syscall.ECONNRESET: "ECONNRESET", syscall.ECONNABORTED: "ECONNABORTED"}[so.err]
+		line += " " + map[syscall.Errno]string{syscall.ECONNRESET: "ECONNRESET", syscall.ECONNABORTED: "ECONNABORTED"}[syscall.Errno(so.err)]
 	}
 	line += " " + so.tp.State().String()
 	if so.inp.tw != nil {

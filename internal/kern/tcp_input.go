@@ -33,7 +33,7 @@ func tcpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 		case inp == nil:
 			k.noPort(&in)
 			return
-		case !inp.faddr.IsValid(): // a listener
+		case inp.faddr == in6Addr{}: // a listener
 			if k.tcpListenInput(inp.so, &in) {
 				return
 			}
@@ -78,7 +78,7 @@ func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bo
 		mbuf.Free(m)
 		return false
 	}
-	in.t = tuple{laddr: ip.Dst, faddr: ip.Src, lport: in.th.Dport, fport: in.th.Sport}
+	in.t = tuple{laddr: in6(ip.Dst), faddr: in6(ip.Src), lport: in.th.Dport, fport: in.th.Sport}
 	in.len = n - in.th.Hlen
 	in.m = mbuf.Adj(m, ip.Hlen+in.th.Hlen)
 	in.segs = 1

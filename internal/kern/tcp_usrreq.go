@@ -221,7 +221,7 @@ func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
 	m.Pkt.Flow = so.flow
 	m.Pkt.SegSize = min(m.Pkt.SegSize, inp.ifp.mtu-wire.IPv4MinLen-int(m.Bytes()[12]>>4)*4)
 	o := ipOut{
-		src: inp.laddr, dst: inp.faddr, proto: wire.ProtoTCP, tos: inp.tos, ttl: inp.ttl,
+		src: inp.laddr.addr(), dst: inp.faddr.addr(), proto: wire.ProtoTCP, tos: inp.tos, ttl: inp.ttl,
 		df: true, ifp: inp.ifp, so: so,
 	}
 	if m.Pkt.Ect {
@@ -235,7 +235,7 @@ func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
 // reroute looks for another way where the interface has gone: to one that has been attached since with the connection's address.
 func (so *Socket) reroute() {
 	inp := &so.inp
-	if ifp, _, errno := so.k.rtalloc(inp.faddr); errno == 0 && ifp.owns(inp.laddr) {
+	if ifp, _, errno := so.k.rtalloc(inp.faddr.addr()); errno == 0 && ifp.owns(inp.laddr.addr()) {
 		inp.ifp = ifp
 	}
 }

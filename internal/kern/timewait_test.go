@@ -255,7 +255,7 @@ func TestNoLocalTimeWait(t *testing.T) {
 func TestInitialSequenceNumbers(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
-	tup := tuple{attHost, attPeer, 80, 5000}
+	tup := tuple{in6(attHost), in6(attPeer), 80, 5000}
 	last := v.k.iss(&tup, 0)
 	for i := int64(1); i < 10_000; i++ {
 		next := v.k.iss(&tup, i*4000)
@@ -265,31 +265,31 @@ func TestInitialSequenceNumbers(t *testing.T) {
 		last = next
 	}
 	uniform(t, "ISN by port", func(i int) uint32 {
-		return uint32(v.k.iss(&tuple{attHost, attPeer, 80, uint16(i)}, 0))
+		return uint32(v.k.iss(&tuple{in6(attHost), in6(attPeer), 80, uint16(i)}, 0))
 	})
 	uniform(t, "ISN by address", func(i int) uint32 {
-		return uint32(v.k.iss(&tuple{attHost, netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 80, 5000}, 0))
+		return uint32(v.k.iss(&tuple{in6(attHost), in6(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})), 80, 5000}, 0))
 	})
 	uniform(t, "timestamp offset by port", func(i int) uint32 {
-		return v.k.tsOffset(&tuple{attHost, attPeer, 80, uint16(i)})
+		return v.k.tsOffset(&tuple{in6(attHost), in6(attPeer), 80, uint16(i)})
 	})
 	w := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = seededRand(2) })
 	defer w.done()
 	uniform(t, "ISN between stacks", func(i int) uint32 {
-		tup := tuple{attHost, attPeer, 80, uint16(i)}
+		tup := tuple{in6(attHost), in6(attPeer), 80, uint16(i)}
 		return uint32(v.k.iss(&tup, 0) - w.k.iss(&tup, 0))
 	})
 	uniform(t, "ISN against timestamp offset", func(i int) uint32 {
-		tup := tuple{attHost, attPeer, 80, uint16(i)}
+		tup := tuple{in6(attHost), in6(attPeer), 80, uint16(i)}
 		return uint32(v.k.iss(&tup, 0)) - v.k.tsOffset(&tup)
 	})
 	uniform(t, "ISN against cookie", func(i int) uint32 {
-		tup := tuple{attHost, attPeer, 80, uint16(i)}
+		tup := tuple{in6(attHost), in6(attPeer), 80, uint16(i)}
 		return uint32(prf(v.k.seed.cookie, &tup, 0)) - uint32(prf(v.k.seed.iss, &tup, 0))
 	})
 	// In each argument of the tuple.
 	base := v.k.iss(&tup, 0)
-	for _, o := range []tuple{{attPeer, attPeer, 80, 5000}, {attHost, attHost, 80, 5000}, {attHost, attPeer, 81, 5000}, {attHost, attPeer, 80, 5001}} {
+	for _, o := range []tuple{{in6(attPeer), in6(attPeer), 80, 5000}, {in6(attHost), in6(attHost), 80, 5000}, {in6(attHost), in6(attPeer), 81, 5000}, {in6(attHost), in6(attPeer), 80, 5001}} {
 		if v.k.iss(&o, 0) == base || v.k.tsOffset(&o) == v.k.tsOffset(&tup) {
 			t.Errorf("%v gives the same", o)
 		}

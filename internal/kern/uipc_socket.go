@@ -109,7 +109,7 @@ func (so *Socket) Soconnectwait() syscall.Errno {
 
 // takeError returns so_error and clears it.
 func (so *Socket) takeError() syscall.Errno {
-	errno := so.err
+	errno := syscall.Errno(so.err)
 	so.err = 0
 	return errno
 }
@@ -254,7 +254,7 @@ func (so *Socket) sendable() syscall.Errno {
 	case so.state&ssCantsendmore != 0 && so.state&ssWasconnected != 0:
 		return syscall.EPIPE
 	case so.err != 0:
-		return so.err
+		return syscall.Errno(so.err)
 	case so.state&ssIsconnected == 0:
 		return syscall.ENOTCONN
 	}
@@ -525,7 +525,7 @@ func (so *Socket) Socancel(errno syscall.Errno) {
 	so.lock()
 	defer so.unlock()
 	if so.state&ssIsconnecting != 0 && !so.dead {
-		so.err = errno
+		so.err = uint32(errno)
 		so.tp.Close()
 	}
 }

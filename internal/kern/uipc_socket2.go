@@ -81,14 +81,19 @@ type Socket struct {
 	txPending atomic.Int32 // bytes on an interface's queue
 	txBlocked atomic.Bool  // stopped at its share of it
 
-	allNext, allPrev *Socket // the list of sockets
+	listIdx int32 // its place in its part of the list of sockets; guarded by that
 
 	mu      sync.Mutex // guards all below
 	options soOptions
 	state   soState
-	linger  int32         // seconds
-	err     syscall.Errno // so_error
-	cond    *sync.Cond    // whoever sleeps in either buffer: they are rarely two, and each looks at what it waits for; nil: nobody has, for a while
+	err     uint32     // so_error: an errno, which has no more bits on any system
+	linger  int32      // seconds
+	flow    uint32     // of its segments: see tuple.flow
+	local   bool       // the peer is on this stack
+	wake    bool       // whoever sleeps, at leave
+	dead    bool       // detached: every door looks at it
+	mend    bool       // it died on the listener's queue
+	cond    *sync.Cond // whoever sleeps in either buffer: they are rarely two, and each looks at what it waits for; nil: nobody has, for a while
 	rcv     rcvbuf
 	snd     sndbuf
 	head    *Socket // the listener on whose queue it is: so_head
@@ -96,11 +101,6 @@ type Socket struct {
 	inp     inpcb
 	tp      tcp.TCB
 
-	flow   uint32
-	local  bool // the peer is on this stack
-	wake   bool // whoever sleeps, at leave
-	dead   bool // detached: every door looks at it
-	mend   bool // it died on the listener's queue
 	txq    *ifqueue
 	txMore *[]*ifqueue // where there is more than one: a listener's
 }
@@ -336,7 +336,7 @@ func (so *Socket) Sowwakeup() {
 // Soerror sets so_error.
 func (so *Socket) Soerror(errno syscall.Errno) {
 	if errno != 0 {
-		so.err = errno
+		so.err = uint32(errno)
 	}
 }
 
@@ -462,7 +462,7 @@ type socketList struct {
 	n      atomic.Int64
 	shards [16]struct {
 		mu   sync.Mutex // a leaf
-		head *Socket
+		list []*Socket
 	}
 }
 
@@ -470,30 +470,27 @@ func (l *socketList) add(so *Socket) {
 	s := &l.shards[so.out.id%16]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	so.allNext = s.head
-	if s.head != nil {
-		s.head.allPrev = so
-	}
-	s.head = so
+	so.listIdx = int32(len(s.list))
+	s.list = append(s.list, so)
 	l.n.Add(1)
 }
 
+// remove puts the last in the place of so.
 func (l *socketList) remove(so *Socket) {
 	s := &l.shards[so.out.id%16]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case so.allPrev != nil:
-		so.allPrev.allNext = so.allNext
-	case s.head == so:
-		s.head = so.allNext
-	default:
+	i, last := int(so.listIdx), len(s.list)-1
+	if i > last || s.list[i] != so {
 		return
 	}
-	if so.allNext != nil {
-		so.allNext.allPrev = so.allPrev
+	s.list[i] = s.list[last]
+	s.list[i].listIdx = so.listIdx
+	s.list[last] = nil
+	s.list = s.list[:last]
+	if c := cap(s.list); c > 64 && last < c/4 {
+		s.list = append(make([]*Socket, 0, c/2), s.list...) // what was made for many goes with them
 	}
-	so.allNext, so.allPrev = nil, nil
 	l.n.Add(-1)
 }
 
@@ -503,9 +500,7 @@ func (l *socketList) all() []*Socket {
 	for i := range l.shards {
 		s := &l.shards[i]
 		s.mu.Lock()
-		for so := s.head; so != nil; so = so.allNext {
-			list = append(list, so)
-		}
+		list = append(list, s.list...)
 		s.mu.Unlock()
 	}
 	return list

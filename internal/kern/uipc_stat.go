@@ -39,8 +39,7 @@ func (so *Socket) Faddr() netip.AddrPort {
 
 // Addrs returns both addresses of a socket that is connected, or has been: they do not change any more, so it takes no lock.
 func (so *Socket) Addrs() (local, remote netip.AddrPort) {
-	t := &so.inp.tuple
-	return netip.AddrPortFrom(t.laddr, t.lport), netip.AddrPortFrom(t.faddr, t.fport)
+	return so.inp.local(), so.inp.remote()
 }
 
 // Connected reports whether the connection stands.
@@ -114,7 +113,7 @@ func (k *Kernel) Pcblist() []Conn {
 				info.State = tcp.Closed
 			}
 			list = append(list, Conn{
-				Local: netip.AddrPortFrom(so.inp.laddr, so.inp.lport), Remote: netip.AddrPortFrom(so.inp.faddr, so.inp.fport),
+				Local: so.inp.local(), Remote: so.inp.remote(),
 				State: info.State, SndQ: so.snd.Cc(), RcvQ: so.rcv.Cc(), Accepted: so.inp.bound && so.inp.fport != 0 && !so.inp.ephemeral,
 				Orphan: so.state&ssNofdref != 0, Info: info,
 			})
@@ -122,7 +121,7 @@ func (k *Kernel) Pcblist() []Conn {
 		so.mu.Unlock()
 	}
 	line := func(t *tuple, s tcp.State) {
-		list = append(list, Conn{Local: netip.AddrPortFrom(t.laddr, t.lport), Remote: netip.AddrPortFrom(t.faddr, t.fport), State: s})
+		list = append(list, Conn{Local: t.local(), Remote: t.remote(), State: s})
 	}
 	k.pcbs.all(func(p *inpcb) {
 		if p.so == nil {
@@ -155,7 +154,7 @@ func (k *Kernel) Tcpdrop(match func(Conn) bool) int {
 		if !match(c) {
 			continue
 		}
-		t := tuple{c.Local.Addr(), c.Remote.Addr(), c.Local.Port(), c.Remote.Port()}
+		t := tuple{in6(c.Local.Addr()), in6(c.Remote.Addr()), c.Local.Port(), c.Remote.Port()}
 		if k.dropOne(&t, c.State) {
 			n++
 		}

@@ -38,7 +38,7 @@ func (tp *TCB) Info() Info {
 		State:     tp.state,
 		SndWscale: tp.sndScale, RcvWscale: tp.rcvScale,
 		RTO: time.Duration(tp.rxtcur), RTT: time.Duration(tp.srtt), RTTVar: time.Duration(tp.rttvar),
-		SndMSS: tp.maxseg, RcvMSS: tp.mssopt,
+		SndMSS: tp.maxseg, RcvMSS: int(tp.mssopt),
 		SndCwnd: int(tp.sndCwnd), SndSsthresh: int(tp.sndSsthresh),
 		SndWnd: int(tp.sndWnd), RcvWnd: max(tp.rcvAdv.Sub(tp.rcvNxt), 0),
 		InFlight: tp.sndMax.Sub(tp.sndUna), Rexmits: int(tp.rexmits), Backoff: int(tp.backoff),

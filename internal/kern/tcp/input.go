@@ -159,9 +159,9 @@ func (tp *TCB) ackPolicy(n, segs int, now int64) {
 	case tp.prof.AckBySegs:
 		delay = delay && tp.flags&DelAck == 0 && n <= tp.maxseg && segs < tp.prof.AckEvery
 	default:
-		full := min(tp.mssopt, wholeFull)
+		full := int(min(tp.mssopt, wholeFull))
 		if tp.flags&whole == 0 {
-			tp.rcvMss = max(tp.rcvMss, int32(min(n/segs, tp.mssopt)))
+			tp.rcvMss = max(tp.rcvMss, min(int32(n/segs), tp.mssopt))
 			full = max(int(tp.rcvMss), tp.prof.MSSDflt)
 		}
 		owed := tp.rcvNxt.Sub(tp.lastAckSent) + n

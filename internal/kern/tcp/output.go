@@ -140,7 +140,7 @@ func (tp *TCB) cut(o *outseg) {
 		return
 	}
 	seg := tp.effMSS() - tp.sackOptLen()
-	limit := max(tp.tsomax, seg)
+	limit := max(int(tp.tsomax), seg)
 	if o.len > limit {
 		o.len = limit
 		if limit > seg && tp.flags&whole == 0 {
@@ -452,7 +452,7 @@ func (tp *TCB) outputError(errno syscall.Errno) syscall.Errno {
 		return 0 // lost, as in any queue: the retransmission timer stands
 	case syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN:
 		if tp.state.HaveRcvdSyn() {
-			tp.softerr = uint16(errno) // reported should the connection time out (RFC 9293, MUST-47)
+			tp.softerr = uint32(errno) // reported should the connection time out (RFC 9293, MUST-47)
 			return 0
 		}
 	}

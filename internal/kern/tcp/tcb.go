@@ -166,7 +166,7 @@ type TCB struct {
 	challenges   uint8 // sent in the current interval
 	oowAcks      uint8 // answers to unacceptable acknowledgments in the current interval
 	Lport, Fport uint16
-	softerr      uint16 // the errno that a time-out will report: t_softerror
+	softerr      uint32 // the errno that a time-out will report: t_softerror; no system's have more bits
 	flags        Flag
 	rexmits      uint32 // segments retransmitted
 
@@ -178,8 +178,8 @@ type TCB struct {
 	sndRecover                         Seq    // end of the flight in which loss was last found (RFC 6582)
 	rttSeq                             Seq    // the segment that is being timed
 	maxseg                             int    // payload of a segment without options: t_maxseg
-	mssopt                             int    // what we tell the peer
-	tsomax                             int    // largest chain to emit
+	mssopt                             int32  // what we tell the peer
+	tsomax                             int32  // largest chain to emit
 	rcvMss                             int32  // largest segment seen: what the peer calls full
 	holeMSS                            int32  // maxseg before a black hole was suspected; 0: none is
 	holeUntil                          uint32 // second at which to try the old one again
@@ -239,7 +239,7 @@ func (tp *TCB) Init(c Config) {
 		tp.timers[i] = never
 	}
 	tp.maxseg = tp.prof.MSSDflt
-	tp.mssopt = tp.prof.MSSDflt
+	tp.mssopt = int32(tp.prof.MSSDflt)
 	tp.rxtcur = tp.prof.RTOInit
 	tp.rttMin = never
 	tp.sndCwnd = maxWin << maxScale

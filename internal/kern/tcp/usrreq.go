@@ -19,9 +19,9 @@ type Path struct {
 
 // SetPath tells the machine about the way to the peer: the larger part of BSD's tcp_mss and tcp_mssopt.
 func (tp *TCB) SetPath(p Path) {
-	tp.mssopt = p.MTU - p.Hdr - wire.TCPMinLen // RFC 9293, MUST-67
-	tp.maxseg = min(tp.mssopt, 65535)
-	tp.tsomax = p.TSOmax
+	tp.mssopt = int32(p.MTU - p.Hdr - wire.TCPMinLen) // RFC 9293, MUST-67
+	tp.maxseg = int(min(tp.mssopt, 65535))
+	tp.tsomax = int32(p.TSOmax)
 	if p.Whole {
 		tp.flags |= whole
 	}
@@ -285,7 +285,7 @@ func (tp *TCB) Ctlinput(errno syscall.Errno, seq Seq, hard bool, now int64) {
 		return
 	}
 	if errno != 0 {
-		tp.softerr = uint16(errno)
+		tp.softerr = uint32(errno)
 	}
 }
 
