@@ -47,10 +47,12 @@ func (s soState) String() string {
 	return strings.Join(set, "|")
 }
 
-// Sockbuf flags: BSD's SB_LOCK and SB_WANT.
+// Flags of the two sockbufs: BSD's SB_LOCK, somebody is at it, and SB_WANT, somebody waits for it.
 const (
-	sbLock = 1 << iota // somebody is at it
-	sbWant             // somebody waits for it
+	rcvLock = 1 << iota
+	rcvWant
+	sndLock
+	sndWant
 )
 
 // An rcvbuf and a sndbuf are the directions of a socket: data, and who sleeps for it. Together they are 4.4BSD's struct sockbuf.
@@ -69,7 +71,6 @@ type sleepers struct {
 	deadline int64 // when calls give up: what SO_RCVTIMEO and SO_SNDTIMEO lead to, as net.Conn has it
 	waiters  int32
 	lowat    int32 // fewest bytes worth waking for: sb_lowat
-	flags    uint8
 }
 
 // A Socket is an end of communication: 4.4BSD's struct socket, with its inpcb and tcpcb.
@@ -87,7 +88,8 @@ type Socket struct {
 	options soOptions
 	state   soState
 	err     uint32     // so_error: an errno, which has no more bits on any system
-	linger  int32      // seconds
+	linger  uint16     // seconds
+	sbflags uint8      // sb_flags of both buffers
 	flow    uint32     // of its segments: see tuple.flow
 	local   bool       // the peer is on this stack
 	wake    bool       // whoever sleeps, at leave
@@ -234,26 +236,36 @@ func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 // late reports whether the buffer's deadline has passed: then calls fail even where they need not wait, as package net's do.
 func (so *Socket) late(sb *sleepers) bool { return sb.deadline != never && so.k.now() >= sb.deadline }
 
+// sbbits returns which flags are the buffer's.
+func (so *Socket) sbbits(sb *sleepers) (lock, want uint8) {
+	if sb == &so.rcv.sleepers {
+		return rcvLock, rcvWant
+	}
+	return sndLock, sndWant
+}
+
 // sblock takes the buffer, so that calls on one direction do not mix: BSD's sblock.
 func (so *Socket) sblock(sb *sleepers) syscall.Errno {
-	for sb.flags&sbLock != 0 {
+	lock, want := so.sbbits(sb)
+	for so.sbflags&lock != 0 {
 		if so.state&ssNofdref != 0 {
 			return syscall.EBADF
 		}
-		sb.flags |= sbWant
+		so.sbflags |= want
 		if errno := so.sbwait(sb); errno != 0 {
 			return errno
 		}
 	}
-	sb.flags |= sbLock
+	so.sbflags |= lock
 	return 0
 }
 
 // sbunlock gives it back: BSD's sbunlock.
 func (so *Socket) sbunlock(sb *sleepers) {
-	sb.flags &^= sbLock
-	if sb.flags&sbWant != 0 {
-		sb.flags &^= sbWant
+	lock, want := so.sbbits(sb)
+	so.sbflags &^= lock
+	if so.sbflags&want != 0 {
+		so.sbflags &^= want
 		so.sowakeup(sb)
 	}
 }

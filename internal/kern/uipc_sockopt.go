@@ -144,7 +144,7 @@ func (so *Socket) Setlinger(on bool, seconds int) syscall.Errno {
 	if so.state&ssNofdref != 0 {
 		return syscall.EBADF
 	}
-	so.linger = int32(seconds)
+	so.linger = uint16(seconds)
 	if on {
 		so.options |= SO_LINGER
 	} else {
