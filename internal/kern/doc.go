@@ -106,7 +106,7 @@
 // A lookup takes the bucket's lock, leaves it, takes so.mu, and looks whether the socket still lives there: so.dead and inp.dead are what every door
 // tests first. tcpInput begins anew where it finds them set.
 //
-// No mutex is held across a sleep. A sleeper waits in sbwait, on the sync.Cond of a sockbuf; SB_LOCK and SB_WANT are bits, not mutexes, as in BSD.
+// No mutex is held across a sleep. A sleeper waits in sbwait, on the sync.Cond of the socket; SB_LOCK and SB_WANT are bits, not mutexes, as in BSD.
 // All of it works in a testing/synctest bubble, in which a goroutine that waits for a mutex does not count as asleep.
 //
 // # The clock
@@ -139,7 +139,10 @@
 //   - Header prediction also takes data that brings an acknowledgment along, as all data in a conversation does (tcp.predicted); BSD's does not.
 //   - Merged segments of up to 2 KiB are copied into larger clusters, a dozen each (gro.add): a copy of a hot segment costs less than another cluster.
 //   - Checksums use AVX2 where there is, 64 bytes a step (wire/cksum_amd64.s): 45 GB/s for a full segment, against 11.
-//   - A Socket is one allocation of 888 bytes, which TestSocketSize holds: both buffers share one sync.Cond, and rare times are in seconds.
+//   - A Socket is one allocation of 680 bytes, and TestSocketSize holds its size class: what a stack's connections share is behind one pointer (tcp.Env),
+//     rare times are in seconds, tables hold addresses of 16 bytes (in6Addr), lengths of buffers have 32 bits, and the one sync.Cond of both buffers is
+//     made for the first who sleeps. The clock, when it next comes by, lets go of a cond that nobody sleeps in: to give it back with each wake-up, as
+//     sleepqueue(9) does, was a tenth of a round trip.
 //   - Frames on the way of a segment are kept small (the drainer's batch is in its queue, syncacheBegin is not inlined): connections are mostly made on fresh
 //     goroutines, and growing their stacks was a fifth of a connection's cost.
 //   - On the loopback a chain holds up to 256 KiB (loTSO) in one packet. IP's length field cannot say so; the length travels in the Mbuf
@@ -180,7 +183,7 @@
 // # BSD to Go
 //
 //	mbuf, cluster, m_copym    mbuf.Mbuf; a counted cluster; Copym shares it
-//	so_snd, so_rcv            so.snd, so.rcv: a mbuf.Sockbuf with sleepers
+//	so_snd, so_rcv            so.snd, so.rcv: a mbuf.Sendbuf and a mbuf.Sockbuf, with sleepers
 //	splnet … splx             so.lock … so.unlock
 //	tsleep, wakeup            sync.Cond with the clock's deadline: sbwait, sowakeup
 //	schednetisr, ipintrq      Ifnet.queues of lo0; ifqueue.start
@@ -198,6 +201,6 @@
 //   - Speed: bench/RESULTS.md says where this stands. Delivery straight into a waiting reader's slice; windows that grow with the path; a second look at
 //     what a fresh goroutine's stack still has to grow for.
 //   - Loss recovery by SACK (RFC 6675), RACK-TLP and PRR; CUBIC behind tcp.CC. Blocks are negotiated and sent already; a sender does not use them.
-//   - UDP and ListenPacket; IPv6 (addresses are netip.Addr throughout, ::1 is reserved; what is missing is wire, ICMPv6 and the dual-stack listener);
+//   - UDP and ListenPacket; IPv6 (addresses are netip.Addr, in tables in6Addr; ::1 is reserved; what is missing is wire, ICMPv6 and the dual-stack listener);
 //     names by DNS, Happy Eyeballs.
 package kern
