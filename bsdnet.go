@@ -123,7 +123,8 @@ type TCPConfig struct {
 	// Profile names the set of values that the others change: "Default", "FreeBSD" or "Net3" (4.4BSD-Lite2). "": "Default".
 	Profile string
 
-	// ReadBuffer and WriteBuffer are the sizes of a connection's buffers, in bytes. 0: 256 KiB in Default.
+	// ReadBuffer and WriteBuffer are the sizes of a connection's buffers, in bytes. 0: in Default they begin with 256 KiB and grow with what the
+	// connection carries in a round trip, up to 8 MiB and 4 MiB; in the others they are what the originals had, and stay so.
 	ReadBuffer, WriteBuffer int
 
 	// MSL is the maximum segment lifetime; TIME_WAIT lasts for two of them (RFC 9293, 3.4.2). 0: 30 s.
@@ -163,12 +164,13 @@ func (c *TCPConfig) profile() (*kern.Profile, error) {
 		name string
 		v    int
 		to   *int
-	}{{"ReadBuffer", c.ReadBuffer, &p.Recvspace}, {"WriteBuffer", c.WriteBuffer, &p.Sendspace}} {
+		auto *bool
+	}{{"ReadBuffer", c.ReadBuffer, &p.Recvspace, &p.RecvbufAuto}, {"WriteBuffer", c.WriteBuffer, &p.Sendspace, &p.SendbufAuto}} {
 		switch {
 		case b.v < 0 || b.v > 1<<30:
 			return nil, fmt.Errorf("bsdnet: TCPConfig.%s is %d; it can be up to 1 GiB", b.name, b.v)
 		case b.v > 0:
-			*b.to = b.v
+			*b.to, *b.auto = b.v, false
 			p.Maxsockbuf = max(p.Maxsockbuf, b.v)
 		}
 	}

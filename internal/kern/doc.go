@@ -71,6 +71,7 @@
 //	tcp/sack.go        SACK blocks out            tcp/ecn.go        RFC 3168
 //	tcp/timewait.go    what a record answers      tcp/profile.go    Default, FreeBSD, Net3
 //	tcp/blackhole.go   paths that swallow large segments without a word (RFC 2923)
+//	tcp/autobuf.go     buffers that grow with what goes through them
 //
 // # Links
 //
@@ -139,6 +140,8 @@
 //   - Header prediction also takes data that brings an acknowledgment along, as all data in a conversation does (tcp.predicted); BSD's does not.
 //   - Merged segments of up to 2 KiB are copied into larger clusters, a dozen each (gro.add): a copy of a hot segment costs less than another cluster.
 //   - Checksums use AVX2 where there is, 64 bytes a step (wire/cksum_amd64.s): 45 GB/s for a full segment, against 11.
+//   - Buffers grow with what is read, or acknowledged, in the least round trip (tcp/autobuf.go): over a short way that is what a flight needs to stay in
+//     the processor's cache, and over a long one what fills the path. The loopback's stay at 256 KiB.
 //   - A Socket is one allocation of 680 bytes, and TestSocketSize holds its size class: what a stack's connections share is behind one pointer (tcp.Env),
 //     rare times are in seconds, tables hold addresses of 16 bytes (in6Addr), lengths of buffers have 32 bits, and the one sync.Cond of both buffers is
 //     made for the first who sleeps. The clock, when it next comes by, lets go of a cond that nobody sleeps in: to give it back with each wake-up, as
@@ -198,7 +201,7 @@
 //
 // This is TCP over IPv4 on the loopback, in the process and out of it, whole. Not there yet, in the order that makes sense:
 //
-//   - Speed: bench/RESULTS.md says where this stands. Delivery straight into a waiting reader's slice; windows that grow with the path; a second look at
+//   - Speed: bench/RESULTS.md says where this stands. Delivery straight into a waiting reader's slice; a second look at
 //     what a fresh goroutine's stack still has to grow for.
 //   - Loss recovery by SACK (RFC 6675), RACK-TLP and PRR; CUBIC behind tcp.CC. Blocks are negotiated and sent already; a sender does not use them.
 //   - UDP and ListenPacket; IPv6 (addresses are netip.Addr, in tables in6Addr; ::1 is reserved; what is missing is wire, ICMPv6 and the dual-stack listener);

@@ -107,9 +107,11 @@ func (so *Socket) setSocketOption(name, val int) syscall.Errno {
 		}
 		if name == SO_SNDBUF {
 			so.sbreserve(&so.snd.Sockbuf, val)
+			so.tp.Clear(tcp.AutoSnd)
 			so.sowakeup(&so.snd.sleepers)
 		} else {
 			so.sbreserve(&so.rcv.Sockbuf, val)
+			so.tp.Clear(tcp.AutoRcv)
 		}
 		return 0
 	case SO_SNDLOWAT, SO_RCVLOWAT:

@@ -134,6 +134,7 @@ func (tp *TCB) predictedAck(seg *segment) {
 
 // deliver appends in-order data to the receive buffer and decides about its acknowledgment.
 func (tp *TCB) deliver(seg *segment) {
+	tp.autosize(seg.now)
 	tp.ackPolicy(seg.len, seg.segs, seg.now)
 	tp.rcvNxt = tp.rcvNxt.Add(seg.len)
 	tp.stats.Rcvpack.Add(seg.segs)

@@ -197,6 +197,7 @@ func (tp *TCB) ackAdvance(seg *segment) (finAcked bool) {
 		tp.sndWnd -= min(tp.sndWnd, uint32(data))
 		tp.snd.Drop(data)
 		tp.bytesSent += uint64(data)
+		tp.autosize(seg.now)
 		tp.sock.Sowwakeup()
 	}
 	if seg.ack == tp.sndMax && tp.snd.Cc() == 0 && tp.on(tPersist) {

@@ -10,6 +10,10 @@ type Profile struct {
 	// Buffers.
 	Sendspace, Recvspace int  // initial SO_SNDBUF and SO_RCVBUF
 	Maxsockbuf           int  // largest of either; the window scale is chosen for it
+	RecvbufAuto          bool // the receive buffer grows with what is read (net.inet.tcp.recvbuf_auto), up to RecvbufMax
+	SendbufAuto          bool // the send buffer with what is acknowledged, up to SendbufMax
+	RecvbufMax           int
+	SendbufMax           int
 	RoundBufs            bool // round them up to a multiple of the MSS when the connection stands (tcp_mss)
 	RoundSynAck          bool // so is the window of the SYN,ACK: Net/3 has the new connection's buffers by then, a syncache the listener's
 	ScaleByBuf           bool // choose the scale for the socket's own buffer (Net/3), not for Maxsockbuf
@@ -73,6 +77,8 @@ func Default() *Profile {
 	p := FreeBSD()
 	p.Name = "Default"
 	p.Sendspace, p.Recvspace, p.Maxsockbuf = 256<<10, 256<<10, 8<<20
+	p.RecvbufAuto, p.SendbufAuto = true, true
+	p.RecvbufMax, p.SendbufMax = p.Maxsockbuf, p.Maxsockbuf/2
 	p.RoundBufs = false
 	p.ABC = true
 	p.AckBySegs, p.TruncRespond = false, false

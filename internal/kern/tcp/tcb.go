@@ -113,6 +113,8 @@ const (
 	passive                      // began as a passive open
 	whole                        // the way to the peer never cuts segments
 	local                        // the peer is on this stack
+	AutoRcv                      // the receive buffer may grow: SB_AUTOSIZE
+	AutoSnd                      // the send buffer may
 )
 
 // The timers, under BSD's TCPT_ names.
@@ -177,6 +179,7 @@ type TCB struct {
 	sndCwnd, sndSsthresh, cwndBytes    uint32 // congestion window, slow start threshold, bytes counted towards the next segment
 	sndRecover                         Seq    // end of the flight in which loss was last found (RFC 6582)
 	rttSeq                             Seq    // the segment that is being timed
+	autoTime, autoRead, autoAcked      uint32 // microsecond, and bytes read and acknowledged, when the buffers were last looked at
 	maxseg                             int    // payload of a segment without options: t_maxseg
 	mssopt                             int32  // what we tell the peer
 	tsomax                             int32  // largest chain to emit
@@ -255,6 +258,12 @@ func (tp *TCB) Init(c Config) {
 	}
 	if tp.prof.Keepalive {
 		tp.flags |= Keepalive
+	}
+	if tp.prof.RecvbufAuto {
+		tp.flags |= AutoRcv
+	}
+	if tp.prof.SendbufAuto {
+		tp.flags |= AutoSnd
 	}
 }
 

@@ -291,7 +291,7 @@ func (tp *TCB) Ctlinput(errno syscall.Errno, seq Seq, hard bool, now int64) {
 
 // Inherit takes over the options of a listener (FreeBSD's syncache_socket).
 func (tp *TCB) Inherit(l *TCB) {
-	const kept = NoDelay | NoPush | NoOpt | Keepalive
+	const kept = NoDelay | NoPush | NoOpt | Keepalive | AutoRcv | AutoSnd
 	tp.flags = tp.flags&^kept | l.flags&kept
 	tp.Keepinit, tp.Keepidle, tp.Keepintvl, tp.keepcnt, tp.MaxUnack = l.Keepinit, l.Keepidle, l.Keepintvl, l.keepcnt, l.MaxUnack
 }
