@@ -10,7 +10,7 @@ type Sockbuf struct {
 }
 
 // MaxHiwat is the largest size of a buffer: as much as the largest window says (RFC 7323, 2.3).
-const MaxHiwat = 1 << 30
+const MaxHiwat = 65535 << 14
 
 // Cc returns the bytes held.
 func (sb *Sockbuf) Cc() int { return int(sb.cc) }
@@ -29,8 +29,8 @@ const maxPin = 8
 
 // Space returns the bytes that may be appended: BSD's sbspace. It may be negative.
 func (sb *Sockbuf) Space() int {
-	hiwat := int(sb.hiwat)
-	return min(hiwat-int(sb.cc), maxPin*hiwat+4*ClHuge-sb.mbcnt)
+	hiwat := int64(sb.hiwat) // a multiple of which may have more than 32 bits
+	return int(min(hiwat-int64(sb.cc), maxPin*hiwat+4*ClHuge-int64(sb.mbcnt)))
 }
 
 // Pins returns the bytes of storage that m keeps alive.

@@ -344,6 +344,12 @@ func TestSockbufSpace(t *testing.T) {
 	if sb.Space() != 1000 {
 		t.Errorf("Space %d of an empty sockbuf", sb.Space())
 	}
+	for _, n := range []int{1 << 28, 1 << 29, 1 << 30} { // whose multiples have more than 31 bits
+		if sb.SetHiwat(n); sb.Space() != min(n, MaxHiwat) {
+			t.Errorf("Space %d of a buffer of %d", sb.Space(), n)
+		}
+	}
+	sb.SetHiwat(1000)
 	sb.Append(chain(&p, 0, 300))
 	if sb.Space() != 700 {
 		t.Errorf("Space %d with 300 bytes", sb.Space())

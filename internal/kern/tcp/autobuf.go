@@ -31,7 +31,9 @@ func (tp *TCB) autosize(now int64) {
 		return
 	}
 	read, acked := uint32(tp.bytesRcvd)-uint32(tp.rcv.Cc()), uint32(tp.bytesSent)
-	tp.autoGrow(tp.rcv, AutoRcv, scaled(read-tp.autoRead, period, elapsed), min(tp.prof.RecvbufMax, maxWin<<tp.rcvScale))
+	if tp.flags&CantRcvMore == 0 { // what is thrown away has not been read
+		tp.autoGrow(tp.rcv, AutoRcv, scaled(read-tp.autoRead, period, elapsed), min(tp.prof.RecvbufMax, maxWin<<tp.rcvScale))
+	}
 	tp.autoGrow(&tp.snd.Sockbuf, AutoSnd, scaled(acked-tp.autoAcked, period, elapsed), tp.prof.SendbufMax)
 	tp.autoTime, tp.autoRead, tp.autoAcked = t, read, acked
 }
@@ -39,8 +41,9 @@ func (tp *TCB) autosize(now int64) {
 // scaled returns how many of n bytes in a time are those of a period.
 func scaled(n, period, elapsed uint32) int { return int(uint64(n) * uint64(period) / uint64(elapsed)) }
 
-// autoGrow doubles a buffer through which n bytes have gone in a round trip, up to most bytes.
+// autoGrow doubles a buffer through which n bytes have gone in a round trip, up to most bytes, or what any buffer may have.
 func (tp *TCB) autoGrow(sb *mbuf.Sockbuf, auto Flag, n, most int) {
+	most = min(most, tp.prof.Maxsockbuf)
 	if tp.flags&auto != 0 && 2*n > sb.Hiwat() && sb.Hiwat() < most && !tp.pool.Pressed() {
 		sb.SetHiwat(min(2*sb.Hiwat(), most))
 	}

@@ -142,7 +142,7 @@ func TestSendBufferGrows(t *testing.T) {
 }
 
 // Buffers stay as they are where somebody has set them, in the profiles whose windows are known to the byte, on the loopback, beyond what a
-// window without a scale can say, where memory is short, and where the way is.
+// window without a scale can say or a buffer may have, where what comes is thrown away, where memory is short, and where the way is.
 func TestBuffersStay(t *testing.T) {
 	const sizes = "mss 1000, rcvbuf 64000, sndbuf 32000, "
 	each(t, func(t *T) {
@@ -157,6 +157,8 @@ func TestBuffersStay(t *testing.T) {
 			{"FreeBSD", "FreeBSD, " + auto, func(*kit) {}, 64_000, 32_000},
 			{"loopback", auto, func(k *kit) { k.tp.flags |= local }, 64_000, 32_000},
 			{"no scale", sizes + "rtt 50ms", func(*kit) {}, maxWin, 64_000},
+			{"maxsockbuf", auto, func(k *kit) { k.prof.Maxsockbuf = 50_000 }, 64_000, 50_000},
+			{"nobody reads any more", auto, func(k *kit) { k.tp.Set(CantRcvMore) }, 64_000, 64_000},
 			{"a short way", auto, func(k *kit) { k.tp.rttMin = 10_000 }, 64_000, 32_000},
 			{"little memory", auto, func(k *kit) {
 				k.pool.SetLimit(1)

@@ -158,6 +158,25 @@ func TestReceiverSillyWindow(t *testing.T) {
 	})
 }
 
+// A peer that has no scale can be told of 65535 bytes, however large the buffer is: a quarter of that, not of the buffer, is worth an update, or who has
+// read half of a full buffer at once would wait for a window probe.
+func TestWindowUpdateWithoutScale(t *testing.T) {
+	each(t, func(t *T) {
+		k := established(t, "rcvbuf 262144, mss 1000")
+		for k.rcv.Space() > 0 {
+			k.feed(min(k.rcv.Space(), 32*1000))
+		}
+		k.pass(time.Second) // a delayed acknowledgment
+		if w := k.tp.Info().RcvWnd; w != 0 {
+			k.fatalf("the window is %d", w)
+		}
+		k.read(131072)
+		k.trace("> . 1:1(0) ack 262145 win 65535")
+		k.read(all)
+		k.trace("")
+	})
+}
+
 // A window below the smaller of a quarter of the buffer and a segment is shut, but never taken back.
 //
 // RFC 9293 SHLD-14

@@ -254,6 +254,9 @@ func (tp *TCB) windowUpdate(o *outseg) bool {
 	if tp.prof.AckEvery == 0 { // Net/3
 		return adv >= 2*tp.maxseg || 2*adv >= hiwat
 	}
+	if !tp.prof.AckBySegs {
+		hiwat = min(hiwat, maxWin<<tp.rcvScale) // without a scale a quarter of the buffer may be more than any window says
+	}
 	if adv >= 2*tp.maxseg && (adv >= hiwat/4 || o.recwin <= hiwat/8 || hiwat <= 8*tp.maxseg) {
 		return true
 	}

@@ -95,7 +95,7 @@ func (tp *TCB) enqueue(q *reassq, seg *segment) {
 		j++
 	}
 	next := start == tp.rcvNxt && tp.state.HaveEstablished()
-	if !next && (i == j && len(q.blocks) >= tp.maxBlocks() || q.pinned > 4*tp.rcv.Hiwat()+4*mbuf.ClHuge) {
+	if !next && (i == j && len(q.blocks) >= tp.maxBlocks() || int64(q.pinned) > tp.maxPinned()) {
 		tp.stats.Rcvmemdrop.Inc()
 		return
 	}
@@ -109,6 +109,12 @@ func (tp *TCB) enqueue(q *reassq, seg *segment) {
 		tp.merge(q, i, j, seg, start, end)
 	}
 	q.touch(q.blocks[i].start, q.blocks[i].end)
+}
+
+// maxPinned bounds the memory that out-of-order data keeps: small segments keep more than they hold, and a large buffer is not filled by those alone.
+func (tp *TCB) maxPinned() int64 {
+	hiwat := int64(tp.rcv.Hiwat())
+	return min(4*hiwat, 2*hiwat+2<<20) + 4*mbuf.ClHuge
 }
 
 func (tp *TCB) maxBlocks() int { return min(tp.rcv.Hiwat()/max(tp.maxseg, 1)+1, maxBlocks) }

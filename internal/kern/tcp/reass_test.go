@@ -139,6 +139,13 @@ func TestReassemblyLimits(t *testing.T) {
 				k.fatalf("pins %d bytes after %d segments", bytes, i)
 			}
 		}
+
+		k = established(t, "rcvbuf 536870912, mss 1000") // four times as much has more than 31 bits
+		k.input(k.pkt(".", 1001, 1, 1000))
+		k.sent = nil
+		if q := k.tp.reass; q == nil || len(q.blocks) != 1 {
+			k.fatalf("what comes out of order to a large buffer is dropped")
+		}
 	})
 }
 
