@@ -186,6 +186,9 @@ func (c *TCPConfig) profile() (*kern.Profile, error) {
 // Attach connects the stack to link, which it starts, under the given addresses, each with the prefix of its network, to which a route is made. The
 // stack owns the link from then on, and closes it. Where it returns an error the link has not been closed.
 func (s *Stack) Attach(link Link, prefixes ...netip.Prefix) error {
+	if link == nil {
+		return errors.New("bsdnet: attach: the link is nil")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.links[link] != nil {

@@ -2,13 +2,13 @@ package main
 
 import (
 	"encoding/base64"
-	"errors"
 	"flag"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,6 +37,30 @@ func (o *linkOptions) flags(f *flag.FlagSet) {
 	f.StringVar(&o.peer, "peer", "", "udp: the `address` of the other end; without, it is whoever has the key")
 	f.StringVar(&o.key, "key", "", "udp: a `file` with 32 random bytes in base64, the same at both ends: openssl rand -base64 32 >file")
 	f.StringVar(&o.config, "config", "", "wireguard: a `file` as for wg-quick")
+}
+
+// linkFlags are the flags that only some links have.
+var linkFlags = []struct{ name, links string }{
+	{"ip", "tun or udp"}, {"tun", "tun"}, {"host", "tun"}, {"local", "udp"}, {"peer", "udp"}, {"key", "udp"}, {"config", "wireguard"},
+}
+
+// check reports a link that there is not, and flags that are another link's.
+func (o *linkOptions) check(given map[string]bool) error {
+	switch o.link {
+	case "loopback", "tun", "udp", "wireguard":
+	default:
+		return o.unknown()
+	}
+	for _, f := range linkFlags {
+		if given[f.name] && !slices.Contains(strings.Fields(f.links), o.link) {
+			return badUsage("-%s is for -link %s, and the link is %s", f.name, f.links, o.link)
+		}
+	}
+	return nil
+}
+
+func (o *linkOptions) unknown() error {
+	return badUsage("-link is %q; it can be loopback, tun, udp or wireguard", o.link)
 }
 
 // A way is how one gets to the stack.
@@ -69,7 +93,7 @@ func (o *linkOptions) attach(stack *bsdnet.Stack) (*way, error) {
 	case "wireguard":
 		return o.attachWireGuard(stack)
 	}
-	return nil, fmt.Errorf("-link is %q; it can be loopback, tun, udp or wireguard", o.link)
+	return nil, o.unknown()
 }
 
 // address returns the stack's address and network.
@@ -79,7 +103,10 @@ func (o *linkOptions) address(def string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(o.ip)
 	if err != nil {
-		return p, fmt.Errorf("-ip: %w; it is an address with the length of its network, such as %s", err, def)
+		return p, badUsage("-ip: %w; it is an address with the length of its network, such as %s", err, def)
+	}
+	if !p.Addr().Is4() {
+		return p, badUsage("-ip: the stack speaks IPv4 only, such as %s", def)
 	}
 	return p, nil
 }
@@ -92,7 +119,7 @@ func (o *linkOptions) attachTUN(stack *bsdnet.Stack) (*way, error) {
 	c := bsdnet.TUNConfig{Name: o.tun}
 	if o.host != "" {
 		if c.Host, err = netip.ParsePrefix(o.host); err != nil {
-			return nil, fmt.Errorf("-host: %w; it is an address with the length of its network, such as 10.0.0.1/24", err)
+			return nil, badUsage("-host: %w; it is an address with the length of its network, such as 10.0.0.1/24", err)
 		}
 	}
 	tun, err := bsdnet.OpenTUN(c)
@@ -117,7 +144,7 @@ func (o *linkOptions) attachUDP(stack *bsdnet.Stack) (*way, error) {
 		return nil, err
 	}
 	if o.key == "" {
-		return nil, errors.New("-link udp needs -key; openssl rand -base64 32 >secret makes one, for both ends")
+		return nil, badUsage("-link udp needs -key; openssl rand -base64 32 >secret makes one, for both ends")
 	}
 	text, err := os.ReadFile(o.key)
 	if err != nil {
@@ -140,7 +167,7 @@ func (o *linkOptions) attachUDP(stack *bsdnet.Stack) (*way, error) {
 
 func (o *linkOptions) attachWireGuard(stack *bsdnet.Stack) (*way, error) {
 	if o.config == "" {
-		return nil, errors.New("-link wireguard needs -config, a file as for wg-quick")
+		return nil, badUsage("-link wireguard needs -config, a file as for wg-quick")
 	}
 	c, err := wireguard.ParseFile(o.config)
 	if err != nil {

@@ -79,6 +79,42 @@ func TestWireGuard(t *testing.T) {
 	fetched(t, out.Bytes(), "http://10.8.0.1:8000/", `10\.8\.0\.2:\d+ -> 10\.8\.0\.1:8000`)
 }
 
+// TestUsage: a command line that makes no sense ends with status 2 and says why; one that fails, with 1.
+func TestUsage(t *testing.T) {
+	for _, c := range []struct {
+		line   string
+		status int
+		want   string
+	}{
+		{"-h", 0, "-link"},
+		{"-nonsense", 2, "nonsense"},
+		{"more", 2, `unexpected argument "more"`},
+		{"-link ether", 2, `-link is "ether"`},
+		{"-link=", 2, `-link is ""`},
+		{"-link udp", 2, "-link udp needs -key"},
+		{"-link wireguard", 2, "-link wireguard needs -config"},
+		{"-link tun -ip 10.0.0.2", 2, "-ip: "},
+		{"-link tun -ip fd00::2/64", 2, "IPv4 only"},
+		{"-link tun -host 10.0.0.1", 2, "-host: "},
+		{"-key secret", 2, "-key is for -link udp, and the link is loopback"},
+		{"-link tun -key secret", 2, "-key is for -link udp, and the link is tun"},
+		{"-link udp -key secret -tun tun0", 2, "-tun is for -link tun, and the link is udp"},
+		{"-link wireguard -config c -peer a:1", 2, "-peer is for -link udp"},
+		{"-link wireguard -config c -ip 10.0.0.1/24", 2, "-ip is for -link tun or udp"},
+		{"-get http://127.0.0.1/", 2, "-get: "},
+		{"-link udp -key secret -get http://10.9.0.1/ -relay :0", 2, "-relay is for serving"},
+		{"-link udp -key secret -get http://10.9.0.1/ -addr :1", 2, "-addr is for serving"},
+		{"-link udp -key /no/such/file", 1, "/no/such/file"},
+		{"-link wireguard -config /no/such/file", 1, "/no/such/file"},
+		{"-addr 192.0.2.1:80", 1, "192.0.2.1"},
+	} {
+		var out, errs stdbytes.Buffer
+		if status := command(strings.Fields(c.line), &out, &errs); status != c.status || !strings.Contains(errs.String(), c.want) || out.Len() > 0 {
+			t.Errorf("http %s: status %d, want %d\n%s%swant %q", c.line, status, c.status, &out, &errs, c.want)
+		}
+	}
+}
+
 // TestLinkErrors: the error names the flag that is wrong.
 func TestLinkErrors(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "bad")

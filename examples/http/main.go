@@ -48,31 +48,73 @@ type options struct {
 	patience time.Duration             // how long shutdown waits for requests under way, and for connections that have not asked for anything yet
 }
 
-func main() {
+func main() { os.Exit(command(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// command does what the command line says, and returns the status to exit with: 1 where that fails, 2 where the line itself is wrong.
+func command(args []string, out, errs io.Writer) int {
 	o := options{patience: 2 * time.Second}
-	flag.StringVar(&o.addr, "addr", ":80", "`address` inside the stack that the server listens on")
-	flag.StringVar(&o.relay, "relay", "127.0.0.1:8080", "`address` on the kernel's network that is relayed to the server; \"\" for none (the default with -link)")
-	flag.StringVar(&o.pcap, "pcap", "", "write what passes the link to `file`, for tcpdump or Wireshark")
-	flag.BoolVar(&o.once, "once", false, "end after the page has been fetched once")
-	flag.StringVar(&o.get, "get", "", "fetch this `URL` over the link, print it and end, instead of serving")
-	o.linkOptions.flags(flag.CommandLine)
-	flag.Parse()
+	f := flag.NewFlagSet("http", flag.ContinueOnError)
+	f.SetOutput(errs)
+	f.StringVar(&o.addr, "addr", ":80", "`address` inside the stack that the server listens on")
+	f.StringVar(&o.relay, "relay", "127.0.0.1:8080", "`address` on the kernel's network that is relayed to the server; \"\" for none (the default with -link)")
+	f.StringVar(&o.pcap, "pcap", "", "write what passes the link to `file`, for tcpdump or Wireshark")
+	f.BoolVar(&o.once, "once", false, "end after the page has been fetched once")
+	f.StringVar(&o.get, "get", "", "fetch this `URL` over the link, print it and end, instead of serving")
+	o.linkOptions.flags(f)
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return 2 // f has said why
+	}
 	given := map[string]bool{}
-	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	if !given["relay"] && o.link != "loopback" {
 		o.relay = ""
 	}
-	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "http: unexpected argument %q\n", flag.Arg(0))
-		flag.Usage()
-		os.Exit(2)
+	if f.NArg() > 0 {
+		fmt.Fprintf(errs, "http: unexpected argument %q\n", f.Arg(0))
+		f.Usage()
+		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o, os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "http:", err)
-		os.Exit(1)
+	err := o.check(given)
+	if err == nil {
+		err = run(ctx, o, out)
 	}
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, new(usageError)):
+		fmt.Fprintf(errs, "http: %v\nhttp -h lists the flags\n", err)
+		return 2
+	}
+	fmt.Fprintln(errs, "http:", err)
+	return 1
+}
+
+// A usageError says what is wrong with the command line.
+type usageError struct{ error }
+
+func badUsage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// check reports flags that have no meaning together, lest somebody waits for what they do.
+func (o *options) check(given map[string]bool) error {
+	if err := o.linkOptions.check(given); err != nil {
+		return err
+	}
+	if o.get == "" {
+		return nil
+	}
+	for _, name := range []string{"addr", "relay"} {
+		if given[name] {
+			return badUsage("-%s is for serving, and -get fetches a page instead; leave one out", name)
+		}
+	}
+	if o.link == "loopback" {
+		return badUsage("-get: nobody serves on the loopback of a stack of its own; give -link tun, udp or wireguard")
+	}
+	return nil
 }
 
 // run does what the command does, until ctx ends.
@@ -98,7 +140,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	}
 
 	if o.once && way.client == nil {
-		return fmt.Errorf("-once: the page can only be fetched at the other end of -link %s; do that with -get", o.link)
+		return badUsage("-once: the page can only be fetched at the other end of -link %s; do that with -get", o.link)
 	}
 
 	ln, err := stack.Listen("tcp", o.addr) // the one line that differs from a server on the kernel's TCP

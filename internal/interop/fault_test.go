@@ -245,6 +245,38 @@ func TestFile(t *testing.T) {
 	}
 }
 
+// A device that puts 4 bytes before each packet is of no use; the error says which flag it lacks.
+func TestFileWithPI(t *testing.T) {
+	nstest.Need(t, "/dev/net/tun")
+	for _, flags := range []uint16{0, unix.IFF_VNET_HDR} {
+		for _, noOffload := range []bool{false, true} {
+			t.Run(fmt.Sprintf("flags %#x, NoOffload %v", flags, noOffload), func(t *testing.T) {
+				ns := nstest.New(t)
+				tun := openTUN(t, ns, bsdnet.TUNConfig{File: rawTUN(t, ns, "given", unix.IFF_TUN|flags), NoOffload: noOffload,
+					Host: netip.MustParsePrefix(kernIP + "/24")})
+				stack := newStack(t, bsdnet.Config{})
+				if err := stack.Attach(tun, netip.MustParsePrefix(bsdIP+"/24")); err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				dialed := make(chan struct{})
+				go func() {
+					defer close(dialed)
+					if c, err := ns.DialContext(ctx, "tcp", bsdIP+":1"); err == nil {
+						c.Close()
+					}
+				}()
+				await(t, "LinkErr", func() bool { return stack.LinkErr(tun) != nil })
+				if err := stack.LinkErr(tun); !strings.Contains(err.Error(), "IFF_NO_PI") {
+					t.Error(err)
+				}
+				cancel()
+				<-dialed
+			})
+		}
+	}
+}
+
 // rawTUN makes a device as another program would.
 func rawTUN(t *testing.T, ns *nstest.NS, name string, flags uint16) *os.File {
 	t.Helper()
@@ -296,9 +328,15 @@ func TestOpenErrors(t *testing.T) {
 	refused(bsdnet.TUNConfig{Name: "frames"}, syscall.EINVAL, "frames", "not a TUN device")
 	refused(bsdnet.TUNConfig{Name: "lo"}, syscall.EINVAL, "lo", "not a TUN device")
 	refused(bsdnet.TUNConfig{Name: "a/b"}, syscall.EINVAL, "a/b", "not a device's name")
+	refused(bsdnet.TUNConfig{Name: "a b"}, syscall.EINVAL, "a b", "not a device's name")
+	refused(bsdnet.TUNConfig{Name: "tun%s"}, syscall.EINVAL, "tun%s", "not a device's name")
 	busy := openTUN(t, ns, bsdnet.TUNConfig{Name: "busy"})
 	defer busy.Close()
 	refused(bsdnet.TUNConfig{Name: "busy"}, syscall.EBUSY, "busy", "open")
+	wide := openTUN(t, ns, bsdnet.TUNConfig{Name: "wide", Queues: 2}) // the kernel would let others take queues of it
+	defer wide.Close()
+	refused(bsdnet.TUNConfig{Name: "wide", Queues: 2}, syscall.EBUSY, "wide", "open")
+	refused(bsdnet.TUNConfig{Name: "wide"}, syscall.EBUSY, "wide", "open")
 	refused(bsdnet.TUNConfig{File: rawTUN(t, ns, "tap0", unix.IFF_TAP|unix.IFF_NO_PI)}, 0, "tap0", "Ethernet")
 
 	// A device that has been made before is opened, and stays.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -138,6 +139,17 @@ func (k *Kernel) Attach(name string, link Link, prefixes []netip.Prefix) (*Ifnet
 	if mq, ok := link.(multiqueuer); ok && mq.Queues() > 1 {
 		ifp.mq, ifp.queues = mq, make([]ifqueue, mq.Queues())
 	}
+	for _, p := range prefixes {
+		if p.IsValid() && p.Addr().Is6() && !p.Addr().Is4In6() {
+			return nil, fmt.Errorf("bsdnet: attach %s: %w: %v: the stack speaks IPv4 only", name, syscall.EAFNOSUPPORT, p)
+		}
+	}
+	k.ifMu.Lock()
+	err := k.checkIf(ifp)
+	k.ifMu.Unlock()
+	if err != nil {
+		return nil, err // before the link is asked for offloads, which it could not take back
+	}
 	if o, ok := link.(offloader); ok {
 		ifp.vnet = o.Offload()
 	}
@@ -167,7 +179,21 @@ func (k *Kernel) Attach(name string, link Link, prefixes []netip.Prefix) (*Ifnet
 func (k *Kernel) addIf(ifp *Ifnet) error {
 	k.ifMu.Lock()
 	defer k.ifMu.Unlock()
-	old := *k.ifs.Load()
+	if err := k.checkIf(ifp); err != nil {
+		return err
+	}
+	for _, p := range ifp.prefixes {
+		if err := k.routes.rtadd(rtentry{dst: p, ifp: ifp, src: p.Addr()}); err != nil && !errors.Is(err, syscall.EEXIST) {
+			return err
+		}
+	}
+	ifs := append(slices.Clone(*k.ifs.Load()), ifp)
+	k.ifs.Store(&ifs)
+	return nil
+}
+
+// checkIf reports why an interface cannot be entered. ifMu is held.
+func (k *Kernel) checkIf(ifp *Ifnet) error {
 	for _, p := range ifp.prefixes {
 		if !p.IsValid() || p.Addr().Is4In6() || p.Addr().Zone() != "" {
 			return fmt.Errorf("bsdnet: attach %s: %v is not an address with its prefix length, such as 10.0.0.1/24", ifp.Name, p)
@@ -176,18 +202,11 @@ func (k *Kernel) addIf(ifp *Ifnet) error {
 			return fmt.Errorf("bsdnet: attach %s: %w: %v belongs to %s", ifp.Name, syscall.EADDRINUSE, p.Addr(), other.Name)
 		}
 	}
-	for _, o := range old {
+	for _, o := range *k.ifs.Load() {
 		if o.Name == ifp.Name {
 			return fmt.Errorf("bsdnet: attach %s: %w: there is an interface of that name", ifp.Name, syscall.EEXIST)
 		}
 	}
-	for _, p := range ifp.prefixes {
-		if err := k.routes.rtadd(rtentry{dst: p, ifp: ifp, src: p.Addr()}); err != nil && !errors.Is(err, syscall.EEXIST) {
-			return err
-		}
-	}
-	ifs := append(append([]*Ifnet{}, old...), ifp)
-	k.ifs.Store(&ifs)
 	return nil
 }
 

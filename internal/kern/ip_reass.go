@@ -80,9 +80,8 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 	q := r.q[key]
 	if q == nil {
 		if r.sources[ip.Src] >= reassPerSource {
-			k.Stats.IP.Fragdropped.Inc()
-			mbuf.Free(m)
-			return nil
+			// The oldest of this source has most likely lost a fragment; to refuse the newest would shut the source out until that times out.
+			r.drop(r.order[slices.IndexFunc(r.order, func(o *ipq) bool { return o.key.src == ip.Src })])
 		}
 		for len(r.order) >= reassMax {
 			r.drop(r.order[0])

@@ -214,6 +214,29 @@ func TestReassemblyLimits(t *testing.T) {
 	})
 }
 
+// What a source's lost fragments have left behind, or somebody in its name, gives way to what comes after them.
+func TestReassemblyGoesOnAfterLoss(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		body := echoBody(3000)
+		for id := range uint16(3 * reassPerSource) {
+			v.inject(frag(id, body, 0, 1480, true))
+		}
+		v.inject(frag(1000, body, 0, 1480, true))
+		v.inject(frag(1000, body, 1480, len(body), false))
+		settle()
+		if got, _ := rejoin(v, v.link.fetch()); len(got) != len(body) {
+			t.Error("a datagram whose fragments have all come is not put together")
+		}
+		if n, s, _ := v.waiting(); n != reassPerSource-1 || s != 1 {
+			t.Errorf("%d datagrams of %d sources wait", n, s)
+		}
+		pass(31 * time.Second)
+		v.link.fetch()
+	})
+}
+
 // RFC 1122, 3.3.2: a datagram is given up after 30 s; its source hears of it where the first fragment has come.
 func TestReassemblyTimeout(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

@@ -23,8 +23,8 @@ type TUNConfig struct {
 	NoOffload bool
 
 	// File is an open device, one queue of it, to be used instead of Name: from a parent process, a container's runtime or a phone's VPN
-	// service. The TUN has a descriptor of its own, so File may be closed. A descriptor that is not a TUN device, such as one of a
-	// socketpair of type SOCK_DGRAM, carries a plain IP packet a read and write.
+	// service. The TUN has a descriptor of its own, so File may be closed. A socket that keeps packets apart, such as one of a socketpair of
+	// type SOCK_DGRAM, will do: it carries a plain IP packet a read and write.
 	File *os.File
 
 	// Host is the kernel's address on the device, with the length of its network: it is set, and the device brought up. The zero Prefix leaves
@@ -47,7 +47,7 @@ func (c *TUNConfig) check() error {
 		return errors.New("link: tun: give Name or File, not both")
 	case len(c.Name) > 15:
 		return fmt.Errorf("link: tun: Name %q is longer than the 15 bytes of a device's name", c.Name)
-	case c.Host.IsValid() && !c.Host.Addr().Is4():
+	case c.Host != netip.Prefix{} && !(c.Host.IsValid() && c.Host.Addr().Is4()):
 		return fmt.Errorf("link: tun: Host %v is not an IPv4 address with the length of its network", c.Host)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -213,7 +214,7 @@ func (t *TUN) ReadQueue(i int, bufs [][]byte, sizes []int) (int, error) {
 	if err != nil {
 		return 0, t.fail("read", err)
 	}
-	return 0, net.ErrClosed // the end of a socket
+	return 0, t.fail("read", io.EOF) // the end of a socket
 }
 
 // ask returns the error that the device has.
@@ -241,11 +242,11 @@ func (q *tunQueue) readSome(fd uintptr) bool {
 		case err != nil:
 			r.err = err
 			return true
-		case n == 0 && !q.t.isTUN:
+		case n == 0 && !q.t.isTUN && hungUp(int(fd)): // else it is an empty packet
 			return true
 		case n == 0 || n == len(buf) && q.t.truncated(buf):
 			continue
-		case q.t.unsure && hasPI(buf[:n]):
+		case q.t.unsure && q.hasPI(buf[:n]):
 			r.err = errPI
 			return true
 		}
@@ -256,6 +257,29 @@ func (q *tunQueue) readSome(fd uintptr) bool {
 }
 
 var errPI = errors.New("the device puts 4 bytes before each packet; open it with IFF_NO_PI")
+
+// hungUp reports whether a socket has no other end any more.
+func hungUp(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	unix.Poll(p, 0)
+	return p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
+}
+
+// hasPI is hasPI of what has just been read. A struct tun_pi comes before the virtio-net header, and in its place: as that it would speak of 8 or 56,710
+// bytes of headers, which the kernel does of segments only.
+func (q *tunQueue) hasPI(p []byte) bool {
+	if !q.t.vnet {
+		return hasPI(p)
+	}
+	if !q.t.offload {
+		p = q.rd.hdr[:]
+	}
+	if len(p) < VnetHdrLen || p[0] != 0 || p[1] != 0 {
+		return false
+	}
+	proto := binary.BigEndian.Uint16(p[2:])
+	return proto == unix.ETH_P_IP || proto == unix.ETH_P_IPV6
+}
 
 // hasPI reports whether an IP packet has a struct tun_pi before it: no flags, and the protocol of Ethernet.
 func hasPI(p []byte) bool {

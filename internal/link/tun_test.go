@@ -5,6 +5,7 @@ package link
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -81,15 +82,91 @@ func TestTUNConfig(t *testing.T) {
 		"not both":          {File: f, Name: "tun0"},
 		"longer than":       {Name: "a-name-of-16-byt"},
 		"Host ::1/128 ":     {Host: netip.MustParsePrefix("::1/128")},
-		"File is none":      {File: f, Host: netip.MustParsePrefix("10.0.0.1/24")},
+		"Host invalid ":     {Host: netip.PrefixFrom(netip.MustParseAddr("10.0.0.1"), 33)},
 	} {
 		if _, err := OpenTUN(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v; want an error with %q", c, err, want)
 		}
 	}
 	f.Close()
-	if _, err := OpenTUN(TUNConfig{File: f}); err == nil {
-		t.Error("a closed File is taken")
+	if _, err := OpenTUN(TUNConfig{File: f}); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("a closed File: %v", err)
+	}
+}
+
+// socketPair returns two connected sockets that keep packets apart, or a stream's.
+func socketPair(t *testing.T, kind int) (a, b *os.File) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b = os.NewFile(uintptr(fds[0]), "a"), os.NewFile(uintptr(fds[1]), "b")
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+// A File that cannot carry packets is refused, rather than written to.
+func TestTUNFileKinds(t *testing.T) {
+	regular, err := os.Create(t.TempDir() + "/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, _ := socketPair(t, unix.SOCK_STREAM)
+	for what, f := range map[string]*os.File{"a regular file": regular, "/dev/null": null, "a pipe": r, "a pipe's other end": w, "a stream": stream} {
+		if l, err := OpenTUN(TUNConfig{File: f}); err == nil || !strings.Contains(err.Error(), "neither a TUN device nor a socket") {
+			t.Errorf("%s: %v", what, err)
+			l.Close()
+		}
+	}
+	for _, f := range []*os.File{regular, null, r, w} {
+		f.Close()
+	}
+	if f, err := os.OpenFile(cloneDevice, os.O_RDWR, 0); err == nil {
+		if _, err := OpenTUN(TUNConfig{File: f}); !errors.Is(err, unix.EBADFD) || !strings.Contains(err.Error(), "TUNSETIFF") {
+			t.Errorf("%s without a device: %v", cloneDevice, err)
+		}
+		f.Close()
+	}
+	s, _ := socketPair(t, unix.SOCK_DGRAM)
+	if _, err := OpenTUN(TUNConfig{File: s, Host: netip.MustParsePrefix("10.0.0.1/24")}); err == nil || !strings.Contains(err.Error(), "File is none") {
+		t.Errorf("Host with a socket: %v", err)
+	}
+}
+
+// An empty packet on a socket is none, and not its end. Its end, where it has one, ends Read, and not as Close would.
+func TestTUNEmptyPacket(t *testing.T) {
+	for _, kind := range []int{unix.SOCK_DGRAM, unix.SOCK_SEQPACKET} {
+		f, other := socketPair(t, kind)
+		l, err := OpenTUN(TUNConfig{File: f})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := startEnd(t, l)
+		for _, size := range []int{0, 0, 100, 0} {
+			if err := unix.Send(int(other.Fd()), make([]byte, size), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		bufs, sizes := [][]byte{make([]byte, 1500), make([]byte, 1500)}, make([]int, 2)
+		if n, err := e.Read(bufs, sizes); n != 1 || err != nil || sizes[0] != 100 {
+			t.Errorf("type %d: %d packets, the first of %d bytes, %v", kind, n, sizes[0], err)
+		}
+		if kind == unix.SOCK_SEQPACKET {
+			other.Close()
+			if n, err := e.Read(bufs, sizes); n != 0 || !errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+				t.Errorf("the other end is closed: %d, %v", n, err)
+			}
+		}
+		closeAll(t, l)
 	}
 }
 
@@ -108,6 +185,11 @@ func TestTUNErrors(t *testing.T) {
 		{tun.attachError(unix.EINVAL, 1), "not a TUN device"},
 		{tun.attachError(unix.E2BIG, 2), "more queues"},
 		{(&TUN{name: "a/b"}).attachError(unix.EINVAL, 1), "not a device's name"},
+		{(&TUN{name: "a b"}).attachError(unix.EINVAL, 2), "not a device's name"},
+		{(&TUN{name: ".."}).attachError(unix.EINVAL, 1), "not a device's name"},
+		{(&TUN{name: "a%s"}).attachError(unix.EINVAL, 1), "not a device's name"},
+		{(&TUN{name: "%d%d"}).attachError(unix.EINVAL, 1), "not a device's name"},
+		{(&TUN{name: "a%d"}).attachError(unix.EINVAL, 1), "not a TUN device"},
 	} {
 		if !strings.Contains(c.err.Error(), c.want) {
 			t.Errorf("%v; want %q", c.err, c.want)

@@ -3,12 +3,14 @@
 package link
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,11 +64,53 @@ func (t *TUN) attach(fd int, flags uint16) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if flags&unix.IFF_MULTI_QUEUE != 0 && len(t.queues) == 0 && inUse(t.name) {
+		return "", unix.EBUSY // the kernel would share the flows out between two that know nothing of each other
+	}
 	ifr.SetUint16(flags)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
 		return "", err
 	}
 	return ifr.Name(), nil
+}
+
+// inUse reports whether a device of several queues is there and somebody has one of them open, as far as the kernel tells (rtnetlink(7)).
+func inUse(name string) bool {
+	rib, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
+	if err != nil {
+		return false
+	}
+	msgs, err := syscall.ParseNetlinkMessage(rib)
+	if err != nil {
+		return false
+	}
+	for _, m := range msgs {
+		if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg {
+			continue
+		}
+		b := m.Data[unix.SizeofIfInfomsg:]
+		if string(netlinkAttr(b, unix.IFLA_IFNAME)) != name+"\x00" {
+			continue
+		}
+		n := netlinkAttr(netlinkAttr(netlinkAttr(b, unix.IFLA_LINKINFO), unix.IFLA_INFO_DATA), unix.IFLA_TUN_NUM_QUEUES)
+		return len(n) == 4 && binary.NativeEndian.Uint32(n) > 0
+	}
+	return false
+}
+
+// netlinkAttr returns the value of the first attribute of a type, or nil.
+func netlinkAttr(b []byte, attr uint16) []byte {
+	for len(b) >= unix.SizeofNlAttr {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < unix.SizeofNlAttr || n > len(b) {
+			break
+		}
+		if binary.NativeEndian.Uint16(b[2:])&0x3fff == attr { // NLA_TYPE_MASK
+			return b[unix.SizeofNlAttr:n]
+		}
+		b = b[min((n+3)&^3, len(b)):]
+	}
+	return nil
 }
 
 // vnetSize fixes the headers' length and byte order, whatever the descriptor had before.
@@ -87,6 +131,9 @@ func (t *TUN) vnetSize() error {
 
 // adopt takes a descriptor that somebody else has opened.
 func (t *TUN) adopt(f *os.File) error {
+	if _, err := f.Stat(); err != nil { // it may be closed; what follows would say so in words that errors.Is does not know
+		return fmt.Errorf("link: tun: File: %w", err)
+	}
 	rc, err := f.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("link: tun: File: %w", err)
@@ -97,11 +144,13 @@ func (t *TUN) adopt(f *os.File) error {
 		return fmt.Errorf("link: tun: File: %w", err)
 	}
 	ifr, _ := unix.NewIfreq("")
-	if unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr) == nil {
+	if errno := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); errno != nil {
+		err = carriesPackets(fd, errno)
+	} else {
 		t.isTUN, t.name = true, ifr.Name()
 		flags := ifr.Uint16()
 		t.vnet = flags&unix.IFF_VNET_HDR != 0
-		t.unsure = !t.vnet // the bit of IFF_NO_PI says something else here: IFF_NOFILTER
+		t.unsure = true // the bit of IFF_NO_PI says something else here: IFF_NOFILTER
 		if flags&unix.IFF_TAP != 0 {
 			err = fmt.Errorf("link: tun: File is the TAP device %s, which carries Ethernet frames; open a TUN device (IFF_TUN)", t.name)
 		}
@@ -114,6 +163,25 @@ func (t *TUN) adopt(f *os.File) error {
 		return err
 	}
 	return t.vnetSize()
+}
+
+// carriesPackets returns nil for a descriptor that keeps packets apart. errno is what it has said to TUNGETIFF.
+func carriesPackets(fd int, errno error) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("link: tun: File: %w", err)
+	}
+	switch kind := st.Mode & unix.S_IFMT; {
+	case kind == unix.S_IFSOCK:
+		if typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil && typ != unix.SOCK_STREAM {
+			return nil
+		}
+	case kind == unix.S_IFCHR && errno == unix.EBADFD:
+		return fmt.Errorf("link: tun: File is %s, but no device has been made of it (TUNSETIFF): %w", cloneDevice, errno)
+	case kind == unix.S_IFCHR && (errno == unix.EACCES || errno == unix.EPERM): // a sandbox that lets nobody ask
+		return nil
+	}
+	return fmt.Errorf("link: tun: File is neither a TUN device nor a socket that keeps packets apart (SOCK_DGRAM or SOCK_SEQPACKET): %w", unix.EINVAL)
 }
 
 // configure gives the device its MTU and the kernel its address.
@@ -223,11 +291,18 @@ func (t *TUN) openError(err error) error {
 	return t.rights("opening "+cloneDevice, err)
 }
 
+// deviceName reports whether a device may be called so: dev_valid_name and dev_alloc_name of Linux.
+func deviceName(name string) bool {
+	_, number, pattern := strings.Cut(name, "%")
+	return name != "." && name != ".." && !strings.ContainsAny(name, "/: \t\n\v\f\r") &&
+		(!pattern || strings.HasPrefix(number, "d") && !strings.Contains(number, "%"))
+}
+
 func (t *TUN) attachError(err error, queues int) error {
 	switch {
 	case err == unix.EBUSY:
 		return fmt.Errorf("link: tun %s: %w: somebody has the device open; choose another name", t.name, err)
-	case err == unix.EINVAL && strings.ContainsRune(t.name, '/'):
+	case err == unix.EINVAL && !deviceName(t.name):
 		return fmt.Errorf("link: tun: Name %q is not a device's name: %w", t.name, err)
 	case err == unix.EINVAL && queues > 1:
 		return fmt.Errorf("link: tun %s: %w: the device was not made for several queues (ip tuntap add mode tun multi_queue), or it is not a TUN device; "+

@@ -3,9 +3,11 @@ package tcp
 import (
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"testing"
 
 	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
 )
 
 // RFC 9293, 3.10.7.4: "segments with higher beginning sequence numbers SHOULD be held for later processing"; in any order of arrival.
@@ -259,5 +261,35 @@ func TestReassemblyQueueGoes(t *testing.T) {
 		}
 		k.read(all)
 		k.sent = nil
+	})
+}
+
+// Where the MTU leaves little room, blocks that would leave none for data stay behind: an acknowledgment larger than the MTU arrives as little as the
+// segments behind one.
+func TestSackSmallMTU(t *testing.T) {
+	each(t, func(t *T) {
+		for mss := 28; mss <= 64; mss += 4 { // from an MTU of 68 on
+			for _, opts := range []string{"sack", "sack, ts"} {
+				k := established(t, "FreeBSD, nodelay, peermss 536, tso 4000, "+opts+", mss "+strconv.Itoa(mss))
+				sent := k.sent
+				for i := range 4 {
+					k.input(k.pkt(".", 101+20*i, 1, 10))
+					sent, k.sent = append(sent, k.sent...), nil
+				}
+				k.write(200)
+				if sent, k.sent = append(sent, k.sent...), nil; len(sent) < 5 {
+					t.Fatalf("mss %d, %s: %d segments", mss, opts, len(sent))
+				}
+				for _, p := range sent {
+					n := p.th.Put(make([]byte, wire.TCPMaxLen))
+					if p.len > 0 && p.segsize <= 0 || n+min(p.len, p.segsize) > mss+wire.TCPMinLen {
+						t.Errorf("mss %d, %s: %d bytes of header, and %d of data in pieces of %d", mss, opts, n, p.len, p.segsize)
+					}
+				}
+				if most := int(sent[3].th.Opt.Nsack); opts == "sack" && mss >= 44 && most != 4 || opts == "sack, ts" && mss >= 48 && most != 3 {
+					t.Errorf("mss %d, %s: %d blocks", mss, opts, most)
+				}
+			}
+		}
 	})
 }

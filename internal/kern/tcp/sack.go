@@ -49,6 +49,9 @@ func (tp *TCB) nsack() int {
 	if tp.flags&RcvdTstmp != 0 {
 		most = 3
 	}
+	if room := tp.effMSS() - 12; room < 8*most { // what 4 bytes of option and 8 of data leave, on a link of an MTU of hardly more than 68
+		most = max(room/8, 0)
+	}
 	return min(n, most)
 }
 
