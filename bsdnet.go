@@ -20,8 +20,9 @@
 // [OpenTUN] makes a link to the kernel, [OpenUDP] an encrypted one to another process or host, package wireguard one to a WireGuard network;
 // [Impair] makes any of them as bad as wanted; a [Link] of one's own is five methods.
 //
-// Errors are package net's: every one but io.EOF is a *net.OpError around a *os.SyscallError with the syscall.Errno, net.ErrClosed,
-// os.ErrDeadlineExceeded or a context's error, so errors.Is works as it does there.
+// The errors of listeners, dials and connections are package net's: every one but io.EOF is a *net.OpError around a *os.SyscallError with the
+// syscall.Errno, net.ErrClosed, os.ErrDeadlineExceeded, a context's error or what is wrong with an address, so errors.Is and errors.As work as they do
+// there.
 //
 // # In a testing/synctest bubble
 //
@@ -102,13 +103,14 @@ type Config struct {
 	// makes a run repeatable, and the stack predictable to an attacker. nil: crypto/rand.
 	Rand io.Reader
 
-	// Memory is the most that all buffers together may hold, in bytes. Near it buffers shrink and new connections are refused. 0: 1 GiB.
+	// Memory is the most that all buffers together may hold, in bytes. From seven eighths of it on buffers take less and do not grow, and new
+	// connections are refused. 0: 1 GiB.
 	Memory int64
 
 	// Backlog is how many connections may wait to be accepted by one listener. 0: 4096.
 	Backlog int
 
-	// LoopbackMTU is the MTU of the loopback interface in bytes, at most 65535. 0: 65535.
+	// LoopbackMTU is the MTU of the loopback interface in bytes, 68 to 65535. 0: 65535.
 	LoopbackMTU int
 
 	// NoLoopback leaves the loopback interface out: only the links that are attached lead anywhere.
@@ -124,7 +126,8 @@ type TCPConfig struct {
 	Profile string
 
 	// ReadBuffer and WriteBuffer are the sizes of a connection's buffers, in bytes. 0: in Default they begin with 256 KiB and grow with what the
-	// connection carries in a round trip, up to 8 MiB and 4 MiB; in the others they are what the originals had, and stay so.
+	// connection carries in a round trip, up to 8 MiB and 4 MiB, except over the loopback; in the others they are what the originals had, and stay so. A
+	// size that is given here, at most 1 GiB, stays as well.
 	ReadBuffer, WriteBuffer int
 
 	// MSL is the maximum segment lifetime; TIME_WAIT lasts for two of them (RFC 9293, 3.4.2). 0: 30 s.
@@ -184,7 +187,8 @@ func (c *TCPConfig) profile() (*kern.Profile, error) {
 }
 
 // Attach connects the stack to link, which it starts, under the given addresses, each with the prefix of its network, to which a route is made. The
-// stack owns the link from then on, and closes it. Where it returns an error the link has not been closed.
+// stack owns the link from then on, and closes it. Where it returns an error the link has not been closed, but for net.ErrClosed: the stack has been
+// closed, and so is the link. syscall.EAFNOSUPPORT: an address is IPv6; syscall.EADDRINUSE: it is one of the stack's already.
 func (s *Stack) Attach(link Link, prefixes ...netip.Prefix) error {
 	if link == nil {
 		return errors.New("bsdnet: attach: the link is nil")
@@ -243,7 +247,7 @@ func (s *Stack) AddRoute(dst netip.Prefix, link Link) error {
 }
 
 // Capture writes all packets on a link, or with a nil link on the loopback, to w, as a pcap file with nanosecond times that tcpdump and Wireshark
-// read, until stop is called; stop returns the first error of w.
+// read, until stop is called; stop returns the first error of w. A link has one capture at a time: another takes its place.
 func (s *Stack) Capture(link Link, w io.Writer) (stop func() error, err error) {
 	s.mu.Lock()
 	ifp := s.links[link]
@@ -292,13 +296,13 @@ func DialContext(ctx context.Context, network, address string) (net.Conn, error)
 // A ConnInfo describes a connection, or a listener, for people to look at.
 type ConnInfo struct {
 	Local, Remote netip.AddrPort
-	State         string // in BSD's spelling: "ESTABLISHED"
-	SendQueue     int    // bytes sent and not acknowledged, or waiting
-	RecvQueue     int    // bytes received and not read
-	RTT           time.Duration
-	Cwnd          int // congestion window, bytes
-	Sent, Recv    uint64
-	Retransmits   int // segments
+	State         string        // in BSD's spelling: "ESTABLISHED"
+	SendQueue     int           // bytes sent and not acknowledged, or waiting
+	RecvQueue     int           // bytes received and not read
+	RTT           time.Duration // smoothed; 0: not measured yet
+	Cwnd          int           // congestion window, bytes
+	Sent, Recv    uint64        // bytes acknowledged by the peer, and received in order
+	Retransmits   int           // segments
 }
 
 // Conns lists the stack's connections and listeners, TIME_WAIT included: netstat -a.

@@ -16,7 +16,7 @@ type Dialer struct {
 	// Stack is the stack to dial on. nil: the default stack.
 	Stack *Stack
 
-	// Timeout is the most that a dial may take. 0: as long as TCP tries, 75 s.
+	// Timeout is the most that a dial may take. 0: as long as TCP tries, 75 s; over the loopback, where it waits for its place at the listener, for ever.
 	Timeout time.Duration
 
 	// Deadline is when dials fail at the latest. Zero: never.

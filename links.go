@@ -11,10 +11,10 @@ type PipeConfig struct {
 	// MTU is the largest packet in bytes, 68 to 65535. 0: 1500.
 	MTU int
 
-	// Queue is how many packets may be on the cable in each direction before the sender has to wait. 0: 512, or 16384 with a Delay.
+	// Queue is how many packets may be on the cable in each direction before the sender has to wait, at most 1048576. 0: 512, or 16384 with a Delay.
 	Queue int
 
-	// Delay is the time that a packet takes. With a delay packets arrive one at a time, in an order that does not depend on the scheduler.
+	// Delay is the time that a packet takes, at most 24 hours. With a delay packets arrive one at a time, in an order that does not depend on the scheduler.
 	Delay time.Duration
 }
 
@@ -55,14 +55,15 @@ type Impairment struct {
 // BurstLoss is loss after Gilbert and Elliott: a link has a good and a bad state.
 type BurstLoss struct {
 	PEnter    float64 // probability, at each packet, of going from good to bad
-	PLeave    float64 // probability of going from bad to good
-	LossInBad float64 // probability that a packet is lost in the bad state
+	PLeave    float64 // probability of going from bad to good, above 0
+	LossInBad float64 // probability that a packet is lost in the bad state; 0: 1
 }
 
 // ImpairStats counts what an [Impair] has done.
 type ImpairStats struct{ Write, Read ImpairCounts }
 
-// ImpairCounts counts packets in one direction.
+// ImpairCounts counts packets in one direction. Lost are those that Loss and Burst have taken; Dropped those for which there was no room within Queue or
+// Limit, or that the link has not taken.
 type ImpairCounts struct {
 	Packets, Lost, Duplicated, Corrupted, Reordered, Dropped, Delivered uint64
 }

@@ -25,7 +25,8 @@ type TUNConfig struct {
 	NoOffload bool
 
 	// File is an open device, one queue of it, to be used instead of Name: from a parent process, a container's runtime or a phone's VPN
-	// service. The TUN makes a descriptor of its own, so File may be closed. On Linux only.
+	// service. The TUN makes a descriptor of its own, so File may be closed. A socket that keeps packets apart (SOCK_DGRAM, SOCK_SEQPACKET) will do, with a
+	// plain IP packet a read and write; anything else is syscall.EINVAL. On Linux only.
 	File *os.File
 
 	// Host is the kernel's address on the device, with the length of its network: "10.0.0.1/24". It is set, and the device brought up. The zero
@@ -44,7 +45,7 @@ type TUN struct{ *link.TUN }
 //	ln, err := stack.Listen("tcp", ":80") // curl http://10.0.0.2/
 //
 // Making a device, or setting it up, takes CAP_NET_ADMIN in the network namespace: errors.Is finds syscall.EPERM, and the error says how to get it.
-// errors.ErrUnsupported: there is no driver for this system.
+// syscall.EBUSY: somebody has the device open. errors.ErrUnsupported: there is no driver for this system.
 func OpenTUN(c TUNConfig) (*TUN, error) {
 	t, err := link.OpenTUN(link.TUNConfig(c))
 	if err != nil {

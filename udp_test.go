@@ -154,14 +154,15 @@ func TestUDPTunnelRestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := send(c, 8<<20, func() { swap.swap(t, openUDP(t, config)) }); err != nil {
+		t3 := openUDP(t, config)
+		if err := send(c, 8<<20, func() { swap.swap(t, t3) }); err != nil {
 			t.Errorf("the sender restarted: %v: %v", sender, err)
 		}
 		if err := <-served; err != nil {
 			t.Errorf("the sender restarted: %v: %v", sender, err)
 		}
-		if st := t1.Stats(); st.Roams != 1 || st.Handshakes < 2 {
-			t.Errorf("the sender restarted: %v: %+v", sender, st)
+		if st := t1.Stats(); st.Roams == 0 || st.Handshakes < 2 || t1.Peer() != t3.LocalAddr() {
+			t.Errorf("the sender restarted: %v: %+v; the peer is %v, want %v", sender, st, t1.Peer(), t3.LocalAddr())
 		}
 		ln.Close()
 		s1.Close()

@@ -8,6 +8,8 @@
 //	go run . -md -plot charts all.json >RESULTS.md
 //	                                              what was measured, as Markdown and charts, without measuring again
 //	go run . -row . -md -plot charts >RESULTS.md  both in one
+//	go run . -row 'tun-(up|down)' -cc reno -md >RESULTS-reno.md
+//	                                              with another congestion control of the kernel's
 //
 // # Scenes, peers and rows
 //

@@ -16,6 +16,8 @@
 //	go run ./examples/http -link udp -key secret -local 127.0.0.1:5180
 //	go run ./examples/http -link udp -key secret -peer 127.0.0.1:5180 -get http://10.9.0.1/
 //	go run ./examples/http -link wireguard -config wg0.conf
+//
+// It ends with status 1 where something fails, and with 2 where the command line is wrong.
 package main
 
 import (

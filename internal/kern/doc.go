@@ -61,7 +61,8 @@
 //	tso.go             chains cut for links that do not take them whole, and checksums
 //	gro.go             segments of a batch merged before they enter the machine
 //
-//	mbuf/mbuf.go       Mbuf on shared clusters    mbuf/sockbuf.go   what waits to be sent, or read; zone.go: pools for the machine
+//	mbuf/mbuf.go       Mbuf on shared clusters    mbuf/sockbuf.go   what waits to be sent, or read; zone.go: pools for the machine;
+//	                   stripe.go: counters that processors do not fight for; poison.go: freed memory is marked, with a build tag
 //	wire/              IPv4, TCP with options, ICMP, checksums, pcap; trace.go prints and parses tcpdump's notation for the tests
 //	tcp/tcb.go         TCB, states, flags, Sock   tcp/usrreq.go     the user's requests
 //	tcp/input.go       Input, step by step in RFC 9293's order; input_ack.go: what an acknowledgment does
@@ -72,6 +73,8 @@
 //	tcp/timewait.go    what a record answers      tcp/profile.go    Default, FreeBSD, Net3
 //	tcp/blackhole.go   paths that swallow large segments without a word (RFC 2923)
 //	tcp/autobuf.go     buffers that grow with what goes through them
+//	tcp/info.go        TCP_INFO: what there is to tell of a TCB
+//	tcp/stats.go       the counters of netstat -s
 //
 // # Links
 //
@@ -84,6 +87,7 @@
 // bare acknowledgment takes the place of an older one of its connection that still waits there (superseded). Two queues may bring segments of one
 // handshake at the same time; tcpListenInput looks again once it has the listener.
 //
+//	link/link.go       the contract               link/pipe.go      the cable between two stacks
 //	link/tun*.go       TUN: Linux's, with everything; others by golang.zx2c4.com/wireguard/tun
 //	link/udp*.go       the UDP tunnel: docs/udp-tunnel.md; udp_session.go and udp_hello.go are a machine without clock or socket
 //	link/impair.go …   what a bad path does; sched.go: one packet an instant
@@ -97,10 +101,11 @@
 // Two locks at most have an order, and everything else is a leaf: taken last, alone, and with nothing called under it.
 //
 //	so.mu of a listener  ->  so.mu of a connection on its queue       (tcpListenInput, soqtake, soqmend)
-//	   leaves: pcbShard, listenShard, a port's shard, socketList, syncache, twList, ipReass,
+//	   leaves: pcbShard, listenShard, a port's shard and a destination's, socketList, syncache, twList, ipReass,
 //	           clock, ifqueue, bucket, bpf, Proc, Kernel.ifMu and closeMu
 //
-// syncache.mu is a leaf, although it is held while an answer is composed: composing calls nothing. Where a child dies on its listener's queue it must not
+// syncache.mu is a leaf, although it is held while an answer is composed: composing calls nothing. ipReass sets its callout under its lock; the
+// clock, which calls nobody under its own, is the leaf there. Where a child dies on its listener's queue it must not
 // lock upwards: sofree sets so.mend, and soqmend takes it off after the unlock. Where two connections would have to be locked (both ends of a loopback
 // connection) nothing is: the segment between them goes over the queue.
 //
@@ -142,7 +147,7 @@
 //   - Checksums use AVX2 where there is, 64 bytes a step (wire/cksum_amd64.s): 45 GB/s for a full segment, against 11.
 //   - Buffers grow with what is read, or acknowledged, in the least round trip (tcp/autobuf.go): over a short way that is what a flight needs to stay in
 //     the processor's cache, and over a long one what fills the path. The loopback's stay at 256 KiB.
-//   - A Socket is one allocation of 680 bytes, and TestSocketSize holds its size class: what a stack's connections share is behind one pointer (tcp.Env),
+//   - A Socket is one allocation of 688 bytes, and TestSocketSize holds its size class: what a stack's connections share is behind one pointer (tcp.Env),
 //     rare times are in seconds, tables hold addresses of 16 bytes (in6Addr), lengths of buffers have 32 bits, and the one sync.Cond of both buffers is
 //     made for the first who sleeps. The clock, when it next comes by, lets go of a cond that nobody sleeps in: to give it back with each wake-up, as
 //     sleepqueue(9) does, was a tenth of a round trip.

@@ -1,7 +1,8 @@
 // Package link carries IP packets between a stack and the world. A link is a point-to-point medium below IP: it has an
 // MTU, it takes packets and it gives packets, whole and without any framing, and it may lose them.
 //
-// [NewPipe] is a cable between two stacks of one process. [NewImpair] wraps any link and makes it as bad as wanted.
+// [NewPipe] is a cable between two stacks of one process, [OpenTUN] leads to the kernel, [NewUDPTunnel] through datagrams to another process or host.
+// [NewImpair] wraps any link and makes it as bad as wanted.
 package link
 
 import (

@@ -436,6 +436,7 @@ func (m *udpMachine) confirm() {
 	}
 	m.next = nil
 	m.setCurrent(s)
+	m.empty = s // so that the responder hears of it even if there is nothing to send: a packet that is late on the session before may have moved him
 }
 
 // roam takes src for the peer's address.

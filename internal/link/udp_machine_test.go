@@ -21,8 +21,8 @@ func TestUDPHandshake(t *testing.T) {
 	for _, d := range s.log {
 		kinds = append(kinds, d.b[0])
 	}
-	if !bytes.Equal(kinds, []byte{udpHello, udpReply, udpConfirm, udpData}) {
-		t.Errorf("datagrams %v; want a HELLO, a REPLY, a CONFIRM and an empty packet", kinds)
+	if !bytes.Equal(kinds, []byte{udpHello, udpReply, udpConfirm, udpData, udpData}) {
+		t.Errorf("datagrams %v; want a HELLO, a REPLY, a CONFIRM and an empty packet each way", kinds)
 	}
 	if h, r := s.log[0].b, s.log[1].b; len(r) > len(h) {
 		t.Errorf("a reply of %d bytes to %d", len(r), len(h))
@@ -214,6 +214,32 @@ func TestUDPRestart(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What the old initiator has sent last arrives behind the CONFIRM of the new one, at another port, which then has nothing to send for a while: the
+// responder finds it all the same.
+func TestUDPRestartOverlaps(t *testing.T) {
+	s := newSim(t)
+	a, b := s.pair()
+	s.connect(a, b)
+	s.run(5 * udpSecond)
+	c := s.add(3, 2, udpTestKey)
+	c.advance(s.now)
+	c.demand()
+	c.retry()
+	s.settle(c)
+	s.run(2*s.delay + s.delay/2) // the CONFIRM is on its way
+	s.write(a, "late")
+	s.remove(a)
+	s.run(s.delay)
+	if b.peer != a.addr || b.cur == nil || b.cur.heard {
+		t.Fatalf("the packet was not late: the peer is %v", b.peer)
+	}
+	s.run(2 * s.delay)
+	if b.peer != c.addr {
+		t.Errorf("the responder sends to %v, where nobody is", b.peer)
+	}
+	s.exchange(b, c)
 }
 
 // A peer that has moved and comes back to where it was configured is found there.

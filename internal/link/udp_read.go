@@ -197,6 +197,7 @@ func (l *UDPTunnel) tell() {
 	if r.any {
 		l.mu.Lock()
 		l.m.opened(l.now(), r.session, r.data, r.newest, r.src)
+		r.control = r.control || l.m.empty != nil
 		l.rearm()
 		l.mu.Unlock()
 	}

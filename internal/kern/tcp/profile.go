@@ -11,7 +11,7 @@ type Profile struct {
 	Sendspace, Recvspace int  // initial SO_SNDBUF and SO_RCVBUF
 	Maxsockbuf           int  // largest of either; the window scale is chosen for it
 	RecvbufAuto          bool // the receive buffer grows with what is read (net.inet.tcp.recvbuf_auto), up to RecvbufMax
-	SendbufAuto          bool // the send buffer with what is acknowledged, up to SendbufMax
+	SendbufAuto          bool // the send buffer with what is acknowledged (net.inet.tcp.sendbuf_auto), up to SendbufMax
 	RecvbufMax           int
 	SendbufMax           int
 	RoundBufs            bool // round them up to a multiple of the MSS when the connection stands (tcp_mss)
