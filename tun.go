@@ -21,7 +21,7 @@ type TUNConfig struct {
 	Queues int
 
 	// NoOffload carries segments and checksums as on a wire. By default, where the system can do it, the kernel and the stack hand each other up to
-	// 64 KiB at once, which nobody cuts or sums: ten times as fast.
+	// 64 KiB at once, which nobody cuts or sums: several times as fast.
 	NoOffload bool
 
 	// File is an open device, one queue of it, to be used instead of Name: from a parent process, a container's runtime or a phone's VPN
