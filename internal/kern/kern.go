@@ -115,7 +115,7 @@ func New(c Config) (*Kernel, error) {
 		k.somaxconn = 4096
 	}
 	k.pool.SetLimit(k.memory / 8 * 7)
-	k.tcpEnv = tcp.NewEnv(&k.prof, &k.pool, &k.Stats.TCP, tcp.NewReno{})
+	k.tcpEnv = tcp.NewEnv(&k.prof, &k.pool, &k.Stats.TCP)
 	k.twMax = 1 << 16
 	if c.Rand == nil {
 		c.Rand = rand.Reader

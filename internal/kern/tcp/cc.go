@@ -1,106 +1,76 @@
 package tcp
 
-// A Signal is a sign of congestion: FreeBSD's CC_NDUPACK, CC_RTO, CC_ECN.
+// A Signal is a sign of congestion: FreeBSD's CC_NDUPACK, CC_RTO and CC_ECN.
 type Signal uint8
 
 // The signals.
 const (
-	Dupacks Signal = iota // loss found by duplicate acknowledgments
-	RTO                   // the retransmission timer fired
-	ECN                   // the peer has seen a congestion mark
+	Loss Signal = iota // a segment has been found lost, and recovery begins
+	RTO                // the retransmission timer has fired for a flight that had not timed out before
+	ECN                // the peer has echoed a congestion mark (RFC 3168)
 )
 
-// A CC is a congestion control algorithm, in the manner of FreeBSD's cc(9). Its methods change only the congestion window and the
-// slow start threshold. One value serves every connection of an Env.
+// A View is what a congestion controller sees of its connection: no more than it needs, so that it can be tested without one. Sizes are in
+// bytes, times in nanoseconds.
+type View struct {
+	Now           int64  // when the acknowledgment arrived, or the present
+	MSS           int    // payload of a full segment
+	InitialWindow int    // RFC 6928
+	SRTT          int64  // smoothed round trip; 0: not measured yet
+	MinRTT        int64  // the least round trip so far; 0: not measured yet
+	Sent          uint64 // SND.NXT, as an offset in the stream that does not wrap
+	Acked         uint64 // SND.UNA, likewise
+	Flight        int    // what is in the network: sent, and neither acknowledged nor found lost (RFC 6675's pipe)
+	PriorFlight   int    // the same before this acknowledgment
+	Delivered     uint64 // acknowledged or selectively acknowledged so far
+	Lost          uint64 // found lost so far
+	CwndLimited   bool   // the window has held back data since the last acknowledgment, or is in use by more than half in slow start (RFC 7661)
+	AppLimited    bool   // the sender has nothing more to send
+	InRecovery    bool   // losses of this flight are being repaired
+}
+
+// An Ack is what an acknowledgment has brought.
+type Ack struct {
+	Acked     int   // bytes acknowledged in order
+	Delivered int   // bytes acknowledged, in order or selectively, for the first time
+	Lost      int   // bytes found lost
+	RTT       int64 // a round trip that it has measured; 0: none
+	Rate      RateSample
+}
+
+// A RateSample measures the rate of delivery over about one round trip, of the segment that was sent last of those that the acknowledgment
+// covers (draft-ietf-ccwg-bbr, 4.1).
+type RateSample struct {
+	Delivered      int    // bytes delivered over Interval; 0: there is no sample
+	Interval       int64  // the longer of the times in which they were sent and acknowledged
+	PriorDelivered uint64 // View.Delivered when the segment was sent
+	Flight         int    // View.Flight when it had been sent, with it
+	Lost           int    // bytes found lost since it was sent
+	AppLimited     bool   // the sender had nothing more to send then: the rate may be less than what the path carries
+}
+
+// A Control is what a congestion controller answers with.
+type Control struct {
+	Cwnd     int   // congestion window, bytes
+	Ssthresh int   // slow start threshold, bytes
+	Rate     int64 // pacing rate, bytes a second; 0: the sender's choice, from Cwnd and the round trip
+}
+
+// A CC is the congestion controller of one connection. It is called in the order in which things happen, and answers in c.
 type CC interface {
-	// Init sets the window of a connection that has just been established.
-	Init(tp *TCB)
-	// Acked: acked bytes have been acknowledged outside of recovery.
-	Acked(tp *TCB, acked int)
-	// Congested: there is congestion; flight bytes were out when it was found.
-	Congested(tp *TCB, s Signal, flight int)
-	// Recovered: everything that was out when loss was found has been acknowledged.
-	Recovered(tp *TCB)
-	// AfterIdle: nothing has been sent for a retransmission time-out.
-	AfterIdle(tp *TCB)
-}
-
-// NewReno is RFC 5681's congestion control.
-type NewReno struct{}
-
-// initialWindow is RFC 6928, 2: min(10*MSS, max(2*MSS, 14600)), with the profile's number of segments for 10. On the loopback
-// there is no path to congest, and a window of two segments would wait for a delayed acknowledgment.
-func (tp *TCB) initialWindow() uint32 {
-	if tp.flags&whole != 0 {
-		return maxWin << tp.sndScale
-	}
-	n, mss := tp.prof.InitCwndSegs, tp.effMSS()
-	if n <= 4 {
-		return uint32(n * mss)
-	}
-	return uint32(min(n*mss, max(2*mss, 1460*n)))
-}
-
-// Init starts slow start.
-func (NewReno) Init(tp *TCB) {
-	tp.sndCwnd = tp.initialWindow()
-	if tp.backoff > 0 {
-		tp.sndCwnd = uint32(tp.effMSS()) // RFC 5681, 3.1: the SYN or its ACK was lost
-	}
-}
-
-// Acked grows the window: slow start by the bytes acknowledged, at most two segments (RFC 3465); then one segment a window.
-func (NewReno) Acked(tp *TCB, acked int) {
-	mss := uint32(tp.effMSS())
-	limit := uint32(maxWin) << tp.sndScale
-	if tp.sndCwnd >= limit {
-		return
-	}
-	incr := mss
-	switch {
-	case tp.sndCwnd > tp.sndSsthresh && tp.prof.ABC:
-		tp.cwndBytes += uint32(acked)
-		if tp.cwndBytes < tp.sndCwnd {
-			return
-		}
-		tp.cwndBytes -= tp.sndCwnd
-	case tp.sndCwnd > tp.sndSsthresh:
-		incr = max(mss*mss/tp.sndCwnd, 1)
-	case tp.prof.ABC:
-		l := 2 * mss
-		if tp.sndNxt.Lt(tp.sndMax) {
-			l = mss // RFC 3465, 2.3: after a time-out, one
-		}
-		incr = min(uint32(acked), l)
-	}
-	tp.sndCwnd = min(tp.sndCwnd+incr, limit)
-}
-
-// Congested halves the flight (RFC 5681, equation 4).
-func (NewReno) Congested(tp *TCB, s Signal, flight int) {
-	mss := tp.effMSS()
-	tp.sndSsthresh = uint32(max(flight/2, 2*mss))
-	tp.cwndBytes = 0
-	switch s {
-	case RTO:
-		tp.sndCwnd = uint32(mss)
-	case ECN:
-		tp.sndCwnd = tp.sndSsthresh
-	}
-}
-
-// Recovered deflates the window (RFC 6582, 3.2, step 3), without letting out a burst.
-func (NewReno) Recovered(tp *TCB) {
-	flight := uint32(tp.sndMax.Sub(tp.sndUna))
-	tp.sndCwnd = tp.sndSsthresh
-	if tp.prof.NewReno {
-		mss := uint32(tp.effMSS())
-		tp.sndCwnd = min(tp.sndSsthresh, max(flight, mss)+mss)
-	}
-	tp.cwndBytes = 0
-}
-
-// AfterIdle restarts slow start (RFC 5681, 4.1): the restart window is min(IW, cwnd).
-func (NewReno) AfterIdle(tp *TCB) {
-	tp.sndCwnd = min(tp.sndCwnd, tp.initialWindow())
+	// Init is called once, before the first data is sent.
+	Init(v *View, c *Control)
+	// Acked is called for each acknowledgment that has delivered anything, or by which something was found lost.
+	Acked(v *View, a *Ack, c *Control)
+	// Congested sets c.Ssthresh, once for each flight. The window is then reduced by proportional rate reduction (RFC 9937), or after a
+	// time-out starts from one segment, unless the controller has it in hand itself (see OwnWindow).
+	Congested(v *View, s Signal, c *Control)
+	// Undo takes back the last Congested: nothing had been lost (RFC 3522, RFC 5682).
+	Undo(v *View, c *Control)
+	// Recovered is called when all that was in flight when loss was found has been acknowledged.
+	Recovered(v *View, c *Control)
+	// Restart is called before data is sent when nothing was in flight for idle nanoseconds.
+	Restart(v *View, idle int64, c *Control)
+	// OwnWindow reports whether the controller sets c.Cwnd during recovery as well.
+	OwnWindow() bool
 }

@@ -40,7 +40,7 @@ func (tp *TCB) ecnAck(seg *segment) {
 	if seg.flags&(wire.ECE|wire.SYN) != wire.ECE || tp.flags&fastRecov != 0 || seg.ack.Lt(tp.sndRecover) {
 		return
 	}
-	tp.cc.Congested(tp, ECN, min(tp.sndMax.Sub(tp.sndUna), int(tp.sndCwnd)))
+	tp.renoCongested(ECN, min(tp.sndMax.Sub(tp.sndUna), int(tp.sndCwnd)))
 	tp.sndRecover = tp.sndMax
 	tp.flags |= ecnSndCWR
 }

@@ -138,7 +138,7 @@ func newArena(t *testing.T, data []byte, verbose bool) *arena {
 		}
 		e.rcv.SetHiwat([]int{65536, 4096, 600, 30000, 262144, 8192}[a.d.n(6)])
 		e.snd.SetHiwat([]int{65536, 4096, 2000, 30000, 262144, 8192}[a.d.n(6)])
-		e.tp.Init(Config{Sock: e, Env: NewEnv(e.prof, &e.pool, &e.stats, NewReno{}), Snd: &e.snd, Rcv: &e.rcv})
+		e.tp.Init(Config{Sock: e, Env: NewEnv(e.prof, &e.pool, &e.stats), Snd: &e.snd, Rcv: &e.rcv})
 		e.tp.Lport, e.tp.Fport = uint16(1+i), uint16(2-i)
 		e.tp.SetPath(Path{MTU: mss + 40, Hdr: 20, TSOmax: []int{0, 4000, 65000}[a.d.n(3)], Whole: isWhole})
 		e.iss = isns[a.d.n(len(isns))]

@@ -175,7 +175,7 @@ func closed(t *T, opts ...any) *kit {
 	k.parse(opts)
 	k.rcv.SetHiwat(int(or(int64(k.opts.rcvbuf), int64(k.prof.Recvspace))))
 	k.snd.SetHiwat(int(or(int64(k.opts.sndbuf), int64(k.prof.Sendspace))))
-	k.tp.Init(Config{Sock: k, Env: NewEnv(k.prof, &k.pool, &k.stats, NewReno{}), Snd: &k.snd, Rcv: &k.rcv})
+	k.tp.Init(Config{Sock: k, Env: NewEnv(k.prof, &k.pool, &k.stats), Snd: &k.snd, Rcv: &k.rcv})
 	k.tp.Lport, k.tp.Fport = 80, 4000
 	k.tp.SetPath(Path{MTU: k.opts.mss + 40, Hdr: 20, TSOmax: k.opts.tso, Whole: k.opts.whole})
 	t.Cleanup(k.done)

@@ -22,6 +22,23 @@ type Info struct {
 	SndQ, RcvQ           int    // bytes in the buffers
 	BytesSent, BytesRcvd uint64 // payload acknowledged by the peer, and received in order, so far
 	SndZerowin           bool   // the peer's window is closed
+
+	Recovery      string        // what loss recovery is at: "Open", "Disorder", "CWR", "Recovery" or "Loss", Linux's tcpi_ca_state
+	CC            string        // congestion control algorithm
+	PMTU          int           // largest IP packet that is sent, bytes
+	PacingRate    int64         // bytes a second; 0: not paced
+	DeliveryRate  int64         // bytes a second that have got through of late; 0: not measured yet
+	DeliveryApp   bool          // DeliveryRate was measured when there was no more to send
+	Sacked, Lost  int           // bytes in flight that have been acknowledged selectively, and found lost
+	Retransmitted int           // bytes in flight that have been sent again
+	ReorderWindow time.Duration // how long RACK waits for what may only be late (RFC 8985)
+	ReorderSeen   bool          // segments have overtaken each other
+	BytesRexmit   uint64        // bytes retransmitted so far
+	DSACKs        int           // duplicates that the peer has reported
+	Delivered     uint64        // bytes acknowledged, in order or selectively, so far
+	BusyTime      time.Duration // how long there has been data to send
+	RwndLimited   time.Duration // how long of it the peer's window has held it back
+	SndbufLimited time.Duration // how long of it the send buffer was too small
 }
 
 // Bits of Info.Options: FreeBSD's TCPI_OPT_ constants.

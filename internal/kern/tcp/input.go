@@ -235,7 +235,7 @@ func (tp *TCB) established(seg *segment) {
 		tp.sndScale = 0
 	}
 	tp.state = Established
-	tp.cc.Init(tp)
+	tp.renoInit()
 	tp.stop(tKeep)
 	if tp.flags&Keepalive != 0 {
 		tp.set(tKeep, seg.now+tp.keepidle())

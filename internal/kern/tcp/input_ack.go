@@ -94,7 +94,7 @@ func (tp *TCB) duplicateAck(seg *segment) {
 func (tp *TCB) fastRetransmit(seg *segment) {
 	tp.stats.Fastrexmit.Inc()
 	flight := min(tp.sndMax.Sub(tp.sndUna), int(min(tp.sndWnd, tp.sndCwnd)))
-	tp.cc.Congested(tp, Dupacks, flight)
+	tp.renoCongested(Loss, flight)
 	tp.sndRecover = tp.sndMax
 	tp.flags |= fastRecov
 	tp.flags &^= rttTimed
@@ -135,7 +135,7 @@ func (tp *TCB) newAck(seg *segment) bool {
 		fin := tp.ackAdvance(seg)
 		tp.flags &^= fastRecov
 		tp.dupacks = 0
-		tp.cc.Recovered(tp)
+		tp.renoRecovered()
 		return tp.afterAck(seg, fin)
 	}
 	tp.dupacks = 0
@@ -190,7 +190,7 @@ func (tp *TCB) ackAdvance(seg *segment) (finAcked bool) {
 	data := min(acked-synAcked, tp.snd.Cc())
 	marked := tp.flags&ecnOn != 0 && seg.flags&wire.ECE != 0 // then the window does not grow (RFC 3168, 6.1.2)
 	if tp.flags&fastRecov == 0 && data > 0 && tp.state.HaveEstablished() && !marked {
-		tp.cc.Acked(tp, data)
+		tp.renoAcked(data)
 	}
 	finAcked = tp.flags&SentFin != 0 && acked-synAcked > data
 	if data > 0 {

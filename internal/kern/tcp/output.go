@@ -68,7 +68,7 @@ func (tp *TCB) onwards(now int64) int64 {
 func (tp *TCB) plan(o *outseg, now int64) bool {
 	idle := tp.flags&lastIdle != 0 || tp.sndMax == tp.sndUna
 	if idle && tp.sndMax == tp.sndUna && now-tp.rcvTime >= tp.rxtcur {
-		tp.cc.AfterIdle(tp) // RFC 5681, 4.1
+		tp.renoAfterIdle() // RFC 5681, 4.1
 	}
 	tp.flags &^= lastIdle
 	if idle && tp.flags&MoreToCome != 0 {

@@ -153,7 +153,7 @@ type Sock interface {
 // A TCB is a transmission control block: 4.4BSD's struct tcpcb. Init makes it usable.
 type TCB struct {
 	sock Sock
-	*Env // prof, pool, stats, cc
+	*Env // prof, pool, stats
 	snd  *mbuf.Sendbuf
 	rcv  *mbuf.Sockbuf
 
@@ -219,12 +219,11 @@ type Env struct {
 	prof  *Profile
 	pool  *mbuf.Pool
 	stats *Stats
-	cc    CC
 }
 
 // NewEnv makes an Env.
-func NewEnv(prof *Profile, pool *mbuf.Pool, stats *Stats, cc CC) *Env {
-	return &Env{prof: prof, pool: pool, stats: stats, cc: cc}
+func NewEnv(prof *Profile, pool *mbuf.Pool, stats *Stats) *Env {
+	return &Env{prof: prof, pool: pool, stats: stats}
 }
 
 // Config is what a TCB is made from.

@@ -63,7 +63,7 @@ func (tp *TCB) rexmtTimeout(now int64) {
 	tp.flags |= AckNow
 	if tp.state.HaveEstablished() {
 		tp.blackhole(now)
-		tp.cc.Congested(tp, RTO, int(min(tp.sndWnd, tp.sndCwnd)))
+		tp.renoCongested(RTO, int(min(tp.sndWnd, tp.sndCwnd)))
 	}
 	tp.sndNxt = tp.sndUna
 	tp.dupacks = 0
