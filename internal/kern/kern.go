@@ -25,6 +25,7 @@ type Config struct {
 	NoLoopback  bool         // no lo0
 	Memory      int64        // bytes of buffers at most, 0: 1 GiB
 	Somaxconn   int          // kern.ipc.somaxconn, 0: 4096
+	Trace       func(*Trace) // is told what happens on connections, under their lock; nil: nobody is
 }
 
 // Profile is [tcp.Profile].
@@ -52,6 +53,7 @@ type Kernel struct {
 	clock  clock
 	seed   secrets
 	tcpEnv *tcp.Env
+	trace  func(*Trace)
 
 	somaxconn int
 	memory    int64
@@ -116,6 +118,9 @@ func New(c Config) (*Kernel, error) {
 	}
 	k.pool.SetLimit(k.memory / 8 * 7)
 	k.tcpEnv = tcp.NewEnv(&k.prof, &k.pool, &k.Stats.TCP)
+	if k.trace = c.Trace; k.trace != nil {
+		k.tcpEnv.SetTraced()
+	}
 	k.twMax = 1 << 16
 	if c.Rand == nil {
 		c.Rand = rand.Reader
@@ -335,3 +340,6 @@ func (b *bucket) take(now int64) bool {
 
 // wall is the time of day.
 func (k *Kernel) wall() time.Time { return k.t0.Add(time.Since(k.t0)) }
+
+// wallAt is the time of day at an instant of the stack's time.
+func (k *Kernel) wallAt(t int64) time.Time { return k.t0.Add(time.Duration(t - epoch)) }

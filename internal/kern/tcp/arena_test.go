@@ -210,6 +210,7 @@ func (e *end) Soisdisconnected()       {}
 func (e *end) Socantrcvmore()          { e.eof = true }
 func (e *end) Sorwakeup()              {}
 func (e *end) Sowwakeup()              {}
+func (e *end) Trace(*Event)            {}
 func (e *end) Soerror(x syscall.Errno) { e.errno = x; e.a.logf("end %d error %v", e.i, x) }
 func (e *end) TcpClose()               { e.gone = true; e.a.logf("end %d tcpclose", e.i) }
 func (e *end) TcpTwstart() {

@@ -63,6 +63,7 @@ type kit struct {
 	eof            bool          // Socantrcvmore
 	gone           bool          // TcpClose
 	wakeups        int           // Sorwakeup
+	traced         []Event       // Trace
 	room           bool
 	emitErrno      syscall.Errno
 	fill           func(off int) byte // contents of what the peer sends
@@ -84,7 +85,7 @@ type pkt struct {
 // options are what constructors take as words.
 type options struct {
 	mss, rcvbuf, sndbuf, win, wscale, tso, peermss int
-	ts, sack, ecn, whole                           bool
+	ts, sack, ecn, whole, trace                    bool
 	rtt                                            time.Duration
 }
 
@@ -151,6 +152,8 @@ func (k *kit) option(f []string) {
 		o.sack = true
 	case "ecn":
 		o.ecn = true
+	case "trace":
+		o.trace = true
 	case "nagle":
 		k.prof.Nodelay = false
 	case "nodelay":
@@ -175,7 +178,11 @@ func closed(t *T, opts ...any) *kit {
 	k.parse(opts)
 	k.rcv.SetHiwat(int(or(int64(k.opts.rcvbuf), int64(k.prof.Recvspace))))
 	k.snd.SetHiwat(int(or(int64(k.opts.sndbuf), int64(k.prof.Sendspace))))
-	k.tp.Init(Config{Sock: k, Env: NewEnv(k.prof, &k.pool, &k.stats), Snd: &k.snd, Rcv: &k.rcv})
+	env := NewEnv(k.prof, &k.pool, &k.stats)
+	if k.opts.trace {
+		env.SetTraced()
+	}
+	k.tp.Init(Config{Sock: k, Env: env, Snd: &k.snd, Rcv: &k.rcv})
 	k.tp.Lport, k.tp.Fport = 80, 4000
 	k.tp.SetPath(Path{MTU: k.opts.mss + 40, Hdr: 20, TSOmax: k.opts.tso, Whole: k.opts.whole})
 	t.Cleanup(k.done)
@@ -522,6 +529,7 @@ func (k *kit) Sorwakeup()        { k.wakeups++ }
 func (k *kit) Sowwakeup()        {}
 func (k *kit) TcpClose()         { k.gone = true; k.event("tcpclose") }
 func (k *kit) TcpTwstart()       { k.event("twstart") }
+func (k *kit) Trace(e *Event)    { k.traced = append(k.traced, *e) }
 func (k *kit) Soerror(e syscall.Errno) {
 	k.errno = e
 	k.event("error " + strconv.Itoa(int(e)))

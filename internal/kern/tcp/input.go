@@ -44,6 +44,7 @@ func (tp *TCB) Input(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
 		seg.win <<= tp.sndScale
 	}
 	tp.touchKeep(now)
+	tp.traceAck(&seg)
 	if tp.prof.ECN != 0 {
 		tp.ecnInput(&seg)
 	}
@@ -213,7 +214,7 @@ func (tp *TCB) inputSynSent(seg *segment) bool {
 		tp.flags |= AckNow
 	} else {
 		// Simultaneous open (RFC 9293, 3.5): the SYN is sent again with its acknowledgment.
-		tp.state = SynReceived
+		tp.setState(SynReceived)
 		tp.ecnSyn(seg)
 		tp.flags |= AckNow
 		tp.stop(tRexmt)
@@ -234,7 +235,7 @@ func (tp *TCB) established(seg *segment) {
 	} else {
 		tp.sndScale = 0
 	}
-	tp.state = Established
+	tp.setState(Established)
 	tp.renoInit()
 	tp.stop(tKeep)
 	if tp.flags&Keepalive != 0 {
@@ -243,7 +244,7 @@ func (tp *TCB) established(seg *segment) {
 	tp.sock.Soisconnected()
 	if tp.flags&NeedFin != 0 {
 		tp.flags &^= NeedFin
-		tp.state = FinWait1
+		tp.setState(FinWait1)
 	}
 }
 
@@ -493,9 +494,9 @@ func (tp *TCB) processFin(seg *segment) {
 	tp.rcvNxt++
 	switch tp.state {
 	case SynReceived, Established:
-		tp.state = CloseWait
+		tp.setState(CloseWait)
 	case FinWait1:
-		tp.state = Closing // our FIN has not been acknowledged: it would be FIN_WAIT_2
+		tp.setState(Closing) // our FIN has not been acknowledged: it would be FIN_WAIT_2
 	case FinWait2:
 		tp.twstart()
 	}
@@ -503,7 +504,7 @@ func (tp *TCB) processFin(seg *segment) {
 
 // twstart enters TIME_WAIT; the acknowledgment goes out first, then the record takes over.
 func (tp *TCB) twstart() {
-	tp.state = TimeWait
+	tp.setState(TimeWait)
 	tp.cancelTimers()
 	tp.sock.Soisdisconnected()
 }

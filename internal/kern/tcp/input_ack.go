@@ -242,7 +242,7 @@ func (tp *TCB) afterAck(seg *segment, finAcked bool) bool {
 	}
 	switch tp.state {
 	case FinWait1:
-		tp.state = FinWait2
+		tp.setState(FinWait2)
 		if tp.flags&CantRcvMore != 0 {
 			// Nobody reads: unlike a half-close this must end some time (pitfall 20).
 			tp.sock.Soisdisconnected()

@@ -395,6 +395,7 @@ func (tp *TCB) sent(o *outseg, now int64) {
 	if o.flags&(wire.SYN|wire.FIN) != 0 {
 		space++
 	}
+	tp.traceSent(o.flags, space)
 	switch {
 	case o.len == 0 && space == 0:
 		tp.stats.Sndacks.Inc()

@@ -259,6 +259,7 @@ func (nullSock) Sowwakeup()                      {}
 func (nullSock) Soerror(syscall.Errno)           {}
 func (nullSock) TcpClose()                       {}
 func (nullSock) TcpTwstart()                     {}
+func (nullSock) Trace(*Event)                    {}
 
 // One segment in and one out, each with its acknowledgment, allocate nothing.
 func TestNoAllocs(t *testing.T) {

@@ -19,6 +19,7 @@ func (tp *TCB) xmitTimer(rtt int64) {
 	tp.flags &^= rttTimed
 	tp.rxtcur = tp.rto()
 	tp.softerr = 0
+	tp.traceRTT(rtt)
 }
 
 // rto returns the retransmission time-out without back-off.

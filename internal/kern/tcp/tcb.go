@@ -148,6 +148,8 @@ type Sock interface {
 	TcpClose()
 	// TcpTwstart: the connection is in TIME_WAIT, and what is left of it fits in a TimeWaitRec (tcp_twstart).
 	TcpTwstart()
+	// Trace tells of an event, if the Env is traced. The Event is lent: it must not be kept.
+	Trace(e *Event)
 }
 
 // A TCB is a transmission control block: 4.4BSD's struct tcpcb. Init makes it usable.
@@ -216,15 +218,19 @@ const never = math.MaxInt64
 
 // An Env is what a connection shares with others, mostly with all of its stack: what BSD keeps in globals.
 type Env struct {
-	prof  *Profile
-	pool  *mbuf.Pool
-	stats *Stats
+	prof   *Profile
+	pool   *mbuf.Pool
+	stats  *Stats
+	traced bool // there is somebody to whom Sock.Trace tells events
 }
 
 // NewEnv makes an Env.
 func NewEnv(prof *Profile, pool *mbuf.Pool, stats *Stats) *Env {
 	return &Env{prof: prof, pool: pool, stats: stats}
 }
+
+// SetTraced makes the connections of the Env call Sock.Trace. It is called before the first TCB is made.
+func (e *Env) SetTraced() { e.traced = true }
 
 // Config is what a TCB is made from.
 type Config struct {
@@ -276,6 +282,13 @@ func (tp *TCB) State() State { return tp.state }
 
 // SetState sets the state without any of its consequences, for LISTEN, which has no machine.
 func (tp *TCB) SetState(s State) { tp.state = s }
+
+// setState is where the state of a connection changes.
+func (tp *TCB) setState(s State) {
+	old := tp.state
+	tp.state = s
+	tp.traceState(old)
+}
 
 // Has reports whether all of flags f are set; Set and Clear change them.
 func (tp *TCB) Has(f Flag) bool { return tp.flags&f == f }

@@ -4,11 +4,13 @@ import "syscall"
 
 // Timeout does what is due at now: 4.4BSD's tcp_timers. It may be called early.
 func (tp *TCB) Timeout(now int64) {
+	tp.onwards(now)
 	for i := range tp.timers {
 		if tp.timers[i] > now || tp.state == Closed {
 			continue
 		}
 		tp.stop(i)
+		tp.trace(Event{Kind: EvTimer, Name: timerNames[i]})
 		switch i {
 		case tDelack:
 			tp.stats.Delack.Inc()

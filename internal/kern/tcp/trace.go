@@ -1,5 +1,7 @@
 package tcp
 
+import "bsdnet/internal/kern/wire"
+
 // An EventKind says what an Event tells of.
 type EventKind uint8
 
@@ -34,4 +36,76 @@ type Event struct {
 	Cwnd, Ssthresh, Flight    int   // bytes
 	Rate                      int64 // pacing, bytes a second; 0: not paced
 	DeliveryRate              int64 // bytes a second; 0: not measured yet
+}
+
+// trace tells of an event, which it completes, if anybody wants to know. What happens with each segment has a helper of its own below, as
+// here the Event is made in vain if nobody does.
+func (tp *TCB) trace(e Event) {
+	if tp.traced {
+		tp.tell(e)
+	}
+}
+
+// tell is the part of trace that is not inlined, so that the Event goes to the heap only if somebody wants to know.
+//
+//go:noinline
+func (tp *TCB) tell(e Event) {
+	e.Time = tp.clock
+	e.Cwnd, e.Ssthresh = int(tp.sndCwnd), int(tp.sndSsthresh)
+	e.Flight = tp.sndMax.Sub(tp.sndUna)
+	tp.sock.Trace(&e)
+}
+
+// traceState tells that the state was old.
+func (tp *TCB) traceState(old State) {
+	if tp.traced && old != tp.state {
+		tp.tellState(old)
+	}
+}
+
+func (tp *TCB) tellState(old State) {
+	if tp.clock == 0 {
+		return // a listener, which is no connection
+	}
+	tp.tell(Event{Kind: EvState, Name: tp.state.String(), Old: old.String()})
+}
+
+// traceRTT tells of a round trip that has gone into the estimate.
+func (tp *TCB) traceRTT(rtt int64) {
+	if tp.traced {
+		tp.tell(Event{Kind: EvRTT, RTT: rtt, SRTT: tp.srtt, RTTVar: tp.rttvar, MinRTT: tp.rttMin})
+	}
+}
+
+// traceSent tells of a segment that occupies space in the sequence, SYN and FIN included, before sent accounts for it.
+func (tp *TCB) traceSent(flags wire.Flags, space int) {
+	if tp.traced && space > 0 && flags&wire.RST == 0 {
+		tp.tellSent(space)
+	}
+}
+
+func (tp *TCB) tellSent(space int) {
+	e := Event{Kind: EvSent, Seq: uint32(tp.sndNxt - tp.iss), Len: space}
+	if tp.sndNxt.Lt(tp.sndMax) {
+		e.Kind = EvRetransmit
+	}
+	tp.tell(e)
+}
+
+// traceAck tells of the acknowledgment in a segment, before anything is done about it.
+func (tp *TCB) traceAck(seg *segment) {
+	if tp.traced && seg.flags&(wire.ACK|wire.RST) == wire.ACK {
+		tp.tellAck(seg)
+	}
+}
+
+func (tp *TCB) tellAck(seg *segment) {
+	if seg.len > 0 && seg.ack == tp.sndUna && seg.win == tp.sndWnd && seg.opt.Nsack == 0 {
+		return // data that flows the other way: each segment repeats the acknowledgment
+	}
+	e := Event{Kind: EvAck, Ack: uint32(seg.ack - tp.iss), Win: int(seg.win), NSack: int(seg.opt.Nsack)}
+	for i, b := range seg.opt.Blocks[:seg.opt.Nsack] {
+		e.Sack[i] = [2]uint32{uint32(b.Left - tp.iss), uint32(b.Right - tp.iss)}
+	}
+	tp.tell(e)
 }

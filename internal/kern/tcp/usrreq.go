@@ -92,9 +92,10 @@ func (tp *TCB) rcvseqinit(irs Seq) {
 
 // Connect opens actively: PRU_CONNECT's part after in_pcbconnect. SetPath has been called.
 func (tp *TCB) Connect(iss Seq, tsOffset uint32, now int64) syscall.Errno {
+	tp.onwards(now)
 	tp.chooseScale()
 	tp.tsOffset = tsOffset
-	tp.state = SynSent
+	tp.setState(SynSent)
 	tp.stats.Connattempt.Inc()
 	if !tp.waiting() || tp.Keepinit != 0 {
 		tp.set(tKeep, now+tp.keepinit())
@@ -121,7 +122,8 @@ type SynState struct {
 // Passive makes tp a connection in SYN_RECEIVED whose SYN has been answered already: the part of BSD's LISTEN state that the
 // syncache has left (syncache_socket). SetPath has been called; the ACK goes to Input next.
 func (tp *TCB) Passive(s *SynState, now int64) {
-	tp.state = SynReceived
+	tp.onwards(now)
+	tp.setState(SynReceived)
 	tp.flags |= passive
 	tp.tsOffset = s.TSOffset
 	tp.sendseqinit(s.Iss)
@@ -170,15 +172,16 @@ func (tp *TCB) agree(o *wire.Options) {
 
 // Usrclosed: the user sends no more. It is BSD's tcp_usrclosed; Output sends the FIN.
 func (tp *TCB) Usrclosed(now int64) {
+	tp.onwards(now)
 	switch tp.state {
 	case Closed, Listen, SynSent:
 		tp.close()
 	case SynReceived:
 		tp.flags |= NeedFin
 	case Established:
-		tp.state = FinWait1
+		tp.setState(FinWait1)
 	case CloseWait:
-		tp.state = LastAck
+		tp.setState(LastAck)
 	}
 	if tp.state == FinWait2 {
 		// The reader may have been there when FIN_WAIT_2 was entered: CloseWrite, wait, Close (pitfall 20). Now nobody is.
@@ -205,8 +208,9 @@ func (tp *TCB) touchOrphan(now int64) {
 
 // Drop ends the connection with an error, and a RST where the peer knows of it: BSD's tcp_drop.
 func (tp *TCB) Drop(errno syscall.Errno, now int64) {
+	tp.onwards(now)
 	if tp.state.HaveRcvdSyn() {
-		tp.state = Closed
+		tp.setState(Closed)
 		tp.Output(now)
 		tp.stats.Drops.Inc()
 	} else {
@@ -237,7 +241,7 @@ func (tp *TCB) Close() { tp.close() }
 
 // close is BSD's tcp_close: nothing is left.
 func (tp *TCB) close() {
-	tp.state = Closed
+	tp.setState(Closed)
 	tp.cancelTimers()
 	tp.freeReass()
 	tp.stats.Closed.Inc()
