@@ -74,3 +74,18 @@ type CC interface {
 	// OwnWindow reports whether the controller sets c.Cwnd during recovery as well.
 	OwnWindow() bool
 }
+
+// NewCC returns a controller by its name, one of CCNames, or nil if there is none of that name. CUBIC is what a connection has by
+// default.
+func NewCC(name string) CC {
+	switch name {
+	case "cubic":
+		return new(cubic)
+	case "newreno":
+		return new(newReno)
+	}
+	return nil
+}
+
+// CCNames returns the names that NewCC knows, in order.
+func CCNames() []string { return []string{"cubic", "newreno"} }

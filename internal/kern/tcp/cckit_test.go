@@ -1,0 +1,116 @@
+package tcp
+
+import "testing"
+
+// A ccKit is a controller with a connection that is nothing but numbers.
+type ccKit struct {
+	*testing.T
+	cc CC
+	v  View
+	c  Control
+
+	nxt uint64 // v.Sent at the last acknowledgment, before it let out more
+}
+
+// newCCKit starts the controller of a connection with segments of 1000 bytes, an initial window of 10 and a round trip of 100 ms, whose
+// window is always full.
+func newCCKit(t *testing.T, name string) *ccKit {
+	t.Helper()
+	k := &ccKit{T: t, cc: NewCC(name)}
+	k.v = View{Now: sec, MSS: 1000, InitialWindow: 10000, SRTT: 100 * ms, MinRTT: 100 * ms, CwndLimited: true}
+	k.cc.Init(&k.v, &k.c)
+	k.fill()
+	k.nxt = k.v.Sent
+	return k
+}
+
+// fill sends what the window allows.
+func (k *ccKit) fill() {
+	k.v.Sent = max(k.v.Sent, k.v.Acked+uint64(k.c.Cwnd))
+	k.v.Flight = int(k.v.Sent - k.v.Acked)
+}
+
+// ack acknowledges n bytes, with a measurement of the round trip, and sends more.
+func (k *ccKit) ack(n int) { k.ackRTT(n, k.v.SRTT) }
+
+func (k *ccKit) ackRTT(n int, rtt int64) {
+	k.v.PriorFlight = k.v.Flight
+	k.nxt = k.v.Sent
+	k.v.Acked += uint64(n)
+	k.v.Delivered += uint64(n)
+	k.v.Flight -= n
+	k.cc.Acked(&k.v, &Ack{Acked: n, Delivered: n, RTT: rtt}, &k.c)
+	k.fill()
+}
+
+// round acknowledges a window, segment by segment, evenly over a round trip.
+func (k *ccKit) round() {
+	w := k.c.Cwnd
+	for n := 0; n < w; n += 1000 {
+		k.v.Now += k.v.SRTT * 1000 / int64(w)
+		k.ack(min(1000, w-n))
+	}
+}
+
+// recover reduces the window as the sender would after a signal, and ends the recovery.
+func (k *ccKit) recover(s Signal) {
+	k.cc.Congested(&k.v, s, &k.c)
+	if s == RTO {
+		k.c.Cwnd = k.v.MSS
+		return
+	}
+	k.v.InRecovery = true
+	k.ack(1000)
+	k.c.Cwnd = k.c.Ssthresh
+	k.v.Sent = k.v.Acked + uint64(k.c.Cwnd)
+	k.v.Flight = k.c.Cwnd
+	k.v.InRecovery = false
+	k.cc.Recovered(&k.v, &k.c)
+}
+
+func (k *ccKit) want(name string, got, want int) {
+	k.Helper()
+	if got != want {
+		k.Fatalf("%s = %d, want %d", name, got, want)
+	}
+}
+
+func (k *ccKit) wantCwnd(want int)     { k.Helper(); k.want("cwnd", k.c.Cwnd, want) }
+func (k *ccKit) wantSsthresh(want int) { k.Helper(); k.want("ssthresh", k.c.Ssthresh, want) }
+
+// A name that is listed makes a controller, and no other.
+func TestCCNames(t *testing.T) {
+	for _, name := range CCNames() {
+		if NewCC(name) == nil {
+			t.Errorf("NewCC(%q) = nil", name)
+		}
+		if NewCC(name) == NewCC(name) {
+			t.Errorf("NewCC(%q) returns one controller for two connections", name)
+		}
+	}
+	if cc := NewCC("vegas"); cc != nil {
+		t.Errorf("NewCC of an unknown name = %T, want nil", cc)
+	}
+}
+
+// There are many acknowledgments: a controller allocates nothing for one.
+func TestCCAllocs(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	for _, name := range CCNames() {
+		k := newCCKit(t, name)
+		a := Ack{Acked: 1000, Delivered: 1000, RTT: 100 * ms}
+		n := testing.AllocsPerRun(1000, func() {
+			k.v.Now += ms
+			k.v.Delivered += 1000
+			k.v.Acked += 1000
+			k.v.Sent += 1000
+			a.Rate = RateSample{Delivered: 10000, Interval: 100 * ms, PriorDelivered: k.v.Delivered - 10000, Flight: 10000}
+			k.cc.Acked(&k.v, &a, &k.c)
+		})
+		if n != 0 {
+			t.Errorf("%s allocates %v times for an acknowledgment", name, n)
+		}
+	}
+}

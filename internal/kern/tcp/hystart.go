@@ -1,0 +1,76 @@
+package tcp
+
+// RFC 9406, 4.3.
+const (
+	hystartMinThresh  = 4 * ms  // MIN_RTT_THRESH
+	hystartMaxThresh  = 16 * ms // MAX_RTT_THRESH
+	hystartMinDivisor = 8       // MIN_RTT_DIVISOR
+	hystartSamples    = 8       // N_RTT_SAMPLE
+	cssGrowthDivisor  = 4       // CSS_GROWTH_DIVISOR
+	cssMaxRounds      = 5       // CSS_ROUNDS
+)
+
+// A hystart finds the end of the first slow start by the growth of the round trip, before the queue of the path overflows: HyStart++,
+// RFC 9406. When the round trip has grown, it grows the window more slowly for five round trips (Conservative Slow Start), and goes back
+// if that was a mistake. The zero value is ready to use.
+type hystart struct {
+	windowEnd uint64 // the round ends when this offset is acknowledged
+	lastMin   int64  // lastRoundMinRTT; 0: infinity
+	curMin    int64  // currentRoundMinRTT; 0: infinity
+	baseline  int64  // cssBaselineMinRtt; 0: infinity, and this is standard slow start
+	samples   int32  // rttSampleCount
+	rounds    int32  // rounds of Conservative Slow Start that have ended
+}
+
+// acked takes the acknowledgment into account, of which standard slow start would grow the window by n bytes. It returns the bytes to
+// grow by, and whether slow start is over.
+//
+// RFC 9406, 4.3: "A paced TCP implementation SHOULD use L = infinity." So n is not bounded here.
+func (h *hystart) acked(v *View, a *Ack, n int) (grow int, done bool) {
+	if h.baseline != 0 {
+		n /= cssGrowthDivisor // "cwnd = cwnd + (min(N, L * SMSS) / CSS_GROWTH_DIVISOR)"
+	}
+	h.sample(a.RTT)
+
+	// "When windowEnd is ACKed, the current round ends and windowEnd is set to SND.NXT."
+	if v.Acked < h.windowEnd {
+		return n, false
+	}
+	h.windowEnd = v.Sent
+	h.lastMin, h.curMin, h.samples = h.curMin, 0, 0
+	if h.baseline == 0 {
+		return n, false
+	}
+	// "CSS lasts at most CSS_ROUNDS rounds. If the transition into CSS happens in the middle of a round, that partial round counts
+	// towards the limit." "If CSS_ROUNDS rounds are complete, enter congestion avoidance".
+	h.rounds++
+	return n, h.rounds >= cssMaxRounds
+}
+
+// sample takes a round trip, if there is one, and moves between slow start and Conservative Slow Start.
+func (h *hystart) sample(rtt int64) {
+	if rtt <= 0 {
+		return
+	}
+	h.samples++
+	if h.curMin == 0 || rtt < h.curMin {
+		h.curMin = rtt
+	}
+	if h.samples < hystartSamples {
+		return
+	}
+	switch {
+	case h.baseline != 0:
+		// "For CSS rounds where at least N_RTT_SAMPLE RTT samples have been obtained, check to see if the current round's minRTT drops
+		// below baseline (cssBaselineMinRtt) indicating that slow start exit was spurious".
+		if h.curMin < h.baseline {
+			h.baseline, h.rounds = 0, 0
+		}
+	case h.lastMin != 0:
+		// "if (currentRoundMinRTT >= (lastRoundMinRTT + RttThresh))", "exit slow start and enter CSS".
+		thresh := max(hystartMinThresh, min(h.lastMin/hystartMinDivisor, hystartMaxThresh))
+		if h.curMin >= h.lastMin+thresh {
+			h.baseline = h.curMin
+		}
+	}
+}
