@@ -1,0 +1,468 @@
+package tcp
+
+import (
+	"container/heap"
+	"fmt"
+	"math"
+	"slices"
+	"syscall"
+	"testing"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
+)
+
+// A simulation of a path: machines on either side of one bottleneck, in virtual time. Nothing in it is left to chance or to the clock of the
+// computer, so a result is the same to the last byte each time.
+//
+//	sender 0 --+                                                +-- receiver 0
+//	sender 1 --+--> queue -> bottleneck -> one-way delay -------+-- receiver 1
+//	   ...                                                           ...
+//	           <------- one-way delay <- bottleneck <- queue <--
+//
+// Hosts are attached by links that take no time. What becomes of the n-th packet of a direction depends on the path's seed, the direction and n
+// alone (see fate), so it is the same whatever the sender does.
+
+// simMTU is the MTU of a simulated path, in bytes, and simMaxseg what is left of it for data beside timestamps.
+const (
+	simMTU    = 1500
+	simMaxseg = simMTU - wire.IPv4MinLen - wire.TCPMinLen - 12
+)
+
+// A simPath describes a path; both directions are alike.
+type simPath struct {
+	rate    int64   // of the bottleneck, bits a second
+	rtt     int64   // without queues and transmission, nanoseconds
+	queue   float64 // room in the queue for so much of rate times rtt, besides the packet that is being sent
+	loss    float64 // probability of a packet's loss behind the bottleneck
+	reorder float64 // probability that a packet is held back, for up to a quarter of rtt
+	seed    uint64
+}
+
+// bdp returns the bandwidth-delay product in bytes.
+func (p *simPath) bdp() int64 { return p.rate / 8 * p.rtt / sec }
+
+// The decisions that are made for each packet.
+const (
+	fateLoss = iota
+	fateReorder
+	fateHold
+	nFates
+)
+
+// fate returns 64 random bits for decision what about packet n: the finalizer of SplitMix64 over a Weyl sequence.
+func fate(seed, n uint64, what int) uint64 {
+	x := seed + (n*nFates+uint64(what)+1)*0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// chance returns the number below which a fate lies with probability p, less than 1.
+func chance(p float64) uint64 { return uint64(math.Ldexp(p, 64)) }
+
+// A simLink is one direction of a path.
+type simLink struct {
+	rate, delay   int64
+	limit         int64 // bytes that may wait, with what is being sent
+	hold          int64 // the longest that a packet is held back
+	loss, reorder uint64
+	seed          uint64
+
+	busy     int64   // until when the bottleneck has something to send
+	n        uint64  // packets so far
+	dropped  int     // for want of room in the queue
+	lost     int     // by chance
+	overtook int     // held back by chance
+	waits    []int32 // how long each data packet has waited, microseconds
+}
+
+func newSimLink(p *simPath, seed uint64) *simLink {
+	return &simLink{rate: p.rate, delay: p.rtt / 2, limit: int64(p.queue*float64(p.bdp())) + simMTU, hold: p.rtt / 4,
+		loss: chance(p.loss), reorder: chance(p.reorder), seed: seed}
+}
+
+// send returns when a packet of size bytes that is handed to the link now arrives, or false if it does not. What is spared is not lost by
+// chance.
+func (l *simLink) send(now int64, size int, spared, data bool) (int64, bool) {
+	n := l.n
+	l.n++
+	wait := max(l.busy-now, 0)
+	if wait*l.rate/(8*sec)+int64(size) > l.limit {
+		l.dropped++
+		return 0, false
+	}
+	if data {
+		l.waits = append(l.waits, int32(wait/1000))
+	}
+	l.busy = now + wait + int64(size)*8*sec/l.rate
+	if !spared && fate(l.seed, n, fateLoss) < l.loss {
+		l.lost++
+		return 0, false
+	}
+	at := l.busy + l.delay
+	if fate(l.seed, n, fateReorder) < l.reorder {
+		l.overtook++
+		at += int64(fate(l.seed, n, fateHold) % uint64(l.hold))
+	}
+	return at, true
+}
+
+// A simEvent is something that will happen to a host at a time: its timer is looked at, it begins, or a packet arrives.
+type simEvent struct {
+	at    int64
+	order uint64 // in which events have been made, for those of one instant
+	to    *simHost
+	kind  simKind
+	th    wire.TCP
+	len   int
+}
+
+type simKind uint8
+
+const (
+	simArrival simKind = iota
+	simTimer
+	simStart
+)
+
+// simEvents are events to come: a heap.
+type simEvents []*simEvent
+
+func (q simEvents) Len() int { return len(q) }
+func (q simEvents) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].order < q[j].order
+}
+func (q simEvents) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *simEvents) Push(x any)   { *q = append(*q, x.(*simEvent)) }
+func (q *simEvents) Pop() any {
+	last := len(*q) - 1
+	e := (*q)[last]
+	*q = (*q)[:last]
+	return e
+}
+
+// A simNet is a simulation.
+type simNet struct {
+	t      testing.TB
+	now    int64
+	events simEvents
+	free   []*simEvent
+	order  uint64
+	count  int // events so far
+	idle   int // timers in a row, without a packet or progress of time
+
+	path          simPath
+	there, back   *simLink
+	flows         []*simFlow
+	pool          mbuf.Pool
+	small, large  *mbuf.Mbuf // what all data is made of
+	lastTimerTime int64
+}
+
+// A simFlow is one connection, whose user at one end has data without end, and at the other reads at once what comes.
+type simFlow struct {
+	sender, receiver simHost
+	bins             []int // bytes that have been read in each simBin
+}
+
+// simBin is the time over which simFlow counts, in nanoseconds.
+const simBin = 100 * ms
+
+// A simHost is one machine with its user, and as much of package kern as a connection needs. It is the TCB's Sock.
+type simHost struct {
+	net   *simNet
+	flow  *simFlow
+	peer  *simHost
+	out   *simLink
+	tp    TCB
+	stats Stats
+	snd   mbuf.Sendbuf
+	rcv   mbuf.Sockbuf
+	iss   Seq
+
+	listening bool
+	syn       *SynState
+	up        bool  // the connection stands
+	since     int64 // from when
+	writable  bool
+	written   uint64
+	read      uint64
+	alarm     int64 // the earliest time at which an event looks at the timers; never: there is no such event
+	err       syscall.Errno
+}
+
+// newSimNet makes a simulation of a path on which a flow with each of these profiles begins at its time.
+func newSimNet(t testing.TB, path simPath, profiles []*Profile, starts []int64) *simNet {
+	s := &simNet{t: t, now: epoch, path: path}
+	s.there = newSimLink(&path, fate(path.seed, 0, 0))
+	s.back = newSimLink(&path, fate(path.seed, 1, 0))
+	s.small, s.large = s.pool.Getcl(mbuf.ClMid), s.pool.Getcl(mbuf.ClBig)
+	s.small.Extend(mbuf.ClMid)
+	s.large.Extend(mbuf.ClBig)
+	for i, prof := range profiles {
+		f := &simFlow{}
+		f.sender.init(s, f, &f.receiver, s.there, prof, i)
+		f.receiver.init(s, f, &f.sender, s.back, simProfile(), i)
+		f.receiver.listening = true
+		f.sender.writable = true
+		s.flows = append(s.flows, f)
+		s.add(epoch+starts[i], &f.sender, simStart)
+	}
+	return s
+}
+
+// simProfile is what a simulated machine has, whatever its congestion control. Probes of idle connections would hide timers that are missing.
+func simProfile() *Profile {
+	p := Default()
+	p.Keepalive = false
+	return p
+}
+
+func (h *simHost) init(s *simNet, f *simFlow, peer *simHost, out *simLink, prof *Profile, i int) {
+	h.net, h.flow, h.peer, h.out = s, f, peer, out
+	h.alarm = never
+	h.iss = Seq(1000 + 7919*i)
+	h.snd.SetHiwat(prof.Sendspace)
+	h.rcv.SetHiwat(prof.Recvspace)
+	h.tp.Init(Config{Sock: h, Env: NewEnv(prof, &s.pool, &h.stats), Snd: &h.snd, Rcv: &h.rcv})
+	h.tp.Lport, h.tp.Fport = uint16(1000+i), uint16(2000+i)
+	h.tp.SetPath(Path{MTU: simMTU, Hdr: wire.IPv4MinLen, TSOmax: 65000})
+}
+
+// add makes an event.
+func (s *simNet) add(at int64, to *simHost, kind simKind) *simEvent {
+	var e *simEvent
+	if last := len(s.free) - 1; last >= 0 {
+		e = s.free[last]
+		s.free = s.free[:last]
+	} else {
+		e = new(simEvent)
+	}
+	s.order++
+	e.at, e.order, e.to, e.kind = at, s.order, to, kind
+	heap.Push(&s.events, e)
+	return e
+}
+
+// run lets time pass until it is d after the beginning, in nanoseconds.
+func (s *simNet) run(d int64) {
+	for end := epoch + d; len(s.events) > 0 && s.events[0].at <= end; s.count++ {
+		e := heap.Pop(&s.events).(*simEvent)
+		h := e.to
+		s.now = e.at
+		switch e.kind {
+		case simStart:
+			h.tp.Connect(h.iss, 0, s.now)
+		case simTimer:
+			if e.at != h.alarm {
+				break // there is an earlier one, and it has been
+			}
+			h.alarm = never
+			if h.tp.Next() <= s.now {
+				s.spin()
+				h.tp.Timeout(s.now)
+			}
+		case simArrival:
+			h.input(&e.th, e.len)
+		}
+		s.free = append(s.free, e)
+		h.after()
+	}
+	s.now = epoch + d
+}
+
+// spin fails if timers go off again and again in one instant.
+func (s *simNet) spin() {
+	if s.now != s.lastTimerTime {
+		s.lastTimerTime, s.idle = s.now, 0
+	}
+	if s.idle++; s.idle > 100*len(s.flows) {
+		s.fatalf("a timer goes off again and again")
+	}
+}
+
+func (s *simNet) fatalf(format string, args ...any) {
+	s.t.Helper()
+	s.t.Fatalf("%s\nafter %.6f s, %d events, on path %+v", fmt.Sprintf(format, args...), float64(s.now-epoch)/1e9, s.count, s.path)
+}
+
+// transmit hands a packet to the link.
+func (h *simHost) transmit(th *wire.TCP, n int) {
+	s := h.net
+	at, ok := h.out.send(s.now, wire.IPv4MinLen+th.Hlen+n, th.Flags&wire.SYN != 0, n > 0)
+	if ok {
+		e := s.add(at, h.peer, simArrival)
+		e.th, e.len = *th, n
+	}
+}
+
+// Emit cuts what the machine sends into packets, as an interface does.
+func (h *simHost) Emit(m *mbuf.Mbuf) syscall.Errno {
+	var th wire.TCP
+	if err := wire.ParseTCP(m.Bytes(), &th); err != nil {
+		h.net.fatalf("emitted: %v", err)
+	}
+	n, size := m.Pkt.Len-th.Hlen, m.Pkt.SegSize
+	if n != m.Len()-th.Hlen || n > 0 && (size <= 0 || wire.IPv4MinLen+th.Hlen+min(n, size) > simMTU) {
+		h.net.fatalf("emitted: %d bytes of %d, in segments of %d", n, m.Len()-th.Hlen, size)
+	}
+	mbuf.Free(m)
+	flags := th.Flags
+	for n > size && size > 0 {
+		th.Flags = flags &^ (wire.FIN | wire.PUSH)
+		h.transmit(&th, size)
+		flags &^= wire.CWR // on the first only (RFC 3168, 6.1.2)
+		th.Seq = th.Seq.Add(size)
+		n -= size
+	}
+	th.Flags = flags
+	h.transmit(&th, n)
+	return 0
+}
+
+// input is tcp_input: syncache and machine.
+func (h *simHost) input(th *wire.TCP, n int) {
+	s := h.net
+	if h.listening && !h.syncache(th) {
+		return
+	}
+	if h.tp.Input(th, Payload{M: mbuf.Copym(s.small, 0, n), Len: n, Segs: 1}, s.now, s.now) {
+		s.fatalf("a segment is answered with a reset: %s %d:%d(%d) ack %d", th.Flags, th.Seq, th.Seq.Add(n), n, th.Ack)
+	}
+}
+
+// syncache answers a SYN, and reports whether the ACK has made a connection.
+func (h *simHost) syncache(th *wire.TCP) bool {
+	s := h.net
+	switch {
+	case th.Flags&wire.SYN != 0:
+		if h.syn == nil {
+			h.syn = &SynState{Iss: h.iss, Irs: th.Seq, Win: th.Win, SentWin: maxWin, Opt: th.Opt, TSRecent: th.Opt.TSVal,
+				Scale: WscaleFor(h.tp.prof.Maxsockbuf), Start: s.now}
+		} else {
+			h.syn.Rexmits++
+		}
+		answer := wire.TCP{Flags: wire.SYN | wire.ACK, Seq: h.iss, Ack: h.syn.Irs + 1, Win: h.syn.SentWin, Hlen: wire.TCPMinLen + 20,
+			Opt: wire.Options{Has: th.Opt.Has, MSS: uint16(h.tp.mssopt), Scale: h.syn.Scale, TSVal: TSClock(s.now, 0), TSEcr: h.syn.TSRecent}}
+		h.transmit(&answer, 0)
+		return false
+	case h.syn == nil:
+		s.fatalf("a segment before the SYN")
+	}
+	h.listening = false
+	h.tp.Passive(h.syn, s.now)
+	return true
+}
+
+// after does what the user and the clock do when something has happened: it reads and writes, checks what must hold, and sets the alarm.
+func (h *simHost) after() {
+	s := h.net
+	if n := h.rcv.Cc(); n > 0 {
+		h.read += uint64(n)
+		h.rcv.Drop(n)
+		bin := int((s.now - epoch) / simBin)
+		for len(h.flow.bins) <= bin {
+			h.flow.bins = append(h.flow.bins, 0)
+		}
+		h.flow.bins[bin] += n
+		if h.tp.OwesUpdate() {
+			h.tp.Output(s.now)
+		}
+	}
+	if h.writable && h.up {
+		h.write()
+	}
+	h.check()
+	if next := h.tp.Next(); next < h.alarm {
+		h.alarm = max(next, s.now)
+		s.add(h.alarm, h, simTimer)
+	}
+}
+
+// write fills the send buffer.
+func (h *simHost) write() {
+	n := len(h.net.large.Bytes())
+	full := h.snd.Space() < n
+	for ; h.snd.Space() >= n; h.written += uint64(n) {
+		h.snd.Append(mbuf.Copym(h.net.large, 0, n))
+	}
+	h.writable = false
+	if !full {
+		h.tp.Output(h.net.now)
+	}
+}
+
+// check asserts what must hold after each event: the machine's own invariants; that a connection cannot come to a halt; and that the bytes
+// that have been read are those up to RCV.NXT, no more than were written, and no fewer than were acknowledged.
+func (h *simHost) check() {
+	s, tp := h.net, &h.tp
+	if err := tp.Check(); err != nil {
+		s.fatalf("%v", err)
+	}
+	switch {
+	case h.err != 0 || tp.state == Closed && h.up:
+		s.fatalf("the connection ends with %v in %s", h.err, tp.state)
+	case !h.up:
+		return
+	case (h.snd.Cc() > 0 || tp.sndUna != tp.sndMax) && tp.Next() == never:
+		s.fatalf("%d bytes are to be sent or unacknowledged, and no timer runs", h.snd.Cc())
+	}
+	if n := uint32(tp.rcvNxt - (tp.irs + 1)); n != uint32(h.read) {
+		s.fatalf("%d bytes are received in order, %d are read", n, h.read)
+	}
+	if h.read > h.peer.written || tp.bytesSent > h.peer.read {
+		s.fatalf("%d bytes are read of %d, %d are acknowledged of %d", h.read, h.peer.written, tp.bytesSent, h.peer.read)
+	}
+}
+
+// done ends the simulation and returns every buffer.
+func (s *simNet) done() {
+	for _, f := range s.flows {
+		for _, h := range []*simHost{&f.sender, &f.receiver} {
+			if h.tp.state != Closed {
+				h.tp.Close()
+			}
+			h.snd.Flush()
+			h.rcv.Flush()
+		}
+	}
+	mbuf.Free(s.small)
+	mbuf.Free(s.large)
+	if m, b := s.pool.Outstanding(); m != 0 || b != 0 {
+		s.fatalf("leak: %d mbufs, %d bytes of clusters", m, b)
+	}
+}
+
+// between returns how many bytes of the flow were read from one time to another after the beginning, both multiples of simBin.
+func (f *simFlow) between(from, to int64) int {
+	n := 0
+	for i := from / simBin; i < min(to/simBin, int64(len(f.bins))); i++ {
+		n += f.bins[i]
+	}
+	return n
+}
+
+// queueing returns the mean and the 95th percentile of how long data has waited in the queue, in nanoseconds.
+func (l *simLink) queueing() (mean, p95 int64) {
+	if len(l.waits) == 0 {
+		return 0, 0
+	}
+	w := slices.Sorted(slices.Values(l.waits))
+	for _, v := range w {
+		mean += int64(v)
+	}
+	return mean * 1000 / int64(len(w)), int64(w[len(w)*95/100]) * 1000
+}
+
+// Room reports that the interface takes more.
+func (h *simHost) Room() bool { return true }
+
+func (h *simHost) Soisconnected()          { h.up, h.since = true, h.net.now }
+func (h *simHost) Soisdisconnected()       {}
+func (h *simHost) Socantrcvmore()          {}
+func (h *simHost) Sorwakeup()              {}
+func (h *simHost) Sowwakeup()              { h.writable = true }
+func (h *simHost) TcpClose()               {}
+func (h *simHost) TcpTwstart()             {}
+func (h *simHost) Soerror(e syscall.Errno) { h.err = e }
