@@ -10,12 +10,14 @@ import (
 	"testing"
 )
 
-// How much of a link does a sender use? TestGoodput asks it of each congestion control, on paths of all kinds and beside others, and compares the
-// answers with testdata/goodput.golden. A change of them is no fault, but is to be looked at: the file is written anew by
+// How much of a link does a sender use? TestGoodput simulates each congestion control, on paths of
+// all kinds and beside other senders, and compares the results with testdata/goodput.golden. A
+// result that has changed is not a fault by itself, but somebody must look at it:
 //
 //	go test -run TestGoodput -update ./internal/kern/tcp
 //
-// and read as a diff. docs/goodput.md explains it, and shows it drawn.
+// writes the file anew, and its diff shows what has become better or worse. docs/goodput.md explains
+// and draws the results.
 
 var update = flag.Bool("update", false, "rewrite the golden file, and the drawings in docs")
 
@@ -44,7 +46,8 @@ type goodputJob struct {
 	run  func(t testing.TB, seed uint64) string
 }
 
-// seed returns the seed of a job's path. Jobs that differ in congestion control alone have the same, so that each meets the same losses.
+// seed returns the seed of a job's path. Jobs that differ only in congestion control have the same
+// seed, so that each sender meets the same losses.
 func (j *goodputJob) seed() uint64 {
 	_, path, _ := strings.Cut(j.name, "/")
 	return hash64(path)
@@ -56,8 +59,8 @@ func hash64(s string) uint64 {
 	return h.Sum64()
 }
 
-// The grid. A link of each round trip is as fast as keeps the number of packets alike; each cell lasts until the link could have carried
-// gridBits.
+// The grid. The longer the round trip, the slower is the link, and the longer a transfer lasts: for
+// as long as the link takes to carry gridBits, which is more than 40,000 packets.
 var (
 	gridLinks   = []struct{ rtt, rate int64 }{{1 * ms, 500e6}, {20 * ms, 100e6}, {100 * ms, 25e6}, {300 * ms, 10e6}}
 	gridQueues  = []float64{0.1, 1}                           // of the bandwidth-delay product
@@ -65,7 +68,10 @@ var (
 	gridLoss    = []float64{0, 0.0001, 0.001, 0.01, 0.05, .1} // probability
 )
 
-const gridBits = 500e6
+const (
+	gridBits    = 500e6
+	gridPackets = 20000
+)
 
 // gridJobs are the cells of the grid.
 func gridJobs() (jobs []goodputJob) {
@@ -76,15 +82,10 @@ func gridJobs() (jobs []goodputJob) {
 					for _, loss := range gridLoss {
 						path := simPath{rate: l.rate, rtt: l.rtt, queue: queue, reorder: reorder, loss: loss}
 						jobs = append(jobs, goodputJob{
-							name: fmt.Sprintf("%s/rtt=%dms/queue=%g/reorder=%g%%/loss=%g%%", cc, l.rtt/ms, queue, 100*reorder, 100*loss),
+							name: fmt.Sprintf("%s/rtt=%dms/queue=%g/reorder=%s/loss=%s", cc, l.rtt/ms, queue, gridPercent(reorder), gridPercent(loss)),
 							run: func(t testing.TB, seed uint64) string {
 								path.seed = seed
-								s := newSimNet(t, path, []*Profile{ccProfile(cc)}, []int64{0})
-								d := gridBits * sec / path.rate
-								s.run(d)
-								s.done()
-								f := s.flows[0]
-								return digits(ofLink(f.receiver.read, path.rate, d-(f.sender.since-epoch)))
+								return digits(runCell(t, cc, path))
 							},
 						})
 					}
@@ -95,8 +96,27 @@ func gridJobs() (jobs []goodputJob) {
 	return jobs
 }
 
+// runCell returns a cell's goodput: the mean of as many transfers as are needed for gridPackets
+// packets, up to ten, so that chance counts for less if a transfer has few of them.
+func runCell(t testing.TB, cc string, path simPath) float64 {
+	seed, d := path.seed, gridBits*sec/path.rate
+	sum, runs := 0.0, 0
+	for packets := uint64(0); packets < gridPackets && runs < 10; runs++ {
+		path.seed = fate(seed, uint64(runs), 0)
+		s := newSimNet(t, path, []*Profile{ccProfile(cc)}, []int64{0})
+		s.run(d)
+		s.done()
+		f := s.flows[0]
+		sum += ofLink(f.receiver.read, path.rate, d-(f.sender.since-epoch))
+		packets += s.there.n
+	}
+	return sum / float64(runs)
+}
+
 // ofLink returns which part n bytes are of what a link carries in time d.
-func ofLink(n uint64, rate, d int64) float64 { return float64(n) * 8 / (float64(rate) * float64(d) / float64(sec)) }
+func ofLink(n uint64, rate, d int64) float64 {
+	return float64(n) * 8 / (float64(rate) * float64(d) / float64(sec))
+}
 
 // digits prints a fraction with three digits behind the point, or two significant ones if it is small.
 func digits(x float64) string {
@@ -106,35 +126,67 @@ func digits(x float64) string {
 	return strconv.FormatFloat(x, 'g', 2, 64)
 }
 
+// gridPercent prints a probability in a name.
+func gridPercent(p float64) string { return strconv.FormatFloat(100*p, 'g', 6, 64) + "%" }
+
+const goldenHead = `# Goodput in simulated networks. TestGoodput -update writes this file; docs/goodput.md explains it.
+#
+# One sender: what the receiving user has read, as a fraction of what the link could have carried.
+`
+
+const goldenShared = `
+# Several senders: the fraction of the link that they use together; Jain's index; mean and 95th
+# percentile of the time that data waits in the queue (ms); seconds until the split is fair, if the
+# second flow begins late; each flow's share. Below them, the flows in percent of the link, for each
+# second.
+`
+
 func TestGoodput(t *testing.T) {
-	var out strings.Builder
+	out, ran, jobs := goldenHead, 0, 0
 	golden := readGolden(t)
-	for _, j := range gridJobs() {
+	run := func(j goodputJob) {
+		jobs++
 		if !*update && !inSample(j.name) {
-			continue
+			return
 		}
 		t.Run(j.name, func(t *testing.T) {
 			got := j.run(t, j.seed())
-			switch want, ok := golden[j.name]; {
-			case *update:
-				fmt.Fprintf(&out, "%-60s %s\n", j.name, got)
-			case len(golden) > 0 && (!ok || got != want):
-				t.Errorf("%s: got %s, want %s; seed %d", j.name, got, want, j.seed())
+			ran++
+			if *update {
+				out += fmt.Sprintf("%-52s %s\n", j.name, got)
+				return
+			}
+			if want, ok := golden[j.name]; len(golden) > 0 && (!ok || got != want) {
+				t.Errorf("seed %d: got\n%s, want\n%s", j.seed(), got, want)
 			}
 		})
 	}
-	if *update && !t.Failed() {
-		if err := os.WriteFile(goodputGolden, []byte(out.String()), 0o666); err != nil {
+	for _, j := range gridJobs() {
+		run(j)
+	}
+	out += goldenShared
+	for _, j := range shareJobs() {
+		run(j)
+	}
+	switch {
+	case t.Failed():
+	case *update && ran < jobs:
+		t.Fatalf("%d of %d simulations have been run: the golden file needs all", ran, jobs)
+	case *update:
+		if err := os.MkdirAll("testdata", 0o777); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if len(golden) == 0 && !*update {
+		if err := os.WriteFile(goodputGolden, []byte(out), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	case len(golden) == 0:
 		t.Skip("there is no " + goodputGolden)
 	}
+	t.Run("drawings", testGoodputDrawings)
 }
 
-// inSample reports whether a job is among those that are run each time: one in eight, and with the race detector, which makes them ten times as
-// slow, one in 64. With BSDNET_LONG=1 in the environment all are.
+// inSample reports whether a job is among those that are run each time: one in eight, and one in 64 with the race detector,
+// which makes them ten times as slow. With BSDNET_LONG=1 in the environment all are.
 func inSample(name string) bool {
 	n := uint64(8)
 	switch {
@@ -146,16 +198,21 @@ func inSample(name string) bool {
 	return hash64(name)%n == 0
 }
 
-// readGolden returns the golden file's lines by name.
-func readGolden(t *testing.T) map[string]string {
+// readGolden returns what the golden file says of each job. Lines that begin with a space go on with the line before.
+func readGolden(t *testing.T) goldenLines {
 	text, err := os.ReadFile(goodputGolden)
 	if err != nil && !os.IsNotExist(err) {
 		t.Fatal(err)
 	}
-	lines := map[string]string{}
+	lines := goldenLines{}
+	name := ""
 	for line := range strings.Lines(string(text)) {
-		name, rest, _ := strings.Cut(line, " ")
-		if !strings.HasPrefix(name, "#") && rest != "" {
+		line = strings.TrimSuffix(line, "\n")
+		switch first, rest, _ := strings.Cut(line, " "); {
+		case first == "" && name != "" && rest != "":
+			lines[name] += "\n" + line
+		case first != "" && first != "#":
+			name = first
 			lines[name] = strings.TrimSpace(rest)
 		}
 	}

@@ -12,30 +12,28 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A simulation of a path: machines on either side of one bottleneck, in virtual time. Nothing in it is left to chance or to the clock of the
-// computer, so a result is the same to the last byte each time.
+// A simNet is machines on either side of one bottleneck, in virtual time. It reads no clock and
+// shares no stream of random numbers, so each result is the same to the last byte.
 //
 //	sender 0 --+                                                +-- receiver 0
 //	sender 1 --+--> queue -> bottleneck -> one-way delay -------+-- receiver 1
 //	   ...                                                           ...
 //	           <------- one-way delay <- bottleneck <- queue <--
 //
-// Hosts are attached by links that take no time. What becomes of the n-th packet of a direction depends on the path's seed, the direction and n
-// alone (see fate), so it is the same whatever the sender does.
+// The links between the hosts and the queue take no time. What happens to the n-th packet of a
+// direction depends on the path's seed, the direction and n alone (see fate), whatever the sender
+// does.
 
-// simMTU is the MTU of a simulated path, in bytes, and simMaxseg what is left of it for data beside timestamps.
-const (
-	simMTU    = 1500
-	simMaxseg = simMTU - wire.IPv4MinLen - wire.TCPMinLen - 12
-)
+// simMTU is the MTU of a simulated path, in bytes.
+const simMTU = 1500
 
 // A simPath describes a path; both directions are alike.
 type simPath struct {
 	rate    int64   // of the bottleneck, bits a second
 	rtt     int64   // without queues and transmission, nanoseconds
-	queue   float64 // room in the queue for so much of rate times rtt, besides the packet that is being sent
-	loss    float64 // probability of a packet's loss behind the bottleneck
-	reorder float64 // probability that a packet is held back, for up to a quarter of rtt
+	queue   float64 // size of the queue, as a fraction of rate times rtt; the packet in transmission is extra
+	loss    float64 // probability that a packet is lost behind the bottleneck
+	reorder float64 // probability that a packet is held back there, for up to a quarter of rtt
 	seed    uint64
 }
 
@@ -50,7 +48,8 @@ const (
 	nFates
 )
 
-// fate returns 64 random bits for decision what about packet n: the finalizer of SplitMix64 over a Weyl sequence.
+// fate returns 64 random bits for decision what about packet n: SplitMix64 (Steele, Lea and Flood,
+// 2014), which finds any element of its sequence at once.
 func fate(seed, n uint64, what int) uint64 {
 	x := seed + (n*nFates+uint64(what)+1)*0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
@@ -64,17 +63,17 @@ func chance(p float64) uint64 { return uint64(math.Ldexp(p, 64)) }
 // A simLink is one direction of a path.
 type simLink struct {
 	rate, delay   int64
-	limit         int64 // bytes that may wait, with what is being sent
+	limit         int64 // bytes in the queue and in transmission, at the most
 	hold          int64 // the longest that a packet is held back
 	loss, reorder uint64
 	seed          uint64
 
-	busy     int64   // until when the bottleneck has something to send
-	n        uint64  // packets so far
-	dropped  int     // for want of room in the queue
-	lost     int     // by chance
-	overtook int     // held back by chance
-	waits    []int32 // how long each data packet has waited, microseconds
+	busy    int64   // when the bottleneck will have sent everything
+	n       uint64  // packets so far
+	dropped int     // of them, because the queue was full
+	lost    int     // by chance
+	held    int     // held back by chance
+	waits   []int32 // how long each data packet has waited, microseconds
 }
 
 func newSimLink(p *simPath, seed uint64) *simLink {
@@ -82,8 +81,8 @@ func newSimLink(p *simPath, seed uint64) *simLink {
 		loss: chance(p.loss), reorder: chance(p.reorder), seed: seed}
 }
 
-// send returns when a packet of size bytes that is handed to the link now arrives, or false if it does not. What is spared is not lost by
-// chance.
+// send returns when a packet of size bytes arrives that is handed to the link now, or false if it
+// does not. A packet that is spared is not lost by chance.
 func (l *simLink) send(now int64, size int, spared, data bool) (int64, bool) {
 	n := l.n
 	l.n++
@@ -102,16 +101,17 @@ func (l *simLink) send(now int64, size int, spared, data bool) (int64, bool) {
 	}
 	at := l.busy + l.delay
 	if fate(l.seed, n, fateReorder) < l.reorder {
-		l.overtook++
+		l.held++
 		at += int64(fate(l.seed, n, fateHold) % uint64(l.hold))
 	}
 	return at, true
 }
 
-// A simEvent is something that will happen to a host at a time: its timer is looked at, it begins, or a packet arrives.
+// A simEvent is what will happen to a host at a time: a packet arrives, a timer is due, or the user
+// connects.
 type simEvent struct {
 	at    int64
-	order uint64 // in which events have been made, for those of one instant
+	order uint64 // rises from event to event, and decides between those of one instant
 	to    *simHost
 	kind  simKind
 	th    wire.TCP
@@ -150,26 +150,29 @@ type simNet struct {
 	free   []*simEvent
 	order  uint64
 	count  int // events so far
-	idle   int // timers in a row, without a packet or progress of time
 
-	path          simPath
-	there, back   *simLink
-	flows         []*simFlow
-	pool          mbuf.Pool
-	small, large  *mbuf.Mbuf // what all data is made of
-	lastTimerTime int64
+	timerAt int64 // when a timer was last due
+	timers  int   // how many have been due in that instant
+
+	path         simPath
+	there, back  *simLink
+	flows        []*simFlow
+	pool         mbuf.Pool
+	small, large *mbuf.Mbuf // all data is views of these two
 }
 
-// A simFlow is one connection, whose user at one end has data without end, and at the other reads at once what comes.
+// A simFlow is one connection. The user at one end always has data to send, and the user at the
+// other end reads at once what arrives.
 type simFlow struct {
 	sender, receiver simHost
-	bins             []int // bytes that have been read in each simBin
+	bins             []int // bytes read in each simBin
 }
 
-// simBin is the time over which simFlow counts, in nanoseconds.
+// simBin is the resolution of simFlow.bins, in nanoseconds.
 const simBin = 100 * ms
 
-// A simHost is one machine with its user, and as much of package kern as a connection needs. It is the TCB's Sock.
+// A simHost is one machine with its user, and as much of package kern as a connection needs. It is
+// the TCB's Sock.
 type simHost struct {
 	net   *simNet
 	flow  *simFlow
@@ -183,16 +186,17 @@ type simHost struct {
 
 	listening bool
 	syn       *SynState
-	up        bool  // the connection stands
-	since     int64 // from when
-	writable  bool
+	up        bool  // the connection has been established
+	since     int64 // when
+	writable  bool  // there may be room in the send buffer
 	written   uint64
 	read      uint64
-	alarm     int64 // the earliest time at which an event looks at the timers; never: there is no such event
+	alarm     int64 // when an event will look at the timers next; never: no event will
 	err       syscall.Errno
 }
 
-// newSimNet makes a simulation of a path on which a flow with each of these profiles begins at its time.
+// newSimNet makes a simulation in which a sender with each of the profiles connects at its time,
+// nanoseconds after the beginning.
 func newSimNet(t testing.TB, path simPath, profiles []*Profile, starts []int64) *simNet {
 	s := &simNet{t: t, now: epoch, path: path}
 	s.there = newSimLink(&path, fate(path.seed, 0, 0))
@@ -212,7 +216,8 @@ func newSimNet(t testing.TB, path simPath, profiles []*Profile, starts []int64) 
 	return s
 }
 
-// simProfile is what a simulated machine has, whatever its congestion control. Probes of idle connections would hide timers that are missing.
+// simProfile is the profile of simulated machines: the default one, without the keep-alive timer,
+// which would hide that another timer is missing.
 func simProfile() *Profile {
 	p := Default()
 	p.Keepalive = false
@@ -256,7 +261,7 @@ func (s *simNet) run(d int64) {
 			h.tp.Connect(h.iss, 0, s.now)
 		case simTimer:
 			if e.at != h.alarm {
-				break // there is an earlier one, and it has been
+				break // an earlier event has taken its place
 			}
 			h.alarm = never
 			if h.tp.Next() <= s.now {
@@ -272,19 +277,20 @@ func (s *simNet) run(d int64) {
 	s.now = epoch + d
 }
 
-// spin fails if timers go off again and again in one instant.
+// spin fails if timers are due again and again in one instant.
 func (s *simNet) spin() {
-	if s.now != s.lastTimerTime {
-		s.lastTimerTime, s.idle = s.now, 0
+	if s.now != s.timerAt {
+		s.timerAt, s.timers = s.now, 0
 	}
-	if s.idle++; s.idle > 100*len(s.flows) {
-		s.fatalf("a timer goes off again and again")
+	if s.timers++; s.timers > 100*len(s.flows) {
+		s.fatalf("a timer is due again and again")
 	}
 }
 
 func (s *simNet) fatalf(format string, args ...any) {
 	s.t.Helper()
-	s.t.Fatalf("%s\nafter %.6f s, %d events, on path %+v", fmt.Sprintf(format, args...), float64(s.now-epoch)/1e9, s.count, s.path)
+	s.t.Fatalf("%s\nafter %.6f s and %d events, on path %+v", fmt.Sprintf(format, args...),
+		float64(s.now-epoch)/1e9, s.count, s.path)
 }
 
 // transmit hands a packet to the link.
@@ -338,13 +344,15 @@ func (h *simHost) syncache(th *wire.TCP) bool {
 	switch {
 	case th.Flags&wire.SYN != 0:
 		if h.syn == nil {
-			h.syn = &SynState{Iss: h.iss, Irs: th.Seq, Win: th.Win, SentWin: maxWin, Opt: th.Opt, TSRecent: th.Opt.TSVal,
-				Scale: WscaleFor(h.tp.prof.Maxsockbuf), Start: s.now}
+			h.syn = &SynState{Iss: h.iss, Irs: th.Seq, Win: th.Win, SentWin: maxWin, Opt: th.Opt,
+				TSRecent: th.Opt.TSVal, Scale: WscaleFor(h.tp.prof.Maxsockbuf), Start: s.now}
 		} else {
 			h.syn.Rexmits++
 		}
-		answer := wire.TCP{Flags: wire.SYN | wire.ACK, Seq: h.iss, Ack: h.syn.Irs + 1, Win: h.syn.SentWin, Hlen: wire.TCPMinLen + 20,
-			Opt: wire.Options{Has: th.Opt.Has, MSS: uint16(h.tp.mssopt), Scale: h.syn.Scale, TSVal: TSClock(s.now, 0), TSEcr: h.syn.TSRecent}}
+		answer := wire.TCP{Flags: wire.SYN | wire.ACK, Seq: h.iss, Ack: h.syn.Irs + 1, Win: h.syn.SentWin,
+			Hlen: th.Hlen, // the answer has the same options as the SYN
+			Opt: wire.Options{Has: th.Opt.Has, MSS: uint16(h.tp.mssopt), Scale: h.syn.Scale,
+				TSVal: TSClock(s.now, 0), TSEcr: h.syn.TSRecent}}
 		h.transmit(&answer, 0)
 		return false
 	case h.syn == nil:
@@ -355,7 +363,8 @@ func (h *simHost) syncache(th *wire.TCP) bool {
 	return true
 }
 
-// after does what the user and the clock do when something has happened: it reads and writes, checks what must hold, and sets the alarm.
+// after follows each event: the user reads and writes, the invariants are checked, and the alarm is
+// set.
 func (h *simHost) after() {
 	s := h.net
 	if n := h.rcv.Cc(); n > 0 {
@@ -380,21 +389,26 @@ func (h *simHost) after() {
 	}
 }
 
-// write fills the send buffer.
+// write fills the send buffer, if there is room for as much as sosend waits for.
 func (h *simHost) write() {
-	n := len(h.net.large.Bytes())
-	full := h.snd.Space() < n
-	for ; h.snd.Space() >= n; h.written += uint64(n) {
-		h.snd.Append(mbuf.Copym(h.net.large, 0, n))
-	}
 	h.writable = false
-	if !full {
+	before := h.written
+	for space := h.snd.Space(); space >= mbuf.ClMid; space = h.snd.Space() {
+		m := h.net.large
+		if space < mbuf.ClBig {
+			m = h.net.small
+		}
+		h.snd.Append(mbuf.Copym(m, 0, len(m.Bytes())))
+		h.written += uint64(len(m.Bytes()))
+	}
+	if h.written > before {
 		h.tp.Output(h.net.now)
 	}
 }
 
-// check asserts what must hold after each event: the machine's own invariants; that a connection cannot come to a halt; and that the bytes
-// that have been read are those up to RCV.NXT, no more than were written, and no fewer than were acknowledged.
+// check asserts the invariants: those of the machine; that a connection with data to send or
+// unacknowledged has a timer; and that the user has read all bytes up to RCV.NXT, no more than the
+// peer has written, and no fewer than the peer has seen acknowledged.
 func (h *simHost) check() {
 	s, tp := h.net, &h.tp
 	if err := tp.Check(); err != nil {
@@ -434,7 +448,8 @@ func (s *simNet) done() {
 	}
 }
 
-// between returns how many bytes of the flow were read from one time to another after the beginning, both multiples of simBin.
+// between returns how many bytes of the flow were read between two times, nanoseconds after the
+// beginning and multiples of simBin.
 func (f *simFlow) between(from, to int64) int {
 	n := 0
 	for i := from / simBin; i < min(to/simBin, int64(len(f.bins))); i++ {
@@ -443,7 +458,8 @@ func (f *simFlow) between(from, to int64) int {
 	return n
 }
 
-// queueing returns the mean and the 95th percentile of how long data has waited in the queue, in nanoseconds.
+// queueing returns the mean and the 95th percentile of the time that data has waited in the queue,
+// in nanoseconds.
 func (l *simLink) queueing() (mean, p95 int64) {
 	if len(l.waits) == 0 {
 		return 0, 0

@@ -1,0 +1,129 @@
+package tcp
+
+import (
+	"math"
+	"testing"
+)
+
+// The simulation itself is tested here, against what can be computed without one.
+
+// Packets that come slower than the bottleneck is arrive after the time to send them and the delay.
+func TestSimLinkDelay(t *testing.T) {
+	l := newSimLink(&simPath{rate: 12e6, rtt: 40 * ms, queue: 1}, 1)
+	for i := range int64(100) {
+		now := i * 2 * ms
+		if at, ok := l.send(now, 1500, false, true); !ok || at != now+21*ms {
+			t.Fatalf("packet %d arrives after %d ns, %v", i, at-now, ok)
+		}
+	}
+	if mean, p95 := l.queueing(); mean != 0 || p95 != 0 {
+		t.Errorf("the queue is empty, and data waits for %d and %d ns", mean, p95)
+	}
+}
+
+// A burst fills the queue: the first packet is sent at once, each of the next waits for those before
+// it, and those that find no room are dropped.
+func TestSimLinkQueue(t *testing.T) {
+	path := simPath{rate: 12e6, rtt: 40 * ms, queue: 0.5} // 30,000 bytes: 20 packets of 1 ms
+	l := newSimLink(&path, 1)
+	for i := range int64(50) {
+		at, ok := l.send(0, 1500, false, true)
+		if want := i <= 20; ok != want || ok && at != (21+i)*ms {
+			t.Fatalf("packet %d: %d, %v", i, at, ok)
+		}
+	}
+	if l.dropped != 29 {
+		t.Errorf("%d packets are dropped, want 29", l.dropped)
+	}
+	if mean, p95 := l.queueing(); mean != 10*ms || p95 != 19*ms {
+		t.Errorf("data waits for %d ns, and %d ns at the 95th percentile; want 10 and 19 ms", mean, p95)
+	}
+	if at, ok := l.send(5*ms, 1500, false, true); !ok || at != 42*ms {
+		t.Errorf("5 packets later there is no room: %d, %v", at, ok)
+	}
+}
+
+// As many packets are lost and held back as the probabilities say, and a path that loses more loses
+// those that another one with its seed loses.
+func TestSimLinkFate(t *testing.T) {
+	const n = 200000
+	for seed := range uint64(4) {
+		var few, many map[int]bool
+		for _, p := range []float64{0.001, 0.1} {
+			path := simPath{rate: 12e6, rtt: 40 * ms, queue: 1, loss: p, reorder: p}
+			l := newSimLink(&path, seed)
+			lost := map[int]bool{}
+			longest, held := int64(0), 0
+			for i := range n {
+				now := int64(i) * ms
+				at, ok := l.send(now, 1500, false, true)
+				if !ok {
+					lost[i] = true
+					continue
+				}
+				late := at - (now + 21*ms)
+				if late < 0 || late >= path.rtt/4 {
+					t.Fatalf("seed %d: packet %d is %d ns late", seed, i, late)
+				}
+				if longest = max(longest, late); late > 0 {
+					held++
+				}
+			}
+			deviation := 5 * math.Sqrt(n*p*(1-p))
+			if d := math.Abs(float64(l.lost) - n*p); d > deviation || l.lost != len(lost) {
+				t.Errorf("seed %d: %d of %d packets are lost at %g", seed, l.lost, n, p)
+			}
+			if d := math.Abs(float64(held) - n*p*(1-p)); d > deviation || longest < path.rtt/5 {
+				t.Errorf("seed %d: %d of %d packets are held back at %g, %d ns at the most", seed, held, n, p, longest)
+			}
+			few, many = many, lost
+		}
+		for i := range few {
+			if !many[i] {
+				t.Errorf("seed %d: packet %d is lost at 0.1 %% and not at 10 %%", seed, i)
+			}
+		}
+	}
+}
+
+// transfer simulates one sender with a profile for d, and returns the simulation.
+func transfer(t *testing.T, path simPath, prof *Profile, d int64) *simNet {
+	s := newSimNet(t, path, []*Profile{prof}, []int64{0})
+	s.run(d)
+	s.done()
+	return s
+}
+
+// One simulation is like another to the last event.
+func TestSimRepeats(t *testing.T) {
+	path := simPath{rate: 10e6, rtt: 50 * ms, queue: 0.5, loss: 0.02, reorder: 0.05, seed: 7}
+	a, b := transfer(t, path, simProfile(), 5*sec), transfer(t, path, simProfile(), 5*sec)
+	if a.count != b.count || a.flows[0].receiver.read != b.flows[0].receiver.read || a.there.n != b.there.n {
+		t.Errorf("%d events and %d packets, then %d and %d", a.count, a.there.n, b.count, b.there.n)
+	}
+	path.seed++
+	if c := transfer(t, path, simProfile(), 5*sec); a.count == c.count {
+		t.Error("another seed makes no difference")
+	}
+	if a.there.lost == 0 || a.there.held == 0 || a.back.lost == 0 || a.back.held == 0 {
+		t.Errorf("nothing happens on the way: %+v", path)
+	}
+}
+
+// A sender that cannot fill the path sends a buffer's worth each round trip (RFC 7323, 1.1), and one
+// that can sends as much as headers of 52 in 1500 bytes leave.
+func TestSimThroughput(t *testing.T) {
+	prof := simProfile()
+	prof.SendbufAuto, prof.Sendspace = false, 64<<10
+	d := 20 * sec
+	s := transfer(t, simPath{rate: 1e9, rtt: 100 * ms, queue: 1}, prof, d)
+	if got, most := float64(s.flows[0].receiver.read), float64(prof.Sendspace)*float64(d/(100*ms)); got > most || got < 0.9*most {
+		t.Errorf("with a send buffer of 64 KiB: %.0f bytes, want %.0f", got, most)
+	}
+	// A queue that takes whatever the send buffer holds.
+	s = transfer(t, simPath{rate: 20e6, rtt: 20 * ms, queue: 10}, prof, d)
+	got := ofLink(s.flows[0].receiver.read, 20e6, d)
+	if most := 1448.0 / 1500; got > most || got < 0.99*most {
+		t.Errorf("without loss %.4f of the link, want %.4f", got, most)
+	}
+}
