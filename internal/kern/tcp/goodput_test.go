@@ -35,12 +35,12 @@ func setCC(p *Profile, name string) {
 
 // ccProfile is what a simulated sender has.
 func ccProfile(name string) *Profile {
-	p := simProfile()
+	p := pathProfile()
 	setCC(p, name)
 	return p
 }
 
-// A goodputJob is a simulation with a name, which begins a line of the golden file; run returns the rest of the line.
+// A goodputJob is a simulation. Its line in the golden file consists of its name and what run returns.
 type goodputJob struct {
 	name string
 	run  func(t testing.TB, seed uint64) string
@@ -63,7 +63,7 @@ func hash64(s string) uint64 {
 // as long as the link takes to carry gridBits, which is more than 40,000 packets.
 var (
 	gridLinks   = []struct{ rtt, rate int64 }{{1 * ms, 500e6}, {20 * ms, 100e6}, {100 * ms, 25e6}, {300 * ms, 10e6}}
-	gridQueues  = []float64{0.1, 1}                           // of the bandwidth-delay product
+	gridQueues  = []float64{0.1, 1}                           // in bandwidth-delay products
 	gridReorder = []float64{0, 0.01, 0.1}                     // probability
 	gridLoss    = []float64{0, 0.0001, 0.001, 0.01, 0.05, .1} // probability
 )
@@ -80,9 +80,10 @@ func gridJobs() (jobs []goodputJob) {
 			for _, queue := range gridQueues {
 				for _, reorder := range gridReorder {
 					for _, loss := range gridLoss {
-						path := simPath{rate: l.rate, rtt: l.rtt, queue: queue, reorder: reorder, loss: loss}
+						path := pathParams{rate: l.rate, rtt: l.rtt, queue: queue, reorder: reorder, loss: loss}
 						jobs = append(jobs, goodputJob{
-							name: fmt.Sprintf("%s/rtt=%dms/queue=%g/reorder=%s/loss=%s", cc, l.rtt/ms, queue, gridPercent(reorder), gridPercent(loss)),
+							name: fmt.Sprintf("%s/rtt=%dms/queue=%g/reorder=%s/loss=%s",
+								cc, l.rtt/ms, queue, gridPercent(reorder), gridPercent(loss)),
 							run: func(t testing.TB, seed uint64) string {
 								path.seed = seed
 								return digits(runCell(t, cc, path))
@@ -98,12 +99,12 @@ func gridJobs() (jobs []goodputJob) {
 
 // runCell returns a cell's goodput: the mean of as many transfers as are needed for gridPackets
 // packets, up to ten, so that chance counts for less if a transfer has few of them.
-func runCell(t testing.TB, cc string, path simPath) float64 {
+func runCell(t testing.TB, cc string, path pathParams) float64 {
 	seed, d := path.seed, gridBits*sec/path.rate
 	sum, runs := 0.0, 0
 	for packets := uint64(0); packets < gridPackets && runs < 10; runs++ {
-		path.seed = fate(seed, uint64(runs), 0)
-		s := newSimNet(t, path, []*Profile{ccProfile(cc)}, []int64{0})
+		path.seed = pathFate(seed, uint64(runs), 0)
+		s := newPathNet(t, path, []*Profile{ccProfile(cc)}, []int64{0})
 		s.run(d)
 		s.done()
 		f := s.flows[0]
@@ -118,7 +119,7 @@ func ofLink(n uint64, rate, d int64) float64 {
 	return float64(n) * 8 / (float64(rate) * float64(d) / float64(sec))
 }
 
-// digits prints a fraction with three digits behind the point, or two significant ones if it is small.
+// digits prints a fraction with three decimals, or two significant digits if it is small.
 func digits(x float64) string {
 	if x >= 0.0995 || x == 0 {
 		return strconv.FormatFloat(x, 'f', 3, 64)
@@ -185,8 +186,8 @@ func TestGoodput(t *testing.T) {
 	t.Run("drawings", testGoodputDrawings)
 }
 
-// inSample reports whether a job is among those that are run each time: one in eight, and one in 64 with the race detector,
-// which makes them ten times as slow. With BSDNET_LONG=1 in the environment all are.
+// inSample reports whether a job is run without -update: one in eight is, and one in 64 with the race
+// detector, which makes the simulation much slower. With BSDNET_LONG=1 in the environment all are.
 func inSample(name string) bool {
 	n := uint64(8)
 	switch {
@@ -198,7 +199,8 @@ func inSample(name string) bool {
 	return hash64(name)%n == 0
 }
 
-// readGolden returns what the golden file says of each job. Lines that begin with a space go on with the line before.
+// readGolden returns what the golden file says of each job. A line that begins with a space continues
+// the line before it.
 func readGolden(t *testing.T) goldenLines {
 	text, err := os.ReadFile(goodputGolden)
 	if err != nil && !os.IsNotExist(err) {

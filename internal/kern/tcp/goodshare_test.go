@@ -53,7 +53,7 @@ func shareJobs() (jobs []goodputJob) {
 			jobs = append(jobs, goodputJob{
 				name: fmt.Sprintf("%s/shared/queue=%g", sc.name, queue),
 				run: func(t testing.TB, seed uint64) string {
-					return sc.run(t, simPath{rate: shareRate, rtt: shareRTT, queue: queue, seed: seed})
+					return sc.run(t, pathParams{rate: shareRate, rtt: shareRTT, queue: queue, seed: seed})
 				},
 			})
 		}
@@ -62,7 +62,7 @@ func shareJobs() (jobs []goodputJob) {
 }
 
 // run simulates the scenario and returns its line.
-func (sc *shareJob) run(t testing.TB, path simPath) string {
+func (sc *shareJob) run(t testing.TB, path pathParams) string {
 	var profiles []*Profile
 	var starts []int64
 	for i, cc := range sc.ccs {
@@ -72,7 +72,7 @@ func (sc *shareJob) run(t testing.TB, path simPath) string {
 	if sc.late {
 		starts[1] = shareLate
 	}
-	s := newSimNet(t, path, profiles, starts)
+	s := newPathNet(t, path, profiles, starts)
 	s.run(shareTime)
 	s.done()
 	mean, p95 := s.there.queueing()
@@ -84,7 +84,7 @@ func (sc *shareJob) run(t testing.TB, path simPath) string {
 		sum += r
 	}
 	b := fmt.Sprintf("link %s jain %s delay %s p95 %s",
-		digits(sum), digits(jain(rates)), millis(mean), millis(p95))
+		digits(sum), digits(jainIndex(rates)), millis(mean), millis(p95))
 	if sc.late {
 		b += " fair " + converged(s.flows)
 	}
@@ -103,8 +103,8 @@ func (sc *shareJob) run(t testing.TB, path simPath) string {
 	return b
 }
 
-// jain returns Jain's fairness index: 1 if all are alike, 1/n if one has everything.
-func jain(x []float64) float64 {
+// jainIndex returns Jain's fairness index: 1 if all are alike, 1/n if one has everything.
+func jainIndex(x []float64) float64 {
 	sum, squares := 0.0, 0.0
 	for _, v := range x {
 		sum += v
@@ -119,8 +119,8 @@ func jain(x []float64) float64 {
 // converged returns how many seconds after the second flow's beginning the first second ends in
 // which each of two flows had its half to within 20 %, while both together used at least 80 % of the
 // link; or "never".
-func converged(flows []*simFlow) string {
-	for at := int64(shareLate); at+sec <= shareTime; at += simBin {
+func converged(flows []*pathFlow) string {
+	for at := int64(shareLate); at+sec <= shareTime; at += pathBin {
 		a, b := flows[0].between(at, at+sec), flows[1].between(at, at+sec)
 		if 5*min(a, b) >= 2*(a+b) && ofLink(uint64(a+b), shareRate, sec) >= 0.8 {
 			return fmt.Sprintf("%.1f", float64(at+sec-shareLate)/float64(sec))

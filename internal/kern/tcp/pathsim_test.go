@@ -12,7 +12,7 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A simNet is machines on either side of one bottleneck, in virtual time. It reads no clock and
+// A pathNet is machines on either side of one bottleneck, in virtual time. It reads no clock and
 // shares no stream of random numbers, so each result is the same to the last byte.
 //
 //	sender 0 --+                                                +-- receiver 0
@@ -21,14 +21,14 @@ import (
 //	           <------- one-way delay <- bottleneck <- queue <--
 //
 // The links between the hosts and the queue take no time. What happens to the n-th packet of a
-// direction depends on the path's seed, the direction and n alone (see fate), whatever the sender
+// direction depends on the path's seed, the direction and n alone (see pathFate), whatever the sender
 // does.
 
-// simMTU is the MTU of a simulated path, in bytes.
-const simMTU = 1500
+// pathMTU is the MTU of a simulated path, in bytes.
+const pathMTU = 1500
 
-// A simPath describes a path; both directions are alike.
-type simPath struct {
+// A pathParams describes a path; both directions are alike.
+type pathParams struct {
 	rate    int64   // of the bottleneck, bits a second
 	rtt     int64   // without queues and transmission, nanoseconds
 	queue   float64 // size of the queue, as a fraction of rate times rtt; the packet in transmission is extra
@@ -38,7 +38,7 @@ type simPath struct {
 }
 
 // bdp returns the bandwidth-delay product in bytes.
-func (p *simPath) bdp() int64 { return p.rate / 8 * p.rtt / sec }
+func (p *pathParams) bdp() int64 { return p.rate / 8 * p.rtt / sec }
 
 // The decisions that are made for each packet.
 const (
@@ -48,20 +48,20 @@ const (
 	nFates
 )
 
-// fate returns 64 random bits for decision what about packet n: SplitMix64 (Steele, Lea and Flood,
+// pathFate returns 64 random bits for decision what about packet n: SplitMix64 (Steele, Lea and Flood,
 // 2014), which finds any element of its sequence at once.
-func fate(seed, n uint64, what int) uint64 {
+func pathFate(seed, n uint64, what int) uint64 {
 	x := seed + (n*nFates+uint64(what)+1)*0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	return x ^ x>>31
 }
 
-// chance returns the number below which a fate lies with probability p, less than 1.
-func chance(p float64) uint64 { return uint64(math.Ldexp(p, 64)) }
+// pathChance returns the number below which a pathFate lies with probability p, less than 1.
+func pathChance(p float64) uint64 { return uint64(math.Ldexp(p, 64)) }
 
-// A simLink is one direction of a path.
-type simLink struct {
+// A pathLink is one direction of a path.
+type pathLink struct {
 	rate, delay   int64
 	limit         int64 // bytes in the queue and in transmission, at the most
 	hold          int64 // the longest that a packet is held back
@@ -76,14 +76,14 @@ type simLink struct {
 	waits   []int32 // how long each data packet has waited, microseconds
 }
 
-func newSimLink(p *simPath, seed uint64) *simLink {
-	return &simLink{rate: p.rate, delay: p.rtt / 2, limit: int64(p.queue*float64(p.bdp())) + simMTU, hold: p.rtt / 4,
-		loss: chance(p.loss), reorder: chance(p.reorder), seed: seed}
+func newPathLink(p *pathParams, seed uint64) *pathLink {
+	return &pathLink{rate: p.rate, delay: p.rtt / 2, limit: int64(p.queue*float64(p.bdp())) + pathMTU, hold: p.rtt / 4,
+		loss: pathChance(p.loss), reorder: pathChance(p.reorder), seed: seed}
 }
 
 // send returns when a packet of size bytes arrives that is handed to the link now, or false if it
 // does not. A packet that is spared is not lost by chance.
-func (l *simLink) send(now int64, size int, spared, data bool) (int64, bool) {
+func (l *pathLink) send(now int64, size int, spared, data bool) (int64, bool) {
 	n := l.n
 	l.n++
 	wait := max(l.busy-now, 0)
@@ -95,89 +95,89 @@ func (l *simLink) send(now int64, size int, spared, data bool) (int64, bool) {
 		l.waits = append(l.waits, int32(wait/1000))
 	}
 	l.busy = now + wait + int64(size)*8*sec/l.rate
-	if !spared && fate(l.seed, n, fateLoss) < l.loss {
+	if !spared && pathFate(l.seed, n, fateLoss) < l.loss {
 		l.lost++
 		return 0, false
 	}
 	at := l.busy + l.delay
-	if fate(l.seed, n, fateReorder) < l.reorder {
+	if pathFate(l.seed, n, fateReorder) < l.reorder {
 		l.held++
-		at += int64(fate(l.seed, n, fateHold) % uint64(l.hold))
+		at += int64(pathFate(l.seed, n, fateHold) % uint64(l.hold))
 	}
 	return at, true
 }
 
-// A simEvent is what will happen to a host at a time: a packet arrives, a timer is due, or the user
+// A pathEvent is what will happen to a host at a time: a packet arrives, a timer is due, or the user
 // connects.
-type simEvent struct {
+type pathEvent struct {
 	at    int64
 	order uint64 // rises from event to event, and decides between those of one instant
-	to    *simHost
-	kind  simKind
+	to    *pathHost
+	kind  pathKind
 	th    wire.TCP
 	len   int
 }
 
-type simKind uint8
+type pathKind uint8
 
 const (
-	simArrival simKind = iota
-	simTimer
-	simStart
+	pathArrival pathKind = iota
+	pathTimer
+	pathStart
 )
 
-// simEvents are events to come: a heap.
-type simEvents []*simEvent
+// pathEvents are events to come: a heap.
+type pathEvents []*pathEvent
 
-func (q simEvents) Len() int { return len(q) }
-func (q simEvents) Less(i, j int) bool {
+func (q pathEvents) Len() int { return len(q) }
+func (q pathEvents) Less(i, j int) bool {
 	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].order < q[j].order
 }
-func (q simEvents) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *simEvents) Push(x any)   { *q = append(*q, x.(*simEvent)) }
-func (q *simEvents) Pop() any {
+func (q pathEvents) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *pathEvents) Push(x any)   { *q = append(*q, x.(*pathEvent)) }
+func (q *pathEvents) Pop() any {
 	last := len(*q) - 1
 	e := (*q)[last]
 	*q = (*q)[:last]
 	return e
 }
 
-// A simNet is a simulation.
-type simNet struct {
+// A pathNet is a simulation.
+type pathNet struct {
 	t      testing.TB
 	now    int64
-	events simEvents
-	free   []*simEvent
+	events pathEvents
+	free   []*pathEvent
 	order  uint64
 	count  int // events so far
 
 	timerAt int64 // when a timer was last due
 	timers  int   // how many have been due in that instant
 
-	path         simPath
-	there, back  *simLink
-	flows        []*simFlow
+	path         pathParams
+	there, back  *pathLink
+	flows        []*pathFlow
 	pool         mbuf.Pool
 	small, large *mbuf.Mbuf // all data is views of these two
 }
 
-// A simFlow is one connection. The user at one end always has data to send, and the user at the
+// A pathFlow is one connection. The user at one end always has data to send, and the user at the
 // other end reads at once what arrives.
-type simFlow struct {
-	sender, receiver simHost
-	bins             []int // bytes read in each simBin
+type pathFlow struct {
+	sender, receiver pathHost
+	bins             []int // bytes read in each pathBin
 }
 
-// simBin is the resolution of simFlow.bins, in nanoseconds.
-const simBin = 100 * ms
+// pathBin is the resolution of pathFlow.bins, in nanoseconds.
+const pathBin = 100 * ms
 
-// A simHost is one machine with its user, and as much of package kern as a connection needs. It is
+// A pathHost is one machine with its user, and as much of package kern as a connection needs. It is
 // the TCB's Sock.
-type simHost struct {
-	net   *simNet
-	flow  *simFlow
-	peer  *simHost
-	out   *simLink
+type pathHost struct {
+	net   *pathNet
+	flow  *pathFlow
+	peer  *pathHost
+	out   *pathLink
 	tp    TCB
 	stats Stats
 	snd   mbuf.Sendbuf
@@ -195,36 +195,36 @@ type simHost struct {
 	err       syscall.Errno
 }
 
-// newSimNet makes a simulation in which a sender with each of the profiles connects at its time,
+// newPathNet makes a simulation in which a sender with each of the profiles connects at its time,
 // nanoseconds after the beginning.
-func newSimNet(t testing.TB, path simPath, profiles []*Profile, starts []int64) *simNet {
-	s := &simNet{t: t, now: epoch, path: path}
-	s.there = newSimLink(&path, fate(path.seed, 0, 0))
-	s.back = newSimLink(&path, fate(path.seed, 1, 0))
+func newPathNet(t testing.TB, path pathParams, profiles []*Profile, starts []int64) *pathNet {
+	s := &pathNet{t: t, now: epoch, path: path}
+	s.there = newPathLink(&path, pathFate(path.seed, 0, 0))
+	s.back = newPathLink(&path, pathFate(path.seed, 1, 0))
 	s.small, s.large = s.pool.Getcl(mbuf.ClMid), s.pool.Getcl(mbuf.ClBig)
 	s.small.Extend(mbuf.ClMid)
 	s.large.Extend(mbuf.ClBig)
 	for i, prof := range profiles {
-		f := &simFlow{}
+		f := &pathFlow{}
 		f.sender.init(s, f, &f.receiver, s.there, prof, i)
-		f.receiver.init(s, f, &f.sender, s.back, simProfile(), i)
+		f.receiver.init(s, f, &f.sender, s.back, pathProfile(), i)
 		f.receiver.listening = true
 		f.sender.writable = true
 		s.flows = append(s.flows, f)
-		s.add(epoch+starts[i], &f.sender, simStart)
+		s.add(epoch+starts[i], &f.sender, pathStart)
 	}
 	return s
 }
 
-// simProfile is the profile of simulated machines: the default one, without the keep-alive timer,
+// pathProfile is the profile of simulated machines: the default one, without the keep-alive timer,
 // which would hide that another timer is missing.
-func simProfile() *Profile {
+func pathProfile() *Profile {
 	p := Default()
 	p.Keepalive = false
 	return p
 }
 
-func (h *simHost) init(s *simNet, f *simFlow, peer *simHost, out *simLink, prof *Profile, i int) {
+func (h *pathHost) init(s *pathNet, f *pathFlow, peer *pathHost, out *pathLink, prof *Profile, i int) {
 	h.net, h.flow, h.peer, h.out = s, f, peer, out
 	h.alarm = never
 	h.iss = Seq(1000 + 7919*i)
@@ -232,17 +232,17 @@ func (h *simHost) init(s *simNet, f *simFlow, peer *simHost, out *simLink, prof 
 	h.rcv.SetHiwat(prof.Recvspace)
 	h.tp.Init(Config{Sock: h, Env: NewEnv(prof, &s.pool, &h.stats), Snd: &h.snd, Rcv: &h.rcv})
 	h.tp.Lport, h.tp.Fport = uint16(1000+i), uint16(2000+i)
-	h.tp.SetPath(Path{MTU: simMTU, Hdr: wire.IPv4MinLen, TSOmax: 65000})
+	h.tp.SetPath(Path{MTU: pathMTU, Hdr: wire.IPv4MinLen, TSOmax: 65000})
 }
 
 // add makes an event.
-func (s *simNet) add(at int64, to *simHost, kind simKind) *simEvent {
-	var e *simEvent
+func (s *pathNet) add(at int64, to *pathHost, kind pathKind) *pathEvent {
+	var e *pathEvent
 	if last := len(s.free) - 1; last >= 0 {
 		e = s.free[last]
 		s.free = s.free[:last]
 	} else {
-		e = new(simEvent)
+		e = new(pathEvent)
 	}
 	s.order++
 	e.at, e.order, e.to, e.kind = at, s.order, to, kind
@@ -251,15 +251,15 @@ func (s *simNet) add(at int64, to *simHost, kind simKind) *simEvent {
 }
 
 // run lets time pass until it is d after the beginning, in nanoseconds.
-func (s *simNet) run(d int64) {
+func (s *pathNet) run(d int64) {
 	for end := epoch + d; len(s.events) > 0 && s.events[0].at <= end; s.count++ {
-		e := heap.Pop(&s.events).(*simEvent)
+		e := heap.Pop(&s.events).(*pathEvent)
 		h := e.to
 		s.now = e.at
 		switch e.kind {
-		case simStart:
+		case pathStart:
 			h.tp.Connect(h.iss, 0, s.now)
-		case simTimer:
+		case pathTimer:
 			if e.at != h.alarm {
 				break // an earlier event has taken its place
 			}
@@ -268,7 +268,7 @@ func (s *simNet) run(d int64) {
 				s.spin()
 				h.tp.Timeout(s.now)
 			}
-		case simArrival:
+		case pathArrival:
 			h.input(&e.th, e.len)
 		}
 		s.free = append(s.free, e)
@@ -278,7 +278,7 @@ func (s *simNet) run(d int64) {
 }
 
 // spin fails if timers are due again and again in one instant.
-func (s *simNet) spin() {
+func (s *pathNet) spin() {
 	if s.now != s.timerAt {
 		s.timerAt, s.timers = s.now, 0
 	}
@@ -287,30 +287,30 @@ func (s *simNet) spin() {
 	}
 }
 
-func (s *simNet) fatalf(format string, args ...any) {
+func (s *pathNet) fatalf(format string, args ...any) {
 	s.t.Helper()
 	s.t.Fatalf("%s\nafter %.6f s and %d events, on path %+v", fmt.Sprintf(format, args...),
 		float64(s.now-epoch)/1e9, s.count, s.path)
 }
 
 // transmit hands a packet to the link.
-func (h *simHost) transmit(th *wire.TCP, n int) {
+func (h *pathHost) transmit(th *wire.TCP, n int) {
 	s := h.net
 	at, ok := h.out.send(s.now, wire.IPv4MinLen+th.Hlen+n, th.Flags&wire.SYN != 0, n > 0)
 	if ok {
-		e := s.add(at, h.peer, simArrival)
+		e := s.add(at, h.peer, pathArrival)
 		e.th, e.len = *th, n
 	}
 }
 
 // Emit cuts what the machine sends into packets, as an interface does.
-func (h *simHost) Emit(m *mbuf.Mbuf) syscall.Errno {
+func (h *pathHost) Emit(m *mbuf.Mbuf) syscall.Errno {
 	var th wire.TCP
 	if err := wire.ParseTCP(m.Bytes(), &th); err != nil {
 		h.net.fatalf("emitted: %v", err)
 	}
 	n, size := m.Pkt.Len-th.Hlen, m.Pkt.SegSize
-	if n != m.Len()-th.Hlen || n > 0 && (size <= 0 || wire.IPv4MinLen+th.Hlen+min(n, size) > simMTU) {
+	if n != m.Len()-th.Hlen || n > 0 && (size <= 0 || wire.IPv4MinLen+th.Hlen+min(n, size) > pathMTU) {
 		h.net.fatalf("emitted: %d bytes of %d, in segments of %d", n, m.Len()-th.Hlen, size)
 	}
 	mbuf.Free(m)
@@ -328,7 +328,7 @@ func (h *simHost) Emit(m *mbuf.Mbuf) syscall.Errno {
 }
 
 // input is tcp_input: syncache and machine.
-func (h *simHost) input(th *wire.TCP, n int) {
+func (h *pathHost) input(th *wire.TCP, n int) {
 	s := h.net
 	if h.listening && !h.syncache(th) {
 		return
@@ -339,7 +339,7 @@ func (h *simHost) input(th *wire.TCP, n int) {
 }
 
 // syncache answers a SYN, and reports whether the ACK has made a connection.
-func (h *simHost) syncache(th *wire.TCP) bool {
+func (h *pathHost) syncache(th *wire.TCP) bool {
 	s := h.net
 	switch {
 	case th.Flags&wire.SYN != 0:
@@ -365,12 +365,12 @@ func (h *simHost) syncache(th *wire.TCP) bool {
 
 // after follows each event: the user reads and writes, the invariants are checked, and the alarm is
 // set.
-func (h *simHost) after() {
+func (h *pathHost) after() {
 	s := h.net
 	if n := h.rcv.Cc(); n > 0 {
 		h.read += uint64(n)
 		h.rcv.Drop(n)
-		bin := int((s.now - epoch) / simBin)
+		bin := int((s.now - epoch) / pathBin)
 		for len(h.flow.bins) <= bin {
 			h.flow.bins = append(h.flow.bins, 0)
 		}
@@ -385,12 +385,12 @@ func (h *simHost) after() {
 	h.check()
 	if next := h.tp.Next(); next < h.alarm {
 		h.alarm = max(next, s.now)
-		s.add(h.alarm, h, simTimer)
+		s.add(h.alarm, h, pathTimer)
 	}
 }
 
 // write fills the send buffer, if there is room for as much as sosend waits for.
-func (h *simHost) write() {
+func (h *pathHost) write() {
 	h.writable = false
 	before := h.written
 	for space := h.snd.Space(); space >= mbuf.ClMid; space = h.snd.Space() {
@@ -409,7 +409,7 @@ func (h *simHost) write() {
 // check asserts the invariants: those of the machine; that a connection with data to send or
 // unacknowledged has a timer; and that the user has read all bytes up to RCV.NXT, no more than the
 // peer has written, and no fewer than the peer has seen acknowledged.
-func (h *simHost) check() {
+func (h *pathHost) check() {
 	s, tp := h.net, &h.tp
 	if err := tp.Check(); err != nil {
 		s.fatalf("%v", err)
@@ -426,14 +426,15 @@ func (h *simHost) check() {
 		s.fatalf("%d bytes are received in order, %d are read", n, h.read)
 	}
 	if h.read > h.peer.written || tp.bytesSent > h.peer.read {
-		s.fatalf("%d bytes are read of %d, %d are acknowledged of %d", h.read, h.peer.written, tp.bytesSent, h.peer.read)
+		s.fatalf("%d bytes are read of %d, %d are acknowledged of %d",
+			h.read, h.peer.written, tp.bytesSent, h.peer.read)
 	}
 }
 
 // done ends the simulation and returns every buffer.
-func (s *simNet) done() {
+func (s *pathNet) done() {
 	for _, f := range s.flows {
-		for _, h := range []*simHost{&f.sender, &f.receiver} {
+		for _, h := range []*pathHost{&f.sender, &f.receiver} {
 			if h.tp.state != Closed {
 				h.tp.Close()
 			}
@@ -449,10 +450,10 @@ func (s *simNet) done() {
 }
 
 // between returns how many bytes of the flow were read between two times, nanoseconds after the
-// beginning and multiples of simBin.
-func (f *simFlow) between(from, to int64) int {
+// beginning and multiples of pathBin.
+func (f *pathFlow) between(from, to int64) int {
 	n := 0
-	for i := from / simBin; i < min(to/simBin, int64(len(f.bins))); i++ {
+	for i := from / pathBin; i < min(to/pathBin, int64(len(f.bins))); i++ {
 		n += f.bins[i]
 	}
 	return n
@@ -460,7 +461,7 @@ func (f *simFlow) between(from, to int64) int {
 
 // queueing returns the mean and the 95th percentile of the time that data has waited in the queue,
 // in nanoseconds.
-func (l *simLink) queueing() (mean, p95 int64) {
+func (l *pathLink) queueing() (mean, p95 int64) {
 	if len(l.waits) == 0 {
 		return 0, 0
 	}
@@ -472,13 +473,13 @@ func (l *simLink) queueing() (mean, p95 int64) {
 }
 
 // Room reports that the interface takes more.
-func (h *simHost) Room() bool { return true }
+func (h *pathHost) Room() bool { return true }
 
-func (h *simHost) Soisconnected()          { h.up, h.since = true, h.net.now }
-func (h *simHost) Soisdisconnected()       {}
-func (h *simHost) Socantrcvmore()          {}
-func (h *simHost) Sorwakeup()              {}
-func (h *simHost) Sowwakeup()              { h.writable = true }
-func (h *simHost) TcpClose()               {}
-func (h *simHost) TcpTwstart()             {}
-func (h *simHost) Soerror(e syscall.Errno) { h.err = e }
+func (h *pathHost) Soisconnected()          { h.up, h.since = true, h.net.now }
+func (h *pathHost) Soisdisconnected()       {}
+func (h *pathHost) Socantrcvmore()          {}
+func (h *pathHost) Sorwakeup()              {}
+func (h *pathHost) Sowwakeup()              { h.writable = true }
+func (h *pathHost) TcpClose()               {}
+func (h *pathHost) TcpTwstart()             {}
+func (h *pathHost) Soerror(e syscall.Errno) { h.err = e }

@@ -5,11 +5,11 @@ import (
 	"testing"
 )
 
-// The simulation itself is tested here, against what can be computed without one.
+// The tests in this file compare the simulation with what can be computed without one.
 
 // Packets that come slower than the bottleneck is arrive after the time to send them and the delay.
-func TestSimLinkDelay(t *testing.T) {
-	l := newSimLink(&simPath{rate: 12e6, rtt: 40 * ms, queue: 1}, 1)
+func TestPathSimDelay(t *testing.T) {
+	l := newPathLink(&pathParams{rate: 12e6, rtt: 40 * ms, queue: 1}, 1)
 	for i := range int64(100) {
 		now := i * 2 * ms
 		if at, ok := l.send(now, 1500, false, true); !ok || at != now+21*ms {
@@ -23,9 +23,9 @@ func TestSimLinkDelay(t *testing.T) {
 
 // A burst fills the queue: the first packet is sent at once, each of the next waits for those before
 // it, and those that find no room are dropped.
-func TestSimLinkQueue(t *testing.T) {
-	path := simPath{rate: 12e6, rtt: 40 * ms, queue: 0.5} // 30,000 bytes: 20 packets of 1 ms
-	l := newSimLink(&path, 1)
+func TestPathSimQueue(t *testing.T) {
+	path := pathParams{rate: 12e6, rtt: 40 * ms, queue: 0.5} // 30,000 bytes: 20 packets of 1 ms
+	l := newPathLink(&path, 1)
 	for i := range int64(50) {
 		at, ok := l.send(0, 1500, false, true)
 		if want := i <= 20; ok != want || ok && at != (21+i)*ms {
@@ -45,13 +45,13 @@ func TestSimLinkQueue(t *testing.T) {
 
 // As many packets are lost and held back as the probabilities say, and a path that loses more loses
 // those that another one with its seed loses.
-func TestSimLinkFate(t *testing.T) {
+func TestPathSimFate(t *testing.T) {
 	const n = 200000
 	for seed := range uint64(4) {
 		var few, many map[int]bool
 		for _, p := range []float64{0.001, 0.1} {
-			path := simPath{rate: 12e6, rtt: 40 * ms, queue: 1, loss: p, reorder: p}
-			l := newSimLink(&path, seed)
+			path := pathParams{rate: 12e6, rtt: 40 * ms, queue: 1, loss: p, reorder: p}
+			l := newPathLink(&path, seed)
 			lost := map[int]bool{}
 			longest, held := int64(0), 0
 			for i := range n {
@@ -87,22 +87,22 @@ func TestSimLinkFate(t *testing.T) {
 }
 
 // transfer simulates one sender with a profile for d, and returns the simulation.
-func transfer(t *testing.T, path simPath, prof *Profile, d int64) *simNet {
-	s := newSimNet(t, path, []*Profile{prof}, []int64{0})
+func transfer(t *testing.T, path pathParams, prof *Profile, d int64) *pathNet {
+	s := newPathNet(t, path, []*Profile{prof}, []int64{0})
 	s.run(d)
 	s.done()
 	return s
 }
 
 // One simulation is like another to the last event.
-func TestSimRepeats(t *testing.T) {
-	path := simPath{rate: 10e6, rtt: 50 * ms, queue: 0.5, loss: 0.02, reorder: 0.05, seed: 7}
-	a, b := transfer(t, path, simProfile(), 5*sec), transfer(t, path, simProfile(), 5*sec)
+func TestPathSimRepeats(t *testing.T) {
+	path := pathParams{rate: 10e6, rtt: 50 * ms, queue: 0.5, loss: 0.02, reorder: 0.05, seed: 7}
+	a, b := transfer(t, path, pathProfile(), 5*sec), transfer(t, path, pathProfile(), 5*sec)
 	if a.count != b.count || a.flows[0].receiver.read != b.flows[0].receiver.read || a.there.n != b.there.n {
 		t.Errorf("%d events and %d packets, then %d and %d", a.count, a.there.n, b.count, b.there.n)
 	}
 	path.seed++
-	if c := transfer(t, path, simProfile(), 5*sec); a.count == c.count {
+	if c := transfer(t, path, pathProfile(), 5*sec); a.count == c.count {
 		t.Error("another seed makes no difference")
 	}
 	if a.there.lost == 0 || a.there.held == 0 || a.back.lost == 0 || a.back.held == 0 {
@@ -112,18 +112,19 @@ func TestSimRepeats(t *testing.T) {
 
 // A sender that cannot fill the path sends a buffer's worth each round trip (RFC 7323, 1.1), and one
 // that can sends as much as headers of 52 in 1500 bytes leave.
-func TestSimThroughput(t *testing.T) {
-	prof := simProfile()
+func TestPathSimThroughput(t *testing.T) {
+	prof := pathProfile()
 	prof.SendbufAuto, prof.Sendspace = false, 64<<10
 	d := 20 * sec
-	s := transfer(t, simPath{rate: 1e9, rtt: 100 * ms, queue: 1}, prof, d)
-	if got, most := float64(s.flows[0].receiver.read), float64(prof.Sendspace)*float64(d/(100*ms)); got > most || got < 0.9*most {
+	s := transfer(t, pathParams{rate: 1e9, rtt: 100 * ms, queue: 1}, prof, d)
+	got, most := float64(s.flows[0].receiver.read), float64(prof.Sendspace)*float64(d/(100*ms))
+	if got > most || got < 0.9*most {
 		t.Errorf("with a send buffer of 64 KiB: %.0f bytes, want %.0f", got, most)
 	}
 	// A queue that takes whatever the send buffer holds.
-	s = transfer(t, simPath{rate: 20e6, rtt: 20 * ms, queue: 10}, prof, d)
-	got := ofLink(s.flows[0].receiver.read, 20e6, d)
-	if most := 1448.0 / 1500; got > most || got < 0.99*most {
+	s = transfer(t, pathParams{rate: 20e6, rtt: 20 * ms, queue: 10}, prof, d)
+	got, most = ofLink(s.flows[0].receiver.read, 20e6, d), 1448.0/1500
+	if got > most || got < 0.99*most {
 		t.Errorf("without loss %.4f of the link, want %.4f", got, most)
 	}
 }
