@@ -40,7 +40,8 @@ func ccProfile(name string) *Profile {
 	return p
 }
 
-// A goodputJob is a simulation. Its line in the golden file consists of its name and what run returns.
+// A goodputJob is a simulation. Its line in the golden file consists of its name and of what run
+// returns.
 type goodputJob struct {
 	name string
 	run  func(t testing.TB, seed uint64) string

@@ -48,8 +48,8 @@ const (
 	nFates
 )
 
-// pathFate returns 64 random bits for decision what about packet n: SplitMix64 (Steele, Lea and Flood,
-// 2014), which finds any element of its sequence at once.
+// pathFate returns 64 random bits for decision what about packet n: SplitMix64 (Steele, Lea and
+// Flood, 2014), which finds any element of its sequence at once.
 func pathFate(seed, n uint64, what int) uint64 {
 	x := seed + (n*nFates+uint64(what)+1)*0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
