@@ -128,3 +128,43 @@ func TestPathSimThroughput(t *testing.T) {
 		t.Errorf("without loss %.4f of the link, want %.4f", got, most)
 	}
 }
+
+// TestGoodputMeasures tests what is computed from simulations.
+func TestGoodputMeasures(t *testing.T) {
+	for _, c := range []struct {
+		x    []float64
+		want float64
+	}{{[]float64{3, 3, 3}, 1}, {[]float64{0, 5, 0, 0}, 0.25}, {[]float64{1, 3}, 0.8}, {[]float64{0, 0}, 0}} {
+		if got := jainIndex(c.x); math.Abs(got-c.want) > 1e-9 {
+			t.Errorf("Jain's index of %v is %g, want %g", c.x, got, c.want)
+		}
+	}
+	for x, want := range map[float64]string{0: "0.000", 0.96533: "0.965", 0.1: "0.100", 0.01234: "0.012", 0.00098: "0.00098"} {
+		if got := digits(x); got != want {
+			t.Errorf("%g is printed %s, want %s", x, got, want)
+		}
+	}
+
+	// Two flows: the first has the link until the second begins, then both have nothing for a second,
+	// then the first has two thirds, and at last 59 % of it.
+	a, b := &pathFlow{}, &pathFlow{}
+	bin := int(shareRate / 8 * pathBin / sec)
+	for at := int64(0); at < shareTime; at += pathBin {
+		switch {
+		case at < shareLate:
+			a.bins, b.bins = append(a.bins, bin), append(b.bins, 0)
+		case at < shareLate+sec:
+			a.bins, b.bins = append(a.bins, 0), append(b.bins, 0)
+		case at < shareLate+5*sec:
+			a.bins, b.bins = append(a.bins, bin*2/3), append(b.bins, bin/3)
+		default:
+			a.bins, b.bins = append(a.bins, bin*59/100), append(b.bins, bin*41/100)
+		}
+	}
+	if got := converged([]*pathFlow{a, b}); got != "5.9" { // a second with 1 of 10 bins at two thirds still counts
+		t.Errorf("the split is fair after %s s, want 5.9", got)
+	}
+	if got := converged([]*pathFlow{a, {}}); got != "never" {
+		t.Errorf("alone, the split is fair after %s s", got)
+	}
+}
