@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An NS is a network namespace. It lasts as long as the test that made it, and what runs in it.
+// An NS is a network namespace. One of [New]'s lasts as long as the test that made it, one of [Make]'s until Close; and what runs in it keeps it.
 type NS struct{ f *os.File }
 
 // ownNS is the namespace of a thread.
@@ -31,6 +31,16 @@ const ownNS = "/proc/thread-self/ns/net"
 func New(t testing.TB) *NS {
 	t.Helper()
 	Need(t)
+	n, err := Make()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	return n
+}
+
+// Make makes a namespace with the loopback up, outside of a test too. It needs CAP_SYS_ADMIN. Close ends it.
+func Make() (*NS, error) {
 	var n NS
 	err := onThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -40,14 +50,20 @@ func New(t testing.TB) *NS {
 		if n.f, err = os.Open(ownNS); err != nil {
 			return err
 		}
-		return loopbackUp()
+		if err := loopbackUp(); err != nil {
+			n.Close()
+			return err
+		}
+		return nil
 	})
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	t.Cleanup(func() { n.f.Close() })
-	return &n
+	return &n, nil
 }
+
+// Close lets go of the namespace. The kernel removes it when nothing runs in it any more.
+func (n *NS) Close() { n.f.Close() }
 
 // onThread runs f on a thread of its own, and gives the thread its namespace back, or ends it.
 func onThread(f func() error) error {
@@ -210,15 +226,20 @@ func (n *NS) Background(t testing.TB, args ...string) *Output {
 // Sysctl sets a variable of the namespace: net.ipv4.tcp_sack. It skips the test where there is none of that name.
 func (n *NS) Sysctl(t testing.TB, name, value string) {
 	t.Helper()
-	err := n.Do(func() error {
-		return os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0)
-	})
+	err := n.Set(name, value)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		Skip(t, "%v", err)
 	case err != nil:
 		t.Fatalf("sysctl %s=%s: %v", name, value, err)
 	}
+}
+
+// Set sets a variable of the namespace, as Sysctl does. If there is none of that name, the error is fs.ErrNotExist by errors.Is.
+func (n *NS) Set(name, value string) error {
+	return n.Do(func() error {
+		return os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0)
+	})
 }
 
 var veths atomic.Int32

@@ -1,0 +1,156 @@
+//go:build linux
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"bsdnet"
+	"bsdnet/internal/nstest"
+)
+
+// A Kind is what is at an end of a path.
+type Kind int
+
+// The kinds of ends.
+const (
+	Kernel Kind = iota // Linux, in a network namespace of its own
+	BSD                // a bsdnet.Stack
+)
+
+// String returns "Linux" or "bsdnet".
+func (k Kind) String() string {
+	if k == Kernel {
+		return "Linux"
+	}
+	return "bsdnet"
+}
+
+// The two ends' addresses, the same in every cell: the fate of a packet depends on its flow.
+var (
+	addrA = netip.MustParseAddrPort("10.9.0.1:40000")
+	addrB = netip.MustParseAddrPort("10.9.0.2:5001")
+)
+
+// MTU is that of both ends' links, in bytes.
+const MTU = 1500
+
+// An end is one end of a path.
+type end struct {
+	outside bsdnet.Link // what a wire would be plugged into
+	dial    func(ctx context.Context, from, to netip.AddrPort) (net.Conn, error)
+	listen  func(at netip.AddrPort) (net.Listener, error)
+	close   func() // ends all but outside
+}
+
+func newEnd(k Kind, ip netip.Addr, c *Cell, seed byte) (*end, error) {
+	if k == Kernel {
+		return newKernel(ip, c)
+	}
+	return newBSD(ip, c, seed)
+}
+
+// newKernel makes a namespace with a device.
+func newKernel(ip netip.Addr, c *Cell) (*end, error) {
+	ns, err := nstest.Make()
+	if err != nil {
+		return nil, err
+	}
+	set := map[string]string{"net.ipv6.conf.default.disable_ipv6": "1"} // else the device chats
+	for name, value := range c.Path.Sysctls {
+		set[name] = value
+	}
+	if c.KernelCC != "" {
+		set["net.ipv4.tcp_congestion_control"] = c.KernelCC
+	}
+	for name, value := range set {
+		if err := ns.Set(name, value); err != nil && !(errors.Is(err, os.ErrNotExist) && strings.HasPrefix(name, "net.ipv6")) {
+			ns.Close()
+			return nil, fmt.Errorf("sysctl %s=%s: %w", name, value, err)
+		}
+	}
+	var tun *bsdnet.TUN
+	err = ns.Do(func() (err error) {
+		tun, err = bsdnet.OpenTUN(bsdnet.TUNConfig{MTU: MTU, NoOffload: true, Host: netip.PrefixFrom(ip, 24)})
+		if err != nil {
+			return err
+		}
+		return lengthenQueue(tun.Name())
+	})
+	if err != nil {
+		if tun != nil {
+			tun.Close()
+		}
+		ns.Close()
+		return nil, err
+	}
+	return &end{
+		outside: tun,
+		dial: func(ctx context.Context, from, to netip.AddrPort) (c net.Conn, err error) {
+			err = ns.Do(func() error {
+				d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from)}
+				c, err = d.DialContext(ctx, "tcp", to.String())
+				return err
+			})
+			return c, err
+		},
+		listen: func(at netip.AddrPort) (net.Listener, error) { return ns.Listen("tcp", at.String()) },
+		close:  ns.Close,
+	}, nil
+}
+
+// lengthenQueue gives a device room for every window that the kernel may send: what is lost is to be lost on the path, not
+// where the relay is late to read. By default a TUN device holds 500 packets.
+func lengthenQueue(device string) error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	ifr, err := unix.NewIfreq(device)
+	if err != nil {
+		return err
+	}
+	ifr.SetUint32(10000)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFTXQLEN, ifr); err != nil {
+		return fmt.Errorf("the length of %s's queue: %w", device, err)
+	}
+	return nil
+}
+
+// newBSD makes a stack on one end of a pipe.
+func newBSD(ip netip.Addr, c *Cell, seed byte) (*end, error) {
+	config := c.Config
+	if config.Rand == nil {
+		config.Rand = rand.NewChaCha8([32]byte{seed, byte(c.Seed), byte(c.Seed >> 8)})
+	}
+	inside, outside, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: MTU})
+	if err != nil {
+		return nil, err
+	}
+	s, err := bsdnet.New(config)
+	if err != nil {
+		return nil, errors.Join(err, inside.Close(), outside.Close())
+	}
+	if err := s.Attach(inside, netip.PrefixFrom(ip, 24)); err != nil {
+		return nil, errors.Join(err, s.Close(), inside.Close(), outside.Close())
+	}
+	return &end{
+		outside: outside,
+		dial: func(ctx context.Context, from, to netip.AddrPort) (net.Conn, error) {
+			d := bsdnet.Dialer{Stack: s, LocalAddr: net.TCPAddrFromAddrPort(from)}
+			return d.DialContext(ctx, "tcp", to.String())
+		},
+		listen: func(at netip.AddrPort) (net.Listener, error) { return s.Listen("tcp", at.String()) },
+		close:  func() { s.Close() },
+	}, nil
+}

@@ -1,0 +1,159 @@
+//go:build linux
+
+// Command badlinks measures what a TCP stream carries over bad paths, from Linux to Linux, from and to bsdnet, and between
+// two stacks, through the same path with the same seed. It needs root and /dev/net/tun. Package lab says how it works.
+//
+//	go run ./internal/badlinks                               the bad links, all pairs, seed 1
+//	go run ./internal/badlinks -links loss5,jitter9 -seeds 1,2,3
+//	go run ./internal/badlinks -grid -t 10s -pairs kk,bk     0 to 20 % of loss
+//	go run ./internal/badlinks -rate 50e6 -rtt 80ms -loss 0.01 -pairs bk -info -pcap /tmp/bk.pcap
+//
+// A cell of the table is the median goodput over the seeds in Mbit/s, and its ratio to Linux to Linux. "slow" says in how
+// many of the seeds not everything arrived within -limit, "failed" in how many the connection broke; their goodput so far
+// counts.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"bsdnet/internal/badlinks/lab"
+)
+
+// pairs are the combinations of ends: the sender's letter first.
+var pairs = map[string][2]lab.Kind{
+	"kk": {lab.Kernel, lab.Kernel},
+	"bk": {lab.BSD, lab.Kernel},
+	"kb": {lab.Kernel, lab.BSD},
+	"bb": {lab.BSD, lab.BSD},
+}
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "badlinks:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what the flags say.
+type options struct {
+	cell     lab.Cell // what all cells have in common
+	paths    []lab.Path
+	pairs    []string
+	seeds    []uint64
+	parallel int
+	pcap     string
+	info     bool
+	verbose  bool
+}
+
+func run() error {
+	o, err := parse()
+	if err != nil || o == nil {
+		return err
+	}
+	cells := o.cells()
+	if err := o.runAll(cells); err != nil {
+		return err
+	}
+	o.print(os.Stdout, cells)
+	return nil
+}
+
+// parse reads the flags. It returns nil if there is nothing to run.
+func parse() (*options, error) {
+	var (
+		o      options
+		pair   = flag.String("pairs", "kk,bk,kb,bb", "who sends to whom: k is Linux, b bsdnet")
+		seeds  = flag.String("seeds", "1", "the paths' seeds")
+		links  = flag.String("links", "", "names of bad links, or handshakes; default: all bad links")
+		list   = flag.Bool("list", false, "list the links and exit")
+		grid   = flag.Bool("grid", false, "instead of the bad links: 100 Mbit/s, 20 ms, 0 to 20 % of loss")
+		rate   = flag.Float64("rate", 0, "bits a second: changes all paths; by itself or with -rtt or -loss a path of its own")
+		rtt    = flag.Duration("rtt", 0, "round trip time, likewise")
+		loss   = flag.Float64("loss", -1, "probability of loss, 0 to 1, likewise")
+		queue  = flag.Float64("queue", 0, "queue in bandwidth-delay products, changes all paths; default: the path's, mostly 1")
+		bytes  = flag.Int64("n", 0, "bytes to send; default: the path's")
+		length = flag.Duration("t", 0, "send for so long instead; default 10s with -grid")
+		limit  = flag.Duration("limit", 0, "the most that a cell may take, with the dial; default 60s, more with -t")
+	)
+	flag.StringVar(&o.cell.KernelCC, "kcc", "", "the kernel's congestion control, such as cubic, reno, bbr; default: the system's")
+	flag.IntVar(&o.parallel, "parallel", 1, "how many cells run at once")
+	flag.StringVar(&o.pcap, "pcap", "", "capture at the sender to this `file`; of several cells each has a name of its own")
+	flag.BoolVar(&o.info, "info", false, "print the bsdnet senders' TCPConn.Info at the end")
+	flag.BoolVar(&o.verbose, "v", false, "print each cell as it ends")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected: %s", flag.Arg(0))
+	}
+	if *list {
+		for _, p := range lab.Paths() {
+			fmt.Printf("%-10s %s\n", p.Name, p.About)
+		}
+		return nil, nil
+	}
+	o.cell.Bytes, o.cell.Time, o.cell.Limit = *bytes, *length, *limit
+	own := *rate > 0 || *rtt > 0 || *loss >= 0
+	switch {
+	case *grid:
+		o.paths = lab.Grid()
+		if o.cell.Time == 0 && o.cell.Bytes == 0 {
+			o.cell.Time = 10 * time.Second
+		}
+	case *links != "":
+		for _, name := range strings.Split(*links, ",") {
+			p, err := find(name)
+			if err != nil {
+				return nil, err
+			}
+			o.paths = append(o.paths, p)
+		}
+	case own:
+		o.paths = []lab.Path{lab.Lossy(200e6, 20*time.Millisecond, max(*loss, 0))}
+	default:
+		o.paths = lab.Paths()[:lab.Bad]
+	}
+	for i := range o.paths {
+		p := &o.paths[i]
+		if *rate > 0 {
+			p.Rate = int64(*rate)
+		}
+		if *rtt > 0 {
+			p.RTT = *rtt
+		}
+		if *loss >= 0 {
+			p.Impairment.Loss = *loss
+		}
+		if *queue > 0 {
+			p.Queue = max(int(*queue*float64(p.BDP())), lab.MTU)
+		}
+	}
+	for _, s := range strings.Split(*seeds, ",") {
+		seed, err := strconv.ParseUint(s, 0, 64)
+		if err != nil {
+			return nil, fmt.Errorf("-seeds: %w", err)
+		}
+		o.seeds = append(o.seeds, seed)
+	}
+	for _, s := range strings.Split(*pair, ",") {
+		if _, ok := pairs[s]; !ok {
+			return nil, fmt.Errorf("-pairs: %q is none of kk, bk, kb, bb", s)
+		}
+		o.pairs = append(o.pairs, s)
+	}
+	return &o, nil
+}
+
+// find returns the path of a name.
+func find(name string) (lab.Path, error) {
+	for _, p := range lab.Paths() {
+		if p.Name == name {
+			return p, nil
+		}
+	}
+	return lab.Path{}, fmt.Errorf("no link is called %q; -list names them", name)
+}

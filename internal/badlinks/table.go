@@ -1,0 +1,172 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"text/tabwriter"
+
+	"bsdnet/internal/badlinks/lab"
+)
+
+// A cell is one transfer of the table, and what became of it.
+type cell struct {
+	lab.Cell
+	pair   string
+	result lab.Result
+}
+
+func (c *cell) String() string { return fmt.Sprintf("%s %s seed %d", c.Path.Name, c.pair, c.Seed) }
+
+// cells returns all cells, in the order in which they run: those that are compared run one after the other.
+func (o *options) cells() (cells []*cell) {
+	for _, path := range o.paths {
+		for _, seed := range o.seeds {
+			for _, pair := range o.pairs {
+				c := &cell{Cell: o.cell, pair: pair}
+				c.Path, c.Seed = path, seed
+				c.From, c.To = pairs[pair][0], pairs[pair][1]
+				cells = append(cells, c)
+			}
+		}
+	}
+	return cells
+}
+
+// runAll runs the cells, several at once if the flags say so.
+func (o *options) runAll(cells []*cell) error {
+	var (
+		next = make(chan *cell)
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		errs []error
+	)
+	for range max(o.parallel, 1) {
+		wg.Go(func() {
+			for c := range next {
+				err := o.runOne(c, len(cells) == 1)
+				mu.Lock()
+				if err != nil {
+					errs = append(errs, fmt.Errorf("%v: %w", c, err))
+				}
+				o.report(c)
+				mu.Unlock()
+			}
+		})
+	}
+	for _, c := range cells {
+		mu.Lock()
+		failed := len(errs) > 0
+		mu.Unlock()
+		if failed {
+			break
+		}
+		next <- c
+	}
+	close(next)
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// runOne runs a cell, with its capture.
+func (o *options) runOne(c *cell, only bool) (err error) {
+	if o.pcap != "" {
+		name := o.pcap
+		if !only {
+			ext := filepath.Ext(name)
+			name = fmt.Sprintf("%s-%s-%s-%d%s", strings.TrimSuffix(name, ext), strings.TrimSuffix(c.Path.Name, "%"), c.pair, c.Seed, ext)
+		}
+		f, err := os.Create(name)
+		if err != nil {
+			return err
+		}
+		w := bufio.NewWriterSize(f, 1<<20)
+		c.Capture = w
+		defer func() { err = errors.Join(err, w.Flush(), f.Close()) }()
+	}
+	c.result, err = lab.Run(c.Cell)
+	return err
+}
+
+// report prints what became of a cell, as far as the flags ask for it.
+func (o *options) report(c *cell) {
+	r := &c.result
+	if o.verbose {
+		word := "done"
+		switch {
+		case r.Err != nil:
+			word = r.Err.Error()
+		case !r.Done:
+			word = "too slow"
+		}
+		fmt.Fprintf(os.Stderr, "%v: %.3g Mbit/s, %d bytes in %.2f s, %s; there %+v, back %+v\n",
+			c, r.Mbit(), r.Bytes, r.Elapsed.Seconds(), word, r.Stats.Write, r.Stats.Read)
+	}
+	if o.info && r.Info != nil {
+		fmt.Fprintf(os.Stderr, "%v: %+v\n", c, *r.Info)
+	}
+}
+
+// A sum is what a field of the table says.
+type sum struct {
+	median       float64
+	slow, failed int
+	seeds        int
+}
+
+// sumOf sums up the cells of a path and pair; ok says that there are any.
+func sumOf(cells []*cell, path, pair string) (s sum, ok bool) {
+	var rates []float64
+	for _, c := range cells {
+		if c.Path.Name != path || c.pair != pair {
+			continue
+		}
+		rates = append(rates, c.result.Mbit())
+		switch {
+		case c.result.Err != nil:
+			s.failed++
+		case !c.result.Done:
+			s.slow++
+		}
+	}
+	if len(rates) == 0 {
+		return s, false
+	}
+	slices.Sort(rates)
+	s.seeds = len(rates)
+	s.median = (rates[(s.seeds-1)/2] + rates[s.seeds/2]) / 2
+	return s, true
+}
+
+// print prints the table.
+func (o *options) print(w io.Writer, cells []*cell) {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	defer tw.Flush()
+	fmt.Fprintf(tw, "link\t%s\n", strings.Join(o.pairs, "\t"))
+	for _, path := range o.paths {
+		base, hasBase := sumOf(cells, path.Name, "kk")
+		fmt.Fprint(tw, path.Name)
+		for _, pair := range o.pairs {
+			s, _ := sumOf(cells, path.Name, pair)
+			fmt.Fprintf(tw, "\t%.3g", s.median)
+			if pair != "kk" && hasBase && base.median > 0 {
+				fmt.Fprintf(tw, " %.2f", s.median/base.median)
+			}
+			if s.slow > 0 {
+				fmt.Fprintf(tw, " slow %d/%d", s.slow, s.seeds)
+			}
+			if s.failed > 0 {
+				fmt.Fprintf(tw, " failed %d/%d", s.failed, s.seeds)
+			}
+		}
+		fmt.Fprintln(tw)
+	}
+}
