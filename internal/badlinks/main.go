@@ -81,7 +81,7 @@ func parse() (*options, error) {
 		length = flag.Duration("t", 0, "send for so long instead; default 10s with -grid")
 		limit  = flag.Duration("limit", 0, "the most that a cell may take, with the dial; default 60s, more with -t")
 	)
-	flag.StringVar(&o.cell.KernelCC, "kcc", "", "the kernel's congestion control, such as cubic, reno, bbr; default: the system's")
+	flag.StringVar(&o.cell.KernelCC, "kcc", "cubic", "the kernel's congestion control: cubic, reno, bbr, as far as the system has them; \"\": its default")
 	flag.IntVar(&o.parallel, "parallel", 1, "how many cells run at once")
 	flag.StringVar(&o.pcap, "pcap", "", "capture at the sender to this `file`; of several cells each has a name of its own")
 	flag.BoolVar(&o.info, "info", false, "print the bsdnet senders' TCPConn.Info at the end")

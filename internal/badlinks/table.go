@@ -110,6 +110,9 @@ func (o *options) report(c *cell) {
 		fmt.Fprintf(os.Stderr, "%v: %.3g Mbit/s, %d bytes in %.2f s, %s; there %+v, back %+v\n",
 			c, r.Mbit(), r.Bytes, r.Elapsed.Seconds(), word, r.Stats.Write, r.Stats.Read)
 	}
+	if r.Err != nil && !o.verbose {
+		fmt.Fprintf(os.Stderr, "%v: %v\n", c, r.Err)
+	}
 	if o.info && r.Info != nil {
 		fmt.Fprintf(os.Stderr, "%v: %+v\n", c, *r.Info)
 	}

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -69,9 +70,6 @@ func newKernel(ip netip.Addr, c *Cell) (*end, error) {
 	for name, value := range c.Path.Sysctls {
 		set[name] = value
 	}
-	if c.KernelCC != "" {
-		set["net.ipv4.tcp_congestion_control"] = c.KernelCC
-	}
 	for name, value := range set {
 		if err := ns.Set(name, value); err != nil && !(errors.Is(err, os.ErrNotExist) && strings.HasPrefix(name, "net.ipv6")) {
 			ns.Close()
@@ -95,17 +93,31 @@ func newKernel(ip netip.Addr, c *Cell) (*end, error) {
 	}
 	return &end{
 		outside: tun,
-		dial: func(ctx context.Context, from, to netip.AddrPort) (c net.Conn, err error) {
+		dial: func(ctx context.Context, from, to netip.AddrPort) (conn net.Conn, err error) {
 			err = ns.Do(func() error {
-				d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from)}
-				c, err = d.DialContext(ctx, "tcp", to.String())
+				d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from), Control: useCC(c.KernelCC)}
+				conn, err = d.DialContext(ctx, "tcp", to.String())
 				return err
 			})
-			return c, err
+			return conn, err
 		},
 		listen: func(at netip.AddrPort) (net.Listener, error) { return ns.Listen("tcp", at.String()) },
 		close:  ns.Close,
 	}, nil
+}
+
+// useCC returns what chooses a socket's congestion control. The sysctl of that name does not take, in a namespace, what
+// tcp_allowed_congestion_control leaves out; the option does, from root.
+func useCC(name string) func(network, address string, c syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) (err error) {
+		if name == "" {
+			return nil
+		}
+		cerr := c.Control(func(fd uintptr) {
+			err = os.NewSyscallError("setsockopt TCP_CONGESTION "+name, unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name))
+		})
+		return errors.Join(cerr, err)
+	}
 }
 
 // lengthenQueue gives a device room for every window that the kernel may send: what is lost is to be lost on the path, not

@@ -22,21 +22,21 @@ func Paths() []Path {
 	impaired := func(name, about string, bytes int64, i bsdnet.Impairment) Path {
 		return bad(name, about, bytes, func(p *Path) { p.Impairment = i })
 	}
-	burst := &bsdnet.BurstLoss{PEnter: 0.002, PLeave: 0.25, LossInBad: 0.8}
+	burst := &bsdnet.BurstLoss{PEnter: 0.004, PLeave: 0.2, LossInBad: 0.8}
 	return []Path{
 		clean(200e6, 20*ms, 40<<20),
 		impaired("loss1", "1 % of loss", 4<<20, bsdnet.Impairment{Loss: 0.01}),
 		impaired("loss5", "5 % of loss", 1<<20, bsdnet.Impairment{Loss: 0.05}),
 		impaired("loss10", "10 % of loss", 512<<10, bsdnet.Impairment{Loss: 0.10}),
-		impaired("loss20", "20 % of loss", 64<<10, bsdnet.Impairment{Loss: 0.20}),
-		impaired("loss30", "30 % of loss", 32<<10, bsdnet.Impairment{Loss: 0.30}),
-		impaired("burst", "Gilbert-Elliott: bursts of 4 packets, of which 80 % are lost, one in 500", 4<<20,
+		impaired("loss20", "20 % of loss", 192<<10, bsdnet.Impairment{Loss: 0.20}),
+		impaired("loss30", "30 % of loss", 64<<10, bsdnet.Impairment{Loss: 0.30}),
+		impaired("burst", "Gilbert-Elliott: after 250 packets 5 of which 80 % are lost, on average", 8<<20,
 			bsdnet.Impairment{Burst: burst}),
-		impaired("reorder25", "25 % of packets are 4 ms late", 8<<20, bsdnet.Impairment{Reorder: 0.25, ReorderDelay: 4 * ms}),
-		bad("jitter9", "each packet is 0 to 9 ms late on its own", 16<<20, func(p *Path) { p.Scatter = 9 * ms }),
+		impaired("reorder25", "25 % of packets are 4 ms late", 24<<20, bsdnet.Impairment{Reorder: 0.25, ReorderDelay: 4 * ms}),
+		bad("jitter9", "each packet is 0 to 9 ms late on its own", 24<<20, func(p *Path) { p.Scatter = 9 * ms }),
 		impaired("dup5", "5 % of packets come twice", 40<<20, bsdnet.Impairment{Duplicate: 0.05}),
 		impaired("dup50", "50 % of packets come twice", 24<<20, bsdnet.Impairment{Duplicate: 0.50}),
-		impaired("corrupt2", "a bit is flipped in 2 % of packets", 3<<20, bsdnet.Impairment{Corrupt: 0.02}),
+		impaired("corrupt2", "a bit is flipped in 2 % of packets", 2<<20, bsdnet.Impairment{Corrupt: 0.02}),
 		bad("all", "1 % loss, 2 % twice, 5 % 3 ms late, 0 to 2 ms late on their own, 0.5 % corrupted", 2<<20, func(p *Path) {
 			p.Impairment = bsdnet.Impairment{Loss: 0.01, Duplicate: 0.02, Reorder: 0.05, ReorderDelay: 3 * ms, Corrupt: 0.005}
 			p.Scatter = 2 * ms
@@ -48,12 +48,12 @@ func Paths() []Path {
 			p.Impairment.Jitter = 15 * ms
 		}),
 		bad("rate1m", "1 Mbit/s, a queue of ten packets", 512<<10, func(p *Path) { p.Rate = 1e6 }),
-		bad("tinyqueue", "a queue of four packets", 2<<20, func(p *Path) { p.Queue = 4 * MTU }),
+		bad("tinyqueue", "a queue of four packets", 1<<20, func(p *Path) { p.Queue = 4 * MTU }),
 		bad("down5s", "nothing passes from 0.5 s to 5.5 s", 16<<20, func(p *Path) {
 			p.Lose = func(at time.Duration, _ bool, _ []byte) bool { return at >= 500*ms && at < 5500*ms }
 		}),
-		bad("tunflap", "nothing passes for 0.2 s, every 2 s, from 1 s on", 24<<20, func(p *Path) {
-			p.Lose = func(at time.Duration, _ bool, _ []byte) bool { return at >= 1000*ms && (at-1000*ms)%(2000*ms) < 200*ms }
+		bad("tunflap", "nothing passes for 0.2 s, every 2 s, from 0.5 s on", 48<<20, func(p *Path) {
+			p.Lose = func(at time.Duration, _ bool, _ []byte) bool { return at >= 500*ms && (at-500*ms)%(2000*ms) < 200*ms }
 		}),
 		bad("mtuhole", "packets over 1280 bytes vanish; kernels have tcp_mtu_probing=1", 8<<20, func(p *Path) {
 			p.Lose = func(_ time.Duration, _ bool, packet []byte) bool { return len(packet) > 1280 }
