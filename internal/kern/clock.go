@@ -28,6 +28,7 @@ type clock struct {
 	heap   []*callout
 	timer  *time.Timer
 	set    int64 // what the timer is set to
+	wanted int64 // when it should fire: a deadline that had passed when it was set, as a user's may, does not make it late
 	closed bool
 	firing bool
 	idle   sync.Cond
@@ -91,8 +92,10 @@ func (c *clock) schedule() {
 	if len(c.heap) == 0 || c.firing || c.heap[0].at >= c.set {
 		return
 	}
+	now := c.k.now()
 	c.set = c.heap[0].at
-	d := time.Duration(c.set - c.k.now())
+	c.wanted = max(c.set, now)
+	d := time.Duration(c.set - now)
 	if c.timer == nil {
 		c.timer = time.AfterFunc(d, c.fire)
 	} else {
@@ -117,7 +120,7 @@ func (c *clock) fire() {
 	}
 	c.firing = true
 	c.set = never
-	for n := 0; n < graceMax && len(c.heap) > 0 && c.k.now()-c.heap[0].at > grace; n++ {
+	for n := 0; n < graceMax && c.k.now()-c.wanted > grace; n++ {
 		c.mu.Unlock()
 		time.Sleep(graceWait) // a starved processor must not look like loss
 		c.mu.Lock()

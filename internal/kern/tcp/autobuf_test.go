@@ -51,7 +51,7 @@ func (k *kit) wantBufs(when string, rcv, snd int) {
 	}
 }
 
-const auto = "mss 1000, wscale 8, rcvbuf 64000, sndbuf 32000, rtt 50ms"
+const auto = "bsd, mss 1000, wscale 8, rcvbuf 64000, sndbuf 32000, rtt 50ms"
 
 func autoMax(p *Profile) { p.RecvbufMax, p.SendbufMax = 400_000, 100_000 }
 
@@ -144,7 +144,7 @@ func TestSendBufferGrows(t *testing.T) {
 // Buffers stay as they are where somebody has set them, in the profiles whose windows are known to the byte, on the loopback, beyond what a
 // window without a scale can say or a buffer may have, where what comes is thrown away, where memory is short, and where the way is.
 func TestBuffersStay(t *testing.T) {
-	const sizes = "mss 1000, rcvbuf 64000, sndbuf 32000, "
+	const sizes = "bsd, mss 1000, rcvbuf 64000, sndbuf 32000, "
 	each(t, func(t *T) {
 		for _, c := range []struct {
 			name, opts string

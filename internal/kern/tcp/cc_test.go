@@ -11,7 +11,7 @@ import (
 // RFC 9293 MUST-19
 func TestNewReno(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t, "mss 1000, rtt 100ms, sndbuf 100000")
+		k := established(t, "bsd, mss 1000, rtt 100ms, sndbuf 100000")
 		k.write(20000)
 		k.trace(`
 		> . 1:1001(1000) ack 1
@@ -64,7 +64,7 @@ func TestNewReno(t *testing.T) {
 // RFC 5681, 2: what is a duplicate acknowledgment: not one with data, with another window, or when nothing is in flight (A33).
 func TestDuplicateAckIsStrict(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t, "mss 1000, win 5000")
+		k := established(t, "bsd, mss 1000, win 5000")
 		k.write(5000)
 		k.sent = nil
 		k.line("< P. 1:11(10) ack 1")
@@ -87,7 +87,7 @@ func TestDuplicateAckIsStrict(t *testing.T) {
 // RFC 6582, 3.2, step 1: duplicates that tell of the flight in which loss was found already do not start recovery again.
 func TestNoSecondRecovery(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t, "mss 1000")
+		k := established(t, "bsd, mss 1000")
 		k.write(6000)
 		k.sent = nil
 		k.line("+1s > . 1:1001(1000) ack 1") // time-out: everything behind was sent before it
@@ -102,7 +102,7 @@ func TestNoSecondRecovery(t *testing.T) {
 // RFC 5681, 3.1: after a time-out ssthresh is half the flight and the window one segment; then slow start.
 func TestTimeoutCollapses(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t, "mss 1000")
+		k := established(t, "bsd, mss 1000")
 		k.write(10000)
 		k.sent = nil
 		k.trace("+1s > . 1:1001(1000) ack 1")
@@ -120,7 +120,7 @@ func TestTimeoutCollapses(t *testing.T) {
 // RFC 5681, 3.1, slow start: one SMSS for each ACK at most of what it acknowledges; RFC 3465: by bytes, two segments at most.
 func TestSlowStartByBytes(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t, "mss 1000, sndbuf 100000")
+		k := established(t, "bsd, mss 1000, sndbuf 100000")
 		k.write(10000)
 		k.sent = nil
 		k.line("< . 1:1(0) ack 1001")
@@ -139,7 +139,7 @@ func TestSlowStartByBytes(t *testing.T) {
 // RFC 5681, 3.1, congestion avoidance: one segment for each window.
 func TestCongestionAvoidance(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t, "mss 1000, sndbuf 200000, win 65535")
+		k := established(t, "bsd, mss 1000, sndbuf 200000, win 65535")
 		k.tp.sndSsthresh = 5000
 		k.write(60000)
 		una := 1
@@ -163,7 +163,7 @@ func TestCongestionAvoidance(t *testing.T) {
 // RFC 5681, 4.1: "if TCP has not sent data in an interval exceeding the retransmission timeout [...] cwnd [is] min(IW, cwnd)".
 func TestRestartAfterIdle(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t, "mss 1000, sndbuf 100000, rtt 100ms")
+		k := established(t, "bsd, mss 1000, sndbuf 100000, rtt 100ms")
 		k.write(10000)
 		k.sent = nil
 		k.line("< . 1:1(0) ack 10001")
@@ -196,7 +196,7 @@ func TestReno(t *testing.T) {
 // The window is never grown by what is not acknowledged, nor beyond what a window field can say.
 func TestCwndLimit(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t, "mss 1000, sndbuf 300000")
+		k := established(t, "bsd, mss 1000, sndbuf 300000")
 		una := 1
 		for range 400 {
 			k.append(max(0, 100000-k.snd.Cc()))

@@ -217,12 +217,12 @@ func TestSenderSillyWindow(t *testing.T) {
 		> . 1001:2001(1000) ack 1
 		> . 2001:3001(1000) ack 1
 		> . 3001:4001(1000) ack 1
-		< . 1:1(0) ack 4001 win 300           // a silly window
+		+10ms < . 1:1(0) ack 4001 win 300     // a silly window
 		`)
-		k.want("persist", 200*time.Millisecond)
+		k.want("persist", 210*time.Millisecond)
 		k.trace(`
 		+10ms < . 1:1(0) ack 4001 win 999
-		+190ms > . 4001:5000(999) ack 1       // the override
+		+200ms > . 4001:5000(999) ack 1       // the override
 		`)
 		k = established(t, "mss 1000, win 500, nagle") // a peer with small buffers
 		k.write(2000)
@@ -309,10 +309,10 @@ func TestPersistBesideAck(t *testing.T) {
 		k.write(1500)
 		k.trace(`
 		> . 1:1001(1000) ack 1
-		< . 1:2001(2000) ack 1001 win 0 segs 2
+		+10ms < . 1:2001(2000) ack 1001 win 0 segs 2
 		> . 1001:1001(0) ack 2001
 		`)
-		k.want("persist", 200*time.Millisecond)
+		k.want("persist", 210*time.Millisecond)
 		k.read(all)
 	})
 }
@@ -333,8 +333,8 @@ func TestWindowShrinks(t *testing.T) {
 		    > . 1001:2001(1000) ack 1
 		    > . 2001:3001(1000) ack 1
 		    > . 3001:4001(1000) ack 1
-		    < . 1:1(0) ack 1001 win 1500    // right edge from 4001 back to 2501
-		+200ms > . 1001:2001(1000) ack 1
+		+10ms < . 1:1(0) ack 1001 win 1500    // right edge from 4001 back to 2501
+		+210ms > . 1001:2001(1000) ack 1
 		    < . 1:1(0) ack 2001 win 0
 		`)
 		k.want("rexmt", off)

@@ -37,6 +37,12 @@ func (tp *TCB) CongestionExperienced() {
 
 // ecnAck: the peer has seen a mark. The window is halved once a round trip (RFC 3168, 6.1.2).
 func (tp *TCB) ecnAck(seg *segment) {
+	if tp.snr != nil {
+		if seg.flags&(wire.ECE|wire.SYN) == wire.ECE {
+			tp.congestionMark(seg.now)
+		}
+		return
+	}
 	if seg.flags&(wire.ECE|wire.SYN) != wire.ECE || tp.flags&fastRecov != 0 || seg.ack.Lt(tp.sndRecover) {
 		return
 	}
@@ -53,7 +59,7 @@ func (tp *TCB) ecnOutput(th *wire.TCP, o *outseg) {
 	if tp.flags&ecnSndECE != 0 {
 		th.Flags |= wire.ECE
 	}
-	if tp.flags&ecnSndCWR != 0 && o.len > 0 && tp.sndNxt == tp.sndMax {
+	if tp.flags&ecnSndCWR != 0 && o.len > 0 && !o.rexmit && tp.sndNxt == tp.sndMax {
 		th.Flags |= wire.CWR
 		tp.flags &^= ecnSndCWR
 	}

@@ -24,13 +24,11 @@ var update = flag.Bool("update", false, "rewrite the golden file, and the drawin
 const goodputGolden = "testdata/goodput.golden"
 
 // goodputCCs are the congestion controls that are compared.
-var goodputCCs = []string{"newreno"}
+var goodputCCs = []string{"cubic", "newreno"}
 
 // setCC gives a profile a congestion control.
 func setCC(p *Profile, name string) {
-	if name != "newreno" {
-		panic("no congestion control " + name)
-	}
+	p.CC = name
 }
 
 // ccProfile is what a simulated sender has.

@@ -158,6 +158,8 @@ func (k *kit) option(f []string) {
 		k.prof.Nodelay = false
 	case "nodelay":
 		k.prof.Nodelay = true
+	case "bsd": // without a scoreboard
+		k.prof.Scoreboard = false
 	case "keepalive":
 		k.prof.Keepalive = true
 	case "rtt":

@@ -3,6 +3,8 @@ package tcp
 import (
 	"fmt"
 	"time"
+
+	"bsdnet/internal/kern/wire"
 )
 
 // Info is a snapshot of a connection: struct tcp_info.
@@ -62,6 +64,7 @@ func (tp *TCB) Info() Info {
 		SndNxt: uint32(tp.sndNxt), RcvNxt: uint32(tp.rcvNxt),
 		SndZerowin: tp.state.HaveEstablished() && tp.sndWnd == 0,
 	}
+	tp.senderInfo(&i)
 	i.SndQ, i.RcvQ = tp.snd.Cc(), tp.rcv.Cc()
 	i.BytesSent, i.BytesRcvd = tp.bytesSent, tp.bytesRcvd
 	if tp.state < SynSent { // there is no peer
@@ -80,6 +83,76 @@ func (tp *TCB) Info() Info {
 	set(ReqScale|RcvdScale, OptWscale)
 	set(ecnOn, OptECN)
 	return i
+}
+
+// senderInfo tells what the sender knows.
+func (tp *TCB) senderInfo(i *Info) {
+	i.PMTU = tp.maxseg + wire.TCPMinLen + wire.IPv4MinLen
+	i.CC = tp.ccName()
+	s := tp.snr
+	if s == nil {
+		if tp.flags&fastRecov != 0 {
+			i.Recovery = Recovering.String()
+		} else {
+			i.Recovery = Open.String()
+		}
+		return
+	}
+	i.Recovery = s.state.String()
+	i.SndCwnd, i.SndSsthresh = s.ctl.Cwnd, s.ctl.Ssthresh
+	i.PacingRate, i.DeliveryRate, i.DeliveryApp = s.pacer.rate, s.rate.last, s.rate.lastApp
+	i.Sacked, i.Lost, i.Retransmitted = s.sb.sacked+s.dupBytes, s.sb.lost, s.sb.again
+	i.ReorderWindow, i.ReorderSeen = time.Duration(tp.reorderWindow()), s.rack.seen
+	i.BytesRexmit, i.DSACKs, i.Delivered = s.rexmitted, s.dsacks, s.rate.delivered
+	i.BusyTime = time.Duration(s.chrono.sum(busy, tp.clock) + s.chrono.sum(rwndFull, tp.clock) + s.chrono.sum(sndbufFull, tp.clock))
+	i.RwndLimited, i.SndbufLimited = time.Duration(s.chrono.sum(rwndFull, tp.clock)), time.Duration(s.chrono.sum(sndbufFull, tp.clock))
+}
+
+// checkScoreboard returns an error if the scoreboard is not what is in flight, or its sums are not those of its spans.
+func (tp *TCB) checkScoreboard() error {
+	s := tp.snr
+	if s == nil || s.sb.empty() {
+		if s != nil && (s.sb.sacked != 0 || s.sb.lost != 0 || s.sb.again != 0) {
+			return fmt.Errorf("an empty scoreboard with sums %d %d %d", s.sb.sacked, s.sb.lost, s.sb.again)
+		}
+		return nil
+	}
+	if s.sb.start() != tp.sndUna || s.sb.end() != tp.sndNxt {
+		return fmt.Errorf("scoreboard from %d to %d", s.sb.start().Sub(tp.sndUna), s.sb.end().Sub(tp.sndUna))
+	}
+	n, sacked, lost, again := 0, 0, 0, 0
+	last := tp.sndUna
+	for _, b := range s.sb.blocks {
+		lostHere := 0
+		for i := b.lo; i < b.hi; i++ {
+			sp := &b.spans[i]
+			if sp.start != last || sp.start.Geq(sp.end) || sp.has(spanLost) && sp.has(spanSacked) {
+				return fmt.Errorf("bad span %d+%d, flags %#x", sp.start.Sub(tp.sndUna), sp.len(), sp.flags)
+			}
+			last = sp.end
+			n++
+			if sp.has(spanSacked) {
+				sacked += sp.len()
+			}
+			if sp.has(spanLost) {
+				lost += sp.len()
+				lostHere++
+				if sp.start.Lt(s.lostFrom) {
+					return fmt.Errorf("a lost span at %d is overlooked", sp.start.Sub(tp.sndUna))
+				}
+			}
+			if sp.has(spanRexmitted) {
+				again += sp.len()
+			}
+		}
+		if lostHere != b.lost {
+			return fmt.Errorf("%d lost spans in a block, %d counted", lostHere, b.lost)
+		}
+	}
+	if n != s.sb.n || sacked != s.sb.sacked || lost != s.sb.lost || again != s.sb.again {
+		return fmt.Errorf("scoreboard's sums: spans %d, %d; sacked %d, %d; lost %d, %d; again %d, %d", n, s.sb.n, sacked, s.sb.sacked, lost, s.sb.lost, again, s.sb.again)
+	}
+	return nil
 }
 
 // Check returns an error where an invariant does not hold. Tests call it after every event. Data that is unsent with an open window,
@@ -102,7 +175,10 @@ func (tp *TCB) Check() error {
 	if tp.rcvAdv.Lt(tp.rcvNxt) && tp.flags&DelAck == 0 && tp.state.HaveRcvdSyn() && !tp.state.haveRcvdFin() {
 		return bad("advertised less than received")
 	}
-	armed := tp.on(tRexmt) || tp.on(tPersist)
+	armed := tp.on(tRexmt) || tp.on(tPersist) || tp.on(tPace) && tp.sndMax == tp.sndUna
+	if err := tp.checkScoreboard(); err != nil {
+		return bad("%v", err)
+	}
 	if tp.sndMax.Gt(tp.sndUna) && !armed {
 		return bad("data in flight and no timer")
 	}

@@ -84,7 +84,7 @@ func (tp *TCB) windowAndData(seg *segment) {
 func (tp *TCB) predicted(seg *segment) bool {
 	const odd = wire.SYN | wire.FIN | wire.RST | wire.URG | wire.ACK | wire.ECE | wire.CWR
 	if tp.state != Established || seg.flags&odd != wire.ACK || seg.seq != tp.rcvNxt || seg.win == 0 ||
-		seg.win != tp.sndWnd || tp.sndNxt != tp.sndMax || tp.flags&rxWin0Sent != 0 || tp.reass != nil {
+		seg.win != tp.sndWnd || tp.sndNxt != tp.sndMax || tp.flags&rxWin0Sent != 0 || tp.reass != nil || tp.snr != nil && tp.snr.state != Open {
 		return false
 	}
 	if seg.opt.Has&wire.TofTS != 0 && tp.flags&RcvdTstmp != 0 {
@@ -128,7 +128,11 @@ func (tp *TCB) predicted(seg *segment) bool {
 
 // predictedAck takes the acknowledgment of a segment that was predicted, which leaves the window's size as it is.
 func (tp *TCB) predictedAck(seg *segment) {
-	tp.ackAdvance(seg)
+	if tp.snr != nil {
+		tp.senderAck(seg)
+	} else {
+		tp.ackAdvance(seg)
+	}
 	tp.sndWnd = seg.win
 	tp.sndWl2 = seg.ack // this follows along, lest it come to lie half the sequence space behind
 }
@@ -237,6 +241,10 @@ func (tp *TCB) established(seg *segment) {
 	}
 	tp.setState(Established)
 	tp.renoInit()
+	if tp.backoff > 0 && tp.prof.Scoreboard {
+		tp.flags |= synRexmitted
+		tp.rxtcur = tp.rto()
+	}
 	tp.stop(tKeep)
 	if tp.flags&Keepalive != 0 {
 		tp.set(tKeep, seg.now+tp.keepidle())

@@ -24,6 +24,9 @@ func (tp *TCB) processAck(seg *segment) bool {
 		tp.ackUnacceptable(seg)
 		return false
 	}
+	if tp.snr != nil {
+		return tp.senderAck(seg)
+	}
 	if seg.ack.Leq(tp.sndUna) {
 		tp.duplicateAck(seg)
 		return true
@@ -183,16 +186,32 @@ func (tp *TCB) ackAdvance(seg *segment) (finAcked bool) {
 			tp.set(tRexmt, seg.now+tp.rxtcur)
 		}
 	}
-	synAcked := 0
-	if tp.sndUna == tp.iss && tp.bytesSent == 0 {
-		synAcked = 1
-	}
-	data := min(acked-synAcked, tp.snd.Cc())
 	marked := tp.flags&ecnOn != 0 && seg.flags&wire.ECE != 0 // then the window does not grow (RFC 3168, 6.1.2)
-	if tp.flags&fastRecov == 0 && data > 0 && tp.state.HaveEstablished() && !marked {
+	if data, _ := tp.ackedData(acked); tp.flags&fastRecov == 0 && data > 0 && tp.state.HaveEstablished() && !marked {
 		tp.renoAcked(data)
 	}
-	finAcked = tp.flags&SentFin != 0 && acked-synAcked > data
+	finAcked = tp.advance(seg)
+	if tp.flags&fastRecov == 0 {
+		tp.sndRecover = tp.sndRecover.Max(tp.sndUna) // keep it within half the sequence space
+	}
+	if tp.flags&ecnOn != 0 {
+		tp.ecnAck(seg)
+	}
+	return finAcked
+}
+
+// ackedData returns how many of the acknowledged numbers are bytes of data, and whether our FIN is among the others.
+func (tp *TCB) ackedData(acked int) (data int, fin bool) {
+	if tp.sndUna == tp.iss && tp.bytesSent == 0 {
+		acked-- // the SYN
+	}
+	data = min(acked, tp.snd.Cc())
+	return data, tp.flags&SentFin != 0 && acked > data
+}
+
+// advance moves the left edge, and drops what is acknowledged from the send buffer. It reports whether our FIN is acknowledged.
+func (tp *TCB) advance(seg *segment) (finAcked bool) {
+	data, finAcked := tp.ackedData(seg.ack.Sub(tp.sndUna))
 	if data > 0 {
 		tp.sndWnd -= min(tp.sndWnd, uint32(data))
 		tp.snd.Drop(data)
@@ -208,17 +227,8 @@ func (tp *TCB) ackAdvance(seg *segment) (finAcked bool) {
 		tp.touchOrphan(seg.now)
 	}
 	tp.sndUna = seg.ack
-	if tp.holeMSS != 0 {
-		tp.outOfBlackhole(seg.now)
-	}
 	tp.sndUp = tp.sndUp.Max(tp.sndUna)
 	tp.sndNxt = tp.sndNxt.Max(tp.sndUna)
-	if tp.flags&fastRecov == 0 {
-		tp.sndRecover = tp.sndRecover.Max(tp.sndUna) // keep it within half the sequence space
-	}
-	if tp.flags&ecnOn != 0 {
-		tp.ecnAck(seg)
-	}
 	return finAcked
 }
 
@@ -228,7 +238,7 @@ func (tp *TCB) sampleRTT(seg *segment) {
 	switch {
 	case tp.flags&rttTimed != 0 && seg.ack.Gt(tp.rttSeq):
 		tp.xmitTimer(seg.arrived - tp.rttTime)
-	case tp.backoff > 0 && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0:
+	case tp.backoff > 0 && tp.flags&synRexmitted == 0 && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0:
 		if d := int64(int32(tp.ts(seg.arrived) - seg.opt.TSEcr)); d >= 0 && d < 1<<20 {
 			tp.xmitTimer(max(d*ms, ms))
 		}

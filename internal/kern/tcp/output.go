@@ -32,7 +32,11 @@ type outseg struct {
 	len    int // its data
 	recwin int // the window to advertise
 	idle   bool
-	more   bool // there is more to send behind it
+	more   bool   // there is more to send behind it
+	rexmit bool   // it is on the scoreboard, and is sent again
+	probe  bool   // it is larger than the others, to find out whether the path carries it
+	seglen int    // payload of each segment that it is cut into
+	reason string // why it is sent again
 }
 
 // Output sends what should be sent now: 4.4BSD's tcp_output. The errno is that of the last segment that IP refused.
@@ -41,21 +45,30 @@ func (tp *TCB) Output(now int64) (errno syscall.Errno) {
 		return tp.outputRst(now)
 	}
 	now = tp.onwards(now)
+	tp.beforeOutput(now)
 	for more := true; more; {
 		var o outseg
 		if !tp.plan(&o, now) {
 			break
 		}
-		m := tp.build(&o, now)
-		tp.sent(&o, now)
-		if errno = tp.sock.Emit(m); errno != 0 {
+		if errno = tp.emit(&o, now); errno != 0 {
 			errno = tp.outputError(errno)
 			break
 		}
 		more = o.more
 	}
+	if tp.snr != nil {
+		tp.lookAround(now)
+	}
 	tp.arm(now)
 	return errno
+}
+
+// emit makes a segment and sends it.
+func (tp *TCB) emit(o *outseg, now int64) syscall.Errno {
+	m := tp.build(o, now)
+	tp.sent(o, now)
+	return tp.sock.Emit(m)
 }
 
 // onwards returns now, or what the machine has been told before, whichever is later: two doors may have read the clock in the other order.
@@ -66,8 +79,11 @@ func (tp *TCB) onwards(now int64) int64 {
 
 // plan decides whether a segment is to be sent, and which.
 func (tp *TCB) plan(o *outseg, now int64) bool {
+	if tp.snr != nil && tp.planRexmit(o, now) {
+		return true
+	}
 	idle := tp.flags&lastIdle != 0 || tp.sndMax == tp.sndUna
-	if idle && tp.sndMax == tp.sndUna && now-tp.rcvTime >= tp.rxtcur {
+	if idle && tp.snr == nil && tp.sndMax == tp.sndUna && now-tp.rcvTime >= tp.rxtcur {
 		tp.renoAfterIdle() // RFC 5681, 4.1
 	}
 	tp.flags &^= lastIdle
@@ -89,7 +105,7 @@ func (tp *TCB) plan(o *outseg, now int64) bool {
 // sendable computes how much data there is to send now: from sndNxt up to the edge of both windows.
 func (tp *TCB) sendable(o *outseg, now int64) {
 	avail := tp.snd.Cc()
-	win := int(min(tp.sndWnd, tp.sndCwnd))
+	win := min(int(tp.sndWnd), tp.cwndEdge(o.off))
 	if tp.flags&force != 0 {
 		// A window probe: one byte beyond the edge (RFC 9293, 3.8.6.1). With data behind it the FIN stays back.
 		if win == 0 {
@@ -119,6 +135,9 @@ func (tp *TCB) sendable(o *outseg, now int64) {
 		if win == 0 && tp.state.HaveEstablished() && o.off < avail && !tp.on(tPersist) {
 			tp.stop(tRexmt)
 			tp.backoff = 0
+			if tp.snr != nil {
+				tp.startOver()
+			}
 			tp.sndNxt = tp.sndUna
 			tp.setpersist(now)
 		}
@@ -127,8 +146,13 @@ func (tp *TCB) sendable(o *outseg, now int64) {
 		tp.flags |= blocked
 		n = 0
 	}
+	if n > 0 && tp.snr != nil {
+		n = tp.paced(o, n, now)
+	}
 	o.len = n
-	tp.cut(o)
+	if !o.probe {
+		tp.cut(o)
+	}
 	if tp.sndNxt.Add(o.len).Lt(tp.sndUna.Add(avail)) {
 		o.flags &^= wire.FIN
 	}
@@ -140,7 +164,7 @@ func (tp *TCB) cut(o *outseg) {
 		return
 	}
 	seg := tp.effMSS() - tp.sackOptLen()
-	limit := max(int(tp.tsomax), seg)
+	limit := tp.chainMax(seg)
 	if o.len > limit {
 		o.len = limit
 		if limit > seg && tp.flags&whole == 0 {
@@ -285,7 +309,7 @@ func (tp *TCB) build(o *outseg, now int64) *mbuf.Mbuf {
 	if tp.flags&NoOpt == 0 {
 		tp.addoptions(&th.Opt, o.flags, now)
 	}
-	if o.flags&wire.FIN != 0 && tp.flags&SentFin != 0 && tp.sndNxt == tp.sndMax {
+	if o.flags&wire.FIN != 0 && tp.flags&SentFin != 0 && tp.sndNxt == tp.sndMax && !o.rexmit {
 		if tp.prof.RepeatFIN {
 			tp.sndNxt-- // the same number again
 		} else {
@@ -301,6 +325,9 @@ func (tp *TCB) build(o *outseg, now int64) *mbuf.Mbuf {
 	if o.len > 0 || o.flags&(wire.SYN|wire.FIN|wire.RST) != 0 || tp.on(tPersist) {
 		th.Seq = tp.sndNxt
 	}
+	if o.rexmit {
+		th.Seq = tp.sndUna.Add(o.off)
+	}
 	if tp.sndUp.Gt(th.Seq) && o.flags&wire.SYN == 0 {
 		th.Urp = uint16(min(tp.sndUp.Sub(th.Seq), 65535))
 		th.Flags |= wire.URG
@@ -314,6 +341,10 @@ func (tp *TCB) build(o *outseg, now int64) *mbuf.Mbuf {
 	m.Pkt.Len, m.Pkt.Arrived = n+o.len, now
 	m.Pkt.Csum = mbuf.CsumPartial
 	m.Pkt.SegSize = tp.maxseg - (n - wire.TCPMinLen)
+	if o.probe {
+		m.Pkt.SegSize = o.len
+	}
+	o.seglen = min(o.len, m.Pkt.SegSize)
 	m.Pkt.Ack = th.Flags == wire.ACK && o.len == 0 && th.Opt.Has&wire.TofSack == 0 && tp.rcvNxt != tp.lastAckSent
 	if o.len > 0 {
 		if room := m.Room(); o.len <= len(room) { // it costs less to copy than to share
@@ -322,7 +353,7 @@ func (tp *TCB) build(o *outseg, now int64) *mbuf.Mbuf {
 		} else {
 			m.SetNext(tp.snd.Copym(o.off, o.len))
 		}
-		m.Pkt.Ect = tp.flags&ecnOn != 0 && tp.sndNxt == tp.sndMax // new data only (RFC 3168, 6.1.5)
+		m.Pkt.Ect = tp.flags&ecnOn != 0 && !o.rexmit && tp.sndNxt == tp.sndMax // new data only (RFC 3168, 6.1.5)
 	}
 	return m
 }
@@ -395,11 +426,11 @@ func (tp *TCB) sent(o *outseg, now int64) {
 	if o.flags&(wire.SYN|wire.FIN) != 0 {
 		space++
 	}
-	tp.traceSent(o.flags, space)
+	tp.traceSent(o, space)
 	switch {
 	case o.len == 0 && space == 0:
 		tp.stats.Sndacks.Inc()
-	case tp.sndNxt.Lt(tp.sndMax) && o.len > 0:
+	case (o.rexmit || tp.sndNxt.Lt(tp.sndMax)) && o.len > 0:
 		tp.stats.Sndrexmitpack.Inc()
 		tp.stats.Sndrexmitbyte.Add(o.len)
 	case o.len > 0:
@@ -408,7 +439,7 @@ func (tp *TCB) sent(o *outseg, now int64) {
 	default:
 		tp.stats.Sndctrl.Inc()
 	}
-	if tp.sndNxt.Lt(tp.sndMax) && space > 0 {
+	if (o.rexmit || tp.sndNxt.Lt(tp.sndMax)) && space > 0 {
 		tp.rexmits++
 	}
 	if o.flags&wire.FIN != 0 {
@@ -418,6 +449,10 @@ func (tp *TCB) sent(o *outseg, now int64) {
 	tp.flags &^= AckNow | DelAck
 	tp.stop(tDelack)
 	if o.flags&wire.RST != 0 {
+		return
+	}
+	if o.rexmit {
+		tp.resent(o, space, now)
 		return
 	}
 	if tp.flags&force != 0 && tp.on(tPersist) {
@@ -432,9 +467,12 @@ func (tp *TCB) sent(o *outseg, now int64) {
 	if start == tp.sndUna || !tp.on(tRexmt) {
 		tp.unackedSince = or(tp.unackedSince, now)
 	}
+	if tp.snr != nil {
+		tp.sentSpan(o, start, space, now)
+	}
 	if tp.sndNxt.Gt(tp.sndMax) {
 		tp.sndMax = tp.sndNxt
-		if tp.flags&rttTimed == 0 {
+		if tp.flags&rttTimed == 0 && tp.snr == nil {
 			tp.flags |= rttTimed
 			tp.rttTime, tp.rttSeq = now, start
 			tp.stats.Segstimed.Inc()

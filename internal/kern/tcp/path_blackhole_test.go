@@ -50,46 +50,72 @@ func TestBlackholeSteps(t *testing.T) {
 	})
 }
 
-// An outage is no black hole: when all that was stuck has come through, segments have their old size again.
+// RFC 4821, 7.7, RFC 8899, 4.3: an outage is no black hole. What was stuck goes in smaller segments, and the first full segment after that is a probe, whose
+// arrival brings the old size back.
 func TestBlackholeOutage(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1460, nodelay")
 		k.write(2920)
 		k.trace("> . 1:1461(1460) ack 1\n> P. 1461:2921(1460) ack 1\n+1s > . 1:1461(1460) ack 1\n+2s > . 1:1201(1200) ack 1")
 		k.trace("< . 1:1(0) ack 1201\n> . 1201:2401(1200) ack 1\n> P. 2401:2921(520) ack 1")
-		k.want("maxseg", 1200) // not yet
 		k.trace("< . 1:1(0) ack 2921")
-		k.want("maxseg", 1460)
+		k.want("maxseg", 1200) // not yet
 		k.write(1460)
-		k.trace("> P. 2921:4381(1460) ack 1\n< . 1:1(0) ack 4381")
-		k.check()
+		k.trace("> P. 2921:4381(1460) ack 1")
+		k.write(1200)
+		k.trace("> P. 4381:5581(1200) ack 1\n+10ms < . 1:1(0) ack 4381")
+		k.want("maxseg", 1460)
+		ackAll(k)
 	})
 }
 
-// The second time within ten minutes it is believed, and the smaller size stays for ten minutes.
-func TestBlackholeBelieved(t *testing.T) {
+// A probe that is lost costs nothing but itself, and is tried again after twice as long; the window does not shrink.
+func TestBlackholeProbeLost(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t, "mss 1460, nodelay")
-		flow(k, 1460)
-		for i := range 2 {
-			at := 1461 + i*1460
+		k := established(t, "mss 1460, nodelay, sack, rtt 100ms, sndbuf 200000")
+		k.write(1460)
+		for k.tp.Maxseg() == 1460 {
+			fire(k)
+		}
+		k.trace("+100ms < . 1:1(0) ack 1461")
+		k.want("maxseg", 1200)
+		at := 1461
+		for n := range 4 {
+			before := k.tp.snr.pmtu.raiseAt
+			cwnd := k.tp.snr.ctl.Cwnd
+			k.advance(time.Duration(max(before-k.now, 0)))
 			k.write(1460)
-			k.trace(fmt.Sprintf("> P. %[1]d:%[2]d(1460) ack 1", at, at+1460))
-			for n := 0; k.tp.Maxseg() == 1460; n++ {
-				if n == 3 {
-					k.fatalf("no black hole")
-				}
-				fire(k)
+			k.trace(fmt.Sprintf("> P. %d:%d(1460) ack 1", at, at+1460))
+			k.write(1200)
+			k.trace(fmt.Sprintf("> P. %d:%d(1200) ack 1\n+100ms < . 1:1(0) ack %d <sack %[1]d:%[2]d>", at+1460, at+2660, at))
+			k.advance(25 * time.Millisecond) // the reordering window
+			k.trace(fmt.Sprintf("> . %d:%d(1200) ack 1\n> . %[2]d:%d(260) ack 1\n+100ms < . 1:1(0) ack %d", at, at+1200, at+1460, at+2660))
+			at += 2660
+			if k.tp.snr.ctl.Cwnd < cwnd || k.tp.snr.state != Open {
+				k.fatalf("a lost probe was taken for congestion")
 			}
-			k.want("maxseg", 1200)
-			ackAll(k)
+			if wait := k.tp.snr.pmtu.raiseAt - k.now; n > 0 && wait < k.tp.srtt<<n {
+				k.fatalf("the next probe comes %v after the %d. lost one", time.Duration(wait), n+1)
+			}
 		}
 		k.want("maxseg", 1200)
-		flow(k, 1460)
-		k.want("maxseg", 1200)
-		k.advance(time.Duration(holeProbe))
-		flow(k, 1460)
-		k.want("maxseg", 1460)
+	})
+}
+
+// Proof that full segments get through, here a selective acknowledgment between the time-outs, is an end to the suspicion.
+func TestBlackholeProof(t *testing.T) {
+	each(t, func(t *T) {
+		k := established(t, "mss 1460, nodelay, sack, rtt 100ms")
+		k.write(2920)
+		k.trace("> . 1:1461(1460) ack 1\n> P. 1461:2921(1460) ack 1")
+		fire(k)
+		fire(k)
+		k.line("< . 1:1(0) ack 1 <sack 1461:2921>")
+		k.sent = nil
+		for range 3 {
+			fire(k)
+			k.want("maxseg", 1460)
+		}
 	})
 }
 

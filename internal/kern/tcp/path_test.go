@@ -55,10 +55,11 @@ func TestMtudisc(t *testing.T) {
 		k.trace("> . 1:1461(1460) ack 1\n> P. 1461:2001(540) ack 1")
 		k.tp.Mtudisc(1040, 20, k.now)
 		k.check()
-		k.trace("> . 1:1001(1000) ack 1\n> P. 1001:2001(1000) ack 1")
+		k.trace("> . 1:1001(1000) ack 1\n> . 1001:1461(460) ack 1") // the second was not too large
 		k.tp.Mtudisc(1500, 20, k.now)
 		k.want("maxseg", 1000)
 		k.trace("< . 1:1(0) ack 2001")
+		k = established(t, "mss 1460, nodelay")
 		k.tp.Mtudisc(68, 20, k.now)
 		k.want("maxseg", 216)
 		k.tp.Mtudisc(0, 20, k.now)

@@ -481,5 +481,6 @@ func (h *pathHost) Socantrcvmore()          {}
 func (h *pathHost) Sorwakeup()              {}
 func (h *pathHost) Sowwakeup()              { h.writable = true }
 func (h *pathHost) TcpClose()               {}
+func (h *pathHost) Trace(*Event)            {}
 func (h *pathHost) TcpTwstart()             {}
 func (h *pathHost) Soerror(e syscall.Errno) { h.err = e }

@@ -27,10 +27,12 @@ type Profile struct {
 	MinMSS        int  // floor of what a peer or an ICMP message can make us send
 
 	// Congestion control (RFC 5681).
-	InitCwndSegs    int  // initial window in segments; RFC 6928's byte bounds apply above 4
-	ABC             bool // grow by bytes acknowledged, at most 2 segments an ACK (RFC 3465), not by ACKs
-	LimitedTransmit bool // RFC 3042
-	NewReno         bool // RFC 6582; off is Reno with BSD's own deflation
+	InitCwndSegs    int    // initial window in segments; RFC 6928's byte bounds apply above 4
+	ABC             bool   // grow by bytes acknowledged, at most 2 segments an ACK (RFC 3465), not by ACKs
+	LimitedTransmit bool   // RFC 3042
+	NewReno         bool   // RFC 6582; off is Reno with BSD's own deflation
+	Scoreboard      bool   // recovery by SACK and by time (RFC 6675, RFC 8985), congestion control by CC; off: by duplicate acknowledgments, RFC 5681's
+	CC              string // net.inet.tcp.cc.algorithm: what NewCC knows; "": "cubic"
 
 	// Acknowledgments.
 	AckEvery     int   // full segments that are acknowledged at once; 0: by the timer only (and by the reader's window updates)
@@ -84,6 +86,7 @@ func Default() *Profile {
 	p.AckBySegs, p.TruncRespond = false, false
 	p.RTOMin, p.RTOSlop = 200*ms, 0
 	p.Blackhole = true
+	p.Scoreboard = true
 	p.PersMin = 200 * ms
 	p.RSTUnread, p.RepeatFIN = true, false
 	p.Orphan = 100 * sec

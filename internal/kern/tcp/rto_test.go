@@ -39,13 +39,15 @@ func TestRTOComputed(t *testing.T) {
 		k.want("srtt", 110*time.Millisecond)      // 7/8*100 + 1/8*180
 		k.want("rttvar", 57500*time.Microsecond)  // 3/4*50 + 1/4*80
 		k.want("rto", (110+230)*time.Millisecond) // SRTT + 4*RTTVAR
-		for n := range 60 {                       // a steady path: the floor
+		for n := range 120 {                      // a steady path: the floor is under the variance
 			k.write(1)
 			k.line("> P." + k.span(3+n, 1) + " ack 1")
 			k.advance(10 * time.Millisecond)
 			k.input(k.pkt(".", 1, 4+n, 0))
 		}
-		k.want("rto", 200*time.Millisecond)
+		if rto := time.Duration(k.tp.rxtcur); rto < 210*time.Millisecond || rto > 211*time.Millisecond {
+			k.fatalf("rto %v, want 210 ms", rto)
+		}
 
 		k = established(t, "FreeBSD, rtt 100ms")
 		k.want("rto", 500*time.Millisecond) // 100 + 4*50 + 200 of slop
@@ -87,7 +89,7 @@ func TestKarn(t *testing.T) {
 		k.want("rexmt", 600*time.Millisecond)
 		k.trace("+100ms < . 1:1(0) ack 11")
 		k.want("srtt", 100*time.Millisecond)
-		k.want("rto", 250*time.Millisecond) // 100 + 4*37.5
+		k.want("rto", 300*time.Millisecond) // 100 + the floor of 4*RTTVAR
 	})
 }
 
@@ -129,7 +131,7 @@ func TestGivesUp(t *testing.T) {
 		k = established(t, "rtt 1ms")
 		k.write(5)
 		k.line("> P. 1:6(5) ack 1")
-		d = 200 * time.Millisecond
+		d = 201 * time.Millisecond
 		for range 12 {
 			k.advance(d)
 			k.trace("> P. 1:6(5) ack 1")

@@ -24,6 +24,11 @@ func (tp *TCB) xmitTimer(rtt int64) {
 
 // rto returns the retransmission time-out without back-off.
 func (tp *TCB) rto() int64 {
+	if tp.srtt == 0 && tp.flags&synRexmitted != 0 && tp.state.HaveEstablished() {
+		// RFC 6298, 5.7: "If the timer expires awaiting the ACK of a SYN segment and the TCP implementation is using an RTO less than 3 seconds, the RTO MUST be
+		// re-initialized to 3 seconds when data transmission begins".
+		return 3 * sec
+	}
 	if tp.srtt == 0 {
 		return tp.prof.RTOInit
 	}
@@ -35,6 +40,11 @@ func (tp *TCB) rto() int64 {
 func (tp *TCB) rexmtval() int64 {
 	if tp.srtt == 0 {
 		return tp.prof.RTOInit
+	}
+	if tp.prof.Scoreboard {
+		// With a sample for each acknowledgment the variance of a steady path comes close to nothing, and the time-out would be as long as the round trip. RFC 6298
+		// has a floor of a second for that; a floor under the variance, Linux's, does without, as the tail is probed before (RFC 8985, 7).
+		return tp.srtt + max(4*tp.rttvar, tp.prof.RTOMin)
 	}
 	return max(tp.srtt+max(4*tp.rttvar, ms), tp.prof.RTOMin)
 }

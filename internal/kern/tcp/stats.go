@@ -18,6 +18,7 @@ type Stats struct {
 	ScAdded, ScRetransmitted, ScDupsyn, ScDropped, ScCompleted, ScBucketoverflow   Counter
 	ScCacheoverflow, ScReset, ScStale, ScAborted, ScBadack, ScUnreach              Counter
 	ScSendcookie, ScRecvcookie, Twreuse, Twevict                                   Counter
+	Rcvdsack, Sndundo, Sackreneged, Sndtlp                                         Counter
 }
 
 // A Counter counts events.

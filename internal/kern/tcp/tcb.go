@@ -84,37 +84,38 @@ type Flag uint32
 
 // The flags.
 const (
-	AckNow      Flag = 1 << iota // acknowledge at once
-	DelAck                       // an acknowledgment is owed; the timer runs
-	NoDelay                      // Nagle's algorithm is off
-	NoOpt                        // no options at all (TCP_NOOPT)
-	NoPush                       // hold back what does not fill a segment (TCP_NOPUSH)
-	MoreToCome                   // the user's write goes on
-	SentFin                      // our FIN has been sent
-	NeedFin                      // send a FIN once SYN_RECEIVED is over
-	ReqScale                     // we offer, or have offered, window scaling
-	RcvdScale                    // so has the peer
-	ReqTstmp                     // the same for timestamps
-	RcvdTstmp                    //
-	SackPermit                   // SACK is offered, and once the SYN is answered: agreed
-	Keepalive                    // SO_KEEPALIVE
-	CantRcvMore                  // the user reads no more: SBS_CANTRCVMORE
-	UserClosed                   // the user has closed: TF_CLOSED, SS_NOFDREF
-	lastIdle                     // idle at the last output, and the write went on
-	force                        // send a byte into a closed window: t_force
-	rxWin0Sent                   // a window of 0 has been advertised
-	fastRecov                    // in fast recovery (RFC 5681)
-	ecnOn                        // ECN has been agreed (RFC 3168)
-	ecnSndCWR                    // say CWR
-	ecnSndECE                    // say ECE until CWR
-	blocked                      // the interface's queue holds our share: Output is called when it has drained
-	rttTimed                     // rttSeq is being timed
-	urgent                       // the urgent pointer has moved, and the peer has not been told
-	passive                      // began as a passive open
-	whole                        // the way to the peer never cuts segments
-	local                        // the peer is on this stack
-	AutoRcv                      // the receive buffer may grow: SB_AUTOSIZE
-	AutoSnd                      // the send buffer may
+	AckNow       Flag = 1 << iota // acknowledge at once
+	DelAck                        // an acknowledgment is owed; the timer runs
+	NoDelay                       // Nagle's algorithm is off
+	NoOpt                         // no options at all (TCP_NOOPT)
+	NoPush                        // hold back what does not fill a segment (TCP_NOPUSH)
+	MoreToCome                    // the user's write goes on
+	SentFin                       // our FIN has been sent
+	NeedFin                       // send a FIN once SYN_RECEIVED is over
+	ReqScale                      // we offer, or have offered, window scaling
+	RcvdScale                     // so has the peer
+	ReqTstmp                      // the same for timestamps
+	RcvdTstmp                     //
+	SackPermit                    // SACK is offered, and once the SYN is answered: agreed
+	Keepalive                     // SO_KEEPALIVE
+	CantRcvMore                   // the user reads no more: SBS_CANTRCVMORE
+	UserClosed                    // the user has closed: TF_CLOSED, SS_NOFDREF
+	lastIdle                      // idle at the last output, and the write went on
+	force                         // send a byte into a closed window: t_force
+	rxWin0Sent                    // a window of 0 has been advertised
+	fastRecov                     // in fast recovery (RFC 5681)
+	ecnOn                         // ECN has been agreed (RFC 3168)
+	ecnSndCWR                     // say CWR
+	ecnSndECE                     // say ECE until CWR
+	blocked                       // the interface's queue holds our share: Output is called when it has drained
+	rttTimed                      // rttSeq is being timed
+	urgent                        // the urgent pointer has moved, and the peer has not been told
+	passive                       // began as a passive open
+	whole                         // the way to the peer never cuts segments
+	local                         // the peer is on this stack
+	AutoRcv                       // the receive buffer may grow: SB_AUTOSIZE
+	AutoSnd                       // the send buffer may
+	synRexmitted                  // our SYN, or our answer to the peer's, was sent more than once
 )
 
 // The timers, under BSD's TCPT_ names.
@@ -124,10 +125,11 @@ const (
 	tKeep
 	t2MSL
 	tDelack
+	tPace
 	nTimers
 )
 
-var timerNames = [nTimers]string{"rexmt", "persist", "keep", "2msl", "delack"}
+var timerNames = [nTimers]string{"rexmt", "persist", "keep", "2msl", "delack", "pace"}
 
 // A Sock is what the machine asks of the socket above and of IP below. Its methods must not call into the TCB.
 type Sock interface {
@@ -166,6 +168,7 @@ type TCB struct {
 	reqScale     uint8 // what we offer: request_r_scale
 	dupacks      uint8
 	keepcnt      uint8
+	ccWant       uint8 // the congestion controller that was asked for, one of CCNames from 1 on; 0: the profile's
 	keepprobes   uint8 // keep-alive probes since the last segment
 	challenges   uint8 // sent in the current interval
 	oowAcks      uint8 // answers to unacceptable acknowledgments in the current interval
@@ -186,8 +189,6 @@ type TCB struct {
 	mssopt                             int32  // what we tell the peer
 	tsomax                             int32  // largest chain to emit
 	rcvMss                             int32  // largest segment seen: what the peer calls full
-	holeMSS                            int32  // maxseg before a black hole was suspected; 0: none is
-	holeUntil                          uint32 // second at which to try the old one again
 	// Receive sequence space.
 	irs, rcvNxt, rcvAdv, rcvUp Seq
 	rcvWnd                     uint32
@@ -196,6 +197,7 @@ type TCB struct {
 	tsRecent, tsOffset uint32
 	tsRecentAge        uint32  // second
 	reass              *reassq // out-of-order data, made when first needed
+	snr                *sender // recovery and congestion control of a path that can lose, made when first needed
 	// Round trips (RFC 6298).
 	srtt, rttvar, rxtcur int64
 	rttTime              int64
@@ -307,7 +309,10 @@ func (tp *TCB) SetMaxseg(n int) syscall.Errno {
 	if n <= 0 || n > tp.maxseg || n < tp.prof.MinMSS {
 		return syscall.EINVAL
 	}
-	tp.maxseg, tp.holeMSS = n, 0
+	tp.maxseg = n
+	if tp.snr != nil {
+		tp.snr.pmtu.full = n
+	}
 	return 0
 }
 

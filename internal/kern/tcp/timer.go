@@ -17,7 +17,13 @@ func (tp *TCB) Timeout(now int64) {
 			tp.flags |= AckNow
 			tp.Output(now)
 		case tRexmt:
-			tp.rexmtTimeout(now)
+			if tp.snr != nil {
+				tp.senderTimeout(now)
+			} else {
+				tp.rexmtTimeout(now)
+			}
+		case tPace:
+			tp.Output(now)
 		case tPersist:
 			tp.persistTimeout(now)
 		case tKeep:
@@ -41,19 +47,27 @@ func (tp *TCB) waiting() bool { return tp.state == SynSent && tp.flags&local != 
 // less than 100 s (RFC 9293, SHLD-11).
 const maxBackoff = 9
 
+// backOff doubles the time-out, or gives the connection up, if it has been in vain for too long. It reports whether to go on.
+func (tp *TCB) backOff(now int64) bool {
+	if int(tp.backoff) >= tp.prof.MaxRxtShift || tp.MaxUnack > 0 && now-tp.unackedSince >= int64(tp.MaxUnack)*sec {
+		tp.stats.Timeoutdrop.Inc()
+		tp.Drop(tp.timedOut(), now)
+		return false
+	}
+	tp.backoff++
+	tp.stats.Rexmttimeo.Inc()
+	tp.rxtcur = tp.rangeset(tp.rexmtval() << min(tp.backoff, maxBackoff))
+	return true
+}
+
 // rexmtTimeout sends again from sndUna, with the time-out doubled: RFC 6298, 5.4 to 5.7; RFC 5681, 3.1.
 func (tp *TCB) rexmtTimeout(now int64) {
 	if tp.waiting() {
 		tp.backoff = min(tp.backoff, uint8(tp.prof.MaxRxtShift)-1)
 	}
-	if int(tp.backoff) >= tp.prof.MaxRxtShift || tp.MaxUnack > 0 && now-tp.unackedSince >= int64(tp.MaxUnack)*sec {
-		tp.stats.Timeoutdrop.Inc()
-		tp.Drop(tp.timedOut(), now)
+	if !tp.backOff(now) {
 		return
 	}
-	tp.backoff++
-	tp.stats.Rexmttimeo.Inc()
-	tp.rxtcur = tp.rangeset(tp.rexmtval() << min(tp.backoff, maxBackoff))
 	if tp.state == SynSent && !tp.waiting() && tp.prof.DropOptions && tp.backoff == 3 {
 		tp.flags &^= ReqScale | ReqTstmp | SackPermit
 	}
@@ -64,7 +78,6 @@ func (tp *TCB) rexmtTimeout(now int64) {
 	tp.sndRecover = tp.sndMax
 	tp.flags |= AckNow
 	if tp.state.HaveEstablished() {
-		tp.blackhole(now)
 		tp.renoCongested(RTO, int(min(tp.sndWnd, tp.sndCwnd)))
 	}
 	tp.sndNxt = tp.sndUna

@@ -67,5 +67,6 @@ func (tw *TimeWaitRec) newer(th *wire.TCP, prof *Profile) bool {
 func (tp *TCB) Release() {
 	tp.cancelTimers()
 	tp.freeReass()
+	tp.freeSender()
 	tp.snd.Flush()
 }

@@ -53,6 +53,10 @@ func (tp *TCB) tell(e Event) {
 	e.Time = tp.clock
 	e.Cwnd, e.Ssthresh = int(tp.sndCwnd), int(tp.sndSsthresh)
 	e.Flight = tp.sndMax.Sub(tp.sndUna)
+	if s := tp.snr; s != nil {
+		e.Cwnd, e.Ssthresh, e.Flight = s.ctl.Cwnd, s.ctl.Ssthresh, tp.pipe()
+		e.Rate, e.DeliveryRate = s.pacer.rate, s.rate.last
+	}
 	tp.sock.Trace(&e)
 }
 
@@ -78,18 +82,57 @@ func (tp *TCB) traceRTT(rtt int64) {
 }
 
 // traceSent tells of a segment that occupies space in the sequence, SYN and FIN included, before sent accounts for it.
-func (tp *TCB) traceSent(flags wire.Flags, space int) {
-	if tp.traced && space > 0 && flags&wire.RST == 0 {
-		tp.tellSent(space)
+func (tp *TCB) traceSent(o *outseg, space int) {
+	if tp.traced && space > 0 && o.flags&wire.RST == 0 {
+		tp.tellSent(o, space)
 	}
 }
 
-func (tp *TCB) tellSent(space int) {
-	e := Event{Kind: EvSent, Seq: uint32(tp.sndNxt - tp.iss), Len: space}
-	if tp.sndNxt.Lt(tp.sndMax) {
+func (tp *TCB) tellSent(o *outseg, space int) {
+	e := Event{Kind: EvSent, Seq: uint32(tp.sndNxt - tp.iss), Len: space, Name: o.reason}
+	switch {
+	case o.rexmit:
+		e.Kind, e.Seq = EvRetransmit, uint32(tp.sndUna.Add(o.off)-tp.iss)
+	case tp.sndNxt.Lt(tp.sndMax):
 		e.Kind = EvRetransmit
 	}
 	tp.tell(e)
+}
+
+// traceLost tells of what has been found lost.
+func (tp *TCB) traceLost(start Seq, n int, reason string) {
+	if tp.traced {
+		tp.tell(Event{Kind: EvLost, Seq: uint32(start - tp.iss), Len: n, Name: reason})
+	}
+}
+
+// traceRecovery tells that the state of recovery was old.
+func (tp *TCB) traceRecovery(old Recovery) {
+	if tp.traced {
+		tp.tell(Event{Kind: EvRecovery, Name: tp.snr.state.String(), Old: old.String()})
+	}
+}
+
+// traceUndo tells of a reduction that was wrong.
+func (tp *TCB) traceUndo(evidence string) {
+	if tp.traced {
+		tp.tell(Event{Kind: EvUndo, Name: evidence})
+	}
+}
+
+// traceMTU tells of a new size of segments.
+func (tp *TCB) traceMTU(reason string) {
+	if tp.traced {
+		tp.tell(Event{Kind: EvMTU, Len: tp.maxseg, Name: reason})
+	}
+}
+
+// traceWindow tells of the window and the rate, if the last acknowledgment has changed them.
+func (tp *TCB) traceWindow() {
+	if s := tp.snr; tp.traced && (s.ctl.Cwnd != s.toldCwnd || s.ctl.Ssthresh != s.toldSsthresh) {
+		s.toldCwnd, s.toldSsthresh = s.ctl.Cwnd, s.ctl.Ssthresh
+		tp.tell(Event{Kind: EvWindow})
+	}
 }
 
 // traceAck tells of the acknowledgment in a segment, before anything is done about it.

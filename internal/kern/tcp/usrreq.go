@@ -244,6 +244,7 @@ func (tp *TCB) close() {
 	tp.setState(Closed)
 	tp.cancelTimers()
 	tp.freeReass()
+	tp.freeSender()
 	tp.stats.Closed.Inc()
 	tp.sock.TcpClose()
 }
@@ -261,20 +262,6 @@ func (tp *TCB) Unblock(now int64) {
 		if tp.state != Closed {
 			tp.Output(now)
 		}
-	}
-}
-
-// Mtudisc lowers the MSS to what a path's MTU allows, and sends again what was too large: BSD's tcp_mtudisc (RFC 1191, 6.4).
-func (tp *TCB) Mtudisc(mtu, hdr int, now int64) {
-	mss := max(mtu-hdr-wire.TCPMinLen, tp.prof.MinMSS)
-	if mss >= tp.maxseg {
-		return
-	}
-	tp.maxseg, tp.holeMSS = mss, 0
-	tp.flags &^= rttTimed
-	if tp.state.HaveEstablished() && tp.sndMax.Gt(tp.sndUna) {
-		tp.sndNxt = tp.sndUna
-		tp.Output(now)
 	}
 }
 

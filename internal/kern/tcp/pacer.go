@@ -1,0 +1,70 @@
+package tcp
+
+// pacer spreads what a window lets out over the round trip, in trains of about a millisecond, so that no queue on the way has to hold a whole window at once. It is a
+// clock of its own: next is when the train before has been sent at the pacing rate.
+type pacer struct {
+	rate  int64 // bytes a second; 0: not paced
+	next  int64
+	burst int  // bytes that may still go at once at the beginning of a flight
+	held  bool // something waits for next
+}
+
+const (
+	paceTrain = ms      // a train is what the rate sends in this time
+	paceOne   = 2       // segments of a train at least
+	paceFirst = 10      // segments that a flight may begin with
+	paceLate  = 2 * ms  // a timer that is late is made up for, by this much at the least
+	paceMost  = 16 * ms // and by no more than this, whatever the round trip: a longer train after a stalled process would be a burst
+)
+
+// train is the size of a train in bytes.
+func (p *pacer) train(mss int) int {
+	return max(int(p.rate/(sec/paceTrain)), paceOne*mss)
+}
+
+// allow returns how many bytes may be sent now; 0: none before p.next.
+func (p *pacer) allow(now int64, mss int) int {
+	if p.rate == 0 {
+		return 1 << 30
+	}
+	if p.next > now {
+		p.held = true
+		return 0
+	}
+	return p.train(mss)
+}
+
+// begin lets a flight begin with a burst: nothing is in the network, and no more than an initial window goes at once (RFC 6928).
+func (p *pacer) begin(now int64, mss int) {
+	p.next, p.burst = now, paceFirst*mss
+}
+
+// sent notes that n bytes have been sent. credit is how much of the time since the last train still counts.
+func (p *pacer) sent(now int64, n int, credit int64) {
+	p.held = false
+	if p.rate == 0 {
+		return
+	}
+	free := min(n, p.burst)
+	p.burst -= free
+	n -= free
+	p.next = max(p.next, now-credit) + int64(float64(n)*1e9/float64(p.rate))
+}
+
+// credit is what a late timer is made up for: an eighth of the round trip, within bounds.
+func (p *pacer) credit(srtt int64) int64 { return min(max(srtt/8, paceLate), paceMost) }
+
+// setRate takes the rate that the congestion controller asks for, or derives one from its window: twice the window in a round trip in slow start, in
+// which the window doubles, and a fifth more than the window afterwards, so that the window is what limits.
+func (p *pacer) setRate(c *Control, srtt int64) {
+	switch {
+	case c.Rate != 0:
+		p.rate = c.Rate
+	case srtt == 0:
+		p.rate = 0
+	case c.Cwnd < c.Ssthresh/2 || c.Cwnd < c.Ssthresh && c.Ssthresh >= maxWin<<maxScale:
+		p.rate = int64(2 * float64(c.Cwnd) * 1e9 / float64(srtt))
+	default:
+		p.rate = int64(1.2 * float64(c.Cwnd) * 1e9 / float64(srtt))
+	}
+}

@@ -1,0 +1,81 @@
+package tcp
+
+// rateState measures the rate of delivery: draft-ietf-ccwg-bbr, 4.1. A sample is taken over the flight of a segment: what has been delivered between
+// its sending and its acknowledgment, over the longer of the times in which that was sent and acknowledged.
+type rateState struct {
+	delivered   uint64 // bytes acknowledged or selectively acknowledged so far: C.delivered
+	deliveredAt int64  // when the last of them were: C.delivered_time
+	firstSent   int64  // when the segment was sent that was acknowledged last: C.first_send_time
+	appUntil    uint64 // what is in flight until delivered has passed it was sent when there was no more to send; 0: all was not
+	lost        uint64 // bytes found lost so far
+
+	// The sample of the acknowledgment in hand.
+	any            bool
+	appSample      bool
+	flight         int
+	priorDelivered uint64
+	priorLost      uint64
+	priorAt        int64
+	sentAt         int64
+	sendElapsed    int64
+
+	last    int64 // bytes a second: the last good sample, for Info
+	lastApp bool
+}
+
+// restart begins a flight: the pipe was empty.
+func (r *rateState) restart(now int64) { r.firstSent, r.deliveredAt = now, now }
+
+// stamp notes in a span that is being sent what has been delivered until then.
+func (r *rateState) stamp(sp *span, s *sender) {
+	sp.firstSent, sp.deliveredAt, sp.delivered, sp.lost = r.firstSent, r.deliveredAt, r.delivered, r.lost
+	sp.flags &^= spanApp
+	if r.appUntil != 0 {
+		sp.flags |= spanApp
+	}
+}
+
+// appLimited notes that there is nothing to send for the rest of the window.
+func (r *rateState) appLimited(flight int) { r.appUntil = max(r.delivered+uint64(flight), 1) }
+
+// deliver takes n bytes of a span that has just been acknowledged, or selectively. The sample is that of the span that was sent last.
+func (r *rateState) deliver(sp *span, n int, now int64) {
+	if sp.deliveredAt == 0 {
+		return
+	}
+	r.delivered += uint64(n)
+	r.deliveredAt = now
+	if !r.any || sp.delivered > r.priorDelivered || sp.delivered == r.priorDelivered && sp.sent > r.sentAt {
+		r.any = true
+		r.priorDelivered, r.priorAt, r.priorLost = sp.delivered, sp.deliveredAt, sp.lost
+		r.appSample = sp.has(spanApp)
+		r.sentAt, r.sendElapsed = sp.sent, sp.sent-sp.firstSent
+		r.flight = int(sp.flight)
+		r.firstSent = sp.sent
+	}
+}
+
+// sample returns the sample of the acknowledgment in hand, if there is one.
+func (r *rateState) sample(now, minRTT int64) (rs RateSample) {
+	if r.appUntil != 0 && r.delivered > r.appUntil {
+		r.appUntil = 0
+	}
+	if !r.any {
+		return rs
+	}
+	r.any = false
+	rs.Delivered = int(r.delivered - r.priorDelivered)
+	rs.Interval = max(r.sendElapsed, now-r.priorAt)
+	rs.PriorDelivered, rs.Flight, rs.Lost, rs.AppLimited = r.priorDelivered, r.flight, int(r.lost-r.priorLost), r.appSample
+	// "Normally we expect interval >= MinRTT. Note that rate may still be over-estimated when a spuriously retransmitted skb was first
+	// (s)acked because interval is under-estimated up to an RTT": such a sample has no rate.
+	if rs.Interval <= 0 || minRTT != never && rs.Interval < minRTT {
+		rs.Interval = 0
+		return rs
+	}
+	rate := int64(float64(rs.Delivered) * 1e9 / float64(rs.Interval))
+	if !rs.AppLimited || rate >= r.last {
+		r.last, r.lastApp = rate, rs.AppLimited
+	}
+	return rs
+}

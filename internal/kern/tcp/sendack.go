@@ -1,0 +1,292 @@
+package tcp
+
+import "bsdnet/internal/kern/wire"
+
+// acking is what one acknowledgment says.
+type acking struct {
+	acked    int   // bytes in order
+	news     int   // bytes delivered: in order or selectively, for the first time
+	oldest   int64 // when the first and the last of what is acknowledged in order, and was sent once, were sent; 0: there is none
+	newest   int64
+	sackedAt int64 // the last of what is acknowledged selectively, and was sent once
+	sacked   bool  // something has been acknowledged selectively
+	dup      bool  // a duplicate acknowledgment (RFC 5681, 2)
+	orig     bool  // something that was sent once, before the time-out, has arrived
+	dsack    bool  // the peer reports a duplicate, and what we sent again is to blame
+	tlpDup   bool  // the duplicate is the tail's probe
+	full     bool  // a full segment has arrived
+}
+
+// senderAck takes an acknowledgment that does not lie beyond what has been sent, on a connection with a scoreboard: RFC 9293, 3.10.7.4, fifth, with RFC 6675 and RFC 8985. It
+// reports whether the rest of the segment is to be looked at.
+func (tp *TCB) senderAck(seg *segment) bool {
+	s := tp.snr
+	var a acking
+	s.ack = Ack{}
+	s.view.PriorFlight = tp.pipe()
+	a.dup = tp.isDuplicate(seg)
+	if tp.flags&SackPermit != 0 && seg.opt.Has&wire.TofSack != 0 {
+		tp.takeSacks(seg, &a)
+	}
+	finAcked := false
+	if seg.ack.Gt(tp.sndUna) {
+		finAcked = tp.takeAck(seg, &a)
+	} else if a.dup {
+		tp.stats.Rcvdupack.Inc()
+	}
+	if tp.flags&SackPermit == 0 {
+		tp.countDuplicates(seg, &a)
+	}
+	if a.news == 0 && a.acked == 0 && !a.dsack && !a.dup {
+		return true
+	}
+	if a.news > 0 {
+		s.lastNews = seg.now
+		tp.sampleRound(seg, &a)
+	}
+	if a.acked > 0 {
+		// RFC 6298, 5.3: "When an ACK is received that acknowledges new data, restart the retransmission timer".
+		s.rtoAt = seg.now + tp.rxtcur
+	}
+	s.rack.adapt(a.dsack, tp.sndUna, tp.sndNxt)
+	if a.full {
+		tp.pmtuProof()
+	}
+	if tp.flags&ecnOn != 0 {
+		tp.ecnAck(seg)
+	}
+	repaired := tp.probeAcked(seg, &a)
+	tp.recover(seg, &a)
+	if repaired && s.state == Open {
+		tp.probeRepaired(seg.now)
+	}
+	s.ack.Acked, s.ack.Delivered = a.acked, a.news
+	s.ack.Rate = s.rate.sample(seg.arrived, tp.rttMin)
+	tp.control(seg.now, a.acked > 0 && s.ack.Lost == 0)
+	s.limited = false
+	if tp.sndUna.Geq(s.roundEnd) {
+		s.roundEnd, s.maxFlight = tp.sndNxt, tp.pipe()
+	}
+	if tp.sndUna == tp.sndMax {
+		tp.lookAround(seg.now) // there may be nothing to make Output necessary
+	}
+	seg.needoutput = true
+	return tp.afterAck(seg, finAcked)
+}
+
+// isDuplicate reports whether an acknowledgment is a duplicate: RFC 5681, 2, (a) to (e).
+func (tp *TCB) isDuplicate(seg *segment) bool {
+	return seg.len == 0 && seg.flags&wire.FIN == 0 && seg.ack == tp.sndUna && seg.win == tp.sndWnd && tp.sndMax.Gt(tp.sndUna)
+}
+
+// takeAck drops what is acknowledged in order. It reports whether our FIN is.
+func (tp *TCB) takeAck(seg *segment, a *acking) (finAcked bool) {
+	s := tp.snr
+	a.acked = seg.ack.Sub(tp.sndUna)
+	for !s.sb.empty() && s.sb.start().Lt(seg.ack) {
+		sp := s.sb.at(s.sb.first())
+		end := sp.end.Min(seg.ack)
+		if !sp.has(spanSacked) {
+			tp.delivered(sp, end.Sub(sp.start), end, seg, a)
+			if !sp.has(spanRexmitted) {
+				if a.oldest == 0 {
+					a.oldest = sp.sent
+				}
+				a.newest = max(a.newest, sp.sent)
+			}
+		}
+		if sp.end.Leq(seg.ack) {
+			s.sb.drop()
+		} else {
+			s.sb.trim(seg.ack)
+		}
+	}
+	if !tp.on(tPersist) {
+		tp.backoff = 0 // progress; but the time-out stays doubled until a round trip has been measured (Karn)
+	}
+	tp.stats.Rcvackpack.Inc()
+	tp.stats.Rcvackbyte.Add(a.acked)
+	tp.unackedSince = seg.now
+	if seg.ack == tp.sndMax {
+		tp.unackedSince = 0
+	}
+	finAcked = tp.advance(seg)
+	s.lostFrom = s.lostFrom.Max(tp.sndUna)
+	if s.state <= Disorder {
+		s.high = s.high.Max(tp.sndUna) // keep it within half the sequence space
+		if !s.undo.on {
+			s.undo.marker = tp.sndUna
+		}
+	}
+	return finAcked
+}
+
+// delivered notes that n bytes of a span, up to end, have arrived.
+func (tp *TCB) delivered(sp *span, n int, end Seq, seg *segment, a *acking) {
+	s := tp.snr
+	a.news += n
+	s.rate.deliver(sp, n, seg.arrived)
+	if n >= int(sp.seg) && int(sp.seg) >= tp.effMSS() {
+		a.full = true
+	}
+	if sp.has(spanProbe) {
+		tp.probeArrived()
+	}
+	denied := false
+	if sp.has(spanRexmitted) {
+		denied = tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0 && int32(seg.opt.TSEcr-tp.ts(sp.sent)) < 0
+	} else if end.Leq(s.high) {
+		a.orig = true
+	}
+	s.rack.delivered(sp, end, seg.arrived, tp.rttMin, denied)
+}
+
+// takeSacks enters the blocks of an acknowledgment in the scoreboard: RFC 2018, 5; RFC 2883; RFC 6675, 4, Update().
+func (tp *TCB) takeSacks(seg *segment, a *acking) {
+	blocks := seg.opt.Blocks[:seg.opt.Nsack]
+	if len(blocks) == 0 {
+		return
+	}
+	// RFC 2883, 4: the first block reports a duplicate if it lies below the acknowledgment, or within the second.
+	if b := blocks[0]; b.Left.Lt(b.Right) && (b.Right.Leq(seg.ack) || len(blocks) > 1 && b.Left.Geq(blocks[1].Left) && b.Right.Leq(blocks[1].Right)) {
+		tp.takeDuplicate(b, a)
+		blocks = blocks[1:]
+	}
+	for _, b := range blocks {
+		// What has not been sent, or is the wrong way round, says nothing (CVE-2019-11477 and its like); what lies below has been acknowledged.
+		if l := b.Left.Max(tp.sndUna); l.Lt(b.Right) && b.Right.Leq(tp.sndNxt) && b.Right.Sub(b.Left) > 0 {
+			tp.sackRange(l, b.Right, seg, a)
+		}
+	}
+}
+
+// takeDuplicate takes a report that [Left, Right) has arrived twice.
+func (tp *TCB) takeDuplicate(b wire.SackBlock, a *acking) {
+	s := tp.snr
+	if b.Right.Gt(tp.sndMax) || tp.sndUna.Sub(b.Left) > int(tp.maxSndwnd)+maxWin {
+		return // no such thing was sent of late
+	}
+	s.dsacks++
+	tp.stats.Rcvdsack.Inc()
+	s.dupped += uint64(b.Right.Sub(b.Left))
+	if s.dupped > s.rexmitted {
+		return // there are more duplicates than we have sent: the network makes them (RFC 8985, 6.2, step 4, does not say so)
+	}
+	a.dsack = true
+	s.undo.duplicate(b.Left, b.Right)
+	if s.tlp.on && s.tlp.again && b.Right == s.tlp.end {
+		a.tlpDup = true
+	}
+}
+
+// sackRange notes that [l, r) has arrived. A block that says nothing new costs one look-up.
+func (tp *TCB) sackRange(l, r Seq, seg *segment, a *acking) {
+	sb := &tp.snr.sb
+	if sb.empty() || r.Gt(sb.end()) {
+		return
+	}
+	full := sb.full(tp.sndNxt.Sub(tp.sndUna))
+	p := sb.find(l)
+	if sp := sb.at(p); sp.start.Lt(l) && !sp.has(spanSacked) {
+		if full {
+			p = sb.next(p) // a part of a span is not worth another
+		} else {
+			_, p = sb.split(p, l)
+		}
+	}
+	for sb.valid(p) && sb.at(p).start.Lt(r) {
+		sp := sb.at(p)
+		if !sp.has(spanSacked) {
+			if sp.end.Gt(r) {
+				if full {
+					return
+				}
+				p, _ = sb.split(p, r)
+				sp = sb.at(p)
+			}
+			a.sacked = true
+			if !sp.has(spanRexmitted) {
+				a.sackedAt = max(a.sackedAt, sp.sent)
+			}
+			tp.delivered(sp, sp.len(), sp.end, seg, a)
+			sb.sack(p)
+			p = sb.merge(p)
+		}
+		p = sb.next(p)
+	}
+}
+
+// countDuplicates stands in for SACK with a peer that has none: each duplicate acknowledgment says that one segment has arrived (RFC 6582).
+func (tp *TCB) countDuplicates(seg *segment, a *acking) {
+	s := tp.snr
+	mss := tp.effMSS()
+	switch {
+	case a.acked > 0:
+		// One of the segments acknowledged filled the hole; the others are those that the duplicates told of.
+		s.dupBytes = max(s.dupBytes-max(a.acked-mss, 0), 0)
+	case a.dup:
+		flight := tp.sndNxt.Sub(tp.sndUna)
+		n := max(min(s.dupBytes+mss, flight-mss), s.dupBytes)
+		a.news += n - s.dupBytes
+		s.rate.delivered += uint64(n - s.dupBytes)
+		s.dupBytes = n
+	}
+}
+
+// sampleRound measures the round trip. What has been sent twice gives none (Karn), except by timestamps, which tell the transmissions apart (RFC 7323, 4).
+func (tp *TCB) sampleRound(seg *segment, a *acking) {
+	s := tp.snr
+	newest := a.newest
+	if newest == 0 {
+		newest = a.sackedAt
+	}
+	if newest != 0 {
+		s.ack.RTT = max(seg.arrived-newest, 1)
+		tp.noteMinRTT(s.ack.RTT, seg.now)
+	}
+	oldest := a.oldest
+	if oldest == 0 {
+		oldest = a.sackedAt
+	}
+	switch {
+	case oldest != 0:
+		tp.estimate(seg.arrived - oldest)
+	case a.acked > 0 && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0:
+		if d := int64(int32(tp.ts(seg.arrived) - seg.opt.TSEcr)); d >= 0 && d < 1<<20 {
+			tp.estimate(max(d*ms, ms))
+		}
+	}
+}
+
+// estimate takes a sample into the estimate of the round trip: RFC 6298, 2, with the gains divided by the samples of a round trip (RFC 7323, appendix G:
+// "ExpectedSamples = ceiling(FlightSize / (SMSS * 2))"), as each acknowledgment gives one.
+func (tp *TCB) estimate(rtt int64) {
+	rtt = max(rtt, 1)
+	if tp.srtt == 0 {
+		tp.xmitTimer(rtt)
+		return
+	}
+	tp.stats.Rttupdated.Inc()
+	n := int64(max((tp.sndNxt.Sub(tp.sndUna)+2*tp.maxseg-1)/(2*tp.maxseg), 1))
+	d := tp.srtt - rtt
+	if d < 0 {
+		d = -d
+	}
+	tp.rttvar += (d - tp.rttvar) / (4 * n)
+	tp.srtt += (rtt - tp.srtt) / (8 * n)
+	tp.backoff = 0
+	tp.rxtcur = tp.rto()
+	tp.softerr = 0
+	tp.traceRTT(rtt)
+}
+
+// minRTTWindow is how long the least round trip is believed: a route may change.
+const minRTTWindow = 300 * sec
+
+// noteMinRTT keeps the least round trip.
+func (tp *TCB) noteMinRTT(rtt, now int64) {
+	s := tp.snr
+	if rtt <= tp.rttMin || now-s.minRTTAt > minRTTWindow {
+		tp.rttMin, s.minRTTAt = rtt, now
+	}
+}

@@ -1,0 +1,364 @@
+package tcp
+
+import "bsdnet/internal/kern/mbuf"
+
+// A sender is the sending half of a connection over a path that can lose, beyond what 4.4BSD has for it: the scoreboard, what recovery is at,
+// and the congestion controller. It is made when the first data is sent. A connection over the loopback of its own stack has none, as
+// nothing is lost there, and neither have those of the profiles FreeBSD and Net3: for them the duplicate acknowledgments of RFC 5681 and
+// RFC 6582 are counted in input_ack.go.
+type sender struct {
+	sb   scoreboard
+	cc   CC
+	view View
+	ack  Ack // what the acknowledgment in hand has brought
+	ctl  Control
+
+	rack  rack
+	tlp   tlp
+	prr   prr
+	undo  undo
+	rate  rateState
+	pacer pacer
+	pmtu  pmtu
+
+	state     Recovery
+	frto      bool // the time-out may have been spurious (RFC 5682)
+	limited   bool // the window has held back data since the last acknowledgment
+	starved   bool // there was nothing more to send
+	force     bool // the next retransmission goes whatever the window says
+	high      Seq  // sndNxt when the state was entered: it ends when all before has been acknowledged
+	lostFrom  Seq  // no lost span lies before
+	dupBytes  int  // bytes that duplicate acknowledgments stand for, from a peer without SACK
+	maxFlight int  // the largest flight of this round trip
+	roundEnd  Seq  // where this round trip ends
+	lastSent  int64
+	rtoAt     int64 // when the retransmission timer fires
+	reoAt     int64 // when RACK looks again at what may only be late
+	ptoAt     int64 // when the tail is probed
+	lastNews  int64 // when something was last acknowledged
+	minRTTAt  int64 // when the least round trip was measured
+	idleAt    int64 // since when nothing has been in flight
+	newFirst  bool  // new data goes before what is lost, to find out whether the time-out was spurious
+	dupped    uint64
+	chrono    chrono
+	rexmitted uint64 // bytes
+	dsacks    int
+	ccName    string
+
+	toldCwnd, toldSsthresh int // what a tracer has been told last
+}
+
+// Recovery is the state of a sender's loss recovery: Linux's tcp_ca_state.
+type Recovery uint8
+
+// The states of loss recovery.
+const (
+	Open       Recovery = iota // nothing out of the ordinary
+	Disorder                   // segments have arrived behind a hole, and nothing has been found lost yet
+	CWR                        // the window is being reduced for a congestion mark, or for a loss that a probe has repaired
+	Recovering                 // lost segments are sent again
+	Timeout                    // the retransmission timer has fired
+)
+
+var recoveryNames = [...]string{"Open", "Disorder", "CWR", "Recovery", "Loss"}
+
+// String returns the state's name in Linux's spelling.
+func (r Recovery) String() string { return recoveryNames[r] }
+
+var senders mbuf.Zone[sender]
+
+// needSender makes the sender when data is about to be sent on a path that can lose.
+func (tp *TCB) needSender(now int64) {
+	if tp.snr != nil || !tp.prof.Scoreboard || tp.flags&local != 0 || !tp.state.HaveEstablished() {
+		return
+	}
+	s := senders.Alloc()
+	sb := s.sb
+	*s = sender{sb: sb, rtoAt: never, reoAt: never, ptoAt: never}
+	s.ccName = tp.ccName()
+	s.cc = NewCC(s.ccName)
+	s.rack.mult = 1
+	s.pmtu.full = tp.maxseg
+	s.high, s.lostFrom, s.roundEnd = tp.sndUna, tp.sndUna, tp.sndUna
+	s.undo.none(tp.sndUna)
+	s.ctl.Ssthresh = maxWin << maxScale
+	tp.snr = s
+	tp.lookNow(now)
+	s.cc.Init(&s.view, &s.ctl)
+	if tp.flags&synRexmitted != 0 {
+		// RFC 5681, 3.1: "If the SYN or SYN/ACK is lost, the initial window used by a sender after a correctly transmitted SYN MUST be one
+		// segment consisting of at most SMSS bytes."
+		s.ctl.Cwnd = s.view.MSS
+	}
+}
+
+// freeSender gives the sender back when the connection is over.
+func (tp *TCB) freeSender() {
+	if s := tp.snr; s != nil {
+		tp.snr = nil
+		s.sb.flush()
+		s.cc = nil
+		senders.Free(s)
+	}
+}
+
+// lookNow brings what the congestion controller sees up to date.
+func (tp *TCB) lookNow(now int64) {
+	s := tp.snr
+	v := &s.view
+	v.Now = now
+	v.MSS = tp.effMSS()
+	v.InitialWindow = int(tp.initialWindow())
+	v.SRTT = tp.srtt
+	v.MinRTT = 0
+	if tp.rttMin != never {
+		v.MinRTT = tp.rttMin
+	}
+	v.Acked = tp.bytesSent
+	v.Sent = tp.bytesSent + uint64(tp.sndNxt.Sub(tp.sndUna))
+	v.Flight = tp.pipe()
+	v.InRecovery = s.state == Recovering || s.state == Timeout
+	v.AppLimited = s.starved
+	// RFC 7661: a window that has not been used says nothing about the path, and does not grow. In slow start half of it in use is
+	// enough, as it is about to be doubled.
+	v.CwndLimited = s.limited || s.ctl.Cwnd < s.ctl.Ssthresh && s.ctl.Cwnd < 2*s.maxFlight
+}
+
+// pipe is what is in the network: RFC 6675's estimate, from the marks on the scoreboard.
+func (tp *TCB) pipe() int {
+	s := tp.snr
+	return max(tp.sndNxt.Sub(tp.sndUna)-s.sb.sacked-s.sb.lost-s.dupBytes, 0)
+}
+
+// cwndEdge returns how far from sndUna the congestion window lets new data go; next is where new data begins.
+func (tp *TCB) cwndEdge(next int) int {
+	s := tp.snr
+	if s == nil {
+		return int(tp.sndCwnd)
+	}
+	return next + max(s.ctl.Cwnd-tp.pipe(), 0)
+}
+
+// sentSpan enters what has just been sent in the scoreboard.
+func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
+	s := tp.snr
+	s.idleAt = 0
+	if s.sb.empty() {
+		s.pacer.begin(now, tp.effMSS())
+		s.rate.restart(now)
+		s.rtoAt = now + tp.rxtcur
+		s.maxFlight, s.roundEnd = 0, start.Add(space)
+	}
+	s.pacer.sent(now, o.len, s.pacer.credit(tp.srtt))
+	sp := span{start: start, end: start.Add(space), sent: now, times: 1, seg: uint16(min(o.seglen, maxWin))}
+	if start.Lt(tp.sndMax) { // after a closed window all is sent again
+		sp.flags |= spanRexmitted
+		sp.times = 2
+	}
+	if o.probe {
+		sp.flags |= spanProbe
+	}
+	flight := tp.pipe() // with it, as sndNxt has moved
+	sp.flight = uint32(flight)
+	s.rate.stamp(&sp, s)
+	s.maxFlight = max(s.maxFlight, flight)
+	s.lastSent = now
+	if s.sb.full(tp.sndNxt.Sub(tp.sndUna)) {
+		// Spans are bounded. What no longer gets one of its own is joined to the last, and is judged together with it.
+		if l := s.sb.last(); l.inFlight() {
+			l.end, l.sent = sp.end, now
+			if l.has(spanRexmitted) {
+				s.sb.again += space
+			}
+			return
+		}
+	}
+	s.sb.push(sp)
+}
+
+// resent notes that what o says has been sent again. It begins the first lost span, or is the probe of the tail.
+func (tp *TCB) resent(o *outseg, n int, now int64) {
+	s := tp.snr
+	start := tp.sndUna.Add(o.off)
+	end := start.Add(n)
+	p := s.sb.find(start)
+	if s.sb.at(p).start != start {
+		_, p = s.sb.split(p, start)
+	}
+	first := p == s.sb.first()
+	for s.sb.valid(p) && s.sb.at(p).start.Lt(end) {
+		if s.sb.at(p).end.Gt(end) {
+			p, _ = s.sb.split(p, end)
+		}
+		s.sb.unmark(p)
+		sp := s.sb.at(p)
+		if !sp.has(spanRexmitted) {
+			s.sb.again += sp.len()
+		}
+		sp.flags = sp.flags&^spanProbe | spanRexmitted
+		sp.times = min(sp.times+1, 255)
+		sp.sent = now
+		sp.seg = uint16(min(o.seglen, maxWin))
+		s.rate.stamp(sp, s)
+		sp.flight = uint32(tp.pipe())
+		p = s.sb.next(p)
+	}
+	s.rack.resent(start, end, now)
+	s.rexmitted += uint64(n)
+	s.undo.resent(n, tp.ts(now))
+	s.prr.out += n
+	s.pacer.sent(now, o.len, s.pacer.credit(tp.srtt))
+	s.force = false
+	s.lastSent = now
+	if first {
+		// RFC 6298, 5.5 and 5.6: a retransmission of the earliest data starts the timer anew.
+		s.rtoAt = now + tp.rxtcur
+	}
+}
+
+// planRexmit decides whether something lost is to be sent again now, and what: RFC 6675, 5, (C).
+func (tp *TCB) planRexmit(o *outseg, now int64) bool {
+	s := tp.snr
+	if s.sb.lost == 0 || s.newFirst || tp.on(tPersist) {
+		return false
+	}
+	p, ok := s.sb.nextLost(s.lostFrom)
+	if !ok {
+		return false
+	}
+	sp := s.sb.at(p)
+	s.lostFrom = sp.start
+	off := sp.start.Sub(tp.sndUna)
+	mss := tp.effMSS() - tp.sackOptLen()
+	// RFC 9293, SHLD-17: what lies beyond a window that has shrunk waits until it is open again.
+	n := min(s.sb.lostRun(p, max(int(tp.tsomax), mss)), max(int(tp.sndWnd)-off, 0))
+	if n == 0 || !tp.sock.Room() {
+		if n > 0 {
+			tp.flags |= blocked
+		}
+		return false
+	}
+	room := s.ctl.Cwnd - tp.pipe()
+	if s.force {
+		room = max(room, mss)
+	}
+	if room < min(n, mss) {
+		s.limited = true
+		return false
+	}
+	if quantum := s.pacer.allow(now, mss); quantum == 0 && !s.force {
+		return false
+	} else if n = min(n, max(quantum, mss), max(room, mss), max(int(tp.tsomax), mss)); n > mss {
+		n -= n % mss
+	}
+	tp.fillRexmit(o, off, n)
+	o.reason = recoveryNames[s.state]
+	return true
+}
+
+// fillRexmit makes o the n numbers at off, from sndUna, that have been sent before. The last of them may be the FIN's.
+func (tp *TCB) fillRexmit(o *outseg, off, n int) {
+	o.rexmit = true
+	o.off, o.len = off, n
+	o.flags = outflags[tp.state] &^ (1 << 0) // without the FIN
+	if over := off + n - tp.snd.Cc(); over > 0 {
+		o.len -= over
+		o.flags |= 1 << 0
+	}
+	o.recwin = tp.recwin()
+	o.more = true
+}
+
+// armSender sets the one timer of recovery to the earliest of its three.
+func (tp *TCB) armSender() {
+	s := tp.snr
+	if tp.on(tPersist) {
+		return
+	}
+	if tp.sndMax == tp.sndUna {
+		s.rtoAt, s.reoAt, s.ptoAt = never, never, never
+		tp.stop(tRexmt)
+		return
+	}
+	tp.set(tRexmt, min(s.rtoAt, s.reoAt, s.ptoAt))
+}
+
+// senderTimeout does what is due of RACK's timer, the tail's probe and the retransmission time-out.
+func (tp *TCB) senderTimeout(now int64) {
+	s := tp.snr
+	switch {
+	case s.reoAt <= now:
+		tp.reorderTimeout(now)
+	case s.ptoAt <= now:
+		tp.probeTimeout(now)
+	case s.rtoAt <= now:
+		tp.lossTimeout(now)
+		return
+	}
+	tp.Output(now)
+}
+
+// beforeOutput makes the sender when there is data for it, and tells the congestion controller when it begins again after a pause.
+func (tp *TCB) beforeOutput(now int64) {
+	if tp.snr == nil {
+		if tp.snd.Cc() > 0 {
+			tp.needSender(now)
+		}
+		return
+	}
+	s := tp.snr
+	if s.sb.empty() && s.idleAt != 0 && tp.snd.Cc() > 0 {
+		tp.lookNow(now)
+		s.cc.Restart(&s.view, now-s.idleAt, &s.ctl)
+		s.idleAt = 0
+		s.pacer.setRate(&s.ctl, tp.srtt)
+	}
+}
+
+// paced limits n bytes of new data to what pacing lets out now, and makes a segment of its own of a probe of the path's MTU.
+func (tp *TCB) paced(o *outseg, n int, now int64) int {
+	s := tp.snr
+	if now < s.pacer.next && s.pacer.rate != 0 {
+		s.pacer.held = true
+		return 0
+	}
+	if size, ok := tp.wantProbe(n, now); ok {
+		o.probe, o.more = true, n > size
+		return size
+	}
+	return n
+}
+
+// chainMax is the most that may travel in one chain: what the interface takes, or a train of the pacer's.
+func (tp *TCB) chainMax(seg int) int {
+	limit := max(int(tp.tsomax), seg)
+	if s := tp.snr; s != nil && s.pacer.rate != 0 {
+		limit = min(limit, max(s.pacer.train(seg), seg))
+	}
+	return limit
+}
+
+// lookAround is called at the end of Output: it takes note of why nothing more has been sent, and sets the timers.
+func (tp *TCB) lookAround(now int64) {
+	s := tp.snr
+	inflight := tp.sndNxt.Sub(tp.sndUna)
+	unsent := tp.snd.Cc() - inflight
+	s.starved = unsent < tp.effMSS() && s.sb.lost == 0 && s.ctl.Cwnd-tp.pipe() >= tp.effMSS()
+	if s.starved {
+		s.rate.appLimited(tp.pipe())
+	}
+	s.limited = s.limited || unsent > 0 && s.ctl.Cwnd-tp.pipe() < tp.effMSS()
+	s.newFirst = false
+	if s.sb.empty() && s.idleAt == 0 {
+		s.idleAt = now
+	}
+	s.chrono.tick(now, tp.busyWith(inflight, unsent))
+	if s.pacer.held {
+		s.pacer.held = false
+		tp.set(tPace, s.pacer.next)
+	} else {
+		tp.stop(tPace)
+	}
+	tp.armProbe(now)
+	tp.armSender()
+}
