@@ -106,6 +106,22 @@ func TestNewRenoRecovery(t *testing.T) {
 	k.wantCwnd(5000) // the threshold
 	k.ack(5000)
 	k.wantCwnd(6000)
+	k.c.Cwnd, k.c.Ssthresh = 3000, 20000 // a later slow start does not follow a time-out
+	k.ack(2000)
+	k.wantCwnd(5000)
+}
+
+// Acknowledgments from before a reduction do not count for the growth after it.
+func TestNewRenoCountsAnew(t *testing.T) {
+	k := newCCKit(t, "newreno")
+	k.c.Ssthresh = 10000
+	k.ack(9000)
+	k.recover(Loss)
+	k.wantCwnd(5000)
+	k.ack(4999)
+	k.wantCwnd(5000)
+	k.ack(1)
+	k.wantCwnd(6000)
 }
 
 // A window that was larger than the threshold when recovery ended comes down to it.
@@ -133,6 +149,11 @@ func TestNewRenoUndo(t *testing.T) {
 		k.cc.Undo(&k.v, &k.c)
 		k.wantCwnd(5000)
 		k.wantSsthresh(6000)
+		k.ack(2000) // slow start as if there had been no time-out
+		k.wantCwnd(6000)
+		k.c.Ssthresh = 20000
+		k.ack(2000)
+		k.wantCwnd(8000)
 	}
 	k := newCCKit(t, "newreno") // it does not take back growth
 	k.cc.Congested(&k.v, Loss, &k.c)
