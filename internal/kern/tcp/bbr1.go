@@ -74,6 +74,7 @@ type bbr1 struct {
 	recovering    bool
 	wasRecovering bool // at the last acknowledgment
 	conservation  bool // no more is sent than is delivered
+	conserved     bool // so it was in the last round trip
 }
 
 func (b *bbr1) OwnWindow() bool { return true }
@@ -123,7 +124,7 @@ func (b *bbr1) updateBandwidth(v *View, a *Ack) {
 		b.roundEnd = v.Delivered
 		b.rounds++
 		b.roundStart = true
-		b.conservation = false
+		b.conserved, b.conservation = b.conservation, false
 	}
 	limited := b.appLimited(&a.Rate)
 	if b.policer.sample(v, a.Lost > 0, limited, b.roundStart, b.mode == bbr1ProbeBW) {
@@ -176,9 +177,11 @@ func (b *bbr1) updateCycle(v *View, a *Ack) {
 	}
 }
 
-// checkFull finds out whether the path has been filled: three round trips without much growth of the bandwidth.
+// checkFull finds out whether the path has been filled: three round trips without much growth of the bandwidth. A round trip of packet
+// conservation is none of them, in difference to Linux, as nothing could grow: on a path that loses packets at random, Startup would end at
+// a fraction of the bandwidth, and ProbeBW takes eight round trips for each quarter more.
 func (b *bbr1) checkFull(a *Ack) {
-	if b.full || !b.roundStart || b.appLimited(&a.Rate) {
+	if b.full || !b.roundStart || b.conserved || b.appLimited(&a.Rate) {
 		return
 	}
 	if bw := b.bw.max(); bw >= gained(b.fullBw, bbr1FullGrowth) {
