@@ -21,7 +21,6 @@ const (
 
 	bbr1ExtraRounds = 5        // of each of the two slots
 	bbr1ExtraMax    = 100 * ms // of the bandwidth, at most, are added for aggregation
-	bbr1EpochMax    = 1 << 30  // bytes after which the measurement of aggregation starts anew
 )
 
 // bbr1Cycle are the pacing gains of the phases of ProbeBW.
@@ -49,12 +48,7 @@ type bbr1 struct {
 
 	policer policer
 
-	// How much more than expected is acknowledged at once.
-	epochStart int64
-	epochAcked int64
-	extra      [2]int32 // the most in this slot of five round trips, and in the other
-	extraAge   uint8
-	extraSlot  uint8
+	aggregation aggregation
 
 	// The state.
 	cycleStamp int64
@@ -82,7 +76,7 @@ func (b *bbr1) OwnWindow() bool { return true }
 func (b *bbr1) Init(v *View, c *Control) {
 	c.Cwnd, c.Ssthresh = v.InitialWindow, infinite
 	b.minRTT, b.minRTTStamp = v.MinRTT, v.Now
-	b.epochStart = v.Now
+	b.aggregation.restart(v.Now)
 	b.policer.reset(v)
 	b.hasRTT = v.SRTT > 0
 	b.enter(bbr1Startup)
@@ -91,7 +85,9 @@ func (b *bbr1) Init(v *View, c *Control) {
 
 func (b *bbr1) Acked(v *View, a *Ack, c *Control) {
 	b.updateBandwidth(v, a)
-	b.updateAggregation(v, a, c)
+	if a.Delivered > 0 && a.Rate.Delivered > 0 {
+		b.aggregation.update(v.Now, a.Delivered, b.bandwidth(), c.Cwnd, b.roundStart, bbr1ExtraRounds)
+	}
 	b.updateCycle(v, a)
 	b.checkFull(a)
 	b.checkDrain(v, c)
@@ -134,29 +130,6 @@ func (b *bbr1) updateBandwidth(v *View, a *Ack) {
 	if !limited || bw >= b.bw.max() {
 		b.bw.update(b.rounds, bbr1BwRounds, bw)
 	}
-}
-
-// updateAggregation measures how much acknowledgments bring beyond what the bandwidth explains. Such an excess is followed by silence,
-// during which the window must be large enough to go on.
-func (b *bbr1) updateAggregation(v *View, a *Ack, c *Control) {
-	if a.Delivered <= 0 || a.Rate.bandwidth() == 0 {
-		return
-	}
-	if b.roundStart {
-		b.extraAge++
-		if b.extraAge >= bbr1ExtraRounds {
-			b.extraAge = 0
-			b.extraSlot ^= 1
-			b.extra[b.extraSlot] = 0
-		}
-	}
-	expected := bytesIn(b.bandwidth(), v.Now-b.epochStart)
-	if b.epochAcked <= expected || b.epochAcked > bbr1EpochMax {
-		b.epochAcked, b.epochStart, expected = 0, v.Now, 0
-	}
-	b.epochAcked += int64(a.Delivered)
-	extra := int32(min(b.epochAcked-expected, int64(c.Cwnd), maxCwnd))
-	b.extra[b.extraSlot] = max(b.extra[b.extraSlot], extra)
 }
 
 // updateCycle goes on to the next phase of ProbeBW when this one has done what it is for.
@@ -309,12 +282,12 @@ func (b *bbr1) inflight(v *View, bw int64, gain int) int {
 	return b.budgeted(v, bw, b.bdp(v, bw, gain))
 }
 
-// aggregation returns what the window is larger by because of late and large acknowledgments.
-func (b *bbr1) aggregation() int {
+// extra returns what the window is larger by because of late and large acknowledgments.
+func (b *bbr1) extra() int {
 	if !b.full {
 		return 0
 	}
-	return int(min(int64(max(b.extra[0], b.extra[1])), bytesIn(b.bandwidth(), bbr1ExtraMax)))
+	return int(min(int64(b.aggregation.extra()), bytesIn(b.bandwidth(), bbr1ExtraMax)))
 }
 
 func (b *bbr1) setCwnd(v *View, a *Ack, c *Control) {
@@ -337,7 +310,7 @@ func (b *bbr1) setCwnd(v *View, a *Ack, c *Control) {
 		c.Cwnd = max(c.Cwnd, v.Flight+a.Delivered)
 	} else if a.Delivered > 0 {
 		bw := b.bandwidth()
-		target := b.budgeted(v, bw, b.bdp(v, bw, int(b.cwndGain))+b.aggregation())
+		target := b.budgeted(v, bw, b.bdp(v, bw, int(b.cwndGain))+b.extra())
 		switch {
 		case b.full:
 			c.Cwnd = min(c.Cwnd+a.Delivered, target)
@@ -389,7 +362,7 @@ func (b *bbr1) Recovered(v *View, c *Control) { b.recovering = false }
 // Restart paces at the bandwidth, as there is no queue to drain and no reason to probe.
 func (b *bbr1) Restart(v *View, idle int64, c *Control) {
 	b.idleRestart = true
-	b.epochStart, b.epochAcked = v.Now, 0
+	b.aggregation.restart(v.Now)
 	switch b.mode {
 	case bbr1ProbeBW:
 		b.setRate(v, c, b.bandwidth(), bbrUnit)

@@ -107,3 +107,41 @@ func (f *maxFilter) update(round, window uint32, value int64) {
 }
 
 func (f *maxFilter) max() int64 { return f[0].value }
+
+// An aggregation measures how much acknowledgments bring beyond what the bandwidth explains: draft-ietf-ccwg-bbr, 5.5.9. Such an excess is
+// followed by silence, during which the window must be large enough to go on. The zero value is ready to use.
+type aggregation struct {
+	start int64    // of the interval that is looked at
+	acked int64    // bytes delivered in it
+	most  [2]int32 // the greatest excess in this slot of some round trips, and in the one before
+	age   uint8    // round trips of this slot
+	slot  uint8
+}
+
+// restart begins an interval: the silence until now was the sender's.
+func (g *aggregation) restart(now int64) { g.start, g.acked = now, 0 }
+
+// update takes an acknowledgment of n bytes on a path of a bandwidth. A slot lasts for so many round trips.
+func (g *aggregation) update(now int64, n int, bw int64, cwnd int, roundStart bool, slotRounds uint8) {
+	if roundStart {
+		g.age++
+		if g.age >= slotRounds {
+			g.age = 0
+			g.slot ^= 1
+			g.most[g.slot] = 0
+		}
+	}
+	// "If the ACK rate falls below the expected bandwidth, then the algorithm estimates an aggregation episode has terminated, and resets
+	// the sampling interval to start from the current time."
+	expected := bytesIn(bw, now-g.start)
+	if g.acked <= expected {
+		g.restart(now)
+		expected = 0
+	}
+	g.acked += int64(n)
+	excess := int32(min(g.acked-expected, int64(cwnd), maxCwnd))
+	g.most[g.slot] = max(g.most[g.slot], excess)
+}
+
+// extra returns the greatest excess of the last round trips, bytes.
+func (g *aggregation) extra() int { return int(max(g.most[0], g.most[1])) }

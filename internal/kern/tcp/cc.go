@@ -79,6 +79,8 @@ type CC interface {
 // default.
 func NewCC(name string) CC {
 	switch name {
+	case "bbr":
+		return new(bbr)
 	case "bbr1":
 		return new(bbr1)
 	case "cubic":
@@ -90,4 +92,4 @@ func NewCC(name string) CC {
 }
 
 // CCNames returns the names that NewCC knows, in order.
-func CCNames() []string { return []string{"bbr1", "cubic", "newreno"} }
+func CCNames() []string { return []string{"bbr", "bbr1", "cubic", "newreno"} }
