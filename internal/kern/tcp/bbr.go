@@ -9,7 +9,7 @@ package tcp
 //	bbr_path.go   the model of the path: bandwidth, round trip, losses
 //	bbr_state.go  the states: Startup, Drain, ProbeBW and its four phases, ProbeRTT
 //
-// It departs from the draft in one thing, see lossLowerBounds.
+// It departs from the draft in what losses are too many, see lostMuch and tooMuchLost.
 
 // 2.4 to 2.13.
 const (
@@ -54,8 +54,8 @@ type bbr struct {
 	// Round trips.
 	roundEnd   uint64 // the round ends when something sent after this much had been delivered is acknowledged
 	lossEnd    uint64 // likewise, of the round over which losses are looked at
-	lossStart  uint64 // View.Lost when it began
-	lossSince  uint64 // View.Delivered when it began
+	lossStart  uint64 // View.Lost before the first loss of it
+	lossSince  uint64 // View.Delivered then
 	appUntil   uint64 // samples of what was sent when no more than this had been delivered are too small
 	rounds     uint32
 	drainRound uint32 // round in which Drain began

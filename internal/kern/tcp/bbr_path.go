@@ -74,7 +74,7 @@ func (b *bbr) updateCongestion(v *View, a *Ack, c *Control) {
 	if !b.lossRound {
 		return
 	}
-	if b.lossInRound && !b.probing() {
+	if b.lossInRound && !b.probing() && b.lostMuch(v) {
 		b.lossLowerBounds(v, a, c)
 	}
 	b.lossInRound, b.marked = false, false
@@ -90,6 +90,26 @@ func (b *bbr) lossLowerBounds(v *View, a *Ack, c *Control) {
 	}
 	b.bwShort = max(b.bwNow, int64(float64(b.bwShort)*bbrBeta))
 	b.inflightShort = max(b.inflightNow, int(float64(b.inflightShort)*bbrBeta))
+}
+
+// lostMuch reports whether too much was lost in the round that ends, or it was marked.
+//
+// The draft takes the step for each loss. But losses at random, however few, are in most round trips of a flow with many packets in
+// flight, and in each the rate would fall by the pacing margin and the losses, as nothing raises it before the next probe: at 1 %, on a
+// path of 170 packets and 63 round trips, to a half. Version 3 has "queue pressure" as the reason to slow down, for which 3.2 says that
+// "the objective is a maximum per-round-trip packet loss rate of BBR.LossThresh=2%"; so what is below does not slow it down.
+func (b *bbr) lostMuch(v *View) bool {
+	lost := v.Lost - b.lossStart
+	return b.marked || tooMuchLost(int64(lost), int64(v.Delivered-b.lossSince+lost), v.MSS)
+}
+
+// tooMuchLost reports whether more than BBR.LossThresh of total bytes, 2 %, is lost, and by more than chance explains: by two standard
+// deviations of the number of packets. Without the latter, which the draft does not have, a path that loses 1 % of 170 packets in flight
+// would pass for one that loses more than 2 % in every tenth round trip.
+func tooMuchLost(lost, total int64, mss int) bool {
+	thresh := total / bbrLossDivisor
+	excess := lost - thresh
+	return excess > 0 && excess*excess > 4*thresh*int64(mss)
 }
 
 // resetShortTerm is 5.5.10.3's ResetShortTermModel.
@@ -108,13 +128,14 @@ func (b *bbr) noteLoss(v *View, a *Ack, c *Control) {
 	}
 	if !b.lossInRound { // "first loss in this round trip?"
 		b.lossEnd = v.Delivered
+		b.lossStart, b.lossSince = v.Lost-uint64(a.Lost), v.Delivered-uint64(a.Delivered)
 		if !b.recovering {
 			b.saveState()
 		}
 	}
 	b.lossInRound = true
 	b.lossEvents = min(b.lossEvents+1, bbrStartupLosses)
-	if b.probeSample && b.lostTooMuch(&a.Rate) { // of packets that were sent to probe
+	if b.probeSample && inflightTooHigh(v, &a.Rate) { // of packets that were sent to probe
 		b.handleTooHigh(v, c, inflightAtLoss(&a.Rate, a.Lost), b.appLimited(&a.Rate))
 	}
 }
@@ -131,8 +152,10 @@ func (b *bbr) mark(v *View, c *Control) {
 	}
 }
 
-// lostTooMuch is 5.5.10.2's IsInflightTooHigh: "Do loss signals suggest C.inflight was too high?"
-func (b *bbr) lostTooMuch(r *RateSample) bool { return r.Lost > 0 && r.Lost > r.Flight/bbrLossDivisor }
+// inflightTooHigh is 5.5.10.2's IsInflightTooHigh: "Do loss signals suggest C.inflight was too high?"
+func inflightTooHigh(v *View, r *RateSample) bool {
+	return tooMuchLost(int64(r.Lost), int64(r.Flight), v.MSS)
+}
 
 // inflightAtLoss is 5.5.10.2's: "At what C.inflight value did losses cross BBR.LossThresh?"
 func inflightAtLoss(r *RateSample, lost int) int {

@@ -83,7 +83,7 @@ func (b *bbr) checkStartupDone(v *View, a *Ack) {
 	// "The connection has been in fast recovery for at least one full packet-timed round trip. The loss rate over the time scale of a
 	// single full round trip exceeds BBR.LossThresh (2%). There are at least BBRStartupFullLossCnt=6 discontiguous sequence ranges lost in
 	// that round trip." A range is counted as an acknowledgment that finds losses.
-	if b.state == bbrStartup && !b.fullReached && b.recovering && b.lossEvents >= bbrStartupLosses && b.lostTooMuch(&a.Rate) {
+	if b.state == bbrStartup && !b.fullReached && b.recovering && b.lossEvents >= bbrStartupLosses && inflightTooHigh(v, &a.Rate) {
 		b.undoState = bbrStartup
 		b.fullReached = true
 		b.inflightLong = max(b.bdp(v, b.bw(), bbrUnit), b.inflightNow)
@@ -236,7 +236,7 @@ func (b *bbr) adaptLongTerm(v *View, a *Ack, c *Control) bool {
 			return true
 		}
 	}
-	if b.lostTooMuch(&a.Rate) || b.inflightLong == infinite {
+	if inflightTooHigh(v, &a.Rate) || b.inflightLong == infinite {
 		return false
 	}
 	// "Loss rate is safe. Adjust upper bounds upward."
