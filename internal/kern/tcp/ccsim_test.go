@@ -1,9 +1,8 @@
 package tcp
 
 import (
-	"fmt"
+	"math"
 	"math/rand/v2"
-	"os"
 	"testing"
 )
 
@@ -21,12 +20,25 @@ type simPath struct {
 	rng   *rand.Rand
 
 	free int64 // when the bottleneck has sent all that it has accepted
+
+	// A policer before the bottleneck, if there is one: bytes a second, bytes that get through at once, and those that still may.
+	policed       int64
+	burst, tokens float64
+	refilled      int64
 }
 
 // send returns when the packet is acknowledged, or 0 if it is lost.
 func (p *simPath) send(now int64, size int) int64 {
 	if p.loss > 0 && p.rng.Float64() < p.loss {
 		return 0
+	}
+	if p.policed > 0 {
+		p.tokens = min(p.burst, p.tokens+float64(now-p.refilled)*float64(p.policed)/1e9)
+		p.refilled = now
+		if p.tokens < float64(size) {
+			return 0
+		}
+		p.tokens -= float64(size)
 	}
 	p.free = max(p.free, now)
 	if int((p.free-now)*p.rate/sec) > p.queue {
@@ -337,53 +349,142 @@ func simRun(until int64, senders ...*simSender) {
 	}
 }
 
-// A simCase is a link of 100 Mbit/s, a controller and what it should achieve.
-type simCase struct {
-	cc    string
-	rtt   int64
-	queue float64 // in bandwidth-delay products
-	loss  float64
-	want  float64 // of the link's rate
+// A watch calls a function after each acknowledgment.
+type watch struct {
+	CC
+	acked func(v *View, a *Ack, c *Control)
 }
 
-func (c simCase) String() string {
-	return fmt.Sprintf("%s/%dms/queue=%v/loss=%v%%", c.cc, c.rtt/ms, c.queue, c.loss*100)
+func (w *watch) Acked(v *View, a *Ack, c *Control) {
+	w.CC.Acked(v, a, c)
+	w.acked(v, a, c)
 }
 
 const simRate = 100_000_000 / 8
 
-func (c simCase) path(seed uint64) *simPath {
-	bdp := int(simRate * c.rtt / sec)
-	return &simPath{rate: simRate, rtt: c.rtt, queue: max(int(c.queue*float64(bdp)), 5*simMSS), loss: c.loss, rng: rand.New(rand.NewPCG(seed, 0))}
+// newSimPath returns a path of 100 Mbit/s with a queue in bandwidth-delay products.
+func newSimPath(rtt int64, queue, loss float64) *simPath {
+	bdp := float64(simRate * rtt / sec)
+	return &simPath{rate: simRate, rtt: rtt, queue: max(int(queue*bdp), 5*simMSS), loss: loss, rng: rand.New(rand.NewPCG(1, 0))}
 }
 
-// duration returns for how long a case is run, and from when on it is measured: enough round trips to get going.
-func (c simCase) duration() (from, until int64) {
-	d := max(4*sec, 100*c.rtt)
-	return d / 4, d
+// goodput returns which share of its path's rate a sender has used between two times, in order.
+func (s *simSender) goodput(from, until int64) float64 {
+	simRun(from, s)
+	una := s.una
+	simRun(until, s)
+	return float64((s.una-una)*simMSS) * 1e9 / float64(s.path.rate*(until-from))
 }
 
-func TestCCSim(t *testing.T) {
-	verbose := os.Getenv("CCSIM") != ""
-	var cases []simCase
-	for _, cc := range CCNames() {
-		for _, rtt := range []int64{ms, 20 * ms, 300 * ms} {
-			for _, q := range []float64{0.1, 1} {
-				for _, loss := range []float64{0, 0.001, 0.01, 0.05, 0.1} {
-					cases = append(cases, simCase{cc, rtt, q, loss, 0})
+// Each controller on paths of 100 Mbit/s: at least so much of the rate.
+func TestCCGoodput(t *testing.T) {
+	type queues = map[float64][]float64 // by queue: for losses of 0, 0.1, 1, 5 and 10 %
+	losses := []float64{0, 0.001, 0.01, 0.05, 0.1}
+	for cc, paths := range map[string]map[int64]queues{
+		"bbr": {
+			ms:       {0.1: {.98, .98, .97, .85, .3}, 1: {.98, .98, .98, .85, .3}},
+			20 * ms:  {0.1: {.92, .92, .90, .20, .02}, 1: {.97, .97, .94, .20, .02}},
+			300 * ms: {0.1: {.85, .85, .80, .01, .005}, 1: {.90, .90, .88, .01, .005}},
+		},
+		"bbr1": {
+			ms:       {0.1: {.98, .98, .98, .95, .90}, 1: {.98, .98, .98, .95, .90}},
+			20 * ms:  {0.1: {.95, .95, .95, .90, .85}, 1: {.97, .97, .97, .92, .85}},
+			300 * ms: {0.1: {.85, .85, .85, .80, .005}, 1: {.90, .90, .90, .80, .005}},
+		},
+		"cubic": {
+			ms:       {0.1: {.95, .95, .90, .40, .05}, 1: {.98, .98, .90, .40, .05}},
+			20 * ms:  {0.1: {.90}, 1: {.98}},
+			300 * ms: {0.1: {.85}, 1: {.95}},
+		},
+		"newreno": {
+			ms:       {0.1: {.90, .90, .75, .20, .03}, 1: {.95, .95, .80, .20, .03}},
+			20 * ms:  {0.1: {.70}, 1: {.95}},
+			300 * ms: {0.1: {.70}, 1: {.95}},
+		},
+	} {
+		for rtt, queues := range paths {
+			for queue, want := range queues {
+				for i, want := range want {
+					s := newSimSender(newSimPath(rtt, queue, losses[i]), NewCC(cc), 0)
+					d := max(4*sec, 100*rtt)
+					if got := s.goodput(d/4, d); got < want {
+						t.Errorf("%s, %d ms, queue of %v, loss %v %%: %.3f of the rate, want %v", cc, rtt/ms, queue, losses[i]*100, got, want)
+					}
 				}
 			}
 		}
 	}
-	for _, c := range cases {
-		s := newSimSender(c.path(1), NewCC(c.cc), 0)
-		from, until := c.duration()
-		simRun(from, s)
-		before := s.una
-		simRun(until, s)
-		got := float64((s.una-before)*simMSS) / (float64(simRate) * float64(until-from) / 1e9)
-		if verbose {
-			t.Logf("%v: %.3f  recoveries %d, RTOs %d srtt %d us", c, got, s.recoveries, s.rtos, s.v.SRTT/1000)
+}
+
+// Where losses are at random, Reno's window is sqrt(3/2p) segments on average ("The Macroscopic Behavior of the TCP Congestion Avoidance
+// Algorithm", CCR 27, 3, 1997), and CUBIC is in its Reno-friendly region.
+func TestRenoResponse(t *testing.T) {
+	for _, cc := range []string{"newreno", "cubic"} {
+		for _, p := range []float64{0.001, 0.003, 0.01} {
+			s := newSimSender(newSimPath(20*ms, 1, p), NewCC(cc), 0)
+			got := s.goodput(5*sec, 65*sec) * simRate * 0.02 / simMSS
+			if want := math.Sqrt(1.5 / p); got < 0.7*want || got > 1.5*want {
+				t.Errorf("%s: %.1f segments in flight at a loss of %v %%, want %.1f", cc, got, p*100, want)
+			}
+		}
+	}
+}
+
+// jain is the index of fairness of the goodput of two senders, of which one comes 3 s late, over a long time.
+func jain(t *testing.T, first, second string, queue float64) float64 {
+	p := newSimPath(20*ms, queue, 0)
+	a, b := newSimSender(p, NewCC(first), 0), newSimSender(p, NewCC(second), 3*sec)
+	simRun(15*sec, a, b)
+	ua, ub := a.una, b.una
+	simRun(60*sec, a, b)
+	x, y := float64(a.una-ua), float64(b.una-ub)
+	t.Logf("%s and %s, queue of %v: %.0f and %.0f segments", first, second, queue, x, y)
+	return (x + y) * (x + y) / 2 / (x*x + y*y)
+}
+
+func TestCCFairness(t *testing.T) {
+	for _, test := range []struct {
+		a, b  string
+		queue float64
+		want  float64
+	}{
+		{"cubic", "cubic", 1, 0.9},
+		{"newreno", "newreno", 1, 0.9},
+		{"cubic", "newreno", 1, 0.9},
+		{"bbr", "bbr", 1, 0.9},
+		{"bbr", "cubic", 4, 0.8},
+	} {
+		if got := jain(t, test.a, test.b, test.queue); got < test.want {
+			t.Errorf("fairness %.2f, want %v", got, test.want)
+		}
+	}
+}
+
+// Acknowledgments that arrive in batches, as from a receiver that merges segments, do not slow a sender down.
+func TestCCBatches(t *testing.T) {
+	for _, cc := range CCNames() {
+		for _, batch := range []int64{ms, 5 * ms} {
+			s := newSimSender(newSimPath(20*ms, 1, 0), NewCC(cc), 0)
+			s.batch = batch
+			if got := s.goodput(2*sec, 6*sec); got < 0.95 {
+				t.Errorf("%s, batches of %d ms: %.3f of the rate", cc, batch/ms, got)
+			}
+		}
+	}
+}
+
+// A sender goes on after a pause of its application, without a loss: the window has not grown beyond what the path holds.
+func TestCCPause(t *testing.T) {
+	for _, cc := range CCNames() {
+		s := newSimSender(newSimPath(20*ms, 4, 0), NewCC(cc), 0)
+		s.pause, s.resume = 2*sec, 4*sec
+		simRun(4*sec, s)
+		lost := s.v.Lost
+		if got := s.goodput(4*sec, 5*sec); got < 0.7 {
+			t.Errorf("%s: %.3f of the rate in the second after a pause", cc, got)
+		}
+		if s.v.Lost != lost {
+			t.Errorf("%s: %d bytes lost after a pause", cc, s.v.Lost-lost)
 		}
 	}
 }
