@@ -99,6 +99,7 @@ type bbr struct {
 	idleRestart  bool
 	hasRTT       bool // the pacing rate rests on a measured round trip
 	recovering   bool
+	saved        bool // saveState has been called for this recovery, which may be about to begin
 	limited      bool // is_cwnd_limited, in this round trip
 	wasLimited   bool // in the one before
 	marked       bool // there was a congestion mark in this round
@@ -122,7 +123,7 @@ func (b *bbr) Init(v *View, c *Control) {
 func (b *bbr) Acked(v *View, a *Ack, c *Control) {
 	b.noteLoss(v, a, c)
 	b.updateDelivery(v, a)
-	b.updateRound(v, a, c)
+	b.updateRound(v, a)
 	b.updateCongestion(v, a, c)
 	if a.Delivered > 0 && a.Rate.Delivered > 0 {
 		slot := uint8(bbrExtraRounds)
@@ -221,8 +222,10 @@ func (b *bbr) saveCwnd(c *Control) {
 	}
 }
 
-// saveState is 5.5.11.1's SaveStateUponLoss.
-func (b *bbr) saveState() {
+// saveState is 5.5.11.1's SaveStateUponLoss: once for each recovery, before anything is done about its losses.
+func (b *bbr) saveState(c *Control) {
+	b.saved = true
+	b.saveCwnd(c)
 	b.undoState = bbrNone
 	b.undoBwShort, b.undoInflightShort, b.undoInflightLong = b.bwShort, b.inflightShort, b.inflightLong
 }
@@ -232,9 +235,8 @@ func (b *bbr) Congested(v *View, s Signal, c *Control) {
 		b.mark(v, c)
 		return
 	}
-	b.saveCwnd(c)
-	if !b.recovering && !b.lossInRound { // if it is set, noteLoss has saved the state already
-		b.saveState()
+	if !b.saved || s == RTO {
+		b.saveState(c)
 	}
 	b.recovering = true
 	if s == RTO {
@@ -245,7 +247,7 @@ func (b *bbr) Congested(v *View, s Signal, c *Control) {
 
 // Undo is 5.5.11.2's HandleSpuriousLossDetection.
 func (b *bbr) Undo(v *View, c *Control) {
-	b.recovering = false
+	b.recovering, b.saved = false, false
 	c.Cwnd = max(c.Cwnd, b.priorCwnd)
 	b.lossInRound = false
 	b.resetFull(0)
@@ -272,7 +274,7 @@ func (b *bbr) Recovered(v *View, c *Control) {
 	if !b.recovering {
 		return
 	}
-	b.recovering = false
+	b.recovering, b.saved = false, false
 	c.Cwnd = max(c.Cwnd, b.priorCwnd)
 	b.boundCwnd(v, c)
 }

@@ -14,7 +14,7 @@ func (b *bbr) appLimited(r *RateSample) bool {
 func (b *bbr) startRound(v *View) { b.roundEnd = v.Delivered }
 
 // updateRound is 5.5.1's UpdateRound, and 5.5.5's UpdateMaxBw.
-func (b *bbr) updateRound(v *View, a *Ack, c *Control) {
+func (b *bbr) updateRound(v *View, a *Ack) {
 	b.limited = b.limited || v.CwndLimited
 	b.roundStart = false
 	bw := a.Rate.bandwidth()
@@ -27,6 +27,7 @@ func (b *bbr) updateRound(v *View, a *Ack, c *Control) {
 		b.roundStart = true
 		b.sinceProbe = min(b.sinceProbe+1, bbrRenoRounds)
 		b.wasLimited, b.limited = b.limited, v.CwndLimited
+		b.saved = b.saved && b.recovering // a loss that has led to no recovery is forgotten
 	}
 	// 5.5.4: "the estimator discards application-limited samples, since by definition they reflect application limits. However, the
 	// estimator does use application-limited samples if the measured delivery rate happens to be larger than the current BBR.max_bw
@@ -126,12 +127,12 @@ func (b *bbr) noteLoss(v *View, a *Ack, c *Control) {
 	if a.Lost <= 0 {
 		return
 	}
+	if !b.saved {
+		b.saveState(c)
+	}
 	if !b.lossInRound { // "first loss in this round trip?"
 		b.lossEnd = v.Delivered
 		b.lossStart, b.lossSince = v.Lost-uint64(a.Lost), v.Delivered-uint64(a.Delivered)
-		if !b.recovering {
-			b.saveState()
-		}
 	}
 	b.lossInRound = true
 	b.lossEvents = min(b.lossEvents+1, bbrStartupLosses)
