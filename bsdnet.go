@@ -130,6 +130,11 @@ type TCPConfig struct {
 	// size that is given here, at most 1 GiB, stays as well.
 	ReadBuffer, WriteBuffer int
 
+	// CongestionControl is the algorithm that decides how fast a connection sends: "cubic" (RFC 9438), "newreno" (RFC 5681), "bbr" (version 3) or "bbr1",
+	// which takes no notice of loss and is unfair to others. "": "cubic". The profiles "FreeBSD" and "Net3" have "newreno" alone. Over the loopback there
+	// is nothing to decide.
+	CongestionControl string
+
 	// MSL is the maximum segment lifetime; TIME_WAIT lasts for two of them (RFC 9293, 3.4.2). 0: 30 s.
 	MSL time.Duration
 }
@@ -176,6 +181,12 @@ func (c *TCPConfig) profile() (*kern.Profile, error) {
 			*b.to, *b.auto = b.v, false
 			p.Maxsockbuf = max(p.Maxsockbuf, b.v)
 		}
+	}
+	if c.CongestionControl != "" {
+		if !p.HasCC(c.CongestionControl) {
+			return nil, fmt.Errorf("bsdnet: TCPConfig.CongestionControl is %q; with profile %s it can be %q", c.CongestionControl, p.Name, p.CCNames())
+		}
+		p.CC = c.CongestionControl
 	}
 	if c.MSL < 0 {
 		return nil, fmt.Errorf("bsdnet: TCPConfig.MSL is %v; it cannot be negative", c.MSL)

@@ -132,6 +132,12 @@ func (c *TCPConn) SetNoDelay(noDelay bool) error {
 	return c.setsockopt(kern.IPPROTO_TCP, kern.TCP_NODELAY, btoi(noDelay))
 }
 
+// SetCongestionControl chooses the algorithm that decides how fast the connection sends, one of those of [TCPConfig], at any time. If there is none of that
+// name, the error wraps syscall.ENOENT.
+func (c *TCPConn) SetCongestionControl(name string) error {
+	return c.opErrno("set", "setsockopt", c.so.Setcongestion(name))
+}
+
 // SetKeepAlive switches keep-alive probes on, which is the default, or off.
 func (c *TCPConn) SetKeepAlive(keepalive bool) error {
 	return c.setsockopt(kern.SOL_SOCKET, int(kern.SO_KEEPALIVE), btoi(keepalive))

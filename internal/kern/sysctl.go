@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -82,6 +83,7 @@ var sysctls = map[string]sysctlVar{
 	"net.inet.tcp.persmax":                   msVar(func(p *profile) *int64 { return &p.PersMax }),
 	"net.inet.tcp.retries":                   intVar(1, 12, func(p *profile) *int { return &p.MaxRxtShift }),
 	"net.inet.tcp.pmtud_blackhole_detection": boolVar(func(p *profile) *bool { return &p.Blackhole }),
+	"net.inet.tcp.scoreboard":                boolVar(func(p *profile) *bool { return &p.Scoreboard }),
 	"net.inet.tcp.msl":                       msVar(func(p *profile) *int64 { return &p.MSL }),
 	"net.inet.tcp.finwait2_timeout":          msVar(func(p *profile) *int64 { return &p.FinWait2 }),
 	"net.inet.tcp.nolocaltimewait":           boolVar(func(p *profile) *bool { return &p.NoLocalTimeWait }),
@@ -136,9 +138,32 @@ func (k *Kernel) SetSysctl(name string, val int64) error {
 	return nil
 }
 
+// ccAlgorithm is the one variable that is a word.
+const ccAlgorithm = "net.inet.tcp.cc.algorithm"
+
+// SysctlString returns the value of a variable that is a word. ENOENT: there is none of that name.
+func (k *Kernel) SysctlString(name string) (string, error) {
+	if name != ccAlgorithm {
+		return "", fmt.Errorf("sysctl %s: %w", name, syscall.ENOENT)
+	}
+	return k.prof.CCName(), nil
+}
+
+// SetSysctlString sets a variable that is a word. ENOENT: there is none of that name; EINVAL: not such a value.
+func (k *Kernel) SetSysctlString(name, val string) error {
+	if name != ccAlgorithm {
+		return fmt.Errorf("sysctl %s: %w", name, syscall.ENOENT)
+	}
+	if !k.prof.HasCC(val) {
+		return fmt.Errorf("sysctl %s=%q: %w: it can be %s", name, val, syscall.EINVAL, strings.Join(k.prof.CCNames(), ", "))
+	}
+	k.prof.CC = val
+	return nil
+}
+
 // Sysctls returns the names of all variables, sorted.
 func Sysctls() []string {
-	var names []string
+	names := []string{ccAlgorithm}
 	for n := range sysctls {
 		names = append(names, n)
 	}

@@ -155,6 +155,20 @@ func (so *Socket) Setlinger(on bool, seconds int) syscall.Errno {
 	return 0
 }
 
+// Setcongestion chooses the connection's congestion controller by its name: setsockopt(TCP_CONGESTION), whose value is a word. ENOENT: there is none of
+// that name; EBADF: the socket is closed; ECONNRESET: the connection is over.
+func (so *Socket) Setcongestion(name string) syscall.Errno {
+	so.lock()
+	defer so.unlock()
+	switch {
+	case so.state&ssNofdref != 0:
+		return syscall.EBADF
+	case so.dead:
+		return syscall.ECONNRESET
+	}
+	return so.tp.SetCC(name, so.k.now())
+}
+
 // tcpCtloutput sets an option of TCP's: BSD's tcp_ctloutput.
 func (so *Socket) tcpCtloutput(name, val int) syscall.Errno {
 	tp := &so.tp

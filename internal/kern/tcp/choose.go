@@ -9,13 +9,32 @@ import (
 // defaultCC is what a connection has if nobody chooses.
 const defaultCC = "cubic"
 
-// SetCC chooses the congestion controller of the connection by its name. ENOENT: there is none of that name, or the profile has but one. The window stays as it is.
+// CCNames returns the names of the congestion controllers that a connection with this profile may have.
+func (p *Profile) CCNames() []string {
+	if p.Scoreboard {
+		return CCNames()
+	}
+	return []string{"newreno"}
+}
+
+// HasCC reports whether name is one of them.
+func (p *Profile) HasCC(name string) bool { return slices.Contains(p.CCNames(), name) }
+
+// CCName is the one that a connection has if nobody chooses.
+func (p *Profile) CCName() string {
+	if !p.Scoreboard {
+		return "newreno"
+	}
+	return cmp.Or(p.CC, defaultCC)
+}
+
+// SetCC chooses the congestion controller of the connection by its name. ENOENT: there is none of that name. The window stays as it is. Over the
+// loopback, where nothing can be congested, it is noted and has no effect.
 func (tp *TCB) SetCC(name string, now int64) syscall.Errno {
-	i := slices.Index(CCNames(), name)
-	if i < 0 || !tp.prof.Scoreboard && name != tp.ccName() {
+	if !tp.prof.HasCC(name) {
 		return syscall.ENOENT
 	}
-	tp.ccWant = uint8(i + 1)
+	tp.ccWant = uint8(slices.Index(CCNames(), name) + 1)
 	if s := tp.snr; s != nil && s.ccName != name {
 		old := s.ctl
 		s.ccName, s.cc, s.ctl = name, NewCC(name), Control{}
@@ -28,18 +47,12 @@ func (tp *TCB) SetCC(name string, now int64) syscall.Errno {
 }
 
 // CC returns its name.
-func (tp *TCB) CC() string { return tp.ccName() }
-
-// ccName is the name of the connection's congestion controller.
-func (tp *TCB) ccName() string {
+func (tp *TCB) CC() string {
 	switch {
 	case tp.snr != nil:
 		return tp.snr.ccName
-	case !tp.prof.Scoreboard:
-		return "newreno"
-	}
-	if tp.ccWant != 0 {
+	case tp.ccWant != 0:
 		return CCNames()[tp.ccWant-1]
 	}
-	return cmp.Or(tp.prof.CC, defaultCC)
+	return tp.prof.CCName()
 }

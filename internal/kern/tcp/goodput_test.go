@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "rewrite the golden file, and the drawin
 const goodputGolden = "testdata/goodput.golden"
 
 // goodputCCs are the congestion controls that are compared.
-var goodputCCs = []string{"cubic", "newreno"}
+var goodputCCs = []string{"cubic", "newreno", "bbr"}
 
 // setCC gives a profile a congestion control.
 func setCC(p *Profile, name string) {

@@ -88,7 +88,7 @@ func (tp *TCB) Info() Info {
 // senderInfo tells what the sender knows.
 func (tp *TCB) senderInfo(i *Info) {
 	i.PMTU = tp.maxseg + wire.TCPMinLen + wire.IPv4MinLen
-	i.CC = tp.ccName()
+	i.CC = tp.CC()
 	s := tp.snr
 	if s == nil {
 		if tp.flags&fastRecov != 0 {

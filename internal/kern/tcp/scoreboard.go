@@ -67,15 +67,11 @@ type scoreboard struct {
 // A place is where a span lies. It holds until the next change of the scoreboard.
 type place struct{ b, i int }
 
-func (sb *scoreboard) empty() bool        { return sb.n == 0 }
-func (sb *scoreboard) at(p place) *span   { return &sb.blocks[p.b].spans[p.i] }
-func (sb *scoreboard) first() place       { return place{0, sb.blocks[0].lo} }
-func (sb *scoreboard) valid(p place) bool { return p.b < len(sb.blocks) }
-func (sb *scoreboard) last() *span        { b := sb.blocks[len(sb.blocks)-1]; return &b.spans[b.hi-1] }
-func (sb *scoreboard) lastPlace() place {
-	b := len(sb.blocks) - 1
-	return place{b, sb.blocks[b].hi - 1}
-}
+func (sb *scoreboard) empty() bool          { return sb.n == 0 }
+func (sb *scoreboard) at(p place) *span     { return &sb.blocks[p.b].spans[p.i] }
+func (sb *scoreboard) first() place         { return place{0, sb.blocks[0].lo} }
+func (sb *scoreboard) valid(p place) bool   { return p.b < len(sb.blocks) }
+func (sb *scoreboard) last() *span          { b := sb.blocks[len(sb.blocks)-1]; return &b.spans[b.hi-1] }
 func (sb *scoreboard) start() Seq           { return sb.at(sb.first()).start }
 func (sb *scoreboard) end() Seq             { return sb.last().end }
 func (sb *scoreboard) full(flight int) bool { return sb.n >= min(256+flight/256, maxSpans) }

@@ -75,7 +75,7 @@ func (tp *TCB) needSender(now int64) {
 	s := senders.Alloc()
 	sb := s.sb
 	*s = sender{sb: sb, rtoAt: never, reoAt: never, ptoAt: never}
-	s.ccName = tp.ccName()
+	s.ccName = tp.CC()
 	s.cc = NewCC(s.ccName)
 	s.rack.mult = 1
 	s.pmtu.full = tp.maxseg

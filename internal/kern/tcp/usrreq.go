@@ -284,6 +284,7 @@ func (tp *TCB) Ctlinput(errno syscall.Errno, seq Seq, hard bool, now int64) {
 func (tp *TCB) Inherit(l *TCB) {
 	const kept = NoDelay | NoPush | NoOpt | Keepalive | AutoRcv | AutoSnd
 	tp.flags = tp.flags&^kept | l.flags&kept
+	tp.ccWant = l.ccWant
 	tp.Keepinit, tp.Keepidle, tp.Keepintvl, tp.keepcnt, tp.MaxUnack = l.Keepinit, l.Keepidle, l.Keepintvl, l.keepcnt, l.MaxUnack
 }
 
