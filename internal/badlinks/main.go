@@ -1,19 +1,21 @@
 //go:build linux
 
-// Command badlinks measures what a TCP stream carries over bad paths, from Linux to Linux, from and to bsdnet, and between
-// two stacks, through the same path with the same seed. It needs root and /dev/net/tun. Package lab says how it works.
+// Command badlinks measures what a TCP stream carries over bad paths, from Linux to Linux, from and
+// to bsdnet, and between two stacks, through the same path with the same seed. It needs root and
+// /dev/net/tun. Package lab says how it works.
 //
 //	go run ./internal/badlinks                               the bad links, all pairs, seed 1
 //	go run ./internal/badlinks -links loss5,jitter9 -seeds 1,2,3
 //	go run ./internal/badlinks -grid -t 10s -pairs kk,bk     0 to 20 % of loss
 //	go run ./internal/badlinks -rate 50e6 -rtt 80ms -loss 0.01 -pairs bk -info -pcap /tmp/bk.pcap
 //
-// A cell of the table is the median goodput over the seeds in Mbit/s, and its ratio to Linux to Linux. "slow" says in how
-// many of the seeds not everything arrived within -limit, "failed" in how many the connection broke; their goodput so far
-// counts.
+// A cell of the table is the median goodput over the seeds in Mbit/s, and its ratio to Linux to
+// Linux. "slow" says in how many of the seeds not everything arrived within -limit, "failed" in how
+// many the connection broke; their goodput so far counts.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -52,7 +54,7 @@ type options struct {
 }
 
 func run() error {
-	o, err := parse()
+	o, err := parse(os.Args[1:])
 	if err != nil || o == nil {
 		return err
 	}
@@ -65,30 +67,37 @@ func run() error {
 }
 
 // parse reads the flags. It returns nil if there is nothing to run.
-func parse() (*options, error) {
+func parse(args []string) (*options, error) {
+	f := flag.NewFlagSet("badlinks", flag.ContinueOnError)
 	var (
 		o      options
-		pair   = flag.String("pairs", "kk,bk,kb,bb", "who sends to whom: k is Linux, b bsdnet")
-		seeds  = flag.String("seeds", "1", "the paths' seeds")
-		links  = flag.String("links", "", "names of bad links, or handshakes; default: all bad links")
-		list   = flag.Bool("list", false, "list the links and exit")
-		grid   = flag.Bool("grid", false, "instead of the bad links: 100 Mbit/s, 20 ms, 0 to 20 % of loss")
-		rate   = flag.Float64("rate", 0, "bits a second: changes all paths; by itself or with -rtt or -loss a path of its own")
-		rtt    = flag.Duration("rtt", 0, "round trip time, likewise")
-		loss   = flag.Float64("loss", -1, "probability of loss, 0 to 1, likewise")
-		queue  = flag.Float64("queue", 0, "queue in bandwidth-delay products, changes all paths; default: the path's, mostly 1")
-		bytes  = flag.Int64("n", 0, "bytes to send; default: the path's")
-		length = flag.Duration("t", 0, "send for so long instead; default 10s with -grid")
-		limit  = flag.Duration("limit", 0, "the most that a cell may take, with the dial; default 60s, more with -t")
+		pair   = f.String("pairs", "kk,bk,kb,bb", "who sends to whom: k is Linux, b bsdnet")
+		seeds  = f.String("seeds", "1", "the paths' seeds")
+		links  = f.String("links", "", "names of bad links, or handshakes; default: all bad links")
+		list   = f.Bool("list", false, "list the links and exit")
+		grid   = f.Bool("grid", false, "instead of the bad links: 100 Mbit/s, 20 ms, 0 to 20 % of loss")
+		rate   = f.Float64("rate", 0, "bits a second of all paths; without -links or -grid it makes a path")
+		rtt    = f.Duration("rtt", 0, "round trip time, likewise")
+		loss   = f.Float64("loss", -1, "probability of loss, 0 to 1, likewise")
+		queue  = f.Float64("queue", 0, "queue of all paths in bandwidth-delay products; default: the path's")
+		bytes  = f.Int64("n", 0, "bytes to send; default: the path's")
+		length = f.Duration("t", 0, "send for so long instead; default 10s with -grid")
+		limit  = f.Duration("limit", 0, "the most that a cell may take, with the dial; default 60s, more with -t")
 	)
-	flag.StringVar(&o.cell.KernelCC, "kcc", "cubic", "the kernel's congestion control: cubic, reno, bbr, as far as the system has them; \"\": its default")
-	flag.IntVar(&o.parallel, "parallel", 1, "how many cells run at once")
-	flag.StringVar(&o.pcap, "pcap", "", "capture at the sender to this `file`; of several cells each has a name of its own")
-	flag.BoolVar(&o.info, "info", false, "print the bsdnet senders' TCPConn.Info at the end")
-	flag.BoolVar(&o.verbose, "v", false, "print each cell as it ends")
-	flag.Parse()
-	if flag.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected: %s", flag.Arg(0))
+	f.StringVar(&o.cell.KernelCC, "kcc", "cubic",
+		"the kernel's congestion control: cubic, reno or bbr, if the system has it; \"\" is its default")
+	f.IntVar(&o.parallel, "parallel", 1, "how many cells run at once")
+	f.StringVar(&o.pcap, "pcap", "", "capture at the sender to this `file`; several cells have a file each")
+	f.BoolVar(&o.info, "info", false, "print the bsdnet senders' TCPConn.Info at the end")
+	f.BoolVar(&o.verbose, "v", false, "print each cell as it ends")
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected: %s", f.Arg(0))
 	}
 	if *list {
 		for _, p := range lab.Paths() {

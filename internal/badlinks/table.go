@@ -26,7 +26,8 @@ type cell struct {
 
 func (c *cell) String() string { return fmt.Sprintf("%s %s seed %d", c.Path.Name, c.pair, c.Seed) }
 
-// cells returns all cells, in the order in which they run: those that are compared run one after the other.
+// cells returns all cells, in the order in which they run: those that are compared run one after
+// the other.
 func (o *options) cells() (cells []*cell) {
 	for _, path := range o.paths {
 		for _, seed := range o.seeds {
@@ -82,7 +83,8 @@ func (o *options) runOne(c *cell, only bool) (err error) {
 		name := o.pcap
 		if !only {
 			ext := filepath.Ext(name)
-			name = fmt.Sprintf("%s-%s-%s-%d%s", strings.TrimSuffix(name, ext), strings.TrimSuffix(c.Path.Name, "%"), c.pair, c.Seed, ext)
+			path := strings.TrimSuffix(c.Path.Name, "%")
+			name = fmt.Sprintf("%s-%s-%s-%d%s", strings.TrimSuffix(name, ext), path, c.pair, c.Seed, ext)
 		}
 		f, err := os.Create(name)
 		if err != nil {
@@ -107,8 +109,8 @@ func (o *options) report(c *cell) {
 		case !r.Done:
 			word = "too slow"
 		}
-		fmt.Fprintf(os.Stderr, "%v: %.3g Mbit/s, %d bytes in %.2f s, %s; there %+v, back %+v\n",
-			c, r.Mbit(), r.Bytes, r.Elapsed.Seconds(), word, r.Stats.Write, r.Stats.Read)
+		fmt.Fprintf(os.Stderr, "%v: %.3g Mbit/s, %d bytes in %.2f s, %s; there %+v, back %+v, %d vanished\n",
+			c, r.Mbit(), r.Bytes, r.Elapsed.Seconds(), word, r.Stats.Write, r.Stats.Read, r.Vanished)
 	}
 	if r.Err != nil && !o.verbose {
 		fmt.Fprintf(os.Stderr, "%v: %v\n", c, r.Err)
@@ -125,8 +127,8 @@ type sum struct {
 	seeds        int
 }
 
-// sumOf sums up the cells of a path and pair; ok says that there are any.
-func sumOf(cells []*cell, path, pair string) (s sum, ok bool) {
+// sumOf sums up the cells of a path and pair. If there are none, the sum is zero.
+func sumOf(cells []*cell, path, pair string) (s sum) {
 	var rates []float64
 	for _, c := range cells {
 		if c.Path.Name != path || c.pair != pair {
@@ -141,12 +143,12 @@ func sumOf(cells []*cell, path, pair string) (s sum, ok bool) {
 		}
 	}
 	if len(rates) == 0 {
-		return s, false
+		return s
 	}
 	slices.Sort(rates)
 	s.seeds = len(rates)
 	s.median = (rates[(s.seeds-1)/2] + rates[s.seeds/2]) / 2
-	return s, true
+	return s
 }
 
 // print prints the table.
@@ -155,12 +157,12 @@ func (o *options) print(w io.Writer, cells []*cell) {
 	defer tw.Flush()
 	fmt.Fprintf(tw, "link\t%s\n", strings.Join(o.pairs, "\t"))
 	for _, path := range o.paths {
-		base, hasBase := sumOf(cells, path.Name, "kk")
+		base := sumOf(cells, path.Name, "kk")
 		fmt.Fprint(tw, path.Name)
 		for _, pair := range o.pairs {
-			s, _ := sumOf(cells, path.Name, pair)
+			s := sumOf(cells, path.Name, pair)
 			fmt.Fprintf(tw, "\t%.3g", s.median)
-			if pair != "kk" && hasBase && base.median > 0 {
+			if pair != "kk" && base.median > 0 {
 				fmt.Fprintf(tw, " %.2f", s.median/base.median)
 			}
 			if s.slow > 0 {

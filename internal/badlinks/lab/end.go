@@ -71,7 +71,11 @@ func newKernel(ip netip.Addr, c *Cell) (*end, error) {
 		set[name] = value
 	}
 	for name, value := range set {
-		if err := ns.Set(name, value); err != nil && !(errors.Is(err, os.ErrNotExist) && strings.HasPrefix(name, "net.ipv6")) {
+		err := ns.Set(name, value)
+		if strings.HasPrefix(name, "net.ipv6") && errors.Is(err, os.ErrNotExist) {
+			continue // a kernel without IPv6
+		}
+		if err != nil {
 			ns.Close()
 			return nil, fmt.Errorf("sysctl %s=%s: %w", name, value, err)
 		}
@@ -106,22 +110,24 @@ func newKernel(ip netip.Addr, c *Cell) (*end, error) {
 	}, nil
 }
 
-// useCC returns what chooses a socket's congestion control. The sysctl of that name does not take, in a namespace, what
-// tcp_allowed_congestion_control leaves out; the option does, from root.
+// useCC returns what chooses a socket's congestion control. The sysctl of that name does not take,
+// in a namespace, what tcp_allowed_congestion_control leaves out; the option does, from root.
 func useCC(name string) func(network, address string, c syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) (err error) {
 		if name == "" {
 			return nil
 		}
 		cerr := c.Control(func(fd uintptr) {
-			err = os.NewSyscallError("setsockopt TCP_CONGESTION "+name, unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name))
+			err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name)
+			err = os.NewSyscallError("setsockopt TCP_CONGESTION "+name, err)
 		})
 		return errors.Join(cerr, err)
 	}
 }
 
-// lengthenQueue gives a device room for every window that the kernel may send: what is lost is to be lost on the path, not
-// where the relay is late to read. By default a TUN device holds 500 packets.
+// lengthenQueue gives a device room for every window that the kernel may send: what is lost is to
+// be lost on the path, not where the relay is late to read. By default a TUN device holds 500
+// packets.
 func lengthenQueue(device string) error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -7,16 +7,19 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bsdnet"
 )
 
-// A gate is a link whose Write loses or delays packets on their last way. Read is that of the link that it wraps.
+// A gate is a link whose Write loses or delays packets on their last way. Read is that of the link
+// that it wraps.
 type gate struct {
 	bsdnet.Link
-	lose    func(packet []byte) bool // or nil
+	lose    func(packet []byte) bool
 	scatter time.Duration
+	lost    atomic.Uint64
 
 	mu     sync.Mutex
 	rand   *rand.Rand
@@ -26,26 +29,28 @@ type gate struct {
 	closed bool
 }
 
-// newGate returns a gate before a link; the link itself if it would do nothing.
-func newGate(l bsdnet.Link, lose func(packet []byte) bool, scatter time.Duration, seed uint64) bsdnet.Link {
-	if lose == nil && scatter == 0 {
-		return l
-	}
+// newGate returns a gate before a link. A nil lose loses nothing.
+func newGate(l bsdnet.Link, lose func(packet []byte) bool, scatter time.Duration, seed uint64) *gate {
 	return &gate{Link: l, lose: lose, scatter: scatter, rand: rand.New(rand.NewPCG(seed, 0x67617465))}
 }
 
 // Write implements bsdnet.Link.
 func (g *gate) Write(pkts []net.Buffers) (int, error) {
+	if g.lose == nil && g.scatter == 0 {
+		return g.Link.Write(pkts)
+	}
 	kept, index := make([]net.Buffers, 0, len(pkts)), make([]int, 0, len(pkts))
 	for i, p := range pkts {
 		if g.lose == nil || !g.lose(flat(p)) {
 			kept, index = append(kept, p), append(index, i)
+		} else {
+			g.lost.Add(1)
 		}
 	}
 	if g.scatter == 0 {
 		n, err := g.Link.Write(kept)
 		if n < len(kept) {
-			return index[n], err
+			return index[n], err // what is lost behind it comes again with it
 		}
 		return len(pkts), err
 	}

@@ -23,19 +23,20 @@ type Path struct {
 	// RTT is the time that a packet takes there and another one back, without waiting in a queue.
 	RTT time.Duration
 
-	// Queue is the size of each direction's drop-tail queue in bytes. 0: the bandwidth-delay product, but at least
-	// minQueue.
+	// Queue is the size of each direction's drop-tail queue in bytes. 0: the bandwidth-delay
+	// product, but at least minQueue.
 	Queue int
 
 	// Impairment is what else is wrong. Its Delay, Rate and Queue are those above.
 	Impairment bsdnet.Impairment
 
-	// Scatter delays each packet by up to so much more, uniformly and on its own: packets of one flow overtake each
-	// other. 0: it does not.
+	// Scatter delays each packet by up to so much more, uniformly and on its own: packets of one
+	// flow overtake each other. 0: it does not.
 	Scatter time.Duration
 
-	// Lose reports whether a packet is lost, in addition to the Impairment. at is the time since the path was made,
-	// back says that the packet goes from B to A. It is called from several goroutines. nil: none is.
+	// Lose reports whether a packet is lost, in addition to the Impairment. at is the time since
+	// the path was made, back says that the packet goes from B to A. It is called from several
+	// goroutines. nil: none is.
 	Lose func(at time.Duration, back bool, packet []byte) bool
 
 	// Bytes is how much to send: as much as takes Linux a few seconds.

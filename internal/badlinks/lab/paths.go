@@ -10,8 +10,8 @@ import (
 
 const ms = time.Millisecond
 
-// Paths returns the 21 bad links, and two on which the handshake suffers. They have 200 Mbit/s and 20 ms unless they say
-// otherwise.
+// Paths returns the 21 bad links, and two on which the handshake suffers. They have 200 Mbit/s and
+// 20 ms unless they say otherwise.
 func Paths() []Path {
 	bad := func(name, about string, bytes int64, change func(p *Path)) Path {
 		p := clean(200e6, 20*ms, bytes)
@@ -32,34 +32,38 @@ func Paths() []Path {
 		impaired("loss30", "30 % of loss", 64<<10, bsdnet.Impairment{Loss: 0.30}),
 		impaired("burst", "Gilbert-Elliott: after 250 packets 5 of which 80 % are lost, on average", 8<<20,
 			bsdnet.Impairment{Burst: burst}),
-		impaired("reorder25", "25 % of packets are 4 ms late", 24<<20, bsdnet.Impairment{Reorder: 0.25, ReorderDelay: 4 * ms}),
+		impaired("reorder25", "25 % of packets are 4 ms late", 24<<20,
+			bsdnet.Impairment{Reorder: 0.25, ReorderDelay: 4 * ms}),
 		bad("jitter9", "each packet is 0 to 9 ms late on its own", 24<<20, func(p *Path) { p.Scatter = 9 * ms }),
 		impaired("dup5", "5 % of packets come twice", 40<<20, bsdnet.Impairment{Duplicate: 0.05}),
 		impaired("dup50", "50 % of packets come twice", 24<<20, bsdnet.Impairment{Duplicate: 0.50}),
 		impaired("corrupt2", "a bit is flipped in 2 % of packets", 2<<20, bsdnet.Impairment{Corrupt: 0.02}),
-		bad("all", "1 % loss, 2 % twice, 5 % 3 ms late, 0 to 2 ms late on their own, 0.5 % corrupted", 2<<20, func(p *Path) {
-			p.Impairment = bsdnet.Impairment{Loss: 0.01, Duplicate: 0.02, Reorder: 0.05, ReorderDelay: 3 * ms, Corrupt: 0.005}
+		bad("all", "1 % lost, 2 % twice, 5 % late by 3 ms, all by 0 to 2 ms, 0.5 % corrupted", 2<<20, func(p *Path) {
+			p.Impairment = bsdnet.Impairment{Loss: 0.01, Duplicate: 0.02, Corrupt: 0.005, Reorder: 0.05, ReorderDelay: 3 * ms}
 			p.Scatter = 2 * ms
 		}),
 		bad("delay1", "a delay of 1 ms each way", 40<<20, func(p *Path) { p.RTT = 2 * ms }),
 		bad("delay150", "a round trip of 150 ms", 24<<20, func(p *Path) { p.RTT = 150 * ms }),
-		bad("delay300j", "a round trip of 300 ms, and up to 15 ms more each way in the order sent", 8<<20, func(p *Path) {
+		bad("delay300j", "a round trip of 300 ms, and 0 to 15 ms more each way, in order", 8<<20, func(p *Path) {
 			p.RTT = 300 * ms
 			p.Impairment.Jitter = 15 * ms
 		}),
 		bad("rate1m", "1 Mbit/s, a queue of ten packets", 512<<10, func(p *Path) { p.Rate = 1e6 }),
 		bad("tinyqueue", "a queue of four packets", 1<<20, func(p *Path) { p.Queue = 4 * MTU }),
-		bad("down5s", "nothing passes from 0.5 s to 5.5 s", 16<<20, func(p *Path) {
-			p.Lose = func(at time.Duration, _ bool, _ []byte) bool { return at >= 500*ms && at < 5500*ms }
+		bad("down5s", "nothing passes from 0.2 s to 5.2 s", 16<<20, func(p *Path) {
+			p.Lose = func(at time.Duration, _ bool, _ []byte) bool { return at >= 200*ms && at < 5200*ms }
 		}),
-		bad("tunflap", "nothing passes for 0.2 s, every 2 s, from 0.5 s on", 48<<20, func(p *Path) {
-			p.Lose = func(at time.Duration, _ bool, _ []byte) bool { return at >= 500*ms && (at-500*ms)%(2000*ms) < 200*ms }
+		bad("tunflap", "nothing passes for 0.2 s, every 2 s, from 0.3 s on", 48<<20, func(p *Path) {
+			p.Lose = func(at time.Duration, _ bool, _ []byte) bool {
+				return at >= 300*ms && (at-300*ms)%(2000*ms) < 200*ms
+			}
 		}),
 		bad("mtuhole", "packets over 1280 bytes vanish; kernels have tcp_mtu_probing=1", 8<<20, func(p *Path) {
 			p.Lose = func(_ time.Duration, _ bool, packet []byte) bool { return len(packet) > 1280 }
-			p.Sysctls = map[string]string{"net.ipv4.tcp_mtu_probing": "1"} // without it Linux as the sender hangs
+			// By default Linux looks for no black hole, and as the sender it hangs in one.
+			p.Sysctls = map[string]string{"net.ipv4.tcp_mtu_probing": "1"}
 		}),
-		bad("synack", "SYN,ACKs vanish for 5.5 s, then 5 % of loss", 1<<20, func(p *Path) {
+		bad("synack", "SYN,ACKs vanish for 5.5 s, then 5 % of loss", 2<<20, func(p *Path) {
 			p.Impairment.Loss = 0.05
 			p.Lose = func(at time.Duration, back bool, packet []byte) bool {
 				return back && at < 5500*ms && isSyn(packet)
@@ -74,7 +78,8 @@ func Paths() []Path {
 	}
 }
 
-// Bad is how many of the Paths, from the first on, are bad links; the others are about the handshake.
+// Bad is how many of the Paths, from the first on, are bad links; the others are about the
+// handshake.
 const Bad = 21
 
 // isSyn reports whether a packet is a TCP segment over IPv4 with SYN.

@@ -13,14 +13,15 @@ import (
 
 // A relay is a path at work between the outsides of two ends.
 type relay struct {
-	a, b  bsdnet.Link         // the gate before A, and the impaired link to B
-	line  bsdnet.ImpairedLink // b
+	a     *gate               // before A
+	b     *gate               // before B, in line
+	line  bsdnet.ImpairedLink // to B
 	done  chan struct{}
 	pumps sync.WaitGroup
 }
 
-// newRelay connects two ends by a path. It owns them from now on, also if it returns an error. tap sees the packets that A
-// sends and those that it receives.
+// newRelay connects two ends by a path. It owns them from now on, also if it returns an error. tap
+// sees the packets that A sends and those that it receives.
 func newRelay(p *Path, seed uint64, a, b bsdnet.Link, tap func(packet []byte)) (*relay, error) {
 	begin := time.Now()
 	lose := func(back bool) func([]byte) bool {
@@ -30,24 +31,23 @@ func newRelay(p *Path, seed uint64, a, b bsdnet.Link, tap func(packet []byte)) (
 		return func(packet []byte) bool { return p.Lose(time.Since(begin), back, packet) }
 	}
 	r := &relay{done: make(chan struct{})}
-	r.a = newGate(a, lose(true), p.Scatter, 2*seed+1)
+	r.a, r.b = newGate(a, lose(true), p.Scatter, 2*seed+1), newGate(b, lose(false), p.Scatter, 2*seed)
 	way := p.impairment()
 	var err error
-	r.line, err = bsdnet.Impair(newGate(b, lose(false), p.Scatter, 2*seed), bsdnet.ImpairConfig{Write: way, Read: way, Seed: seed})
+	r.line, err = bsdnet.Impair(r.b, bsdnet.ImpairConfig{Write: way, Read: way, Seed: seed})
 	if err != nil {
 		return nil, errors.Join(err, a.Close(), b.Close())
 	}
-	r.b = r.line
 	roomA, roomB := make(chan struct{}, 1), make(chan struct{}, 1)
 	err = r.a.Start(signal(roomA))
 	if err == nil {
-		err = r.b.Start(signal(roomB))
+		err = r.line.Start(signal(roomB))
 	}
 	if err != nil {
-		return nil, errors.Join(err, r.a.Close(), r.b.Close())
+		return nil, errors.Join(err, r.a.Close(), r.line.Close())
 	}
-	r.pumps.Go(func() { r.pump(r.a, r.b, roomB, tap, nil) })
-	r.pumps.Go(func() { r.pump(r.b, r.a, roomA, nil, tap) })
+	r.pumps.Go(func() { r.pump(r.a, r.line, roomB, tap, nil) })
+	r.pumps.Go(func() { r.pump(r.line, r.a, roomA, nil, tap) })
 	return r, nil
 }
 
@@ -65,7 +65,7 @@ func signal(c chan struct{}) func() {
 func (r *relay) close() {
 	close(r.done)
 	r.a.Close()
-	r.b.Close()
+	r.line.Close()
 	r.pumps.Wait()
 }
 

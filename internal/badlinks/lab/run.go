@@ -28,7 +28,8 @@ type Cell struct {
 	// Bytes is how much is sent. 0: Path.Bytes. It does not matter with a Time.
 	Bytes int64
 
-	// Time sends for so long, from when the connection stands. 0: Bytes are sent, and then the end of the stream.
+	// Time sends for so long, from when the connection stands. 0: Bytes are sent, and then the end
+	// of the stream.
 	Time time.Duration
 
 	// Limit is the most that the transfer may take, with the dial. 0: 60 s, or Time and 60 s.
@@ -46,13 +47,13 @@ type Cell struct {
 
 // A Result says what became of a Cell.
 type Result struct {
-	// Bytes have arrived within Elapsed, which begins when A's dial has succeeded and ends with the last of them, or
-	// with Cell.Time.
+	// Bytes have arrived within Elapsed, which begins when A's dial has succeeded and ends with the
+	// last of them, or with Cell.Time.
 	Bytes   int64
 	Elapsed time.Duration
 
-	// Done says that all of it has arrived, and the end of the stream. Otherwise the Limit came first, or the
-	// connection has failed.
+	// Done says that all of it has arrived, and the end of the stream. Otherwise the Limit came
+	// first, or the connection has failed.
 	Done bool
 
 	// Err is what the connection has failed with, nil if it has not.
@@ -61,8 +62,12 @@ type Result struct {
 	// Info is what the stack at A says of the connection at the end; nil if A is a kernel.
 	Info *bsdnet.ConnInfo
 
-	// Stats are those of the path, of which Write is the direction from A to B. They leave out what a gate has done.
+	// Stats are those of the path, of which Write is the direction from A to B.
 	Stats bsdnet.ImpairStats
+
+	// Vanished is how many packets Path.Lose has lost, in both directions. Stats counts them as
+	// delivered.
+	Vanished uint64
 }
 
 // Mbit returns the goodput in Mbit/s.
@@ -76,8 +81,9 @@ func (r *Result) Mbit() float64 {
 // defaultLimit is Cell.Limit's default.
 const defaultLimit = 60 * time.Second
 
-// Run runs a cell. The error says that it could not be set up, or, which must not be, that other bytes arrived than were
-// sent. A transfer that is too slow, or whose connection breaks, is a Result.
+// Run runs a cell. The error says that it could not be set up, or, which must not be, that other
+// bytes arrived than were sent. A transfer that is too slow, or whose connection breaks, is a
+// Result.
 func Run(c Cell) (r Result, err error) {
 	if c.Bytes == 0 {
 		c.Bytes = c.Path.Bytes
@@ -112,15 +118,15 @@ func Run(c Cell) (r Result, err error) {
 		return r, err
 	}
 	defer path.close()
-	t := transfer{c: &c, deadline: time.Now().Add(c.Limit), accepted: make(chan struct{})}
+	t := transfer{c: &c, path: path, deadline: time.Now().Add(c.Limit), accepted: make(chan struct{})}
 	err = t.run(a, ln)
-	t.result.Stats = path.line.Stats()
 	return t.result, err
 }
 
 // A transfer is a cell at work.
 type transfer struct {
 	c        *Cell
+	path     *relay
 	deadline time.Time
 	result   Result
 
@@ -141,6 +147,7 @@ func (t *transfer) run(a *end, ln net.Listener) error {
 	}()
 	from, err := a.dial(ctx, addrA, addrB)
 	if err != nil {
+		t.count()
 		ln.Close()
 		<-t.accepted
 		if t.to != nil {
@@ -163,11 +170,14 @@ func (t *transfer) run(a *end, ln net.Listener) error {
 	<-t.accepted // the last ACK of the handshake may be lost: the first data does as well
 	if t.to != nil {
 		err = t.receive(begin)
-		abort(t.to)
 	}
+	t.count()
 	if b, ok := from.(*bsdnet.TCPConn); ok {
 		info := b.Info()
 		t.result.Info = &info
+	}
+	if t.to != nil {
+		abort(t.to)
 	}
 	from.SetDeadline(time.Now()) // a receiver that has failed reads no more
 	sender.Wait()
@@ -178,6 +188,12 @@ func (t *transfer) run(a *end, ln net.Listener) error {
 		t.result.Elapsed = t.c.Time
 	}
 	return err
+}
+
+// count notes what the path has done, before it meets the connection's end.
+func (t *transfer) count() {
+	t.result.Stats = t.path.line.Stats()
+	t.result.Vanished = t.path.a.lost.Load() + t.path.b.lost.Load()
 }
 
 // abort closes a connection at once.
@@ -208,7 +224,8 @@ func (t *transfer) send(c net.Conn) error {
 	return c.(interface{ CloseWrite() error }).CloseWrite()
 }
 
-// receive reads to the end of the stream, and compares. The error says what is wrong with the bytes.
+// receive reads to the end of the stream, and compares. The error says what is wrong with the
+// bytes.
 func (t *transfer) receive(begin time.Time) error {
 	t.to.SetReadDeadline(t.deadline)
 	check := checker{stream: stream{seed: t.c.Seed}}

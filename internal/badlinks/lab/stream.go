@@ -29,7 +29,8 @@ func (s *stream) fill(b []byte) {
 	}
 }
 
-// next returns the next word: splitmix64 (Steele, Lea, Flood, Fast Splittable Pseudorandom Number Generators, 2014).
+// next returns the next word: splitmix64 (Steele, Lea, Flood, Fast Splittable Pseudorandom Number
+// Generators, 2014).
 func (s *stream) next() uint64 {
 	s.word++
 	z := s.seed + s.word*0x9e3779b97f4a7c15
