@@ -86,6 +86,7 @@ func parse(args []string) (*options, error) {
 	)
 	f.StringVar(&o.cell.KernelCC, "kcc", "cubic",
 		"the kernel's congestion control: cubic, reno or bbr, if the system has it; \"\" is its default")
+	f.StringVar(&o.cell.Config.TCP.CongestionControl, "cc", "", "bsdnet's congestion control; default: cubic")
 	f.IntVar(&o.parallel, "parallel", 1, "how many cells run at once")
 	f.StringVar(&o.pcap, "pcap", "", "capture at the sender to this `file`; several cells have a file each")
 	f.BoolVar(&o.info, "info", false, "print the bsdnet senders' TCPConn.Info at the end")
