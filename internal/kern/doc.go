@@ -52,6 +52,7 @@
 //	tcp_syncookie.go   the answer that needs no memory
 //	tcp_timewait.go    TIME_WAIT records
 //	tcp_subr.go        segments without a machine: tcpRespond, dropwithreset; tcpCtlinput
+//	tcp_debug.go       what happens on a connection, for Config.Trace: BSD's tcp_trace
 //	ip_input.go        ipintr              ip_output.go    ipOutput
 //	ip_reass.go        fragments, bounded  ip_icmp.go      echo, errors both ways, path MTU
 //	route.go           rtalloc: longest prefix, copied on write
@@ -74,6 +75,7 @@
 //	tcp/blackhole.go   paths that swallow large segments without a word (RFC 2923)
 //	tcp/autobuf.go     buffers that grow with what goes through them
 //	tcp/info.go        TCP_INFO: what there is to tell of a TCB
+//	tcp/trace.go       the events that a machine tells of
 //	tcp/stats.go       the counters of netstat -s
 //
 // # Links
