@@ -116,6 +116,12 @@ type Config struct {
 	// NoLoopback leaves the loopback interface out: only the links that are attached lead anywhere.
 	NoLoopback bool
 
+	// Trace is told what happens on the stack's connections, on whatever goroutine it happens there, and so possibly on several at once. It is
+	// called with the connection locked: it must return soon, and must not call the stack or anything of it, or it waits forever. The event
+	// is lent and must not be kept when Trace has returned. Package [bsdnet/qlog] writes events to a file, and bsdnet/cmd/tcpplot draws it.
+	// nil: nobody is told, which costs nothing.
+	Trace func(*TraceEvent)
+
 	// TCP are the defaults of TCP.
 	TCP TCPConfig
 }
@@ -154,8 +160,12 @@ func New(c Config) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
+	var trace func(*kern.Trace)
+	if c.Trace != nil {
+		trace = func(t *kern.Trace) { c.Trace(traceEvent(t)) }
+	}
 	k, err := kern.New(kern.Config{
-		Profile: prof, Rand: c.Rand, LoopbackMTU: c.LoopbackMTU, NoLoopback: c.NoLoopback, Memory: c.Memory, Somaxconn: c.Backlog,
+		Profile: prof, Rand: c.Rand, LoopbackMTU: c.LoopbackMTU, NoLoopback: c.NoLoopback, Memory: c.Memory, Somaxconn: c.Backlog, Trace: trace,
 	})
 	if err != nil {
 		return nil, err

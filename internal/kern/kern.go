@@ -28,6 +28,9 @@ type Config struct {
 	Trace       func(*Trace) // is told what happens on connections, under their lock; nil: nobody is
 }
 
+// MaxWindow is the largest window of TCP, in bytes (RFC 7323, 2.3).
+const MaxWindow = 65535 << 14
+
 // Profile is [tcp.Profile].
 type Profile = tcp.Profile
 
