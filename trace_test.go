@@ -26,7 +26,7 @@ func TestTraceKinds(t *testing.T) {
 		names[k.String()] = true
 	}
 	last := bsdnet.TraceMTU
-	if len(names) != int(last)+1 || (last + 1).String() != "TraceKind(11)" {
+	if len(names) != int(last)+1 || (last+1).String() != "TraceKind(11)" {
 		t.Errorf("%d names %v, and then %v", len(names), names, last+1)
 	}
 }

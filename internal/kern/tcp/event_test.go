@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,6 +119,23 @@ func TestEventRTTAndTimer(t *testing.T) {
 			t.Errorf("got %+v, want 1000 bytes from 1001", e)
 		}
 		k.line("> P. 1001:2001(1000) ack 1")
+	})
+}
+
+// A segment that begins with old data and ends with new is two events.
+func TestEventPartlyNew(t *testing.T) {
+	each(t, func(t *T) {
+		k := established(t, "trace, nagle, mss 1000")
+		k.write(600)
+		k.line("> P. 1:601(600) ack 1")
+		k.write(300)
+		k.traced = nil
+		k.advance(time.Duration(k.tp.timers[tRexmt] - k.now))
+		events := slices.Clone(k.traced)
+		k.told(EvRetransmit, Event{Seq: 1, Len: 600})
+		k.traced = events
+		k.told(EvSent, Event{Seq: 601, Len: 300})
+		k.line("> P. 1:901(900) ack 1")
 	})
 }
 

@@ -89,14 +89,18 @@ func (tp *TCB) traceSent(o *outseg, space int) {
 }
 
 func (tp *TCB) tellSent(o *outseg, space int) {
-	e := Event{Kind: EvSent, Seq: uint32(tp.sndNxt - tp.iss), Len: space, Name: o.reason}
-	switch {
-	case o.rexmit:
-		e.Kind, e.Seq = EvRetransmit, uint32(tp.sndUna.Add(o.off)-tp.iss)
-	case tp.sndNxt.Lt(tp.sndMax):
-		e.Kind = EvRetransmit
+	if o.rexmit {
+		tp.tell(Event{Kind: EvRetransmit, Seq: uint32(tp.sndUna.Add(o.off) - tp.iss), Len: space, Name: o.reason})
+		return
 	}
-	tp.tell(e)
+	seq := uint32(tp.sndNxt - tp.iss)
+	again := min(max(tp.sndMax.Sub(tp.sndNxt), 0), space) // what is sent from an old number on may end with new data
+	if again > 0 {
+		tp.tell(Event{Kind: EvRetransmit, Seq: seq, Len: again})
+	}
+	if again < space {
+		tp.tell(Event{Kind: EvSent, Seq: seq + uint32(again), Len: space - again})
+	}
 }
 
 // traceLost tells of what has been found lost.
