@@ -32,8 +32,10 @@ var rules = map[string][]string{
 	"internal/link":      {},
 	"examples/http":      {"bsdnet", "bsdnet/wireguard"},
 	"wireguard":          {"bsdnet"},
-	"internal/nstest":    {},
-	"internal/interop":   {},
+	"qlog":               {"bsdnet"},
+
+	"internal/nstest":  {},
+	"internal/interop": {},
 }
 
 // pure are the packages that must not know of the world; what they may not import, each with what lies below it.
