@@ -33,9 +33,9 @@ var rules = map[string][]string{
 	"examples/http":      {"bsdnet", "bsdnet/wireguard"},
 	"wireguard":          {"bsdnet"},
 	"qlog":               {"bsdnet"},
-
-	"internal/nstest":  {},
-	"internal/interop": {},
+	"cmd/tcpplot":        {"bsdnet", "bsdnet/qlog"},
+	"internal/nstest":    {},
+	"internal/interop":   {},
 }
 
 // pure are the packages that must not know of the world; what they may not import, each with what lies below it.

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// A scale maps values to pixels.
+type scale struct {
+	lo, hi float64 // values
+	a, b   float64 // the pixels where they are
+}
+
+func (s scale) at(v float64) float64 { return s.a + (v-s.lo)/(s.hi-s.lo)*(s.b-s.a) }
+
+// ticks returns round values between the ends, about n of them, and their distance.
+func (s scale) ticks(n int) (values []float64, step float64) {
+	step = math.Pow(10, math.Floor(math.Log10((s.hi-s.lo)/float64(n))))
+	for _, f := range []float64{1, 2, 5, 10} {
+		if (s.hi-s.lo)/(f*step) <= float64(n) {
+			step *= f
+			break
+		}
+	}
+	for i := math.Ceil(s.lo/step - 1e-9); i*step <= s.hi+1e-9*step; i++ {
+		values = append(values, i*step+0) // not -0
+	}
+	return values, step
+}
+
+// siUnit writes a value that is 0 or more with a prefix: 1448 B is "1.45 kB".
+func siUnit(v float64, unit string) string {
+	prefix := ""
+	for _, p := range []string{"k", "M", "G", "T"} {
+		if v < 999.5 {
+			break
+		}
+		v /= 1000
+		prefix = p
+	}
+	return strings.TrimSpace(significant(v) + " " + prefix + unit)
+}
+
+// seconds writes a time.
+func seconds(v float64) string {
+	switch {
+	case v == 0:
+		return "0"
+	case v < 0.9995e-3:
+		return significant(v*1e6) + " µs"
+	case v < 0.9995:
+		return significant(v*1e3) + " ms"
+	}
+	return significant(v) + " s"
+}
+
+// significant writes three digits at the least.
+func significant(v float64) string {
+	digits := 2
+	for d := 10.0; digits > 0 && v >= d; d *= 10 {
+		digits--
+	}
+	s := strconv.FormatFloat(v, 'f', digits, 64)
+	if strings.Contains(s, ".") {
+		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
+	}
+	return s
+}
+
+// instant writes a tick of the axis of time, whose ticks are step seconds apart.
+func instant(t, step float64) string {
+	digits := max(0, int(math.Ceil(-math.Log10(step)-1e-9)))
+	return fmt.Sprintf("%.*f s", digits, t)
+}
