@@ -49,6 +49,7 @@ type options struct {
 	seeds    []uint64
 	parallel int
 	pcap     string
+	qlog     string
 	info     bool
 	verbose  bool
 }
@@ -89,6 +90,7 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.cell.Config.TCP.CongestionControl, "cc", "", "bsdnet's congestion control; default: cubic")
 	f.IntVar(&o.parallel, "parallel", 1, "how many cells run at once")
 	f.StringVar(&o.pcap, "pcap", "", "capture at the sender to this `file`; several cells have a file each")
+	f.StringVar(&o.qlog, "qlog", "", "write what happens on bsdnet's connections to this `file`, for cmd/tcpplot; several cells have a file each")
 	f.BoolVar(&o.info, "info", false, "print the bsdnet senders' TCPConn.Info at the end")
 	f.BoolVar(&o.verbose, "v", false, "print each cell as it ends")
 	if err := f.Parse(args); err != nil {

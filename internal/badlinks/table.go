@@ -15,6 +15,7 @@ import (
 	"text/tabwriter"
 
 	"bsdnet/internal/badlinks/lab"
+	"bsdnet/qlog"
 )
 
 // A cell is one transfer of the table, and what became of it.
@@ -77,22 +78,35 @@ func (o *options) runAll(cells []*cell) error {
 	return errors.Join(errs...)
 }
 
-// runOne runs a cell, with its capture.
+// file makes a cell's file: one of several has the cell in its name.
+func (c *cell) file(name string, only bool) (*os.File, error) {
+	if !only {
+		ext := filepath.Ext(name)
+		path := strings.TrimSuffix(c.Path.Name, "%")
+		name = fmt.Sprintf("%s-%s-%s-%d%s", strings.TrimSuffix(name, ext), path, c.pair, c.Seed, ext)
+	}
+	return os.Create(name)
+}
+
+// runOne runs a cell, with its capture and its trace.
 func (o *options) runOne(c *cell, only bool) (err error) {
 	if o.pcap != "" {
-		name := o.pcap
-		if !only {
-			ext := filepath.Ext(name)
-			path := strings.TrimSuffix(c.Path.Name, "%")
-			name = fmt.Sprintf("%s-%s-%s-%d%s", strings.TrimSuffix(name, ext), path, c.pair, c.Seed, ext)
-		}
-		f, err := os.Create(name)
+		f, err := c.file(o.pcap, only)
 		if err != nil {
 			return err
 		}
 		w := bufio.NewWriterSize(f, 1<<20)
 		c.Capture = w
 		defer func() { err = errors.Join(err, w.Flush(), f.Close()) }()
+	}
+	if o.qlog != "" {
+		f, err := c.file(o.qlog, only)
+		if err != nil {
+			return err
+		}
+		q := qlog.New(f)
+		c.Config.Trace = q.Trace
+		defer func() { err = errors.Join(err, q.Close(), f.Close()) }()
 	}
 	c.result, err = lab.Run(c.Cell)
 	return err
