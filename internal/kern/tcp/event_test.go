@@ -125,7 +125,7 @@ func TestEventRTTAndTimer(t *testing.T) {
 // A segment that begins with old data and ends with new is two events.
 func TestEventPartlyNew(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t, "trace, nagle, mss 1000")
+		k := established(t, "trace, bsd, nagle, mss 1000")
 		k.write(600)
 		k.line("> P. 1:601(600) ack 1")
 		k.write(300)

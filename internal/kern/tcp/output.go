@@ -49,7 +49,11 @@ func (tp *TCB) Output(now int64) (errno syscall.Errno) {
 	for more := true; more; {
 		var o outseg
 		if !tp.plan(&o, now) {
-			break
+			if tp.snr == nil || !tp.snr.newFirst {
+				break
+			}
+			tp.snr.newFirst = false // that was the new data: now what is lost
+			continue
 		}
 		if errno = tp.emit(&o, now); errno != 0 {
 			errno = tp.outputError(errno)

@@ -243,8 +243,8 @@ func (tp *TCB) afterTimeout(seg *segment, a *acking, done bool) {
 	case s.frto && a.acked > 0 && !done:
 		// "(2) b. If the acknowledgment advances the window but does not cover RecoveryPoint: transmit up to two new segments".
 		s.high = tp.sndNxt
-		unsent := tp.snd.Cc() - tp.sndNxt.Sub(tp.sndUna)
-		if unsent > 0 && int(tp.sndWnd) > tp.sndNxt.Sub(tp.sndUna) {
+		inflight := tp.sndNxt.Sub(tp.sndUna)
+		if unsent := tp.snd.Cc() - inflight; unsent > 0 && int(tp.sndWnd)-inflight >= min(unsent, tp.effMSS()) {
 			s.newFirst = true
 			return
 		}

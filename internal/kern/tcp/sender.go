@@ -78,6 +78,7 @@ func (tp *TCB) needSender(now int64) {
 	s.ccName = tp.CC()
 	s.cc = NewCC(s.ccName)
 	s.rack.mult = 1
+	s.rack.next, s.rack.fack, s.rack.end, s.tlp.end = tp.sndUna, tp.sndUna, tp.sndUna, tp.sndUna
 	s.pmtu.full = tp.maxseg
 	s.high, s.lostFrom, s.roundEnd = tp.sndUna, tp.sndUna, tp.sndUna
 	s.undo.none(tp.sndUna)
