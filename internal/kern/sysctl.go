@@ -81,6 +81,7 @@ var sysctls = map[string]sysctlVar{
 	"net.inet.tcp.rexmit_drop_options":       boolVar(func(p *profile) *bool { return &p.DropOptions }),
 	"net.inet.tcp.persmin":                   msVar(func(p *profile) *int64 { return &p.PersMin }),
 	"net.inet.tcp.persmax":                   msVar(func(p *profile) *int64 { return &p.PersMax }),
+	"net.inet.tcp.reass.maxqueuelen":         intVar(1, 1<<16, func(p *profile) *int { return &p.ReassMaxqueuelen }),
 	"net.inet.tcp.retries":                   intVar(1, 12, func(p *profile) *int { return &p.MaxRxtShift }),
 	"net.inet.tcp.pmtud_blackhole_detection": boolVar(func(p *profile) *bool { return &p.Blackhole }),
 	"net.inet.tcp.scoreboard":                boolVar(func(p *profile) *bool { return &p.Scoreboard }),

@@ -13,6 +13,7 @@ type tcpIn struct {
 	m       *mbuf.Mbuf // payload
 	len     int
 	segs    int // segments on the wire
+	size    int // payload of each
 	ifp     *Ifnet
 	tos     uint8
 	bcast   bool // to more than one host
@@ -84,6 +85,7 @@ func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bo
 	in.segs = 1
 	if pkt.SegSize > 0 && in.len > pkt.SegSize {
 		in.segs = (in.len + pkt.SegSize - 1) / pkt.SegSize
+		in.size = pkt.SegSize
 	}
 	in.ifp, in.tos = ifp, ip.TOS
 	in.arrived, in.now = pkt.Arrived, pkt.Arrived
@@ -128,7 +130,7 @@ func (k *Kernel) tcpSocketInput(inp *inpcb, in *tcpIn) bool {
 		in.m, in.len = nil, 0
 		in.th.Flags &^= wire.FIN | wire.PUSH
 	}
-	if so.tp.Input(&in.th, tcp.Payload{M: in.m, Len: in.len, Segs: in.segs}, in.arrived, in.now) {
+	if so.tp.Input(&in.th, tcp.Payload{M: in.m, Len: in.len, Segs: in.segs, Size: in.size}, in.arrived, in.now) {
 		so.drain(k.dropwithreset(in, inp.tos, inp.ttl))
 	}
 	so.unlock()
@@ -174,7 +176,7 @@ func (k *Kernel) tcpListenInput(head *Socket, in *tcpIn) bool {
 	}
 	// The acknowledgment that completes the handshake is the new connection's first segment. The listener stays locked: soisconnected puts the
 	// connection on its queue.
-	if child.tp.Input(th, tcp.Payload{M: in.m, Len: in.len, Segs: in.segs}, in.arrived, in.now) {
+	if child.tp.Input(th, tcp.Payload{M: in.m, Len: in.len, Segs: in.segs, Size: in.size}, in.arrived, in.now) {
 		child.drain(k.dropwithreset(in, child.inp.tos, child.inp.ttl))
 	}
 	ce := child.leave()

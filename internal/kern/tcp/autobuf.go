@@ -38,6 +38,18 @@ func (tp *TCB) autosize(now int64) {
 	tp.autoTime, tp.autoRead, tp.autoAcked = t, read, acked
 }
 
+// growSendbuf gives the send buffer room for twice the congestion window over a path of some length: while a window doubles each round trip, autosize would come a
+// round trip late, and while losses are repaired, what has arrived behind them takes up room as well: Linux's tcp_sndbuf_expand.
+func (tp *TCB) growSendbuf(cwnd int) {
+	if tp.flags&AutoSnd == 0 || tp.rttMin == never || tp.rttMin < ms || tp.pool.Pressed() {
+		return
+	}
+	if want := min(2*cwnd, tp.prof.SendbufMax, tp.prof.Maxsockbuf); want > tp.snd.Hiwat() {
+		tp.snd.SetHiwat(want)
+		tp.sock.Sowwakeup()
+	}
+}
+
 // scaled returns how many of n bytes in a time are those of a period.
 func scaled(n, period, elapsed uint32) int { return int(uint64(n) * uint64(period) / uint64(elapsed)) }
 

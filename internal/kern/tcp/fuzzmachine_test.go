@@ -68,7 +68,7 @@ func (m *machine) verify() {
 		m.fatalf("receive buffer holds %d, room was for %d", m.rcv.Cc(), m.hiwat)
 	}
 	if q := m.tp.reass; q != nil {
-		if len(q.blocks) > maxBlocks {
+		if len(q.blocks) > m.prof.ReassMaxqueuelen {
 			m.fatalf("%d blocks wait for reassembly", len(q.blocks))
 		}
 		for i, b := range q.blocks {

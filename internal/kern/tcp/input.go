@@ -29,6 +29,7 @@ type Payload struct {
 	M    *mbuf.Mbuf
 	Len  int
 	Segs int
+	Size int // payload of each of them, but the last may be shorter; 0: Len, divided by Segs
 }
 
 // Input processes an arriving segment: RFC 9293, 3.10.7; the second half of 4.4BSD's tcp_input, FreeBSD's tcp_do_segment. It takes
@@ -36,6 +37,9 @@ type Payload struct {
 // answered with a reset (tcp_respond, by the caller: BSD's dropwithreset).
 func (tp *TCB) Input(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
 	now = tp.onwards(now)
+	if p.Segs > 1 && (th.Seq != tp.rcvNxt || tp.reass != nil) && tp.flags&local == 0 && tp.state.HaveEstablished() && p.Len > 0 {
+		return tp.inputEach(th, p, arrived, now)
+	}
 	seg := segment{
 		seq: th.Seq, ack: th.Ack, flags: th.Flags, win: uint32(th.Win), urp: int(th.Urp),
 		len: p.Len, m: p.M, segs: max(p.Segs, 1), opt: th.Opt, arrived: arrived, now: now,
@@ -69,6 +73,32 @@ func (tp *TCB) Input(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
 		tp.sock.TcpTwstart()
 	}
 	return seg.reset
+}
+
+// inputEach takes merged segments one by one when there are holes: RFC 5681, 4.2: "a TCP receiver SHOULD send an immediate duplicate ACK when an out-of-order segment
+// arrives", and a sender that counts duplicates must see as many as there were segments.
+func (tp *TCB) inputEach(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
+	size := p.Size
+	if size <= 0 {
+		size = (p.Len + p.Segs - 1) / p.Segs
+	}
+	for off := 0; off < p.Len; off += size {
+		one := *th
+		n := min(size, p.Len-off)
+		one.Seq = th.Seq.Add(off)
+		if off+n < p.Len {
+			one.Flags &^= wire.FIN | wire.PUSH
+		}
+		if tp.state == Closed || tp.state == TimeWait {
+			break
+		}
+		if tp.Input(&one, Payload{M: mbuf.Copym(p.M, off, n), Len: n}, arrived, now) {
+			reset = true
+			break
+		}
+	}
+	mbuf.Free(p.M)
+	return reset
 }
 
 // windowAndData is what follows on acknowledgments: BSD's step6 and dodata.

@@ -14,6 +14,7 @@ type Profile struct {
 	SendbufAuto          bool // the send buffer with what is acknowledged (net.inet.tcp.sendbuf_auto), up to SendbufMax
 	RecvbufMax           int
 	SendbufMax           int
+	ReassMaxqueuelen     int  // blocks that wait out of order on a connection at most (net.inet.tcp.reass.maxqueuelen)
 	RoundBufs            bool // round them up to a multiple of the MSS when the connection stands (tcp_mss)
 	RoundSynAck          bool // so is the window of the SYN,ACK: Net/3 has the new connection's buffers by then, a syncache the listener's
 	ScaleByBuf           bool // choose the scale for the socket's own buffer (Net/3), not for Maxsockbuf
@@ -82,6 +83,7 @@ func Default() *Profile {
 	p.RecvbufAuto, p.SendbufAuto = true, true
 	p.RecvbufMax, p.SendbufMax = p.Maxsockbuf, p.Maxsockbuf/2
 	p.RoundBufs = false
+	p.ReassMaxqueuelen = 2048 // holes of a third of the segments in a window of 8 MiB
 	p.ABC = true
 	p.AckBySegs, p.TruncRespond = false, false
 	p.RTOMin, p.RTOSlop = 200*ms, 0
@@ -100,7 +102,7 @@ func Default() *Profile {
 func FreeBSD() *Profile {
 	return &Profile{
 		Name:      "FreeBSD",
-		Sendspace: 32 << 10, Recvspace: 64 << 10, Maxsockbuf: 2 << 20, RoundBufs: true,
+		Sendspace: 32 << 10, Recvspace: 64 << 10, Maxsockbuf: 2 << 20, RoundBufs: true, ReassMaxqueuelen: 100,
 		RFC1323: true, Sack: true, ECN: 2, ECNRetries: 1, MSSDflt: 536, MinMSS: 216,
 		InitCwndSegs: 10, ABC: true, LimitedTransmit: true, NewReno: true,
 		AckEvery: 2, AckBySegs: true, TruncRespond: true, Delack: 40 * ms, ChallengeN: 5, ChallengeT: sec,

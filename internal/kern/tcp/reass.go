@@ -10,9 +10,6 @@ import (
 // What has arrived out of order waits in a reassq: BSD's tcp_reass. Blocks are disjoint, never touch, and are sorted, so that a
 // segment is placed by binary search; their number is bounded, and so is what they pin (CVE-2018-5390, CVE-2018-6922).
 
-// maxBlocks bounds the holes: net.inet.tcp.reass.maxqueuelen.
-const maxBlocks = 100
-
 // A rblock is a run of bytes [start, end) that is there.
 type rblock struct {
 	start, end Seq
@@ -117,7 +114,10 @@ func (tp *TCB) maxPinned() int64 {
 	return min(4*hiwat, 2*hiwat+2<<20) + 4*mbuf.ClHuge
 }
 
-func (tp *TCB) maxBlocks() int { return min(tp.rcv.Hiwat()/max(tp.maxseg, 1)+1, maxBlocks) }
+// maxBlocks bounds the blocks, and with them the holes.
+func (tp *TCB) maxBlocks() int {
+	return min(tp.rcv.Hiwat()/max(tp.maxseg, 1)+1, tp.prof.ReassMaxqueuelen)
+}
 
 // settle finds the tail of the block's chain and returns what it pins.
 func (b *rblock) settle() int {

@@ -123,7 +123,7 @@ func TestReassemblyLimits(t *testing.T) {
 			k.input(k.pkt(".", 3+2*i, 1, 1))
 			k.sent = nil
 		}
-		if n := len(k.tp.reass.blocks); n != maxBlocks {
+		if n := len(k.tp.reass.blocks); n != k.tp.maxBlocks() {
 			k.fatalf("%d blocks", n)
 		}
 		// What is next in sequence is always taken, and drains the queue.

@@ -270,6 +270,7 @@ func (tp *TCB) control(now int64, safe bool) {
 		s.ctl.Cwnd = max(s.prr.window(s.view.Flight, s.ctl.Ssthresh, s.ack.Delivered, s.view.MSS, safe), s.view.MSS)
 	}
 	s.ctl.Cwnd = min(s.ctl.Cwnd, maxWin<<tp.sndScale)
+	tp.growSendbuf(s.ctl.Cwnd)
 	s.pacer.setRate(&s.ctl, tp.srtt)
 	tp.traceWindow()
 }
