@@ -24,6 +24,15 @@ var linkPairs = []struct {
 	{"to itself", lab.BSD, lab.BSD},
 }
 
+// linkSlots bounds how many transfers in real time run at once: in the long run few, since the log
+// compares them.
+var linkSlots = make(chan struct{}, func() int {
+	if long {
+		return 2
+	}
+	return parallel
+}())
+
 // TestBadLinks: over each bad link all bytes arrive, unchanged, and then the end of the stream: to
 // Linux, from Linux, and from stack to stack. The log says how fast, in the long run beside Linux
 // to Linux. The last pair has virtual time, so its goodput is the sender's, however busy the
@@ -41,18 +50,29 @@ func TestBadLinks(t *testing.T) {
 				if reference && !long && path.Name != "clean" {
 					continue // Linux needs no test; that the harness is right shows on one path
 				}
-				c := lab.Cell{Path: path, From: p.from, To: p.to, Seed: uint64(i + 1), KernelCC: "cubic"}
+				virtual := p.from == lab.BSD && p.to == lab.BSD
+				if path.Name == "loss30" && !virtual && !long {
+					continue // half of all round trips fail, and the back-off has no bound that a test could wait for
+				}
+				c := lab.Cell{Path: path, From: p.from, To: p.to, Seed: uint64(i + 1)}
 				c.Bytes, c.Limit = linkBytes(&path), linkLimit()
+				if long {
+					c.KernelCC = "cubic" // the numbers are to mean the same on each machine
+				}
 				t.Run(p.name, func(t *testing.T) {
 					if !reference {
 						t.Parallel() // the reference has ended
+					}
+					if !virtual {
+						linkSlots <- struct{}{}
+						defer func() { <-linkSlots }()
 					}
 					r := overLink(t, c)
 					if reference {
 						linux = r.Mbit()
 					}
 					ratio := ""
-					if linux > 0 {
+					if linux > 0 && !reference {
 						ratio = fmt.Sprintf(", %.2f times Linux to Linux", r.Mbit()/linux)
 					}
 					t.Logf("%s, %s: %.3g Mbit/s%s", path.Name, p.name, r.Mbit(), ratio)

@@ -29,7 +29,7 @@ func Paths() []Path {
 		impaired("loss5", "5 % of loss", 1<<20, bsdnet.Impairment{Loss: 0.05}),
 		impaired("loss10", "10 % of loss", 512<<10, bsdnet.Impairment{Loss: 0.10}),
 		impaired("loss20", "20 % of loss", 192<<10, bsdnet.Impairment{Loss: 0.20}),
-		impaired("loss30", "30 % of loss", 64<<10, bsdnet.Impairment{Loss: 0.30}),
+		impaired("loss30", "30 % of loss", 32<<10, bsdnet.Impairment{Loss: 0.30}),
 		impaired("burst", "Gilbert-Elliott: after 250 packets 5 of which 80 % are lost, on average", 8<<20,
 			bsdnet.Impairment{Burst: burst}),
 		impaired("reorder25", "25 % of packets are 4 ms late", 24<<20,
