@@ -39,7 +39,8 @@ func Paths() []Path {
 		impaired("dup50", "50 % of packets come twice", 24<<20, bsdnet.Impairment{Duplicate: 0.50}),
 		impaired("corrupt2", "a bit is flipped in 2 % of packets", 2<<20, bsdnet.Impairment{Corrupt: 0.02}),
 		bad("all", "1 % lost, 2 % twice, 5 % late by 3 ms, all by 0 to 2 ms, 0.5 % corrupted", 2<<20, func(p *Path) {
-			p.Impairment = bsdnet.Impairment{Loss: 0.01, Duplicate: 0.02, Corrupt: 0.005, Reorder: 0.05, ReorderDelay: 3 * ms}
+			p.Impairment = bsdnet.Impairment{Loss: 0.01, Duplicate: 0.02, Corrupt: 0.005}
+			p.Impairment.Reorder, p.Impairment.ReorderDelay = 0.05, 3*ms
 			p.Scatter = 2 * ms
 		}),
 		bad("delay1", "a delay of 1 ms each way", 40<<20, func(p *Path) { p.RTT = 2 * ms }),
