@@ -32,7 +32,11 @@ func (tp *TCB) autosize(now int64) {
 	}
 	read, acked := uint32(tp.bytesRcvd)-uint32(tp.rcv.Cc()), uint32(tp.bytesSent)
 	if tp.flags&CantRcvMore == 0 { // what is thrown away has not been read
-		tp.autoGrow(tp.rcv, AutoRcv, scaled(read-tp.autoRead, period, elapsed), min(tp.prof.RecvbufMax, maxWin<<tp.rcvScale))
+		n := scaled(read-tp.autoRead, period, elapsed)
+		if tp.reass != nil {
+			n *= 2 // a window that waits for a hole to be filled lasts for two round trips and more
+		}
+		tp.autoGrow(tp.rcv, AutoRcv, n, min(tp.prof.RecvbufMax, maxWin<<tp.rcvScale))
 	}
 	tp.autoGrow(&tp.snd.Sockbuf, AutoSnd, scaled(acked-tp.autoAcked, period, elapsed), tp.prof.SendbufMax)
 	tp.autoTime, tp.autoRead, tp.autoAcked = t, read, acked

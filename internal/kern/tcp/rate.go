@@ -70,7 +70,7 @@ func (r *rateState) sample(now, minRTT int64) (rs RateSample) {
 	// "Normally we expect interval >= MinRTT. Note that rate may still be over-estimated when a spuriously retransmitted skb was first
 	// (s)acked because interval is under-estimated up to an RTT": such a sample has no rate.
 	if rs.Interval <= 0 || minRTT != never && rs.Interval < minRTT {
-		rs.Interval = 0
+		rs.Delivered, rs.Interval = 0, 0
 		return rs
 	}
 	rate := int64(float64(rs.Delivered) * 1e9 / float64(rs.Interval))

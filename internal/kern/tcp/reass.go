@@ -183,6 +183,7 @@ func (tp *TCB) deliverReassembled() (fin bool) {
 		return false
 	}
 	if len(q.blocks) > 0 && q.blocks[0].start.Leq(tp.rcvNxt) {
+		tp.autosize(tp.clock)
 		b := q.blocks[0]
 		n := b.end.Sub(tp.rcvNxt)
 		q.pinned -= pinned(b.m)
