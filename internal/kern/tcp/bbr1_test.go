@@ -140,6 +140,113 @@ func TestBBR1Cycle(t *testing.T) {
 	}
 }
 
+// A phase that probes goes on until there is so much in flight, or something is lost; the one that drains ends when the queue is gone.
+func TestBBR1Phases(t *testing.T) {
+	k, b := bbr1Kit(t)
+	phase := func(i uint8) {
+		b.cycle, b.cycleStamp = i, k.v.Now
+		k.v.Now += 200 * ms // two round trips
+	}
+	b.cycle = 0
+	full := b.inflight(&k.v, 1_000_000, bbrUnit*5/4)
+	for _, test := range []struct {
+		phase        uint8
+		flight, lost int
+		next         uint8
+	}{
+		{0, full - 1, 0, 0},
+		{0, full, 0, 1},
+		{0, full - 1, 1, 1},
+		{1, 200_000, 0, 2},
+		{2, 0, 0, 3},
+	} {
+		phase(test.phase)
+		k.v.Flight = test.flight
+		k.sampled(1_000_000, Ack{Lost: test.lost})
+		k.want("phase", int(b.cycle), int(test.next))
+	}
+	phase(1)
+	k.v.Now = b.cycleStamp
+	k.v.Flight = 150_000
+	k.sampled(1_000_000, Ack{})
+	k.want("phase", int(b.cycle), 1)
+	k.v.Flight = 100_000
+	k.sampled(1_000_000, Ack{})
+	k.want("phase", int(b.cycle), 2)
+}
+
+// A path that holds next to nothing is probed by two segments more.
+func TestBBR1SmallPath(t *testing.T) {
+	k, b := bbr1Kit(t)
+	b.mode, b.cycle = bbr1ProbeBW, 0
+	n := b.budgeted(&k.v, 1000, 0)
+	b.cycle = 2
+	k.want("more", n-b.budgeted(&k.v, 1000, 0), 2000)
+}
+
+// Until an initial window has been delivered, samples are too small to bound the window.
+func TestBBR1InitialWindow(t *testing.T) {
+	k := newCCKit(t, "bbr1")
+	for range 9 {
+		k.sampled(1, Ack{})
+	}
+	k.wantCwnd(19_000)
+	for range 9 {
+		k.sampled(1, Ack{})
+	}
+	k.wantCwnd(19_000)
+}
+
+// ProbeRTT lasts for a round trip at least, and its samples say nothing of the path.
+func TestBBR1ProbeRTT(t *testing.T) {
+	k, b := bbr1Kit(t)
+	k.v.Now += 11 * sec
+	k.v.Flight = 4000
+	k.sampled(1_000_000, Ack{})
+	k.v.Now += 300 * ms
+	k.sampled(10_000, Ack{Rate: RateSample{PriorDelivered: 1}})
+	if b.mode != bbr1ProbeRTT {
+		t.Fatalf("mode %d before a round trip is over", b.mode)
+	}
+	b.probeDone = k.v.Now + sec
+	for range 20 {
+		k.v.Flight = 4000
+		k.sampled(10_000, Ack{Rate: RateSample{PriorDelivered: k.v.Delivered}})
+	}
+	k.v.Now += sec
+	k.sampled(10_000, Ack{Rate: RateSample{PriorDelivered: k.v.Delivered}})
+	if b.mode != bbr1ProbeBW {
+		t.Fatalf("mode %d, want ProbeBW", b.mode)
+	}
+	for range 3 { // of what was sent in ProbeRTT
+		k.sampled(10_000, Ack{Rate: RateSample{PriorDelivered: b.appUntil}})
+	}
+	if got := b.bandwidth(); got != 1_000_000 {
+		t.Errorf("bandwidth %d after ProbeRTT, want 1000000", got)
+	}
+}
+
+// A time-out makes Startup look for a full path anew, and is a loss to the policer's finder; Undo takes back both.
+func TestBBR1TimeoutAndUndoReset(t *testing.T) {
+	k := newCCKit(t, "bbr1")
+	b := k.cc.(*bbr1)
+	for range 3 {
+		k.sampled(1_000_000, Ack{})
+	}
+	if b.fullBw == 0 || b.fullCount == 0 {
+		t.Fatalf("full_bw %d, count %d", b.fullBw, b.fullCount)
+	}
+	k.cc.Congested(&k.v, RTO, &k.c)
+	if b.fullBw != 0 || !b.policer.sampling {
+		t.Errorf("after a time-out full_bw %d, sampling %v", b.fullBw, b.policer.sampling)
+	}
+	b.fullBw, b.fullCount = 1, 2
+	k.cc.Undo(&k.v, &k.c)
+	if b.fullBw != 0 || b.fullCount != 0 || b.policer.sampling {
+		t.Errorf("after undo full_bw %d, count %d, sampling %v", b.fullBw, b.fullCount, b.policer.sampling)
+	}
+}
+
 // Flows begin with any of the phases, except the one that drains.
 func TestBBR1FirstPhase(t *testing.T) {
 	var n [8]int
@@ -375,6 +482,9 @@ func TestBBR1Policer(t *testing.T) {
 	var lost, delivered uint64
 	w.acked = func(v *View, a *Ack, c *Control) {
 		if b.policer.found {
+			if b.mode == bbr1ProbeBW && c.Rate != paced(b.policer.bw, bbrUnit) {
+				t.Fatalf("rate %d while the policer's is known, which is %d", c.Rate, b.policer.bw)
+			}
 			if !found {
 				found = true
 				if bw := b.policer.bw; bw < simRate/10*8/10 || bw > simRate/10*12/10 {
@@ -398,6 +508,49 @@ func TestBBR1Policer(t *testing.T) {
 	}
 	if got := s.goodput(10*sec, 20*sec); got < 0.08 {
 		t.Errorf("%.3f of the link, want 0.1", got)
+	}
+}
+
+// An interval in which the application had nothing to send, or that went on for long, does not count.
+func TestPolicerInterval(t *testing.T) {
+	v := View{Now: sec}
+	var p policer
+	round := func(lost, appLimited bool) {
+		v.Now += 20 * ms
+		v.Delivered += 10_000
+		if lost {
+			v.Lost += 10_000
+		}
+		p.sample(&v, lost, appLimited, true, true)
+	}
+	rounds := func(n int) {
+		for range n {
+			round(false, false)
+		}
+	}
+	round(false, false)
+	if p.sampling {
+		t.Fatal("an interval has begun without a loss")
+	}
+	round(true, false)
+	rounds(2)
+	round(false, true)
+	if p.sampling {
+		t.Error("an interval limited by the application counts")
+	}
+	round(true, false)
+	rounds(16)
+	if p.sampling {
+		t.Error("an interval of 17 round trips counts")
+	}
+	for i := range 8 { // losses in every round trip: two intervals of four
+		round(true, false)
+		if p.found != (i >= 7) {
+			t.Fatalf("found %v after %d round trips", p.found, i)
+		}
+	}
+	if want := int64(500_000); p.bw != want {
+		t.Errorf("rate %d, want %d", p.bw, want)
 	}
 }
 

@@ -38,12 +38,7 @@ func (b *bbr) updateRound(v *View, a *Ack) {
 }
 
 // advanceMaxBw is 5.5.6's AdvanceMaxBwFilter: a new cycle begins.
-func (b *bbr) advanceMaxBw() {
-	if b.maxBw[0] == 0 {
-		return // there has been no sample in this cycle: that before is what there is
-	}
-	b.maxBw[0], b.maxBw[1] = 0, b.maxBw[0]
-}
+func (b *bbr) advanceMaxBw() { b.maxBw[0], b.maxBw[1] = 0, b.maxBw[0] }
 
 // cwndLimited is C.is_cwnd_limited: "True if the connection has fully utilized C.cwnd at any point in the last packet-timed round trip."
 func (b *bbr) cwndLimited() bool { return b.limited || b.wasLimited }

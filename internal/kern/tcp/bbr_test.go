@@ -150,6 +150,36 @@ func TestBBRStartupLoss(t *testing.T) {
 	}
 }
 
+// The losses of one round trip are not those of another, and a loss that has led to no recovery is not what Undo goes back to.
+func TestBBRRoundsOfLoss(t *testing.T) {
+	k := newCCKit(t, "bbr")
+	b := k.cc.(*bbr)
+	bw := int64(1_000_000)
+	k.cc.Congested(&k.v, Loss, &k.c)
+	for range 4 {
+		early := k.v.Delivered
+		for range 3 {
+			k.v.Flight = 100_000
+			k.sampled(bw, Ack{Lost: 2000, Rate: RateSample{PriorDelivered: early, Flight: 100_000, Lost: 6000}})
+		}
+		bw *= 2
+		k.v.Flight = 1_000_000
+		k.sampled(bw, Ack{Rate: RateSample{Flight: 100_000, Lost: 6000}})
+	}
+	if b.state != bbrStartup {
+		t.Errorf("state %d after three losses in each of four round trips, want Startup", b.state)
+	}
+
+	k, b = bbrKit(t)
+	b.inflightLong = 150_000
+	k.sampled(1_000_000, Ack{Lost: 1000, Rate: RateSample{PriorDelivered: 1}})
+	k.sampled(1_000_000, Ack{})
+	b.inflightLong = 120_000
+	k.cc.Congested(&k.v, Loss, &k.c)
+	k.cc.Undo(&k.v, &k.c)
+	k.want("inflight_longterm after undo", b.inflightLong, 120_000)
+}
+
 // 5.3.2: Drain ends when the queue is gone, or after three round trips.
 func TestBBRDrain(t *testing.T) {
 	for _, drained := range []bool{true, false} {
@@ -286,6 +316,82 @@ func TestBBRPrecaution(t *testing.T) {
 	k.sampled(1_000_000, Ack{Rate: RateSample{PriorDelivered: 1}})
 	if b.state != bbrUp {
 		t.Errorf("state %d beyond the bound, want UP", b.state)
+	}
+	b.startDown(&k.v) // this one was no precaution, so there is no other after it
+	k.v.Flight = 150_000
+	k.sampled(1_000_000, Ack{})
+	if b.state == bbrRefill {
+		t.Error("REFILL after a probe that was no precaution")
+	}
+}
+
+// 5.3.3.1: DOWN ends when there is headroom, and nothing beyond what fits into the path.
+func TestBBRDown(t *testing.T) {
+	for _, test := range []struct {
+		flight, long int
+		cruise       bool
+	}{
+		{100_000, infinite, true}, {101_000, infinite, false},
+		{86_000, 100_000, false}, {85_000, 100_000, true},
+		{2000, 1000, true}, // four segments are always allowed
+	} {
+		k, b := bbrKit(t)
+		b.startDown(&k.v)
+		b.inflightLong = test.long
+		k.v.Flight = test.flight + 1000
+		k.sampled(1_000_000, Ack{Rate: RateSample{PriorDelivered: 1}})
+		if got := b.state == bbrCruise; got != test.cruise {
+			t.Errorf("%+v: state %d", test, b.state)
+		}
+	}
+}
+
+// 5.5.10.3: a probe's deliveries are not what the round trips after it are measured by.
+func TestBBRDownForgets(t *testing.T) {
+	k, b := inUp(t)
+	k.sampled(2_000_000, Ack{Rate: RateSample{PriorDelivered: 1}})
+	b.lossInRound = true
+	b.startDown(&k.v)
+	if b.bwNow != 0 || b.inflightNow != 0 || b.lossInRound {
+		t.Errorf("bw_latest %d, inflight_latest %d, loss in round %v", b.bwNow, b.inflightNow, b.lossInRound)
+	}
+}
+
+// 5.5.9: "in Startup, just remember 1 round"; later ten.
+func TestBBRExtraAcked(t *testing.T) {
+	k := newCCKit(t, "bbr")
+	b := k.cc.(*bbr)
+	k.sampled(100_000, Ack{Acked: 8000, Delivered: 8000})
+	for range 2 {
+		k.v.Now += sec
+		k.sampled(100_000, Ack{})
+	}
+	k.want("extra_acked in Startup", b.aggregation.extra(), 1000)
+	k, b = bbrKit(t)
+	b.aggregation = aggregation{}
+	k.v.Now += sec
+	k.sampled(1_000_000, Ack{Acked: 8000, Delivered: 8000, Rate: RateSample{PriorDelivered: 1}})
+	for i := range 10 {
+		k.v.Now += sec
+		k.want("extra_acked", b.aggregation.extra(), 8000)
+		if i == 9 {
+			break
+		}
+		k.sampled(1_000_000, Ack{})
+	}
+	k.sampled(1_000_000, Ack{})
+	k.want("extra_acked after ten round trips", b.aggregation.extra(), 1000)
+}
+
+// C.is_cwnd_limited: "at any point in the last packet-timed round trip".
+func TestBBRCwndLimited(t *testing.T) {
+	k, b := bbrKit(t)
+	for i, limited := range []bool{true, true, true, false} {
+		k.v.CwndLimited = i == 0
+		k.sampled(1_000_000, Ack{Rate: RateSample{PriorDelivered: uint64((i + 1) % 2)}}) // every second begins a round trip
+		if got := b.cwndLimited(); got != limited {
+			t.Errorf("acknowledgment %d: limited %v, want %v", i, got, limited)
+		}
 	}
 }
 
@@ -454,6 +560,19 @@ func TestBBRProbeWait(t *testing.T) {
 		}
 		seen[b.probeWait/(100*ms)] = true
 	}
+	k, b := bbrKit(t)
+	b.probeWait = 2 * sec
+	b.probeMinStamp = k.v.Now
+	k.v.Now = b.cycleStamp + 2*sec - 10*ms
+	b.sinceProbe = 0
+	k.sampled(1_000_000, Ack{})
+	if b.state != bbrCruise {
+		t.Errorf("state %d after two seconds, want CRUISE", b.state)
+	}
+	k.sampled(1_000_000, Ack{})
+	if b.state != bbrRefill {
+		t.Errorf("state %d after more than two seconds, want REFILL", b.state)
+	}
 	if len(seen) != 10 {
 		t.Errorf("the waits fall into %d tenths of a second of ten", len(seen))
 	}
@@ -468,6 +587,8 @@ func TestBBRMaxBw(t *testing.T) {
 	}
 	for i, want := range []int64{1_000_000, 500_000} {
 		b.startDown(&k.v)
+		k.sampled(1000, Ack{Rate: RateSample{AppLimited: true}}) // that it is limited does not end the cycle
+		b.startDown(&k.v)
 		k.v.Flight = 200_000
 		k.sampled(500_000, Ack{Rate: RateSample{Flight: 1000}})
 		k.sampled(500_000, Ack{Rate: RateSample{Flight: 1000}})
@@ -475,8 +596,9 @@ func TestBBRMaxBw(t *testing.T) {
 			t.Errorf("%d cycles later the bandwidth is %d, want %d", i+1, b.bw(), want)
 		}
 	}
+	b.advanceMaxBw()
 	k.sampled(100_000, Ack{Rate: RateSample{AppLimited: true}})
-	if b.bw() != 500_000 {
+	if b.bw() != 500_000 || b.maxBw[0] != 0 {
 		t.Errorf("limited by the application the bandwidth is %d, want 500000", b.bw())
 	}
 	k.sampled(600_000, Ack{Rate: RateSample{AppLimited: true}})
@@ -519,6 +641,11 @@ func TestBBRProbeRTT(t *testing.T) {
 	}
 	if b.bw() != 1_000_000 {
 		t.Errorf("bandwidth %d after ProbeRTT, want 1000000", b.bw())
+	}
+	b.maxBw = [2]int64{0, 1_000_000}
+	k.sampled(100_000, Ack{RTT: 105 * ms, Rate: RateSample{PriorDelivered: b.appUntil}})
+	if b.maxBw != [2]int64{0, 1_000_000} {
+		t.Errorf("max_bw of two cycles %d: a sample of ProbeRTT counts", b.maxBw)
 	}
 	if b.minRTT != 100*ms {
 		t.Errorf("round trip %d ms, want 100: it is remembered for ten seconds", b.minRTT/ms)
@@ -590,7 +717,12 @@ func TestBBRUndo(t *testing.T) {
 	if b.state != bbrDrain {
 		t.Fatalf("state %d, want Drain", b.state)
 	}
+	k.v.Flight = 500_000
+	k.sampled(1_300_000, Ack{Lost: 1000, Rate: RateSample{PriorDelivered: early}})
 	k.cc.Undo(&k.v, &k.c)
+	if b.fullBw != 0 || b.lossInRound {
+		t.Errorf("after undo: full_bw %d, loss in round %v", b.fullBw, b.lossInRound)
+	}
 	if b.state != bbrStartup || b.fullReached || b.inflightLong != infinite {
 		t.Errorf("after undo: state %d, full %v, inflight_longterm %d", b.state, b.fullReached, b.inflightLong)
 	}
