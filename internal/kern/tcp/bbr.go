@@ -1,9 +1,10 @@
 package tcp
 
-// BBR version 3: draft-ietf-ccwg-bbr-06, whose names these are, and whose sections the comments cite. It paces at the greatest rate of
-// delivery of the last two cycles of probing, and keeps about what fits into the path at this rate in flight. Unlike version 1 it
-// remembers how much was in flight when a probe lost more than 2 %, and stays below until it probes again; and between probes it follows
-// the rate that is delivered while there are such losses.
+// BBR version 3: draft-ietf-ccwg-bbr-06, whose names these are, and whose sections the comments
+// cite. It paces at the greatest rate of delivery of the last two cycles of probing, and keeps
+// about what fits into the path at this rate in flight. Unlike version 1 it remembers how much was
+// in flight when a probe lost more than 2 %, and stays below until it probes again; and between
+// probes it follows the rate that is delivered while there are such losses.
 //
 //	bbr.go        what the connection calls; pacing rate and window
 //	bbr_path.go   the model of the path: bandwidth, round trip, losses
@@ -150,8 +151,8 @@ func (b *bbr) setRate(v *View, c *Control, gain int) {
 		b.hasRTT = true
 		c.Rate = initialRate(v, bbrStartupGain)
 	}
-	// "Limiting the pacing rate updates in this way helps the connection probe robustly for bandwidth until it estimates it has reached
-	// its full available bandwidth".
+	// "Limiting the pacing rate updates in this way helps the connection probe robustly for
+	// bandwidth until it estimates it has reached its full available bandwidth".
 	if rate := paced(b.bw(), gain); b.fullReached || rate > c.Rate {
 		c.Rate = rate
 	}
@@ -165,7 +166,8 @@ func (b *bbr) bdp(v *View, bw int64, gain int) int {
 	return int(min(gained(bytesIn(bw, b.minRTT), gain), maxCwnd))
 }
 
-// budgeted is 5.6.4.2's QuantizationBudget: no less than what is under way at the ends, three quanta.
+// budgeted is 5.6.4.2's QuantizationBudget: no less than what is under way at the ends, three
+// quanta.
 func (b *bbr) budgeted(v *View, n int) int {
 	n = max(n, 3*quantum(paced(b.bw(), b.pacingGain()), v.MSS), bbrMinWindow*v.MSS)
 	if b.state == bbrUp {
@@ -204,7 +206,8 @@ func (b *bbr) boundCwnd(v *View, c *Control) {
 	c.Cwnd = min(c.Cwnd, max(min(most, b.inflightShort), bbrMinWindow*v.MSS))
 }
 
-// inflightWithHeadroom is 5.3.3.9's: "a volume of data that tries to leave free headroom in the bottleneck buffer or link for other flows".
+// inflightWithHeadroom is 5.3.3.9's: "a volume of data that tries to leave free headroom in the
+// bottleneck buffer or link for other flows".
 func (b *bbr) inflightWithHeadroom(v *View) int {
 	if b.inflightLong == infinite {
 		return infinite
@@ -222,7 +225,8 @@ func (b *bbr) saveCwnd(c *Control) {
 	}
 }
 
-// saveState is 5.5.11.1's SaveStateUponLoss: once for each recovery, before anything is done about its losses.
+// saveState is 5.5.11.1's SaveStateUponLoss: once for each recovery, before anything is done about
+// its losses.
 func (b *bbr) saveState(c *Control) {
 	b.saved = true
 	b.saveCwnd(c)
@@ -240,7 +244,8 @@ func (b *bbr) Congested(v *View, s Signal, c *Control) {
 	}
 	b.recovering = true
 	if s == RTO {
-		// 5.6.4.4: "BBR conservatively reduces C.cwnd to a value that will allow 1 C.SMSS to be transmitted."
+		// 5.6.4.4: "BBR conservatively reduces C.cwnd to a value that will allow 1 C.SMSS
+		// to be transmitted."
 		c.Cwnd = v.MSS
 	}
 }
@@ -254,8 +259,9 @@ func (b *bbr) Undo(v *View, c *Control) {
 	b.bwShort = max(b.bwShort, b.undoBwShort)
 	b.inflightShort = max(b.inflightShort, b.undoInflightShort)
 	b.inflightLong = max(b.inflightLong, b.undoInflightLong)
-	// "if the connection transitioned out of Startup or ProbeBW_UP due to the loss recovery episode, and the connection is not currently
-	// in ProbeRTT, BBR returns to the state it was in before".
+	// "if the connection transitioned out of Startup or ProbeBW_UP due to the loss recovery
+	// episode, and the connection is not currently in ProbeRTT, BBR returns to the state it was
+	// in before".
 	switch {
 	case b.undoState == bbrStartup && b.state != bbrStartup:
 		b.fullReached = false
@@ -269,7 +275,8 @@ func (b *bbr) Undo(v *View, c *Control) {
 	b.boundCwnd(v, c)
 }
 
-// Recovered restores the window that there was before recovery, as far as the model allows it still: 5.6.4.4.
+// Recovered restores the window that there was before recovery, as far as the model allows it
+// still: 5.6.4.4.
 func (b *bbr) Recovered(v *View, c *Control) {
 	if !b.recovering {
 		return
@@ -279,7 +286,8 @@ func (b *bbr) Recovered(v *View, c *Control) {
 	b.boundCwnd(v, c)
 }
 
-// Restart is 5.4.1's HandleRestartFromIdle: "BBR leaves C.cwnd as-is and paces packets at exactly BBR.bw".
+// Restart is 5.4.1's HandleRestartFromIdle: "BBR leaves C.cwnd as-is and paces packets at exactly
+// BBR.bw".
 func (b *bbr) Restart(v *View, idle int64, c *Control) {
 	b.idleRestart = true
 	b.aggregation.restart(v.Now)

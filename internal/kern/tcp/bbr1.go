@@ -1,10 +1,12 @@
 package tcp
 
-// BBR version 1, as Linux's "bbr" behaves. It paces at the greatest rate of delivery of the last ten round trips, and keeps twice what
-// fits into the path at this rate in flight at most. It probes for more by sending a quarter more for a round trip, and for the
-// propagation delay by sending next to nothing for 200 ms every ten seconds. Losses do not matter to it, except that it sends no more than
-// is delivered for one round trip after the first; so it keeps its rate on paths that lose packets at random, and is unfair to those who
-// take a loss for congestion. See "BBR: Congestion-Based Congestion Control", ACM Queue 14, 5 (2016), and draft-cardwell-iccrg-bbr-
+// BBR version 1, as Linux's "bbr" behaves. It paces at the greatest rate of delivery of the last
+// ten round trips, and keeps twice what fits into the path at this rate in flight at most. It
+// probes for more by sending a quarter more for a round trip, and for the propagation delay by
+// sending next to nothing for 200 ms every ten seconds. Losses do not matter to it, except that it
+// sends no more than is delivered for one round trip after the first; so it keeps its rate on paths
+// that lose packets at random, and is unfair to those who take a loss for congestion. See "BBR:
+// Congestion-Based Congestion Control", ACM Queue 14, 5 (2016), and draft-cardwell-iccrg-bbr-
 // congestion-control-00.
 
 // The parameters of version 1.
@@ -126,7 +128,8 @@ func (b *bbr1) updateBandwidth(v *View, a *Ack) {
 	if b.policer.sample(v, a.Lost > 0, limited, b.roundStart, b.mode == bbr1ProbeBW) {
 		b.enterProbeBW(v)
 	}
-	// A sender that had nothing more to send has measured itself and not the path, unless it was faster than what the path is known for.
+	// A sender that had nothing more to send has measured itself and not the path, unless it
+	// was faster than what the path is known for.
 	if !limited || bw >= b.bw.max() {
 		b.bw.update(b.rounds, bbr1BwRounds, bw)
 	}
@@ -150,9 +153,10 @@ func (b *bbr1) updateCycle(v *View, a *Ack) {
 	}
 }
 
-// checkFull finds out whether the path has been filled: three round trips without much growth of the bandwidth. A round trip of packet
-// conservation is none of them, in difference to Linux, as nothing could grow: on a path that loses packets at random, Startup would end at
-// a fraction of the bandwidth, and ProbeBW takes eight round trips for each quarter more.
+// checkFull finds out whether the path has been filled: three round trips without much growth of
+// the bandwidth. A round trip of packet conservation is none of them, in difference to Linux, as
+// nothing could grow: on a path that loses packets at random, Startup would end at a fraction of
+// the bandwidth, and ProbeBW takes eight round trips for each quarter more.
 func (b *bbr1) checkFull(a *Ack) {
 	if b.full || !b.roundStart || b.conserved || b.appLimited(&a.Rate) {
 		return
@@ -165,7 +169,8 @@ func (b *bbr1) checkFull(a *Ack) {
 	b.full = b.fullCount >= bbr1FullRounds
 }
 
-// checkDrain leaves Startup when the path is full, and Drain when the queue that Startup has made is gone.
+// checkDrain leaves Startup when the path is full, and Drain when the queue that Startup has made
+// is gone.
 func (b *bbr1) checkDrain(v *View, c *Control) {
 	if b.mode == bbr1Startup && b.full {
 		b.enter(bbr1Drain)
@@ -175,7 +180,8 @@ func (b *bbr1) checkDrain(v *View, c *Control) {
 	}
 }
 
-// updateMinRTT takes the round trip, and when none as small has been seen for ten seconds, makes room to see one: ProbeRTT.
+// updateMinRTT takes the round trip, and when none as small has been seen for ten seconds, makes
+// room to see one: ProbeRTT.
 func (b *bbr1) updateMinRTT(v *View, a *Ack, c *Control) {
 	expired := v.Now > b.minRTTStamp+bbr1MinRTTTime
 	if a.RTT > 0 && (b.minRTT == 0 || a.RTT < b.minRTT || expired) {
@@ -223,7 +229,8 @@ func (b *bbr1) enter(m bbr1Mode) {
 	b.setGains()
 }
 
-// enterProbeBW begins the cycle at any of its phases, except the one that drains: flows that have begun together shall not probe together.
+// enterProbeBW begins the cycle at any of its phases, except the one that drains: flows that have
+// begun together shall not probe together.
 func (b *bbr1) enterProbeBW(v *View) {
 	b.cycle = uint8(scatter(v.Delivered, int64(len(bbr1Cycle)-1)))
 	if b.cycle > 0 {
@@ -254,7 +261,8 @@ func (b *bbr1) setRate(v *View, c *Control, bw int64, gain int) {
 		b.hasRTT = true
 		c.Rate = initialRate(v, bbr1HighGain)
 	}
-	// Until the path is full the rate does not fall: samples are small because little has been sent.
+	// Until the path is full the rate does not fall: samples are small because little has been
+	// sent.
 	if rate := paced(bw, gain); b.full || rate > c.Rate {
 		c.Rate = rate
 	}
@@ -268,8 +276,8 @@ func (b *bbr1) bdp(v *View, bw int64, gain int) int {
 	return int(min(gained(bytesIn(bw, b.minRTT), gain), maxCwnd))
 }
 
-// budgeted adds to what shall be in flight what is under way at the ends: three quanta, of which one waits at the sender, one is being
-// sent, and one waits at the receiver to be acknowledged.
+// budgeted adds to what shall be in flight what is under way at the ends: three quanta, of which
+// one waits at the sender, one is being sent, and one waits at the receiver to be acknowledged.
 func (b *bbr1) budgeted(v *View, bw int64, n int) int {
 	n += 3 * quantum(paced(bw, int(b.pacingGain)), v.MSS)
 	if b.mode == bbr1ProbeBW && b.cycle == 0 {
@@ -296,11 +304,11 @@ func (b *bbr1) setCwnd(v *View, a *Ack, c *Control) {
 	}
 	switch {
 	case b.recovering && !b.wasRecovering:
-		// For one round trip as much is sent as is delivered: if the path has changed, this is what it carries. A recovery that follows
-		// another at once is none of its own.
+		// For one round trip as much is sent as is delivered: if the path has changed, this
+		// is what it carries. A recovery that follows another at once is none of its own.
 		b.conservation = true
 		b.roundEnd = v.Delivered
-		c.Cwnd = v.Flight + a.Delivered
+		c.Cwnd = max(v.Flight+a.Delivered, v.MSS)
 	case !b.recovering && b.wasRecovering:
 		b.conservation = false
 		c.Cwnd = max(c.Cwnd, b.priorCwnd)

@@ -1,8 +1,10 @@
 package tcp
 
-// A policer on the path lets a burst through and then no more than a rate, and throws away the rest. The greatest bandwidth measured is
-// that of the burst, so BBR version 1 would lose most of what it sends for the next ten round trips. It looks for two intervals in a row,
-// each ended by losses and with many of them, in which the same rate got through, and sends at this rate for a while.
+// A policer on the path lets a burst through and then no more than a rate, and throws away the
+// rest. The greatest bandwidth measured is that of the burst, so BBR version 1 would lose most of
+// what it sends for the next ten round trips. It looks for two intervals in a row, each ended by
+// losses and with many of them, in which the same rate got through, and sends at this rate for a
+// while.
 const (
 	policerMinRounds  = 4           // of an interval
 	policerMaxRounds  = 4 * 4       // of an interval: it is too long to mean anything
@@ -23,7 +25,8 @@ type policer struct {
 	found     bool // bw is to be used
 }
 
-// sample takes an acknowledgment. It reports whether the rate has been used for long enough, so that the path is to be probed again.
+// sample takes an acknowledgment. It reports whether the rate has been used for long enough, so
+// that the path is to be probed again.
 func (p *policer) sample(v *View, lost, appLimited, roundStart, probing bool) (again bool) {
 	if p.found {
 		if probing && roundStart {

@@ -5,7 +5,8 @@ import (
 	"unsafe"
 )
 
-// sampled acknowledges a segment with a sample of a bandwidth, in bytes a second, that begins a round trip.
+// sampled acknowledges a segment with a sample of a bandwidth, in bytes a second, that begins a
+// round trip.
 func (k *ccKit) sampled(bw int64, a Ack) {
 	k.v.Now += 10 * ms
 	k.v.PriorFlight = k.v.Flight
@@ -26,7 +27,8 @@ func (k *ccKit) sampled(bw int64, a Ack) {
 	k.cc.Acked(&k.v, &a, &k.c)
 }
 
-// bbr1Kit returns a kit whose controller is in ProbeBW on a path of 1 MB/s and 100 ms, and has 100,000 bytes in flight.
+// bbr1Kit returns a kit whose controller is in ProbeBW on a path of 1 MB/s and 100 ms, and has
+// 100,000 bytes in flight.
 func bbr1Kit(t *testing.T) (*ccKit, *bbr1) {
 	k := newCCKit(t, "bbr1")
 	b := k.cc.(*bbr1)
@@ -46,8 +48,9 @@ func bbr1Kit(t *testing.T) (*ccKit, *bbr1) {
 	return k, b
 }
 
-// The states follow each other: the rate doubles each round trip until the path is full, the queue is drained, and the round trip is
-// measured anew after ten seconds at four segments in flight, for 200 ms and a round trip.
+// The states follow each other: the rate doubles each round trip until the path is full, the queue
+// is drained, and the round trip is measured anew after ten seconds at four segments in flight, for
+// 200 ms and a round trip.
 func TestBBR1States(t *testing.T) {
 	w := &watch{CC: NewCC("bbr1")}
 	b := w.CC.(*bbr1)
@@ -76,7 +79,7 @@ func TestBBR1States(t *testing.T) {
 						t.Errorf("ProbeRTT took %d ms", d/ms)
 					}
 					if low != 4*simMSS {
-						t.Errorf("ProbeRTT had %d bytes in flight at least, want %d", low, 4*simMSS)
+						t.Errorf("%d bytes in flight in ProbeRTT, want %d", low, 4*simMSS)
 					}
 				}
 			case bbr1ProbeRTT:
@@ -140,7 +143,8 @@ func TestBBR1Cycle(t *testing.T) {
 	}
 }
 
-// A phase that probes goes on until there is so much in flight, or something is lost; the one that drains ends when the queue is gone.
+// A phase that probes goes on until there is so much in flight, or something is lost; the one that
+// drains ends when the queue is gone.
 func TestBBR1Phases(t *testing.T) {
 	k, b := bbr1Kit(t)
 	phase := func(i uint8) {
@@ -226,7 +230,8 @@ func TestBBR1ProbeRTT(t *testing.T) {
 	}
 }
 
-// A time-out makes Startup look for a full path anew, and is a loss to the policer's finder; Undo takes back both.
+// A time-out makes Startup look for a full path anew, and is a loss to the policer's finder; Undo
+// takes back both.
 func TestBBR1TimeoutAndUndoReset(t *testing.T) {
 	k := newCCKit(t, "bbr1")
 	b := k.cc.(*bbr1)
@@ -262,7 +267,8 @@ func TestBBR1FirstPhase(t *testing.T) {
 	}
 }
 
-// The bandwidth is the greatest of ten round trips: it follows a path that has become slower, and at once one that has become faster.
+// The bandwidth is the greatest of ten round trips: it follows a path that has become slower, and
+// at once one that has become faster.
 func TestBBR1Bandwidth(t *testing.T) {
 	k, b := bbr1Kit(t)
 	for i := range 11 {
@@ -281,7 +287,8 @@ func TestBBR1Bandwidth(t *testing.T) {
 	}
 }
 
-// Samples of an application that has sent little do not count, unless they are more than what is known.
+// Samples of an application that has sent little do not count, unless they are more than what is
+// known.
 func TestBBR1AppLimited(t *testing.T) {
 	k, b := bbr1Kit(t)
 	for range 30 {
@@ -325,7 +332,8 @@ func TestBBR1Window(t *testing.T) {
 	k.wantCwnd(200_000 + 3*2000 + 100_000)
 }
 
-// In the first round trip of recovery as much is sent as is delivered; then the window grows again, and in the end it is what it was.
+// In the first round trip of recovery as much is sent as is delivered; then the window grows again,
+// and in the end it is what it was.
 func TestBBR1Recovery(t *testing.T) {
 	k, b := bbr1Kit(t)
 	before := k.c.Cwnd
@@ -352,7 +360,8 @@ func TestBBR1Recovery(t *testing.T) {
 	}
 	k.wantSsthresh(infinite)
 
-	// A recovery that follows at once is none of its own: a path that loses packets at random would never be out of packet conservation.
+	// A recovery that follows at once is none of its own: a path that loses packets at random
+	// would never be out of packet conservation.
 	k.cc.Congested(&k.v, Loss, &k.c)
 	k.sampled(1_000_000, Ack{Lost: 1000})
 	k.sampled(1_000_000, Ack{})
@@ -367,7 +376,8 @@ func TestBBR1Recovery(t *testing.T) {
 	}
 }
 
-// A time-out restarts from one segment; the window that there was comes back with the end of recovery.
+// A time-out restarts from one segment; the window that there was comes back with the end of
+// recovery.
 func TestBBR1Timeout(t *testing.T) {
 	k, _ := bbr1Kit(t)
 	before := k.c.Cwnd
@@ -408,7 +418,8 @@ func TestBBR1ECN(t *testing.T) {
 	}
 }
 
-// After a pause it paces at the bandwidth, whatever the phase was, and the pause is as good as ProbeRTT.
+// After a pause it paces at the bandwidth, whatever the phase was, and the pause is as good as
+// ProbeRTT.
 func TestBBR1Restart(t *testing.T) {
 	k, b := bbr1Kit(t)
 	for b.cycle != 0 {
@@ -471,7 +482,8 @@ func TestBBR1MinRTT(t *testing.T) {
 	}
 }
 
-// Behind a policer it finds the rate that gets through and stays with it, so that little is lost; and it looks again later.
+// Behind a policer it finds the rate that gets through and stays with it, so that little is lost;
+// and it looks again later.
 func TestBBR1Policer(t *testing.T) {
 	w := &watch{CC: NewCC("bbr1")}
 	b := w.CC.(*bbr1)
@@ -511,7 +523,8 @@ func TestBBR1Policer(t *testing.T) {
 	}
 }
 
-// An interval in which the application had nothing to send, or that went on for long, does not count.
+// An interval in which the application had nothing to send, or that went on for long, does not
+// count.
 func TestPolicerInterval(t *testing.T) {
 	v := View{Now: sec}
 	var p policer

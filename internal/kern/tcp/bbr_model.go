@@ -25,7 +25,8 @@ func bytesIn(rate, ns int64) int64 {
 	return int64(q)
 }
 
-// bandwidth returns the rate of delivery that a sample has measured, bytes a second; 0: there is none.
+// bandwidth returns the rate of delivery that a sample has measured, bytes a second; 0: there is
+// none.
 func (r *RateSample) bandwidth() int64 {
 	if r.Delivered <= 0 || r.Interval <= 0 {
 		return 0
@@ -41,12 +42,12 @@ func (r *RateSample) bandwidth() int64 {
 // gained returns n times a gain.
 func gained(n int64, gain int) int64 { return n * int64(gain) / bbrUnit }
 
-// paced returns the pacing rate for a bandwidth: draft-ietf-ccwg-bbr, 5.6.2: "the BBR.PacingMarginPercent constant of 1 aims to cause BBR
-// to pace at 1% below the bw, on average".
+// paced returns the pacing rate for a bandwidth: draft-ietf-ccwg-bbr, 5.6.2: "the
+// BBR.PacingMarginPercent constant of 1 aims to cause BBR to pace at 1% below the bw, on average".
 func paced(bw int64, gain int) int64 { return max(gained(bw, gain)*99/100, 1) }
 
-// initialRate is the pacing rate before any is measured: draft-ietf-ccwg-bbr, 5.6.2: "nominal_bandwidth = C.InitialCwnd / (C.srtt ?
-// C.srtt : 1ms)".
+// initialRate is the pacing rate before any is measured: draft-ietf-ccwg-bbr, 5.6.2:
+// "nominal_bandwidth = C.InitialCwnd / (C.srtt ? C.srtt : 1ms)".
 func initialRate(v *View, gain int) int64 {
 	rtt := v.SRTT
 	if rtt <= 0 {
@@ -61,8 +62,9 @@ func quantum(rate int64, mss int) int {
 	return max(int(min(bytesIn(rate, ms), bbrMaxQuantum)), 2*mss)
 }
 
-// scatter returns a number below n, which looks like drawn at random and is always the same for the same x. Controllers that have carried
-// different amounts draw differently, which is all that is asked of it.
+// scatter returns a number below n, which looks like drawn at random and is always the same for the
+// same x. Controllers that have carried different amounts draw differently, which is all that is
+// asked of it.
 func scatter(x uint64, n int64) int64 {
 	x ^= x >> 33 // the finalizer of MurmurHash3
 	x *= 0xff51afd7ed558ccd
@@ -72,14 +74,15 @@ func scatter(x uint64, n int64) int64 {
 	return int64(x % uint64(n))
 }
 
-// A maxFilter is the greatest of the values of a window of rounds: Kathleen Nichols' algorithm, which keeps the best value, and the best
-// two of those after it. The zero value is empty.
+// A maxFilter is the greatest of the values of a window of rounds: Kathleen Nichols' algorithm,
+// which keeps the best value, and the best two of those after it. The zero value is empty.
 type maxFilter [3]struct {
 	value int64
 	round uint32
 }
 
-// update takes a value of a round, which is not before those that it has been given, and forgets those older than window rounds.
+// update takes a value of a round, which is not before those that it has been given, and forgets
+// those older than window rounds.
 func (f *maxFilter) update(round, window uint32, value int64) {
 	s := f[0]
 	s.value, s.round = value, round
@@ -99,7 +102,7 @@ func (f *maxFilter) update(round, window uint32, value int64) {
 		if round-f[0].round > window {
 			f[0], f[1] = f[1], f[2]
 		}
-	case f[1].round == f[0].round && age > window/4: // the second and third are to come from later parts of the window
+	case f[1].round == f[0].round && age > window/4: // the others are to be of later parts of the window
 		f[1], f[2] = s, s
 	case f[2].round == f[1].round && age > window/2:
 		f[2] = s
@@ -108,8 +111,9 @@ func (f *maxFilter) update(round, window uint32, value int64) {
 
 func (f *maxFilter) max() int64 { return f[0].value }
 
-// An aggregation measures how much acknowledgments bring beyond what the bandwidth explains: draft-ietf-ccwg-bbr, 5.5.9. Such an excess is
-// followed by silence, during which the window must be large enough to go on. The zero value is ready to use.
+// An aggregation measures how much acknowledgments bring beyond what the bandwidth explains:
+// draft-ietf-ccwg-bbr, 5.5.9. Such an excess is followed by silence, during which the window must
+// be large enough to go on. The zero value is ready to use.
 type aggregation struct {
 	start int64    // of the interval that is looked at
 	acked int64    // bytes delivered in it
@@ -121,7 +125,8 @@ type aggregation struct {
 // restart begins an interval: the silence until now was the sender's.
 func (g *aggregation) restart(now int64) { g.start, g.acked = now, 0 }
 
-// update takes an acknowledgment of n bytes on a path of a bandwidth. A slot lasts for so many round trips.
+// update takes an acknowledgment of n bytes on a path of a bandwidth. A slot lasts for so many
+// round trips.
 func (g *aggregation) update(now int64, n int, bw int64, cwnd int, roundStart bool, slotRounds uint8) {
 	if roundStart {
 		g.age++
@@ -131,8 +136,9 @@ func (g *aggregation) update(now int64, n int, bw int64, cwnd int, roundStart bo
 			g.most[g.slot] = 0
 		}
 	}
-	// "If the ACK rate falls below the expected bandwidth, then the algorithm estimates an aggregation episode has terminated, and resets
-	// the sampling interval to start from the current time."
+	// "If the ACK rate falls below the expected bandwidth, then the algorithm estimates an
+	// aggregation episode has terminated, and resets the sampling interval to start from the
+	// current time."
 	expected := bytesIn(bw, now-g.start)
 	if g.acked <= expected {
 		g.restart(now)

@@ -39,7 +39,7 @@ func TestSampleBandwidth(t *testing.T) {
 	} {
 		r := RateSample{Delivered: test.delivered, Interval: test.interval}
 		if got := r.bandwidth(); got != test.want {
-			t.Errorf("%d bytes in %d ns: %d bytes a second, want %d", test.delivered, test.interval, got, test.want)
+			t.Errorf("%+v: %d bytes a second", test, got)
 		}
 	}
 }
@@ -56,7 +56,8 @@ func TestQuantum(t *testing.T) {
 	}
 }
 
-// It rests on the initial window and the round trip, or a millisecond if there is none, and not on zero.
+// It rests on the initial window and the round trip, or a millisecond if there is none, and not on
+// zero.
 func TestInitialRate(t *testing.T) {
 	v := View{InitialWindow: 10000, SRTT: 100 * ms}
 	if got := initialRate(&v, 2*bbrUnit); got != 200_000 {
@@ -110,7 +111,8 @@ func TestMaxFilter(t *testing.T) {
 	}
 }
 
-// What arrives beyond the bandwidth is remembered for two slots, up to a window; what is below begins a new interval.
+// What arrives beyond the bandwidth is remembered for two slots, up to a window; what is below
+// begins a new interval.
 func TestAggregation(t *testing.T) {
 	var g aggregation
 	g.restart(0)

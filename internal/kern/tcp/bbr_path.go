@@ -29,9 +29,9 @@ func (b *bbr) updateRound(v *View, a *Ack) {
 		b.wasLimited, b.limited = b.limited, v.CwndLimited
 		b.saved = b.saved && b.recovering // a loss that has led to no recovery is forgotten
 	}
-	// 5.5.4: "the estimator discards application-limited samples, since by definition they reflect application limits. However, the
-	// estimator does use application-limited samples if the measured delivery rate happens to be larger than the current BBR.max_bw
-	// estimate".
+	// 5.5.4: "the estimator discards application-limited samples, since by definition they
+	// reflect application limits. However, the estimator does use application-limited samples
+	// if the measured delivery rate happens to be larger than the current BBR.max_bw estimate".
 	if !b.appLimited(&a.Rate) || bw >= max(b.maxBw[0], b.maxBw[1]) {
 		b.maxBw[0] = max(b.maxBw[0], bw)
 	}
@@ -40,7 +40,8 @@ func (b *bbr) updateRound(v *View, a *Ack) {
 // advanceMaxBw is 5.5.6's AdvanceMaxBwFilter: a new cycle begins.
 func (b *bbr) advanceMaxBw() { b.maxBw[0], b.maxBw[1] = 0, b.maxBw[0] }
 
-// cwndLimited is C.is_cwnd_limited: "True if the connection has fully utilized C.cwnd at any point in the last packet-timed round trip."
+// cwndLimited is C.is_cwnd_limited: "True if the connection has fully utilized C.cwnd at any point
+// in the last packet-timed round trip."
 func (b *bbr) cwndLimited() bool { return b.limited || b.wasLimited }
 
 // updateDelivery is 5.5.10.3's UpdateLatestDeliverySignals.
@@ -65,7 +66,8 @@ func (b *bbr) advanceDelivery(a *Ack) {
 	}
 }
 
-// updateCongestion is 5.5.10.3's UpdateCongestionSignals: once in a round trip, the bounds of the short term follow what is delivered.
+// updateCongestion is 5.5.10.3's UpdateCongestionSignals: once in a round trip, the bounds of the
+// short term follow what is delivered.
 func (b *bbr) updateCongestion(v *View, a *Ack, c *Control) {
 	if !b.lossRound {
 		return
@@ -76,7 +78,8 @@ func (b *bbr) updateCongestion(v *View, a *Ack, c *Control) {
 	b.lossInRound, b.marked = false, false
 }
 
-// lossLowerBounds is 5.5.10.3's InitLowerBounds and LossLowerBounds: "slowing down toward the latest delivery process".
+// lossLowerBounds is 5.5.10.3's InitLowerBounds and LossLowerBounds: "slowing down toward the
+// latest delivery process".
 func (b *bbr) lossLowerBounds(v *View, a *Ack, c *Control) {
 	if b.bwShort == bbrMaxRate {
 		b.bwShort = max(b.maxBw[0], b.maxBw[1])
@@ -90,18 +93,21 @@ func (b *bbr) lossLowerBounds(v *View, a *Ack, c *Control) {
 
 // lostMuch reports whether too much was lost in the round that ends, or it was marked.
 //
-// The draft takes the step for each loss. But losses at random, however few, are in most round trips of a flow with many packets in
-// flight, and in each the rate would fall by the pacing margin and the losses, as nothing raises it before the next probe: at 1 %, on a
-// path of 170 packets and 63 round trips, to a half. Version 3 has "queue pressure" as the reason to slow down, for which 3.2 says that
-// "the objective is a maximum per-round-trip packet loss rate of BBR.LossThresh=2%"; so what is below does not slow it down.
+// The draft takes the step for each loss. But losses at random, however few, are in most round
+// trips of a flow with many packets in flight, and in each the rate would fall by the pacing margin
+// and the losses, as nothing raises it before the next probe: at 1 %, on a path of 170 packets and
+// 63 round trips, to a half. Version 3 has "queue pressure" as the reason to slow down, for which
+// 3.2 says that "the objective is a maximum per-round-trip packet loss rate of BBR.LossThresh=2%";
+// so what is below does not slow it down.
 func (b *bbr) lostMuch(v *View) bool {
 	lost := v.Lost - b.lossStart
 	return b.marked || tooMuchLost(int64(lost), int64(v.Delivered-b.lossSince+lost), v.MSS)
 }
 
-// tooMuchLost reports whether more than BBR.LossThresh of total bytes, 2 %, is lost, and by more than chance explains: by two standard
-// deviations of the number of packets. Without the latter, which the draft does not have, a path that loses 1 % of 170 packets in flight
-// would pass for one that loses more than 2 % in every tenth round trip.
+// tooMuchLost reports whether more than BBR.LossThresh of total bytes, 2 %, is lost, and by more
+// than chance explains: by two standard deviations of the number of packets. Without the latter,
+// which the draft does not have, a path that loses 1 % of 170 packets in flight would pass for one
+// that loses more than 2 % in every tenth round trip.
 func tooMuchLost(lost, total int64, mss int) bool {
 	thresh := total / bbrLossDivisor
 	excess := lost - thresh
@@ -117,7 +123,8 @@ func (b *bbr) resetCongestion() {
 	b.bwNow, b.inflightNow = 0, 0
 }
 
-// noteLoss is 5.5.10.2's NoteLoss and HandleLostPacket, for all that one acknowledgment has found lost.
+// noteLoss is 5.5.10.2's NoteLoss and HandleLostPacket, for all that one acknowledgment has found
+// lost.
 func (b *bbr) noteLoss(v *View, a *Ack, c *Control) {
 	if a.Lost <= 0 {
 		return
@@ -136,8 +143,9 @@ func (b *bbr) noteLoss(v *View, a *Ack, c *Control) {
 	}
 }
 
-// mark takes a congestion mark for a loss rate that is too high: RFC 3168, 5: "essentially the same as the congestion control response to
-// a *single* dropped packet". The draft leaves ECN open (3.7).
+// mark takes a congestion mark for a loss rate that is too high: RFC 3168, 5: "essentially the same
+// as the congestion control response to a *single* dropped packet". The draft leaves ECN open
+// (3.7).
 func (b *bbr) mark(v *View, c *Control) {
 	if !b.lossInRound {
 		b.lossEnd = v.Delivered
@@ -148,16 +156,17 @@ func (b *bbr) mark(v *View, c *Control) {
 	}
 }
 
-// inflightTooHigh is 5.5.10.2's IsInflightTooHigh: "Do loss signals suggest C.inflight was too high?"
+// inflightTooHigh is 5.5.10.2's IsInflightTooHigh: "Do loss signals suggest C.inflight was too
+// high?"
 func inflightTooHigh(v *View, r *RateSample) bool {
 	return tooMuchLost(int64(r.Lost), int64(r.Flight), v.MSS)
 }
 
 // inflightAtLoss is 5.5.10.2's: "At what C.inflight value did losses cross BBR.LossThresh?"
 func inflightAtLoss(r *RateSample, lost int) int {
-	prev, lostPrev := r.Flight-lost, r.Lost-lost
+	prev, lostPrev := int64(r.Flight-lost), int64(r.Lost-lost)
 	// "lost_prefix = (BBR.LossThresh * inflight_prev - lost_prev) / (1 - BBR.LossThresh)"
-	return max(prev+(prev-lostPrev*bbrLossDivisor)/(bbrLossDivisor-1), 0)
+	return int(max(prev+(prev-lostPrev*bbrLossDivisor)/(bbrLossDivisor-1), 0))
 }
 
 // handleTooHigh is 5.5.10.2's HandleInflightTooHigh, of a probe that had so much in flight.
@@ -165,8 +174,8 @@ func (b *bbr) handleTooHigh(v *View, c *Control, flight int, appLimited bool) {
 	b.tooHigh = true
 	b.probeSample = false // "only react once per bw probe"
 	if !appLimited {
-		// "the BBR.Beta (0.7x) bound is to try to ensure that BBR does not react more dramatically than CUBIC's 0.7x multiplicative
-		// decrease factor".
+		// "the BBR.Beta (0.7x) bound is to try to ensure that BBR does not react more
+		// dramatically than CUBIC's 0.7x multiplicative decrease factor".
 		b.inflightLong = max(flight, int(float64(b.target(v, c))*bbrBeta))
 	}
 	if b.state == bbrUp {
@@ -175,7 +184,8 @@ func (b *bbr) handleTooHigh(v *View, c *Control, flight int, appLimited bool) {
 	}
 }
 
-// target is 5.3.3.8's TargetInflight: "How much data do we want in flight? Our estimated BDP, unless congestion cut C.cwnd."
+// target is 5.3.3.8's TargetInflight: "How much data do we want in flight? Our estimated BDP,
+// unless congestion cut C.cwnd."
 func (b *bbr) target(v *View, c *Control) int { return min(b.bdp(v, b.bw(), bbrUnit), c.Cwnd) }
 
 // updateMinRTT is 5.3.4.3's UpdateMinRTT.

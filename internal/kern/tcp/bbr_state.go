@@ -29,8 +29,15 @@ const (
 func (b *bbr) pacingGain() int { return int(bbrPacingGains[b.state]) }
 
 // 5.6.1.
-var bbrPacingGains = [...]int16{bbrStartup: bbrStartupGain, bbrDrain: bbrDrainGain, bbrDown: bbrDownGain, bbrCruise: bbrUnit,
-	bbrRefill: bbrUnit, bbrUp: bbrUpGain, bbrProbeRTT: bbrUnit}
+var bbrPacingGains = [...]int16{
+	bbrStartup:  bbrStartupGain,
+	bbrDrain:    bbrDrainGain,
+	bbrDown:     bbrDownGain,
+	bbrCruise:   bbrUnit,
+	bbrRefill:   bbrUnit,
+	bbrUp:       bbrUpGain,
+	bbrProbeRTT: bbrUnit,
+}
 
 func (b *bbr) cwndGain() int {
 	switch b.state {
@@ -52,8 +59,9 @@ func (b *bbr) probing() bool {
 // resetFull is 5.3.1.2's ResetFullBW, with a new baseline.
 func (b *bbr) resetFull(bw int64) { b.fullBw, b.fullCount, b.fullNow = bw, 0, false }
 
-// checkFull is 5.3.1.2's CheckFullBWReached: three round trips in which the rate of delivery has grown by less than a quarter. As Linux
-// does, it compares each sample and not only that at the beginning of a round trip.
+// checkFull is 5.3.1.2's CheckFullBWReached: three round trips in which the rate of delivery has
+// grown by less than a quarter. As Linux does, it compares each sample and not only that at the
+// beginning of a round trip.
 func (b *bbr) checkFull(a *Ack) {
 	if b.fullNow || b.appLimited(&a.Rate) {
 		return
@@ -80,10 +88,12 @@ func (b *bbr) checkStartupDone(v *View, a *Ack) {
 		b.enterDrain()
 		return
 	}
-	// "The connection has been in fast recovery for at least one full packet-timed round trip. The loss rate over the time scale of a
-	// single full round trip exceeds BBR.LossThresh (2%). There are at least BBRStartupFullLossCnt=6 discontiguous sequence ranges lost in
+	// "The connection has been in fast recovery for at least one full packet-timed round trip.
+	// The loss rate over the time scale of a single full round trip exceeds BBR.LossThresh
+	// (2%). There are at least BBRStartupFullLossCnt=6 discontiguous sequence ranges lost in
 	// that round trip." A range is counted as an acknowledgment that finds losses.
-	if b.state == bbrStartup && !b.fullReached && b.recovering && b.lossEvents >= bbrStartupLosses && inflightTooHigh(v, &a.Rate) {
+	if b.state == bbrStartup && !b.fullReached && b.recovering && b.lossEvents >= bbrStartupLosses &&
+		inflightTooHigh(v, &a.Rate) {
 		b.undoState = bbrStartup
 		b.fullReached = true
 		b.inflightLong = max(b.bdp(v, b.bw(), bbrUnit), b.inflightNow)
@@ -102,7 +112,8 @@ func (b *bbr) enterDrain() {
 
 // checkDrainDone is 5.3.2's CheckDrainDone.
 func (b *bbr) checkDrainDone(v *View) {
-	if b.state == bbrDrain && (v.Flight <= b.inflight(v, b.bw(), bbrUnit) || b.rounds > b.drainRound+bbrDrainRounds) {
+	drained := v.Flight <= b.inflight(v, b.bw(), bbrUnit)
+	if b.state == bbrDrain && (drained || b.rounds > b.drainRound+bbrDrainRounds) {
 		b.startDown(v)
 	}
 }
@@ -168,8 +179,8 @@ func (b *bbr) updateCycle(v *View, a *Ack, c *Control) {
 	}
 }
 
-// timeToProbe is 5.3.3.8's IsTimeToProbeBW: after two to three seconds, or so many round trips as a Reno flow would need to grow from half
-// the window to all of it.
+// timeToProbe is 5.3.3.8's IsTimeToProbeBW: after two to three seconds, or so many round trips as a
+// Reno flow would need to grow from half the window to all of it.
 func (b *bbr) timeToProbe(v *View, c *Control) bool {
 	if v.Now > b.cycleStamp+b.probeWait {
 		return true
@@ -184,8 +195,9 @@ func (b *bbr) timeToCruise(v *View) bool {
 
 // timeToGoDown is 5.3.3.9's IsTimeToGoDown.
 func (b *bbr) timeToGoDown(v *View, a *Ack, c *Control) bool {
-	// 5.3.3.6: "flows only persist in ProbeBW_UP if the most recent ProbeBW_UP phase did not result in excess loss". What was in flight
-	// before this acknowledgment counts, and a segment more would not have fitted.
+	// 5.3.3.6: "flows only persist in ProbeBW_UP if the most recent ProbeBW_UP phase did not
+	// result in excess loss". What was in flight before this acknowledgment counts, and a
+	// segment more would not have fitted.
 	if b.tooHigh && v.PriorFlight+v.MSS > b.inflightLong {
 		b.precaution = true
 		return true
@@ -197,8 +209,8 @@ func (b *bbr) timeToGoDown(v *View, a *Ack, c *Control) bool {
 	return b.fullNow
 }
 
-// raiseSlope is 5.3.3.9's RaiseInflightLongtermSlope: "in each successive round trip, BBR.inflight_longterm grows (in units of C.SMSS) by
-// 1, 2, 4, 8, 16".
+// raiseSlope is 5.3.3.9's RaiseInflightLongtermSlope: "in each successive round trip,
+// BBR.inflight_longterm grows (in units of C.SMSS) by 1, 2, 4, 8, 16".
 func (b *bbr) raiseSlope(v *View, c *Control) {
 	b.upPerInc = max(c.Cwnd>>b.upRounds, v.MSS)
 	b.upRounds = min(b.upRounds+1, 30)
@@ -230,7 +242,8 @@ func (b *bbr) adaptLongTerm(v *View, a *Ack, c *Control) bool {
 		if b.inProbeBW() && !b.appLimited(&a.Rate) {
 			b.advanceMaxBw()
 		}
-		// 5.3.3.6: "the flow immediately returns to ProbeBW_REFILL to probe for bandwidth again".
+		// 5.3.3.6: "the flow immediately returns to ProbeBW_REFILL to probe for bandwidth
+		// again".
 		if b.inProbeBW() && b.precaution && !b.tooHigh {
 			b.startRefill(v)
 			return true

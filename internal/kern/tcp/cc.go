@@ -75,8 +75,8 @@ type CC interface {
 	OwnWindow() bool
 }
 
-// NewCC returns a controller by its name, one of CCNames, or nil if there is none of that name. CUBIC is what a connection has by
-// default.
+// NewCC returns a new controller by its name, one of CCNames, or nil if there is none of that
+// name.
 func NewCC(name string) CC {
 	switch name {
 	case "bbr":
@@ -91,5 +91,5 @@ func NewCC(name string) CC {
 	return nil
 }
 
-// CCNames returns the names that NewCC knows, in order.
+// CCNames returns the names that NewCC knows, sorted.
 func CCNames() []string { return []string{"bbr", "bbr1", "cubic", "newreno"} }

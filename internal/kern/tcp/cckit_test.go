@@ -1,6 +1,9 @@
 package tcp
 
-import "testing"
+import (
+	"math/rand/v2"
+	"testing"
+)
 
 // A ccKit is a controller with a connection that is nothing but numbers.
 type ccKit struct {
@@ -12,8 +15,8 @@ type ccKit struct {
 	nxt uint64 // v.Sent at the last acknowledgment, before it let out more
 }
 
-// newCCKit starts the controller of a connection with segments of 1000 bytes, an initial window of 10 and a round trip of 100 ms, whose
-// window is always full.
+// newCCKit starts the controller of a connection with segments of 1000 bytes, an initial window of
+// 10 and a round trip of 100 ms, whose window is always full.
 func newCCKit(t *testing.T, name string) *ccKit {
 	t.Helper()
 	k := &ccKit{T: t, cc: NewCC(name)}
@@ -106,11 +109,65 @@ func TestCCAllocs(t *testing.T) {
 			k.v.Delivered += 1000
 			k.v.Acked += 1000
 			k.v.Sent += 1000
-			a.Rate = RateSample{Delivered: 10000, Interval: 100 * ms, PriorDelivered: k.v.Delivered - 10000, Flight: 10000}
+			a.Rate = RateSample{Delivered: 10000, Interval: 100 * ms, Flight: 10000,
+				PriorDelivered: k.v.Delivered - 10000}
 			k.cc.Acked(&k.v, &a, &k.c)
 		})
 		if n != 0 {
 			t.Errorf("%s allocates %v times for an acknowledgment", name, n)
+		}
+	}
+}
+
+// Whatever happens, in whatever order: the window allows a segment and no more than a peer can
+// offer, the threshold is two segments at least, and a pacing rate is none that stops the
+// connection.
+func TestCCAnything(t *testing.T) {
+	for _, name := range CCNames() {
+		for seed := range uint64(100) {
+			r := rand.New(rand.NewPCG(seed, 0))
+			k := newCCKit(t, name)
+			k.v.MSS = 1 + r.IntN(65535)
+			k.v.InitialWindow = 10 * k.v.MSS
+			k.cc.Init(&k.v, &k.c)
+			size := func(most int) int { // any order of magnitude is as likely as another
+				return r.IntN(most>>r.IntN(30) + 1)
+			}
+			for n := range 300 {
+				k.v.Now += int64(size(1<<30)) << r.IntN(10)
+				k.v.SRTT, k.v.MinRTT = int64(size(1<<30)), int64(size(1<<30))
+				k.v.Flight, k.v.PriorFlight = size(1<<30), size(1<<30)
+				k.v.CwndLimited, k.v.AppLimited, k.v.InRecovery = r.IntN(2) == 0, r.IntN(2) == 0, r.IntN(2) == 0
+				switch r.IntN(12) {
+				case 0:
+					k.cc.Congested(&k.v, Signal(r.IntN(3)), &k.c)
+				case 1:
+					k.cc.Undo(&k.v, &k.c)
+				case 2:
+					k.cc.Recovered(&k.v, &k.c)
+				case 3:
+					k.cc.Restart(&k.v, int64(size(1<<30))<<r.IntN(10), &k.c)
+				default:
+					a := Ack{Acked: size(1 << 30), Delivered: size(1 << 30), Lost: size(1 << 30), RTT: int64(size(1 << 30))}
+					k.v.Acked += uint64(a.Acked)
+					k.v.Sent = k.v.Acked + uint64(size(1<<30))
+					k.v.Delivered += uint64(a.Delivered)
+					k.v.Lost += uint64(a.Lost)
+					a.Rate = RateSample{Delivered: size(1 << 30), Interval: int64(size(1 << 30)), Flight: size(1 << 30),
+						PriorDelivered: k.v.Delivered - min(k.v.Delivered, uint64(size(1<<30))), Lost: size(1 << 30),
+						AppLimited: r.IntN(4) == 0}
+					k.cc.Acked(&k.v, &a, &k.c)
+				}
+				if k.c.Cwnd < k.v.MSS || k.c.Cwnd > maxCwnd {
+					t.Fatalf("%s, seed %d, step %d: cwnd = %d", name, seed, n, k.c.Cwnd)
+				}
+				if k.c.Ssthresh < 2*k.v.MSS {
+					t.Fatalf("%s, seed %d, step %d: ssthresh = %d", name, seed, n, k.c.Ssthresh)
+				}
+				if k.c.Rate < 0 || k.cc.OwnWindow() && k.c.Rate == 0 {
+					t.Fatalf("%s, seed %d, step %d: rate = %d", name, seed, n, k.c.Rate)
+				}
+			}
 		}
 	}
 }

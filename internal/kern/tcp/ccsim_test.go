@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// A simulation of controllers on a path, packet by packet: senders that honour window and pacing rate and know at once what is lost, and
-// a bottleneck with a queue. Nothing is reordered, and acknowledgments are not lost.
+// A simulation of controllers on a path, packet by packet: senders that honour window and pacing
+// rate and know at once what is lost, and a bottleneck with a queue. Nothing is reordered, and
+// acknowledgments are not lost.
 
 const simMSS = 1448
 
@@ -21,7 +22,8 @@ type simPath struct {
 
 	free int64 // when the bottleneck has sent all that it has accepted
 
-	// A policer before the bottleneck, if there is one: bytes a second, bytes that get through at once, and those that still may.
+	// A policer before the bottleneck, if there is one: bytes a second, bytes that get through
+	// at once, and those that still may.
 	policed       int64
 	burst, tokens float64
 	refilled      int64
@@ -62,7 +64,8 @@ type simPacket struct {
 	appLimited                     bool
 }
 
-// A simSender is a connection. Its application has data without end, except between pause and resume.
+// A simSender is a connection. Its application has data without end, except between pause and
+// resume.
 type simSender struct {
 	cc CC
 	v  View
@@ -203,7 +206,8 @@ func (s *simSender) send() {
 	s.pace = max(s.pace, now-ms) + simMSS*sec/s.rate() // a late timer's burst is a millisecond's
 }
 
-// acked takes an acknowledgment, and finds lost what was sent three packets before one that it covers.
+// acked takes an acknowledgment, and finds lost what was sent three packets before one that it
+// covers.
 func (s *simSender) acked() {
 	now := s.v.Now
 	a := Ack{}
@@ -257,7 +261,8 @@ func (s *simSender) acked() {
 	s.v.SRTT += (a.RTT - s.v.SRTT) / 8
 	s.v.MinRTT = min(s.v.MinRTT, a.RTT)
 	s.firstSent, s.deliveredTime = p.sent, now
-	a.Rate = RateSample{Delivered: int(s.v.Delivered - p.delivered), Interval: max(p.sent-p.firstSent, now-p.deliveredTime),
+	a.Rate = RateSample{Delivered: int(s.v.Delivered - p.delivered),
+		Interval:       max(p.sent-p.firstSent, now-p.deliveredTime),
 		PriorDelivered: p.delivered, Flight: p.flight, Lost: int(s.v.Lost - p.lost), AppLimited: p.appLimited}
 	if a.Rate.Interval < s.v.MinRTT {
 		a.Rate.Delivered = 0
@@ -365,7 +370,8 @@ const simRate = 100_000_000 / 8
 // newSimPath returns a path of 100 Mbit/s with a queue in bandwidth-delay products.
 func newSimPath(rtt int64, queue, loss float64) *simPath {
 	bdp := float64(simRate * rtt / sec)
-	return &simPath{rate: simRate, rtt: rtt, queue: max(int(queue*bdp), 5*simMSS), loss: loss, rng: rand.New(rand.NewPCG(1, 0))}
+	return &simPath{rate: simRate, rtt: rtt, queue: max(int(queue*bdp), 5*simMSS), loss: loss,
+		rng: rand.New(rand.NewPCG(1, 0))}
 }
 
 // goodput returns which share of its path's rate a sender has used between two times, in order.
@@ -408,7 +414,8 @@ func TestCCGoodput(t *testing.T) {
 					s := newSimSender(newSimPath(rtt, queue, losses[i]), NewCC(cc), 0)
 					d := max(4*sec, 100*rtt)
 					if got := s.goodput(d/4, d); got < want {
-						t.Errorf("%s, %d ms, queue of %v, loss %v %%: %.3f of the rate, want %v", cc, rtt/ms, queue, losses[i]*100, got, want)
+						t.Errorf("%s, %d ms, queue %v, loss %v %%: %.3f of the rate, want %v",
+							cc, rtt/ms, queue, losses[i]*100, got, want)
 					}
 				}
 			}
@@ -416,21 +423,23 @@ func TestCCGoodput(t *testing.T) {
 	}
 }
 
-// Where losses are at random, Reno's window is sqrt(3/2p) segments on average ("The Macroscopic Behavior of the TCP Congestion Avoidance
-// Algorithm", CCR 27, 3, 1997), and CUBIC is in its Reno-friendly region.
+// Where losses are at random, Reno's window is sqrt(3/2p) segments on average ("The Macroscopic
+// Behavior of the TCP Congestion Avoidance Algorithm", CCR 27, 3, 1997), and CUBIC is in its
+// Reno-friendly region.
 func TestRenoResponse(t *testing.T) {
 	for _, cc := range []string{"newreno", "cubic"} {
 		for _, p := range []float64{0.001, 0.003, 0.01} {
 			s := newSimSender(newSimPath(20*ms, 1, p), NewCC(cc), 0)
 			got := s.goodput(5*sec, 65*sec) * simRate * 0.02 / simMSS
 			if want := math.Sqrt(1.5 / p); got < 0.7*want || got > 1.5*want {
-				t.Errorf("%s: %.1f segments in flight at a loss of %v %%, want %.1f", cc, got, p*100, want)
+				t.Errorf("%s, loss %v %%: %.1f segments in flight, want %.1f", cc, p*100, got, want)
 			}
 		}
 	}
 }
 
-// jain is the index of fairness of the goodput of two senders, of which one comes 3 s late, over a long time.
+// jain is the index of fairness of the goodput of two senders, of which one comes 3 s late, over a
+// long time.
 func jain(t *testing.T, first, second string, queue float64) float64 {
 	p := newSimPath(20*ms, queue, 0)
 	a, b := newSimSender(p, NewCC(first), 0), newSimSender(p, NewCC(second), 3*sec)
@@ -460,7 +469,8 @@ func TestCCFairness(t *testing.T) {
 	}
 }
 
-// Acknowledgments that arrive in batches, as from a receiver that merges segments, do not slow a sender down.
+// Acknowledgments that arrive in batches, as from a receiver that merges segments, do not slow a
+// sender down.
 func TestCCBatches(t *testing.T) {
 	for _, cc := range CCNames() {
 		for _, batch := range []int64{ms, 5 * ms} {
@@ -473,7 +483,8 @@ func TestCCBatches(t *testing.T) {
 	}
 }
 
-// A sender goes on after a pause of its application, without a loss: the window has not grown beyond what the path holds.
+// A sender goes on after a pause of its application, without a loss: the window has not grown
+// beyond what the path holds.
 func TestCCPause(t *testing.T) {
 	for _, cc := range CCNames() {
 		s := newSimSender(newSimPath(20*ms, 4, 0), NewCC(cc), 0)

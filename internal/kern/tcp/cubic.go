@@ -9,8 +9,8 @@ const (
 	cubicAlpha = 3 * (1 - cubicBeta) / (1 + cubicBeta) // 4.3
 )
 
-// A cubicStage is the curve along which the window grows in one stage of congestion avoidance, from one reduction to the next. Windows
-// are in bytes, as RFC 9438, 4.1 allows.
+// A cubicStage is the curve along which the window grows in one stage of congestion avoidance, from
+// one reduction to the next. Windows are in bytes, as RFC 9438, 4.1 allows.
 type cubicStage struct {
 	wMax  float64 // W_max; 0: undefined
 	k     float64 // K, seconds
@@ -47,8 +47,9 @@ func (q *cubic) Acked(v *View, a *Ack, c *Control) {
 	}
 	n := a.Delivered
 	if c.Cwnd < c.Ssthresh {
-		// RFC 9438, 4.10: "CUBIC MUST employ a slow-start algorithm, when cwnd is no more than ssthresh." RFC 3465, 2.3: "a TCP MUST use
-		// L=1*SMSS" after a time-out, because an acknowledgment may cover what had arrived before it.
+		// RFC 9438, 4.10: "CUBIC MUST employ a slow-start algorithm, when cwnd is no more
+		// than ssthresh." RFC 3465, 2.3: "a TCP MUST use L=1*SMSS" after a time-out,
+		// because an acknowledgment may cover what had arrived before it.
 		limit := math.MaxInt
 		if q.timedOut {
 			limit = v.MSS
@@ -56,7 +57,8 @@ func (q *cubic) Acked(v *View, a *Ack, c *Control) {
 		n = slowStart(&q.h, limit, v, a, c)
 	}
 	if c.Cwnd < c.Ssthresh || !v.CwndLimited {
-		// 4.2: "The elapsed time t MUST NOT include periods during which cwnd has not been updated due to application-limited behavior".
+		// 4.2: "The elapsed time t MUST NOT include periods during which cwnd has not been
+		// updated due to application-limited behavior".
 		q.pause(v.Now)
 		return
 	}
@@ -94,8 +96,9 @@ func (q *cubic) begin(v *View, c *Control) {
 		s.k = math.Cbrt((s.wMax - cwnd) / (cubicC * float64(v.MSS))) // 4.2, figure 2
 		return
 	}
-	// 4.8 after a time-out and 4.10 after HyStart++: "K is set to 0, and W_max is set to the congestion window size at the beginning of the
-	// current congestion avoidance stage." The same is right if the window has outgrown W_max in slow start.
+	// 4.8 after a time-out and 4.10 after HyStart++: "K is set to 0, and W_max is set to the
+	// congestion window size at the beginning of the current congestion avoidance stage." The
+	// same is right if the window has outgrown W_max in slow start.
 	s.k, s.wMax = 0, cwnd
 }
 
@@ -110,23 +113,24 @@ func (q *cubic) grow(v *View, c *Control, n int) {
 	s := &q.stage
 	t, cwnd := v.Now-s.epoch, float64(c.Cwnd)
 
-	// 4.3: "W_est = W_est + α_cubic * segments_acked / cwnd". "Once W_est has grown to reach the cwnd at the time of most recently setting
-	// ssthresh -- that is, W_est >= cwnd_prior -- the sender SHOULD set α_cubic to 1".
+	// 4.3: "W_est = W_est + α_cubic * segments_acked / cwnd". "Once W_est has grown to reach
+	// the cwnd at the time of most recently setting ssthresh -- that is, W_est >= cwnd_prior --
+	// the sender SHOULD set α_cubic to 1".
 	alpha := cubicAlpha
 	if s.wEst >= float64(s.prior) {
 		alpha = 1
 	}
 	s.wEst += alpha * float64(v.MSS) * float64(n) / cwnd
 
-	// "CUBIC checks whether W_cubic(t) is less than W_est. If so, CUBIC is in the Reno-friendly region and cwnd SHOULD be set to W_est at
-	// each reception of a new ACK."
+	// "CUBIC checks whether W_cubic(t) is less than W_est. If so, CUBIC is in the Reno-friendly
+	// region and cwnd SHOULD be set to W_est at each reception of a new ACK."
 	if s.window(t, v.MSS) < s.wEst {
 		c.Cwnd = min(max(c.Cwnd, int(s.wEst)), maxCwnd)
 		return
 	}
 
-	// 4.2: target is W_cubic(t + RTT), between cwnd and 1.5 * cwnd. 4.4 and 4.5: "In this region, cwnd MUST be incremented by
-	// (target - cwnd) / cwnd for each received new ACK".
+	// 4.2: target is W_cubic(t + RTT), between cwnd and 1.5 * cwnd. 4.4 and 4.5: "In this
+	// region, cwnd MUST be incremented by (target - cwnd) / cwnd for each received new ACK".
 	target := min(max(s.window(t+v.SRTT, v.MSS), cwnd), 1.5*cwnd)
 	s.frac += (target - cwnd) / cwnd * float64(n)
 	whole := int(s.frac)
@@ -139,8 +143,8 @@ func (q *cubic) Congested(v *View, sig Signal, c *Control) {
 	q.resume(v.Now)
 	q.undo, q.undoCwnd, q.undoSsthresh = *s, c.Cwnd, c.Ssthresh
 
-	// 4.7, fast convergence: W_max is cwnd * (1 + β_cubic) / 2 "if cwnd < W_max and fast convergence enabled, further reduce W_max",
-	// "otherwise, remember cwnd before reduction".
+	// 4.7, fast convergence: W_max is cwnd * (1 + β_cubic) / 2 "if cwnd < W_max and fast
+	// convergence enabled, further reduce W_max", "otherwise, remember cwnd before reduction".
 	cwnd := float64(c.Cwnd)
 	if cwnd < s.wMax {
 		s.wMax = cwnd * (1 + cubicBeta) / 2
@@ -158,8 +162,9 @@ func (q *cubic) Congested(v *View, sig Signal, c *Control) {
 }
 
 func (q *cubic) Undo(v *View, c *Control) {
-	// 4.9.2: "In rare cases, when the detection happens long after a spurious loss event and the current cwnd is already higher than
-	// cwnd_prior, CUBIC SHOULD continue to use the current and the most recent values of these variables."
+	// 4.9.2: "In rare cases, when the detection happens long after a spurious loss event and
+	// the current cwnd is already higher than cwnd_prior, CUBIC SHOULD continue to use the
+	// current and the most recent values of these variables."
 	if c.Cwnd <= q.undoCwnd {
 		c.Cwnd, c.Ssthresh = q.undoCwnd, q.undoSsthresh
 		q.stage = q.undo
@@ -171,7 +176,8 @@ func (q *cubic) Undo(v *View, c *Control) {
 
 func (q *cubic) Recovered(v *View, c *Control) {
 	if !q.timedOut && q.undoCwnd != 0 {
-		// RFC 6582, 3.2: a full acknowledgment deflates the window to ssthresh, unless that has been taken back.
+		// RFC 6582, 3.2: a full acknowledgment deflates the window to ssthresh, unless that
+		// has been taken back.
 		c.Cwnd = min(c.Cwnd, c.Ssthresh)
 	}
 	q.timedOut = false

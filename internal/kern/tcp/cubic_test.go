@@ -15,7 +15,8 @@ func inCA(t *testing.T, w int) *ccKit {
 	return k
 }
 
-// RFC 9438, 4.2 to 4.5: the window follows W_cubic(t) = C * (t - K)^3 + W_max, through the concave and into the convex region.
+// RFC 9438, 4.2 to 4.5: the window follows W_cubic(t) = C * (t - K)^3 + W_max, through the concave
+// and into the convex region.
 func TestCubicCurve(t *testing.T) {
 	k := inCA(t, 1000000)
 	k.wantSsthresh(700000)
@@ -33,7 +34,8 @@ func TestCubicCurve(t *testing.T) {
 	}
 }
 
-// 4.2: "1.5 * cwnd if W_cubic(t + RTT) > 1.5 * cwnd": no round trip grows the window by more than half.
+// 4.2: "1.5 * cwnd if W_cubic(t + RTT) > 1.5 * cwnd": no round trip grows the window by more than
+// half.
 func TestCubicTargetIsBounded(t *testing.T) {
 	k := inCA(t, 100000)
 	k.round()
@@ -47,8 +49,8 @@ func TestCubicTargetIsBounded(t *testing.T) {
 	}
 }
 
-// 4.3: where Reno would be faster, the window grows as W_est: by α_cubic segments a round trip up to what it was before the loss, and by
-// one beyond.
+// 4.3: where Reno would be faster, the window grows as W_est: by α_cubic segments a round trip up
+// to what it was before the loss, and by one beyond.
 func TestCubicRenoFriendly(t *testing.T) {
 	k := newCCKit(t, "cubic")
 	k.v.SRTT = 10 * ms
@@ -93,7 +95,9 @@ func TestCubicFastConvergence(t *testing.T) {
 // 4.6: "ssthresh = flight_size * β_cubic", 2 MSS at least, whatever the signal.
 func TestCubicThreshold(t *testing.T) {
 	for _, s := range []Signal{Loss, RTO, ECN} {
-		for _, test := range []struct{ out, want int }{{100000, 70000}, {50000, 35000}, {2000, 2000}, {110000, 70000}} {
+		for _, test := range []struct{ out, want int }{
+			{100000, 70000}, {50000, 35000}, {2000, 2000}, {110000, 70000},
+		} {
 			k := newCCKit(t, "cubic")
 			k.c.Cwnd = 100000
 			k.v.Sent, k.v.Flight = k.v.Acked+uint64(test.out), 0
@@ -104,8 +108,8 @@ func TestCubicThreshold(t *testing.T) {
 	}
 }
 
-// 4.8: after a time-out "K is set to 0, and W_max is set to the congestion window size at the beginning of the current congestion
-// avoidance stage".
+// 4.8: after a time-out "K is set to 0, and W_max is set to the congestion window size at the
+// beginning of the current congestion avoidance stage".
 func TestCubicTimeout(t *testing.T) {
 	k := inCA(t, 1000000)
 	k.round()
@@ -132,7 +136,8 @@ func TestCubicTimeout(t *testing.T) {
 	}
 }
 
-// 4.10: when HyStart++ has ended slow start there is no W_max: the window grows from where it is, slowly at first.
+// 4.10: when HyStart++ has ended slow start there is no W_max: the window grows from where it is,
+// slowly at first.
 func TestCubicAfterHystart(t *testing.T) {
 	k := newCCKit(t, "cubic")
 	k.rounds(100*ms, 100*ms, 100*ms, 120*ms, 120*ms, 120*ms, 120*ms, 120*ms)
@@ -176,7 +181,8 @@ func TestCubicUndo(t *testing.T) {
 	}
 }
 
-// 4.9.2: "if [...] the current cwnd is already higher than cwnd_prior, CUBIC SHOULD continue to use the current [...] values".
+// 4.9.2: "if [...] the current cwnd is already higher than cwnd_prior, CUBIC SHOULD continue to use
+// the current [...] values".
 func TestCubicLateUndo(t *testing.T) {
 	k := inCA(t, 100000)
 	ssthresh := k.c.Ssthresh
@@ -189,7 +195,8 @@ func TestCubicLateUndo(t *testing.T) {
 	k.wantCwnd(50000)
 }
 
-// 4.2 and 5.8: "The elapsed time t MUST NOT include periods during which cwnd has not been updated due to application-limited behavior".
+// 4.2 and 5.8: "The elapsed time t MUST NOT include periods during which cwnd has not been updated
+// due to application-limited behavior".
 func TestCubicAppLimited(t *testing.T) {
 	for _, pause := range []string{"idle", "little", "idle and little"} {
 		k, other := inCA(t, 1000000), inCA(t, 1000000)

@@ -10,9 +10,10 @@ const (
 	cssMaxRounds      = 5       // CSS_ROUNDS
 )
 
-// A hystart finds the end of the first slow start by the growth of the round trip, before the queue of the path overflows: HyStart++,
-// RFC 9406. When the round trip has grown, it grows the window more slowly for five round trips (Conservative Slow Start), and goes back
-// if that was a mistake. The zero value is ready to use.
+// A hystart finds the end of the first slow start by the growth of the round trip, before the queue
+// of the path overflows: HyStart++, RFC 9406. When the round trip has grown, it grows the window
+// more slowly for five round trips (Conservative Slow Start), and goes back if that was a mistake.
+// The zero value is ready to use.
 type hystart struct {
 	windowEnd uint64 // the round ends when this offset is acknowledged
 	lastMin   int64  // lastRoundMinRTT; 0: infinity
@@ -22,8 +23,8 @@ type hystart struct {
 	rounds    int32  // rounds of Conservative Slow Start that have ended
 }
 
-// acked takes the acknowledgment into account, of which standard slow start would grow the window by n bytes. It returns the bytes to
-// grow by, and whether slow start is over.
+// acked takes the acknowledgment into account, of which standard slow start would grow the window
+// by n bytes. It returns the bytes to grow by, and whether slow start is over.
 //
 // RFC 9406, 4.3: "A paced TCP implementation SHOULD use L = infinity." So n is not bounded here.
 func (h *hystart) acked(v *View, a *Ack, n int) (grow int, done bool) {
@@ -41,13 +42,15 @@ func (h *hystart) acked(v *View, a *Ack, n int) (grow int, done bool) {
 	if h.baseline == 0 {
 		return n, false
 	}
-	// "CSS lasts at most CSS_ROUNDS rounds. If the transition into CSS happens in the middle of a round, that partial round counts
-	// towards the limit." "If CSS_ROUNDS rounds are complete, enter congestion avoidance".
+	// "CSS lasts at most CSS_ROUNDS rounds. If the transition into CSS happens in the middle of
+	// a round, that partial round counts towards the limit." "If CSS_ROUNDS rounds are
+	// complete, enter congestion avoidance".
 	h.rounds++
 	return n, h.rounds >= cssMaxRounds
 }
 
-// sample takes a round trip, if there is one, and moves between slow start and Conservative Slow Start.
+// sample takes a round trip, if there is one, and moves between slow start and Conservative Slow
+// Start.
 func (h *hystart) sample(rtt int64) {
 	if rtt <= 0 {
 		return
@@ -61,13 +64,15 @@ func (h *hystart) sample(rtt int64) {
 	}
 	switch {
 	case h.baseline != 0:
-		// "For CSS rounds where at least N_RTT_SAMPLE RTT samples have been obtained, check to see if the current round's minRTT drops
-		// below baseline (cssBaselineMinRtt) indicating that slow start exit was spurious".
+		// "For CSS rounds where at least N_RTT_SAMPLE RTT samples have been obtained, check
+		// to see if the current round's minRTT drops below baseline (cssBaselineMinRtt)
+		// indicating that slow start exit was spurious".
 		if h.curMin < h.baseline {
 			h.baseline, h.rounds = 0, 0
 		}
 	case h.lastMin != 0:
-		// "if (currentRoundMinRTT >= (lastRoundMinRTT + RttThresh))", "exit slow start and enter CSS".
+		// "if (currentRoundMinRTT >= (lastRoundMinRTT + RttThresh))", "exit slow start and
+		// enter CSS".
 		thresh := max(hystartMinThresh, min(h.lastMin/hystartMinDivisor, hystartMaxThresh))
 		if h.curMin >= h.lastMin+thresh {
 			h.baseline = h.curMin

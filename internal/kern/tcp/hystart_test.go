@@ -2,8 +2,8 @@ package tcp
 
 import "testing"
 
-// rounds acknowledges, in each round, what was in flight when the last had ended, with its round trip. It returns the growth of the window
-// in percent of that.
+// rounds acknowledges, in each round, what was in flight when the last had ended, with its round
+// trip. It returns the growth of the window in percent of that.
 func (k *ccKit) rounds(rtts ...int64) (growth []int) {
 	for _, rtt := range rtts {
 		una, end, w := k.v.Acked, k.nxt, k.c.Cwnd
@@ -24,8 +24,9 @@ func (k *ccKit) wantGrowth(got []int, want ...int) {
 	}
 }
 
-// RFC 9406, 4.2: slow start doubles the window until the round trip grows, then there are five rounds of Conservative Slow Start (of
-// which the one in which it began is the first), and then congestion avoidance.
+// RFC 9406, 4.2: slow start doubles the window until the round trip grows, then there are five
+// rounds of Conservative Slow Start (of which the one in which it began is the first), and then
+// congestion avoidance.
 func TestHystart(t *testing.T) {
 	k := newCCKit(t, "cubic")
 	k.wantGrowth(k.rounds(100*ms, 100*ms, 100*ms), 100, 100, 100)

@@ -1,7 +1,7 @@
 package tcp
 
-// newReno is standard congestion control: RFC 5681, by bytes (RFC 3465), with HyStart++ (RFC 9406) to find the end of the first slow
-// start.
+// newReno is standard congestion control: RFC 5681, by bytes (RFC 3465), with HyStart++ (RFC 9406)
+// to find the end of the first slow start.
 type newReno struct {
 	h     hystart
 	bytes int // bytes_acked of RFC 3465, 2.1
@@ -25,8 +25,8 @@ func (r *newReno) Acked(v *View, a *Ack, c *Control) {
 	}
 	n := a.Delivered
 	if c.Cwnd < c.Ssthresh {
-		// RFC 3465, 2.3: "TCP implementations MAY use L=2*SMSS bytes"; in slow start phases that follow a time-out "a TCP MUST use
-		// L = 1*SMSS".
+		// RFC 3465, 2.3: "TCP implementations MAY use L=2*SMSS bytes"; in slow start phases
+		// that follow a time-out "a TCP MUST use L = 1*SMSS".
 		limit := 2 * v.MSS
 		if r.slow {
 			limit = v.MSS
@@ -40,8 +40,9 @@ func (r *newReno) Acked(v *View, a *Ack, c *Control) {
 	if !v.CwndLimited {
 		return // RFC 7661, 4.3: a window that was not used has not been validated
 	}
-	// RFC 3465, 2.1: "When bytes_acked becomes greater than or equal to the value of the congestion window, bytes_acked is reduced by the
-	// value of cwnd. Next, cwnd is incremented by a full-sized segment (SMSS)."
+	// RFC 3465, 2.1: "When bytes_acked becomes greater than or equal to the value of the
+	// congestion window, bytes_acked is reduced by the value of cwnd. Next, cwnd is incremented
+	// by a full-sized segment (SMSS)."
 	r.bytes += n
 	if r.bytes >= c.Cwnd {
 		r.bytes = min(r.bytes-c.Cwnd, c.Cwnd)
@@ -57,8 +58,8 @@ func (r *newReno) Congested(v *View, s Signal, c *Control) {
 	r.timedOut, r.slow = s == RTO, s == RTO
 }
 
-// Undo goes back to what there was, unless the window has grown beyond it meanwhile. RFC 4015 would do so in steps, to prevent a burst;
-// here pacing does.
+// Undo goes back to what there was, unless the window has grown beyond it meanwhile. RFC 4015 would
+// do so in steps, to prevent a burst; here pacing does.
 func (r *newReno) Undo(v *View, c *Control) {
 	if r.undoCwnd == 0 {
 		return
@@ -70,7 +71,8 @@ func (r *newReno) Undo(v *View, c *Control) {
 
 func (r *newReno) Recovered(v *View, c *Control) {
 	if !r.timedOut && r.undoCwnd != 0 {
-		// RFC 6582, 3.2: a full acknowledgment deflates the window to ssthresh, unless that has been taken back.
+		// RFC 6582, 3.2: a full acknowledgment deflates the window to ssthresh, unless that
+		// has been taken back.
 		c.Cwnd = min(c.Cwnd, c.Ssthresh)
 	}
 	r.timedOut = false

@@ -56,7 +56,8 @@ func TestNewRenoUnusedWindow(t *testing.T) {
 	}
 }
 
-// RFC 5681, 3.1, equation 4: half the flight, two segments at least; what the window did not allow does not count.
+// RFC 5681, 3.1, equation 4: half the flight, two segments at least; what the window did not allow
+// does not count.
 func TestNewRenoThreshold(t *testing.T) {
 	for _, test := range []struct{ out, flight, cwnd, want int }{
 		{20000, 17000, 20000, 10000},
@@ -76,8 +77,8 @@ func TestNewRenoThreshold(t *testing.T) {
 	}
 }
 
-// In recovery the window is the sender's, except after a time-out: then slow start goes on, by one segment for an acknowledgment until
-// the threshold (RFC 3465, 2.3).
+// In recovery the window is the sender's, except after a time-out: then slow start goes on, by one
+// segment for an acknowledgment until the threshold (RFC 3465, 2.3).
 func TestNewRenoRecovery(t *testing.T) {
 	k := newCCKit(t, "newreno")
 	k.cc.Congested(&k.v, Loss, &k.c)
@@ -163,7 +164,8 @@ func TestNewRenoUndo(t *testing.T) {
 	k.wantSsthresh(infinite)
 }
 
-// RFC 2861: half for each time-out of idleness, not below the restart window of RFC 5681, 4.1, and 3/4 of it is remembered.
+// RFC 2861: half for each time-out of idleness, not below the restart window of RFC 5681, 4.1, and
+// 3/4 of it is remembered.
 func TestRestartDecay(t *testing.T) {
 	for _, test := range []struct {
 		srtt, idle     int64

@@ -2,21 +2,24 @@ package tcp
 
 import "math"
 
-// What NewReno and CUBIC have in common: how they begin, what counts as in flight when the window is reduced, and what a window is
-// worth after a pause. Both are called only to grow the window; the sender reduces it, by proportional rate reduction.
+// What NewReno and CUBIC have in common: how they begin, what counts as in flight when the window
+// is reduced, and what a window is worth after a pause. Both are called only to grow the window;
+// the sender reduces it, by proportional rate reduction.
 
 const (
-	// infinite is the slow start threshold of a connection that has not seen congestion: RFC 5681, 3.1: "The initial value of ssthresh
-	// SHOULD be set arbitrarily high". It fits in an int of 32 bits.
+	// infinite is the slow start threshold of a connection that has not seen congestion: RFC
+	// 5681, 3.1: "The initial value of ssthresh SHOULD be set arbitrarily high". It fits in an
+	// int of 32 bits.
 	infinite = math.MaxInt32
 
 	// maxCwnd is the largest window that a peer can offer (RFC 7323, 2.3), bytes.
 	maxCwnd = maxWin << 14
 )
 
-// flightSize returns RFC 5681's FlightSize, bytes: "The amount of data that has been sent but not yet cumulatively acknowledged." What
-// the window has not allowed does not count: the segments of RFC 3042, of which RFC 5681, 3.2 says that "additional data sent in limited
-// transmit MUST NOT be included in this calculation", and what was selectively acknowledged and has made room for more.
+// flightSize returns RFC 5681's FlightSize, bytes: "The amount of data that has been sent but not
+// yet cumulatively acknowledged." What the window has not allowed does not count: the segments of
+// RFC 3042, of which RFC 5681, 3.2 says that "additional data sent in limited transmit MUST NOT be
+// included in this calculation", and what was selectively acknowledged and has made room for more.
 func flightSize(v *View, c *Control) int {
 	out := maxCwnd
 	if d := v.Sent - v.Acked; d < maxCwnd {
@@ -25,13 +28,15 @@ func flightSize(v *View, c *Control) int {
 	return min(max(out, v.Flight), c.Cwnd)
 }
 
-// slowStart grows the window by what was delivered, by limit bytes at most, up to the threshold. It returns the bytes delivered beyond
-// it, which count for congestion avoidance. As long as no threshold is known, h looks for one.
+// slowStart grows the window by what was delivered, by limit bytes at most, up to the threshold. It
+// returns the bytes delivered beyond it, which count for congestion avoidance. As long as no
+// threshold is known, h looks for one.
 func slowStart(h *hystart, limit int, v *View, a *Ack, c *Control) (rest int) {
 	n := min(a.Delivered, limit)
 	if c.Ssthresh == infinite {
-		// RFC 9406, 4.3: "An implementation SHOULD use HyStart++ only for the initial slow start (when the ssthresh is at its initial
-		// value of arbitrarily high per [RFC5681])".
+		// RFC 9406, 4.3: "An implementation SHOULD use HyStart++ only for the initial slow
+		// start (when the ssthresh is at its initial value of arbitrarily high per
+		// [RFC5681])".
 		n, done := h.acked(v, a, n)
 		if v.CwndLimited {
 			c.Cwnd = min(c.Cwnd+n, maxCwnd)
@@ -49,13 +54,15 @@ func slowStart(h *hystart, limit int, v *View, a *Ack, c *Control) (rest int) {
 	return n - grow
 }
 
-// restart halves the window for each retransmission time-out that the connection was idle, but not below the restart window, and
-// remembers three quarters of it as the threshold. It does so instead of RFC 5681, 4.1's step to the restart window after the first
-// time-out, as RFC 2861 did and as Linux does: the burst that RFC 5681 is afraid of is paced here, and a request after a short pause
-// does not begin anew. After log2(cwnd/RW) time-outs the two are the same. (RFC 7661, which has made RFC 2861 historic, would keep the
-// window for five minutes.)
+// restart halves the window for each retransmission time-out that the connection was idle, but not
+// below the restart window, and remembers three quarters of it as the threshold. It does so instead
+// of RFC 5681, 4.1's step to the restart window after the first time-out, as RFC 2861 did and as
+// Linux does: the burst that RFC 5681 is afraid of is paced here, and a request after a short pause
+// does not begin anew. After log2(cwnd/RW) time-outs the two are the same. (RFC 7661, which has
+// made RFC 2861 historic, would keep the window for five minutes.)
 //
-// A View has no time-out, so that of RFC 6298, 2.2 is taken, which is three round trips, but 200 ms at least.
+// A View has no time-out, so that of RFC 6298, 2.2 is taken, which is three round trips, but 200 ms
+// at least.
 func restart(v *View, idle int64, c *Control) {
 	rto := max(3*v.SRTT, 200*ms)
 	if idle < rto {
