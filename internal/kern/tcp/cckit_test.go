@@ -27,9 +27,13 @@ func newCCKit(t *testing.T, name string) *ccKit {
 	return k
 }
 
-// fill sends what the window allows.
+// fill sends what the window allows, or if that does not matter, a segment.
 func (k *ccKit) fill() {
-	k.v.Sent = max(k.v.Sent, k.v.Acked+uint64(k.c.Cwnd))
+	n := k.c.Cwnd
+	if !k.v.CwndLimited {
+		n = 1000
+	}
+	k.v.Sent = max(k.v.Sent, k.v.Acked+uint64(n))
 	k.v.Flight = int(k.v.Sent - k.v.Acked)
 }
 

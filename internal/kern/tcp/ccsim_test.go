@@ -93,6 +93,7 @@ type simSender struct {
 	pause, resume int64
 	paused        bool
 	batch         int64 // acknowledgments arrive in batches, so far apart
+	tick          int64 // the pacing timer fires at multiples of this
 
 	rtos, recoveries int
 }
@@ -136,6 +137,9 @@ func (s *simSender) sendable() int64 {
 		return never
 	}
 	at := max(s.pace, s.v.Now)
+	if s.tick > 0 && at > s.v.Now {
+		at = (at + s.tick - 1) / s.tick * s.tick
+	}
 	if at >= s.pause && at < s.resume && len(s.rexmt) == 0 {
 		s.paused = true
 		s.appLimited = s.v.Delivered + uint64(s.v.Flight)
@@ -384,6 +388,9 @@ func (s *simSender) goodput(from, until int64) float64 {
 
 // Each controller on paths of 100 Mbit/s: at least so much of the rate.
 func TestCCGoodput(t *testing.T) {
+	if raceEnabled {
+		t.Skip("nothing runs at the same time here, and it takes ten times as long")
+	}
 	type queues = map[float64][]float64 // by queue: for losses of 0, 0.1, 1, 5 and 10 %
 	losses := []float64{0, 0.001, 0.01, 0.05, 0.1}
 	for cc, paths := range map[string]map[int64]queues{
@@ -427,6 +434,9 @@ func TestCCGoodput(t *testing.T) {
 // Behavior of the TCP Congestion Avoidance Algorithm", CCR 27, 3, 1997), and CUBIC is in its
 // Reno-friendly region.
 func TestRenoResponse(t *testing.T) {
+	if raceEnabled {
+		t.Skip("nothing runs at the same time here, and it takes ten times as long")
+	}
 	for _, cc := range []string{"newreno", "cubic"} {
 		for _, p := range []float64{0.001, 0.003, 0.01} {
 			s := newSimSender(newSimPath(20*ms, 1, p), NewCC(cc), 0)
@@ -452,6 +462,9 @@ func jain(t *testing.T, first, second string, queue float64) float64 {
 }
 
 func TestCCFairness(t *testing.T) {
+	if raceEnabled {
+		t.Skip("nothing runs at the same time here, and it takes ten times as long")
+	}
 	for _, test := range []struct {
 		a, b  string
 		queue float64
@@ -479,6 +492,23 @@ func TestCCBatches(t *testing.T) {
 			if got := s.goodput(2*sec, 6*sec); got < 0.95 {
 				t.Errorf("%s, batches of %d ms: %.3f of the rate", cc, batch/ms, got)
 			}
+		}
+	}
+}
+
+// A timer that fires every millisecond only does not, either: then the window holds a sender back
+// at few acknowledgments.
+func TestCCTicks(t *testing.T) {
+	for _, cc := range CCNames() {
+		s := newSimSender(newSimPath(20*ms, 1, 0), NewCC(cc), 0)
+		s.tick = ms
+		if got := s.goodput(2*sec, 6*sec); got < 0.95 {
+			t.Errorf("%s: %.3f of the rate", cc, got)
+		}
+		s = newSimSender(newSimPath(20*ms, 1, 0), NewCC(cc), 0)
+		s.tick = ms
+		if got := s.goodput(0, sec); got < 0.8 {
+			t.Errorf("%s: %.3f of the rate in the first second", cc, got)
 		}
 	}
 }

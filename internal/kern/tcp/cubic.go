@@ -24,6 +24,7 @@ type cubicStage struct {
 // cubic is CUBIC, RFC 9438, with HyStart++ for the first slow start.
 type cubic struct {
 	h     hystart
+	use   usage
 	stage cubicStage
 	since int64 // when the time ceased to count, if paused is set
 
@@ -45,7 +46,7 @@ func (q *cubic) Acked(v *View, a *Ack, c *Control) {
 	if v.InRecovery && !q.timedOut {
 		return // the window is proportional rate reduction's
 	}
-	n := a.Delivered
+	n, used := a.Delivered, q.use.limited(v)
 	if c.Cwnd < c.Ssthresh {
 		// RFC 9438, 4.10: "CUBIC MUST employ a slow-start algorithm, when cwnd is no more
 		// than ssthresh." RFC 3465, 2.3: "a TCP MUST use L=1*SMSS" after a time-out,
@@ -54,9 +55,9 @@ func (q *cubic) Acked(v *View, a *Ack, c *Control) {
 		if q.timedOut {
 			limit = v.MSS
 		}
-		n = slowStart(&q.h, limit, v, a, c)
+		n = slowStart(&q.h, limit, used, v, a, c)
 	}
-	if c.Cwnd < c.Ssthresh || !v.CwndLimited {
+	if c.Cwnd < c.Ssthresh || !used {
 		// 4.2: "The elapsed time t MUST NOT include periods during which cwnd has not been
 		// updated due to application-limited behavior".
 		q.pause(v.Now)

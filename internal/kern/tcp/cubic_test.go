@@ -207,6 +207,8 @@ func TestCubicAppLimited(t *testing.T) {
 		w := k.c.Cwnd
 		if pause != "idle" {
 			k.v.CwndLimited = false
+			k.v.Acked = k.v.Sent // the last window
+			k.fill()
 			for range 300 {
 				k.v.Now += 100 * ms
 				k.ack(1000)

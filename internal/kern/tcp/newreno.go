@@ -4,6 +4,7 @@ package tcp
 // to find the end of the first slow start.
 type newReno struct {
 	h     hystart
+	use   usage
 	bytes int // bytes_acked of RFC 3465, 2.1
 
 	// What Undo goes back to; 0: there is nothing to take back.
@@ -23,7 +24,7 @@ func (r *newReno) Acked(v *View, a *Ack, c *Control) {
 	if v.InRecovery && !r.timedOut {
 		return // the window is proportional rate reduction's
 	}
-	n := a.Delivered
+	n, used := a.Delivered, r.use.limited(v)
 	if c.Cwnd < c.Ssthresh {
 		// RFC 3465, 2.3: "TCP implementations MAY use L=2*SMSS bytes"; in slow start phases
 		// that follow a time-out "a TCP MUST use L = 1*SMSS".
@@ -31,14 +32,14 @@ func (r *newReno) Acked(v *View, a *Ack, c *Control) {
 		if r.slow {
 			limit = v.MSS
 		}
-		n = slowStart(&r.h, limit, v, a, c)
+		n = slowStart(&r.h, limit, used, v, a, c)
 	}
 	if c.Cwnd < c.Ssthresh {
 		return
 	}
 	r.slow = false
-	if !v.CwndLimited {
-		return // RFC 7661, 4.3: a window that was not used has not been validated
+	if !used {
+		return
 	}
 	// RFC 3465, 2.1: "When bytes_acked becomes greater than or equal to the value of the
 	// congestion window, bytes_acked is reduced by the value of cwnd. Next, cwnd is incremented

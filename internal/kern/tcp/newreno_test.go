@@ -56,6 +56,26 @@ func TestNewRenoUnusedWindow(t *testing.T) {
 	}
 }
 
+// A paced sender is held back by the window now and then only: once in a round trip is enough.
+func TestUsage(t *testing.T) {
+	for _, name := range []string{"newreno", "cubic"} {
+		for _, ssthresh := range []int{infinite, 50000} {
+			k := newCCKit(t, name)
+			k.c.Ssthresh = ssthresh
+			k.ack(1000)
+			k.wantCwnd(11000)
+			k.v.CwndLimited = false
+			for k.v.Acked < 9000 { // 10000 had been sent at the acknowledgment before
+				k.ack(1000)
+			}
+			k.wantCwnd(19000)
+			k.ack(1000)
+			k.ack(1000)
+			k.wantCwnd(19000)
+		}
+	}
+}
+
 // RFC 5681, 3.1, equation 4: half the flight, two segments at least; what the window did not allow
 // does not count.
 func TestNewRenoThreshold(t *testing.T) {

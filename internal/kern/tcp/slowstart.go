@@ -28,17 +28,33 @@ func flightSize(v *View, c *Control) int {
 	return min(max(out, v.Flight), c.Cwnd)
 }
 
+// A usage remembers whether the window is made use of. RFC 7661, 4.3 lets grow only a window that
+// has been validated, and RFC 9438, 5.8 likewise. A paced sender is held back by the window at one
+// moment and by its pace at another, so it counts if the window has held it back in the last round
+// trip.
+type usage struct {
+	until uint64 // of the stream: what had been sent when the window last held back data
+}
+
+// limited reports whether the window has held back data in the last round trip.
+func (u *usage) limited(v *View) bool {
+	if v.CwndLimited {
+		u.until = v.Sent
+	}
+	return v.CwndLimited || v.Acked < u.until
+}
+
 // slowStart grows the window by what was delivered, by limit bytes at most, up to the threshold. It
 // returns the bytes delivered beyond it, which count for congestion avoidance. As long as no
 // threshold is known, h looks for one.
-func slowStart(h *hystart, limit int, v *View, a *Ack, c *Control) (rest int) {
+func slowStart(h *hystart, limit int, used bool, v *View, a *Ack, c *Control) (rest int) {
 	n := min(a.Delivered, limit)
 	if c.Ssthresh == infinite {
 		// RFC 9406, 4.3: "An implementation SHOULD use HyStart++ only for the initial slow
 		// start (when the ssthresh is at its initial value of arbitrarily high per
 		// [RFC5681])".
 		n, done := h.acked(v, a, n)
-		if v.CwndLimited {
+		if used {
 			c.Cwnd = min(c.Cwnd+n, maxCwnd)
 		}
 		if done {
@@ -46,7 +62,7 @@ func slowStart(h *hystart, limit int, v *View, a *Ack, c *Control) (rest int) {
 		}
 		return 0
 	}
-	if !v.CwndLimited {
+	if !used {
 		return 0
 	}
 	grow := min(n, c.Ssthresh-c.Cwnd)
