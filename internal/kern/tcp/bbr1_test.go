@@ -580,7 +580,7 @@ func TestBBR1NoPolicer(t *testing.T) {
 }
 
 func TestBBR1Size(t *testing.T) {
-	if n := unsafe.Sizeof(bbr1{}); n > 320 {
+	if n := unsafe.Sizeof(bbr1{}); n > 224 {
 		t.Errorf("bbr1 takes %d bytes", n)
 	}
 }

@@ -485,7 +485,7 @@ func TestBBRRestart(t *testing.T) {
 }
 
 func TestBBRSize(t *testing.T) {
-	if n := unsafe.Sizeof(bbr{}); n > 384 {
+	if n := unsafe.Sizeof(bbr{}); n > 288 {
 		t.Errorf("bbr takes %d bytes", n)
 	}
 }

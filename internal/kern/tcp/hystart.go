@@ -29,11 +29,11 @@ type hystart struct {
 // RFC 9406, 4.3: "A paced TCP implementation SHOULD use L = infinity." So n is not bounded here.
 func (h *hystart) acked(v *View, a *Ack, n int) (grow int, done bool) {
 	if h.baseline != 0 {
-		n /= cssGrowthDivisor // "cwnd = cwnd + (min(N, L * SMSS) / CSS_GROWTH_DIVISOR)"
+		n /= cssGrowthDivisor // 4.2: "cwnd = cwnd + (min(N, L * SMSS) / CSS_GROWTH_DIVISOR)"
 	}
 	h.sample(a.RTT)
 
-	// "When windowEnd is ACKed, the current round ends and windowEnd is set to SND.NXT."
+	// 4.2: "When windowEnd is ACKed, the current round ends and windowEnd is set to SND.NXT."
 	if v.Acked < h.windowEnd {
 		return n, false
 	}
@@ -64,15 +64,15 @@ func (h *hystart) sample(rtt int64) {
 	}
 	switch {
 	case h.baseline != 0:
-		// "For CSS rounds where at least N_RTT_SAMPLE RTT samples have been obtained, check
-		// to see if the current round's minRTT drops below baseline (cssBaselineMinRtt)
-		// indicating that slow start exit was spurious".
+		// 4.2: "For CSS rounds where at least N_RTT_SAMPLE RTT samples have been obtained,
+		// check to see if the current round's minRTT drops below baseline
+		// (cssBaselineMinRtt) indicating that slow start exit was spurious".
 		if h.curMin < h.baseline {
 			h.baseline, h.rounds = 0, 0
 		}
 	case h.lastMin != 0:
-		// "if (currentRoundMinRTT >= (lastRoundMinRTT + RttThresh))", "exit slow start and
-		// enter CSS".
+		// 4.2: "if (currentRoundMinRTT >= (lastRoundMinRTT + RttThresh))", "exit slow start
+		// and enter CSS".
 		thresh := max(hystartMinThresh, min(h.lastMin/hystartMinDivisor, hystartMaxThresh))
 		if h.curMin >= h.lastMin+thresh {
 			h.baseline = h.curMin

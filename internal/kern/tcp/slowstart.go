@@ -28,7 +28,7 @@ func flightSize(v *View, c *Control) int {
 	return min(max(out, v.Flight), c.Cwnd)
 }
 
-// A usage remembers whether the window is made use of. RFC 7661, 4.3 lets grow only a window that
+// A usage remembers whether the window is made use of. RFC 7661, 4.3 lets only a window grow that
 // has been validated, and RFC 9438, 5.8 likewise. A paced sender is held back by the window at one
 // moment and by its pace at another, so it counts if the window has held it back in the last round
 // trip.
