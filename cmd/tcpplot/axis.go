@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -19,7 +18,7 @@ func (s scale) at(v float64) float64 { return s.a + (v-s.lo)/(s.hi-s.lo)*(s.b-s.
 func (s scale) ticks(n int) (values []float64, step float64) {
 	step = math.Pow(10, math.Floor(math.Log10((s.hi-s.lo)/float64(n))))
 	for _, f := range []float64{1, 2, 5, 10} {
-		if (s.hi-s.lo)/(f*step) <= float64(n) {
+		if (s.hi-s.lo)/(f*step) <= float64(n)+1e-9 {
 			step *= f
 			break
 		}
@@ -69,8 +68,15 @@ func significant(v float64) string {
 	return s
 }
 
-// instant writes a tick of the axis of time, whose ticks are step seconds apart.
-func instant(t, step float64) string {
-	digits := max(0, int(math.Ceil(-math.Log10(step)-1e-9)))
-	return fmt.Sprintf("%.*f s", digits, t)
+// instants returns how to write the ticks of an axis of time, which are step seconds apart: all in the unit that its end calls for.
+func instants(hi, step float64) func(t float64) string {
+	factor, unit := 1.0, " s"
+	switch {
+	case hi < 1e-3:
+		factor, unit = 1e6, " µs"
+	case hi < 1:
+		factor, unit = 1e3, " ms"
+	}
+	digits := max(0, int(math.Ceil(-math.Log10(step*factor)-1e-9)))
+	return func(t float64) string { return strconv.FormatFloat(t*factor, 'f', digits, 64) + unit }
 }

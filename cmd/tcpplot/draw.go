@@ -69,7 +69,11 @@ func (h *history) drawWindow(s *svg) {
 	})
 	p.rug(h.again)
 	p.timeoutNames(h)
-	p.legend(blue, "", "congestion window", false)
+	name := "congestion window"
+	if most := h.cwnd.max(h.from, h.to); most > p.y.hi {
+		name += ", up to " + siUnit(most, "B")
+	}
+	p.legend(blue, "", name, false)
 	p.legend(orange, dashed, "slow start threshold", false)
 	p.legend(haze, "", "in flight", true)
 	p.legend(red, dashed, "time-out", false)

@@ -122,7 +122,11 @@ func (b *builder) offset(n uint32) float64 {
 func (b *builder) event(t float64, e *bsdnet.TraceEvent) {
 	b.cwnd.add(t, known(e.Cwnd > 0 && e.Cwnd < unlimited, float64(e.Cwnd)))
 	b.ssthresh.add(t, known(e.Ssthresh > 0, float64(e.Ssthresh)))
-	b.flight.add(t, float64(e.Flight))
+	flight := float64(e.Flight)
+	if e.Kind == bsdnet.TraceSent { // Flight does not count it yet, and it may be long until the next event
+		flight += float64(e.Len)
+	}
+	b.flight.add(t, flight)
 	b.pacing.add(t, known(e.PacingRate > 0, 8*float64(e.PacingRate)))
 	b.delivery.add(t, known(e.DeliveryRate > 0, 8*float64(e.DeliveryRate)))
 	switch e.Kind {

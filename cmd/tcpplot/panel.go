@@ -66,11 +66,12 @@ func (p *panel) axes(format func(float64) string, withTime bool) {
 		p.s.text(p.left-8, y+4, "end", "", format(v))
 	}
 	times, step := p.x.ticks(10)
+	instant := instants(p.x.hi, step)
 	for _, t := range times {
 		x := p.x.at(t)
 		p.s.line(x, p.top, x, p.bottom, grid, 1, "")
 		if withTime {
-			p.s.text(x, p.bottom+18, "middle", "", instant(t, step))
+			p.s.text(x, p.bottom+18, "middle", "", instant(t))
 		}
 	}
 	p.s.rect(p.left, p.top, p.right-p.left, p.bottom-p.top, `fill="none" stroke="`+grey+`"`)

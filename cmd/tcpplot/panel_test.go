@@ -107,8 +107,11 @@ func TestTicks(t *testing.T) {
 		{0, 0.045, 3, seconds, "0, 20 ms, 40 ms"},
 		{0, 45e-6, 5, seconds, "0, 10 µs, 20 µs, 30 µs, 40 µs"},
 		{1.5, 4, 3, seconds, "2 s, 3 s, 4 s"},
-		{0.25, 0.48, 5, func(v float64) string { return instant(v, 0.05) }, "0.25 s, 0.30 s, 0.35 s, 0.40 s, 0.45 s"},
-		{3600, 3625, 3, func(v float64) string { return instant(v, 10) }, "3600 s, 3610 s, 3620 s"},
+		{0.25, 0.48, 5, instants(0.48, 0.05), "250 ms, 300 ms, 350 ms, 400 ms, 450 ms"},
+		{0.9, 1.1, 4, instants(1.1, 0.05), "0.90 s, 0.95 s, 1.00 s, 1.05 s, 1.10 s"},
+		{0, 1e-3, 4, instants(1e-3, 0.5e-3), "0.0 ms, 0.5 ms, 1.0 ms"},
+		{0, 1e-5, 5, instants(1e-5, 2e-6), "0 µs, 2 µs, 4 µs, 6 µs, 8 µs, 10 µs"},
+		{3600, 3625, 3, instants(3625, 10), "3600 s, 3610 s, 3620 s"},
 	} {
 		s := scale{lo: c.lo, hi: c.hi}
 		values, _ := s.ticks(c.n)
@@ -159,6 +162,21 @@ func TestOffsets(t *testing.T) {
 	}
 	if len(h.acked) != n-1 || h.bytesSent != int64(n)<<20 || h.segsAgain != n-1 {
 		t.Errorf("%d acknowledgments, %d bytes, %d segments again", len(h.acked), h.bytesSent, h.segsAgain)
+	}
+}
+
+// TestFlight: a segment is in flight from when it is sent, although its event does not count it yet.
+func TestFlight(t *testing.T) {
+	c := &qlog.Conn{}
+	for i, e := range []bsdnet.TraceEvent{
+		{Kind: bsdnet.TraceSent, Seq: 1, Len: 1000}, {Kind: bsdnet.TraceSent, Seq: 1001, Len: 500, Flight: 1000},
+		{Kind: bsdnet.TraceRetransmit, Seq: 1, Len: 1000, Flight: 1500}, {Kind: bsdnet.TraceAck, Ack: 1501, Flight: 1500}, {Kind: bsdnet.TraceState},
+	} {
+		e.Time = start.Add(time.Duration(i) * time.Second)
+		c.Events = append(c.Events, e)
+	}
+	if got, want := fmt.Sprint(newHistory(start, c, 0, 0).flight), "[{0 1000} {1 1500} {4 0}]"; got != want {
+		t.Errorf("in flight %s, want %s", got, want)
 	}
 }
 
