@@ -55,10 +55,45 @@ type Ifnet struct {
 	Stats    IfStats
 }
 
-// IfStats are an interface's counters: struct if_data.
+// IfStats are an interface's counters: struct if_data. What passes the loopback its queues count, under their locks, which they hold anyway: see
+// Counts.
 type IfStats struct {
 	Ipackets, Opackets, Ibytes, Obytes, Odrops, Ierrors, Oerrors atomic.Uint64
 }
+
+// IfCounts are what IfStats have come to.
+type IfCounts struct {
+	Ipackets, Opackets uint64 // what a link with offloads takes or brings whole is one
+	Ibytes, Obytes     uint64 // of IP packets
+	Odrops             uint64 // for which there was no room on the queue, or which were for an interface that is down
+	Ierrors, Oerrors   uint64 // packets that were none; that went down with the link
+}
+
+// Counts returns the interface's counters.
+func (ifp *Ifnet) Counts() IfCounts {
+	s := &ifp.Stats
+	c := IfCounts{
+		Ipackets: s.Ipackets.Load(), Opackets: s.Opackets.Load(), Ibytes: s.Ibytes.Load(), Obytes: s.Obytes.Load(),
+		Odrops: s.Odrops.Load(), Ierrors: s.Ierrors.Load(), Oerrors: s.Oerrors.Load(),
+	}
+	if ifp.loopback {
+		for i := range ifp.queues {
+			q := &ifp.queues[i]
+			q.mu.Lock()
+			c.Opackets += q.packets
+			c.Obytes += q.sent
+			q.mu.Unlock()
+		}
+		c.Ipackets, c.Ibytes = c.Opackets, c.Obytes
+	}
+	return c
+}
+
+// Link returns the interface's link; nil for the loopback.
+func (ifp *Ifnet) Link() Link { return ifp.link }
+
+// Up reports whether the interface works: its link has been neither closed nor ended by an error.
+func (ifp *Ifnet) Up() bool { return !ifp.down.Load() }
 
 // MTU returns the largest packet, in bytes.
 func (ifp *Ifnet) MTU() int { return ifp.mtu }
@@ -329,6 +364,8 @@ type ifqueue struct {
 	draining bool // somebody is at it
 	oactive  bool // the link is full: IFF_OACTIVE
 
+	packets, sent uint64 // the loopback's: how many packets, and bytes, have been taken from the queue
+
 	batch [txBatch]qent // the drainer's, what it is at: not on its stack, which may be a fresh goroutine's
 	tx    txState       // the drainer's
 }
@@ -448,7 +485,10 @@ func (q *ifqueue) runLocked(budget int, fresh bool) {
 	for {
 		n := 0
 		if !q.oactive && budget > 0 {
+			before := q.bytes
 			n = q.take(batch)
+			q.packets += uint64(n)
+			q.sent += uint64(before - q.bytes)
 		}
 		if n == 0 {
 			q.draining = false

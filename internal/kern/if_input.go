@@ -40,6 +40,7 @@ func (ifp *Ifnet) receive(q *ifqueue) {
 		}
 		n, err := ifp.linkRead(q.i, bufs[:batch], sizes[:batch])
 		now := k.now()
+		ifp.countIn(sizes[:n])
 		held := q.hold()
 		for i := range n {
 			if m := ifp.received(&ms[i], sizes[i], size); m != nil {
@@ -65,6 +66,19 @@ func (ifp *Ifnet) receive(q *ifqueue) {
 	for _, m := range ms {
 		mbuf.Free(m)
 	}
+}
+
+// countIn counts packets that a link has brought.
+func (ifp *Ifnet) countIn(sizes []int) {
+	bytes := 0
+	for _, n := range sizes {
+		if ifp.vnet {
+			n = max(n-vnetLen, 0)
+		}
+		bytes += n
+	}
+	ifp.Stats.Ipackets.Add(uint64(len(sizes)))
+	ifp.Stats.Ibytes.Add(uint64(bytes))
 }
 
 // reuse gives a buffer whose packet has been copied back to its place.
@@ -96,8 +110,6 @@ func (ifp *Ifnet) linkRead(q int, bufs [][]byte, sizes []int) (int, error) {
 // a large cluster, so it is copied, and its buffer stays where it is.
 func (ifp *Ifnet) received(buf **mbuf.Mbuf, n, size int) *mbuf.Mbuf {
 	m := *buf
-	ifp.Stats.Ipackets.Add(1)
-	ifp.Stats.Ibytes.Add(uint64(n))
 	var vh vnetHdr
 	room := m.Room()[:n]
 	if ifp.vnet {

@@ -360,3 +360,24 @@ func TestBrokenLink(t *testing.T) {
 		}
 	})
 }
+
+// The counters of an interface are of IP packets: a virtio-net header before them is none of their bytes.
+func TestVnetCounts(t *testing.T) {
+	v := attacked(t, nil)
+	defer v.done()
+	for _, c := range []struct {
+		vnet bool
+		want IfCounts
+	}{
+		{false, IfCounts{Ipackets: 2, Ibytes: 55, Opackets: 2, Obytes: 110}},
+		{true, IfCounts{Ipackets: 2, Ibytes: 40, Opackets: 2, Obytes: 90}},
+	} {
+		ifp := v.vnetIfnet()
+		ifp.vnet = c.vnet
+		ifp.countIn([]int{vnetLen + 40, vnetLen - 5})
+		ifp.countOut([]net.Buffers{{make([]byte, vnetLen+20), make([]byte, 30)}, {make([]byte, vnetLen+40)}})
+		if got := ifp.Counts(); got != c.want {
+			t.Errorf("vnet %v: %+v, want %+v", c.vnet, got, c.want)
+		}
+	}
+}

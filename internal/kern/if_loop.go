@@ -61,8 +61,6 @@ func (ifp *Ifnet) looutput(m *mbuf.Mbuf) (*ifqueue, syscall.Errno) {
 // sent will do, and the clock need not be read again.
 func (ifp *Ifnet) looptransmit(m *mbuf.Mbuf, atOnce bool) {
 	k := ifp.k
-	ifp.Stats.Opackets.Add(1)
-	ifp.Stats.Ipackets.Add(1)
 	ifp.bpfMtap(m)
 	m.Pkt.Csum |= mbuf.CsumValid // it has not left the machine
 	if !atOnce {

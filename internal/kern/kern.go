@@ -31,8 +31,19 @@ type Config struct {
 // MaxWindow is the largest window of TCP, in bytes (RFC 7323, 2.3).
 const MaxWindow = 65535 << 14
 
-// Profile is [tcp.Profile].
-type Profile = tcp.Profile
+// Profile is [tcp.Profile], and Counter [tcp.Counter].
+type (
+	Profile = tcp.Profile
+	Counter = tcp.Counter
+)
+
+// Bits of tcp.Info.Options.
+const (
+	OptTimestamps = tcp.OptTimestamps
+	OptSACK       = tcp.OptSACK
+	OptWscale     = tcp.OptWscale
+	OptECN        = tcp.OptECN
+)
 
 // ProfileNamed returns a new profile of that name, "Default" (or "") "FreeBSD" or "Net3", nil where there is none.
 func ProfileNamed(name string) *Profile {

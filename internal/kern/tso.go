@@ -220,12 +220,7 @@ func (q *ifqueue) write(pkts []net.Buffers) int {
 	}
 	for sent := 0; sent < len(pkts); {
 		n, err := q.linkWrite(pkts[sent:])
-		for _, p := range pkts[sent : sent+n] {
-			ifp.Stats.Opackets.Add(1)
-			for _, b := range p {
-				ifp.Stats.Obytes.Add(uint64(len(b)))
-			}
-		}
+		ifp.countOut(pkts[sent : sent+n])
 		sent += n
 		switch {
 		case err != nil:
@@ -243,6 +238,21 @@ func (q *ifqueue) write(pkts []net.Buffers) int {
 		}
 	}
 	return len(pkts)
+}
+
+// countOut counts packets that a link has taken.
+func (ifp *Ifnet) countOut(pkts []net.Buffers) {
+	bytes := 0
+	for _, p := range pkts {
+		for _, b := range p {
+			bytes += len(b)
+		}
+	}
+	if ifp.vnet {
+		bytes -= vnetLen * len(pkts)
+	}
+	ifp.Stats.Opackets.Add(uint64(len(pkts)))
+	ifp.Stats.Obytes.Add(uint64(bytes))
 }
 
 // linkWrite is Write of the link's queue that is the drainer's.

@@ -311,9 +311,14 @@ func (so *Socket) tcpGetoption(name int) (int, syscall.Errno) {
 func (so *Socket) TCPInfo() tcp.Info {
 	so.lock()
 	defer so.unlock()
+	return so.tcpInfo()
+}
+
+// tcpInfo is TCPInfo with the lock held.
+func (so *Socket) tcpInfo() tcp.Info {
 	i := so.tp.Info()
-	if i.State == tcp.TimeWait && so.dead && !so.inTimeWait() {
-		i.State = tcp.Closed // its record has gone
+	if so.dead && !so.inTimeWait() {
+		i.State = tcp.Closed // it is over, and if it was in TIME_WAIT its record has gone
 	}
 	return i
 }

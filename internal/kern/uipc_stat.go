@@ -15,12 +15,31 @@ import (
 
 // A Conn is a line of "netstat -a".
 type Conn struct {
-	Local, Remote netip.AddrPort
-	State         tcp.State
-	SndQ, RcvQ    int  // bytes in the buffers
-	Accepted      bool // came from a listener
-	Orphan        bool // closed by its user
-	Info          tcp.Info
+	ID             uint32 // number of the socket, as in Trace.Conn; 0: there is none
+	Local, Remote  netip.AddrPort
+	State          tcp.State
+	SndQ, RcvQ     int  // bytes in the buffers
+	SndBuf, RcvBuf int  // sizes of the buffers, bytes
+	Accepted       bool // came from a listener
+	Orphan         bool // closed by its user
+	Info           tcp.Info
+}
+
+// Conn returns the socket's line.
+func (so *Socket) Conn() Conn {
+	so.lock()
+	defer so.mu.Unlock()
+	return so.conn()
+}
+
+// conn is Conn with the lock held.
+func (so *Socket) conn() Conn {
+	info := so.tcpInfo()
+	return Conn{
+		ID: so.out.id, Local: so.inp.local(), Remote: so.inp.remote(), State: info.State,
+		SndQ: so.snd.Cc(), RcvQ: so.rcv.Cc(), SndBuf: so.snd.Hiwat(), RcvBuf: so.rcv.Hiwat(),
+		Accepted: so.inp.bound && so.inp.fport != 0 && !so.inp.ephemeral, Orphan: so.state&ssNofdref != 0, Info: info,
+	}
 }
 
 // Laddr and Faddr return the socket's addresses. They stay what they were when the connection is over.
@@ -108,15 +127,7 @@ func (k *Kernel) Pcblist() []Conn {
 		so.lock()
 		// A socket whose connection is over stays in the list, in CLOSED, until it is closed; one in TIME_WAIT is its record below.
 		if !so.dead || so.state&ssNofdref == 0 && !so.inTimeWait() {
-			info := so.tp.Info()
-			if so.dead {
-				info.State = tcp.Closed
-			}
-			list = append(list, Conn{
-				Local: so.inp.local(), Remote: so.inp.remote(),
-				State: info.State, SndQ: so.snd.Cc(), RcvQ: so.rcv.Cc(), Accepted: so.inp.bound && so.inp.fport != 0 && !so.inp.ephemeral,
-				Orphan: so.state&ssNofdref != 0, Info: info,
-			})
+			list = append(list, so.conn())
 		}
 		so.mu.Unlock()
 	}

@@ -64,6 +64,9 @@ func (p *Pool) SetLimit(n int64) {
 	p.shift = uint8(bits.Len64(uint64(n) / 256))
 }
 
+// Limit returns what SetLimit has set.
+func (p *Pool) Limit() int64 { return p.limit }
+
 // Pressed reports whether more than the limit is in use. It costs next to nothing where that is not so, and then it may be off by the
 // 16th part of the limit.
 func (p *Pool) Pressed() bool {
