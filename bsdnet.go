@@ -313,27 +313,3 @@ func DialContext(ctx context.Context, network, address string) (net.Conn, error)
 	}
 	return s.DialContext(ctx, network, address)
 }
-
-// A ConnInfo describes a connection, or a listener, for people to look at.
-type ConnInfo struct {
-	Local, Remote netip.AddrPort
-	State         string        // in BSD's spelling: "ESTABLISHED"
-	SendQueue     int           // bytes sent and not acknowledged, or waiting
-	RecvQueue     int           // bytes received and not read
-	RTT           time.Duration // smoothed; 0: not measured yet
-	Cwnd          int           // congestion window, bytes
-	Sent, Recv    uint64        // bytes acknowledged by the peer, and received in order
-	Retransmits   int           // segments
-}
-
-// Conns lists the stack's connections and listeners, TIME_WAIT included: netstat -a.
-func (s *Stack) Conns() []ConnInfo {
-	var list []ConnInfo
-	for _, c := range s.k.Pcblist() {
-		list = append(list, ConnInfo{
-			Local: c.Local, Remote: c.Remote, State: c.State.String(), SendQueue: c.SndQ, RecvQueue: c.RcvQ,
-			RTT: c.Info.RTT, Cwnd: c.Info.SndCwnd, Sent: c.Info.BytesSent, Recv: c.Info.BytesRcvd, Retransmits: c.Info.Rexmits,
-		})
-	}
-	return list
-}

@@ -244,16 +244,6 @@ func (c *TCPConn) WriteBuffers(v *net.Buffers) (int64, error) {
 	return int64(n), c.opErrno("write", "writev", errno)
 }
 
-// Info returns a description of the connection.
-func (c *TCPConn) Info() ConnInfo {
-	i := c.so.TCPInfo()
-	local, remote := c.so.Addrs()
-	return ConnInfo{
-		Local: local, Remote: remote, State: i.State.String(), SendQueue: i.SndQ, RecvQueue: i.RcvQ,
-		RTT: i.RTT, Cwnd: i.SndCwnd, Sent: i.BytesSent, Recv: i.BytesRcvd, Retransmits: i.Rexmits,
-	}
-}
-
 func btoi(b bool) int {
 	if b {
 		return 1

@@ -1,0 +1,110 @@
+package bsdnet
+
+import (
+	"net/netip"
+	"time"
+
+	"bsdnet/internal/kern"
+)
+
+// A ConnInfo describes a connection, or a listener, as of one moment: what netstat and struct tcp_info tell. Of a connection in TIME_WAIT, or one that
+// is half open, there is no more than its addresses and its State; of a listener no more than what its connections will inherit.
+type ConnInfo struct {
+	// ID is the connection's number, which no other of the stack has: TraceEvent.ConnID. 0: there is no socket (TIME_WAIT, half open).
+	ID uint32
+
+	Local, Remote netip.AddrPort
+	State         string // in BSD's spelling: "ESTABLISHED"
+
+	// Options that both ends have agreed on in the handshake (RFC 7323, RFC 2018, RFC 3168).
+	Timestamps, SACK, WindowScale, ECN bool
+	SendScale, RecvScale               uint8 // shifts of the windows in segments that arrive, and in those that are sent
+
+	// Buffers, in bytes.
+	SendQueue, RecvQueue   int // sent and not acknowledged, or waiting to be sent; received and not read
+	SendBuffer, RecvBuffer int // sizes of the buffers
+
+	// Segments, in bytes.
+	MSS     int // payload of a full segment that is sent, TCP options included
+	PeerMSS int // the same for what the peer may send
+	PMTU    int // largest IP packet that is sent
+
+	// Round trips.
+	RTT     time.Duration // smoothed (RFC 6298); 0: not measured yet
+	RTTVar  time.Duration // mean deviation
+	MinRTT  time.Duration // the least so far; 0: not measured yet
+	RTO     time.Duration // retransmission time-out
+	Backoff int           // time-outs since the last progress, each of which has doubled RTO
+
+	// Congestion control.
+	CongestionControl  string // the algorithm
+	Recovery           string // state of loss recovery: "Open", "Disorder", "CWR", "Recovery" or "Loss", as Linux has them
+	Cwnd               int    // congestion window, bytes
+	Ssthresh           int    // slow start threshold, bytes; 0: there is none, as nothing has been lost yet
+	PacingRate         int64  // bytes a second; 0: segments are not paced
+	DeliveryRate       int64  // what has got through of late, bytes a second; 0: not measured yet
+	DeliveryAppLimited bool   // DeliveryRate was measured when there was no more to send
+
+	// What is under way, in bytes.
+	InFlight      int           // sent and not acknowledged
+	Sacked        int           // of it, acknowledged selectively
+	Lost          int           // of it, found lost
+	Retransmitted int           // of it, sent again
+	ReorderWindow time.Duration // how long what has been overtaken is taken for late and not for lost (RFC 8985)
+	Reordering    bool          // segments have overtaken each other
+
+	// Flow control, in bytes.
+	SendWindow int    // what the peer takes
+	RecvWindow int    // what the peer has been told that we take
+	SendNext   uint32 // the next sequence number to be sent, as in a capture
+	RecvNext   uint32 // the next that is expected
+
+	// Totals.
+	Sent, Recv         uint64 // bytes acknowledged by the peer, and received in order
+	Delivered          uint64 // bytes acknowledged, in order or selectively
+	Retransmits        int    // segments sent again
+	BytesRetransmitted uint64
+	DSACKs             int // duplicates that the peer has reported (RFC 2883)
+
+	// What has limited the speed.
+	BusyTime      time.Duration // how long there has been data to send, or to be acknowledged
+	RwndLimited   time.Duration // how long of it the peer's window has held data back
+	SndbufLimited time.Duration // how long of it the send buffer was too small
+}
+
+// connInfo translates a description of the kernel's.
+func connInfo(c *kern.Conn) ConnInfo {
+	i := &c.Info
+	has := func(option uint8) bool { return i.Options&option != 0 }
+	return ConnInfo{
+		ID: c.ID, Local: c.Local, Remote: c.Remote, State: c.State.String(),
+		Timestamps: has(kern.OptTimestamps), SACK: has(kern.OptSACK), WindowScale: has(kern.OptWscale), ECN: has(kern.OptECN),
+		SendScale: i.SndWscale, RecvScale: i.RcvWscale,
+		SendQueue: c.SndQ, RecvQueue: c.RcvQ, SendBuffer: c.SndBuf, RecvBuffer: c.RcvBuf,
+		MSS: i.SndMSS, PeerMSS: i.RcvMSS, PMTU: i.PMTU,
+		RTT: i.RTT, RTTVar: i.RTTVar, MinRTT: i.MinRTT, RTO: i.RTO, Backoff: i.Backoff,
+		CongestionControl: i.CC, Recovery: i.Recovery, Cwnd: i.SndCwnd, Ssthresh: ssthresh(i.SndSsthresh),
+		PacingRate: i.PacingRate, DeliveryRate: i.DeliveryRate, DeliveryAppLimited: i.DeliveryApp,
+		InFlight: i.InFlight, Sacked: i.Sacked, Lost: i.Lost, Retransmitted: i.Retransmitted,
+		ReorderWindow: i.ReorderWindow, Reordering: i.ReorderSeen,
+		SendWindow: i.SndWnd, RecvWindow: i.RcvWnd, SendNext: i.SndNxt, RecvNext: i.RcvNxt,
+		Sent: i.BytesSent, Recv: i.BytesRcvd, Delivered: i.Delivered,
+		Retransmits: i.Rexmits, BytesRetransmitted: i.BytesRexmit, DSACKs: i.DSACKs,
+		BusyTime: i.BusyTime, RwndLimited: i.RwndLimited, SndbufLimited: i.SndbufLimited,
+	}
+}
+
+// Info returns a description of the connection.
+func (c *TCPConn) Info() ConnInfo {
+	k := c.so.Conn()
+	return connInfo(&k)
+}
+
+// Conns lists the stack's connections and listeners, half-open ones and TIME_WAIT included, in the order of their addresses: netstat -a.
+func (s *Stack) Conns() []ConnInfo {
+	var list []ConnInfo
+	for _, c := range s.k.Pcblist() {
+		list = append(list, connInfo(&c))
+	}
+	return list
+}
