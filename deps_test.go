@@ -30,7 +30,7 @@ var rules = map[string][]string{
 	"internal/kern/wire": {},
 	"internal/kern/mbuf": {},
 	"internal/link":      {},
-	"examples/http":      {"bsdnet", "bsdnet/wireguard"},
+	"examples/http":      {"bsdnet", "bsdnet/qlog", "bsdnet/wireguard"},
 	"wireguard":          {"bsdnet"},
 	"qlog":               {"bsdnet"},
 	"cmd/tcpplot":        {"bsdnet", "bsdnet/qlog"},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/qlog"
 	"bsdnet/wireguard"
 )
 
@@ -123,6 +124,41 @@ func TestOverABadLine(t *testing.T) {
 		}
 		hc.CloseIdleConnections()
 	})
+}
+
+func ExampleConfig_trace() {
+	file, err := os.CreateTemp("", "*.qlog")
+	if err != nil {
+		panic(err)
+	}
+	defer os.Remove(file.Name())
+	q := qlog.New(file) // package bsdnet/qlog
+	stack, err := bsdnet.New(bsdnet.Config{Trace: q.Trace})
+	if err != nil {
+		panic(err)
+	}
+	ln, err := stack.Listen("tcp", ":7")
+	if err != nil {
+		panic(err)
+	}
+	conn, err := stack.Dial("tcp", "127.0.0.1:7")
+	if err != nil {
+		panic(err)
+	}
+
+	info := conn.(*bsdnet.TCPConn).Info() // struct tcp_info: round trips, windows, losses, what limits the speed
+	fmt.Println(info.State, info.Retransmits, info.Cwnd > 0)
+	stats := stack.Stats() // netstat -s and -i: counters of TCP, IP and ICMP, and of each interface
+	fmt.Println(stats.TCP.Connects, stats.TCP.Rcvbadsum, stats.Interfaces[0].Name)
+
+	ln.Close()
+	stack.Close()
+	err = q.Close()
+	fmt.Println(err)
+	// Output:
+	// ESTABLISHED 0 true
+	// 2 0 lo0
+	// <nil>
 }
 
 // The following take rights, a peer or a file, so they are only compiled here; examples/http does the same and is tested.

@@ -8,6 +8,7 @@
 //
 //	go run ./examples/http
 //	go run ./examples/http -once -pcap http.pcap && tcpdump -nr http.pcap
+//	go run ./examples/http -once -trace http.qlog && go run ./cmd/tcpplot http.qlog >http.svg
 //
 // With -link the stack is reached over something else than its own loopback: a TUN device, at whose other end is the kernel; a UDP tunnel to another
 // such program; a WireGuard network.
@@ -34,6 +35,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/qlog"
 )
 
 // options are the command line.
@@ -41,6 +43,7 @@ type options struct {
 	addr  string // where the server listens, inside the stack; "": port 80
 	relay string // where the relay listens, on the kernel's network; "": no relay
 	pcap  string // file for a capture of the link; "": none
+	trace string // file for a trace of the stack's connections; "": none
 	once  bool   // end after the fetch
 	get   string // a page to fetch instead of serving one; "": serve
 
@@ -60,6 +63,7 @@ func command(args []string, out, errs io.Writer) int {
 	f.StringVar(&o.addr, "addr", ":80", "`address` inside the stack that the server listens on")
 	f.StringVar(&o.relay, "relay", "127.0.0.1:8080", "`address` on the kernel's network that is relayed to the server; \"\" for none (the default with -link)")
 	f.StringVar(&o.pcap, "pcap", "", "write what passes the link to `file`, for tcpdump or Wireshark")
+	f.StringVar(&o.trace, "trace", "", "write what happens on the connections to `file`, for cmd/tcpplot")
 	f.BoolVar(&o.once, "once", false, "end after the page has been fetched once")
 	f.StringVar(&o.get, "get", "", "fetch this `URL` over the link, print it and end, instead of serving")
 	o.linkOptions.flags(f)
@@ -121,7 +125,17 @@ func (o *options) check(given map[string]bool) error {
 
 // run does what the command does, until ctx ends.
 func run(ctx context.Context, o options, out io.Writer) (err error) {
-	stack, err := bsdnet.New(bsdnet.Config{})
+	var c bsdnet.Config
+	if o.trace != "" {
+		f, err := os.Create(o.trace)
+		if err != nil {
+			return err
+		}
+		q := qlog.New(f)
+		c.Trace = q.Trace
+		defer func() { err = errors.Join(err, q.Close(), f.Close()) }() // after the stack
+	}
+	stack, err := bsdnet.New(c)
 	if err != nil {
 		return err
 	}

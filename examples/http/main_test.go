@@ -15,13 +15,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"bsdnet"
+	"bsdnet/qlog"
 )
 
 // TestOnce runs the command with -once and looks at what it prints and captures.
 func TestOnce(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "http.pcap")
+	file, trace := filepath.Join(t.TempDir(), "http.pcap"), filepath.Join(t.TempDir(), "http.qlog")
 	var out stdbytes.Buffer
-	if err := run(t.Context(), options{addr: ":80", relay: "127.0.0.1:0", pcap: file, once: true}, &out); err != nil {
+	if err := run(t.Context(), options{addr: ":80", relay: "127.0.0.1:0", pcap: file, trace: trace, once: true}, &out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
@@ -39,6 +42,26 @@ func TestOnce(t *testing.T) {
 		t.Errorf("-once serves on:\n%s", out.Bytes())
 	}
 	checkPcap(t, file)
+	checkTrace(t, trace)
+}
+
+// checkTrace reads a trace: both ends of one connection, from the handshake to the end.
+func checkTrace(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	tr, err := qlog.Read(f)
+	if err != nil || len(tr.Conns) != 2 {
+		t.Fatalf("%d connections in the trace, %v", len(tr.Conns), err)
+	}
+	for _, c := range tr.Conns {
+		if first := c.Events[0]; first.Kind != bsdnet.TraceState || len(c.Events) < 6 || c.Local.Port() != 80 && c.Remote.Port() != 80 {
+			t.Errorf("%v -> %v has %d events, the first %+v", c.Local, c.Remote, len(c.Events), first)
+		}
+	}
 }
 
 // checkPcap reads a capture: nanosecond pcap, raw IP, the first packet a SYN to port 80.
@@ -164,7 +187,8 @@ func settled(st *status) error {
 	states := map[string]int{}
 	for _, c := range st.Conns {
 		states[c.State]++
-		if c.State == "ESTABLISHED" && c.Local == "127.0.0.1:80" && (c.Cwnd == 0 || c.Sent == 0 || c.Received == 0) {
+		if c.State == "ESTABLISHED" && c.Local == "127.0.0.1:80" && (c.Cwnd == 0 || c.Sent == 0 || c.Received == 0 ||
+			c.ID == 0 || c.MinRTT == 0 || c.RTO < c.MinRTT || c.SendWindow == 0 || c.RecvWindow == 0 || c.SendBuffer == 0 || c.RecvBuffer == 0) {
 			return fmt.Errorf("the server's end has no numbers: %+v", c)
 		}
 	}
@@ -223,6 +247,7 @@ func TestErrors(t *testing.T) {
 		{addr: "192.0.2.1:80", once: true},
 		{addr: "127.0.0.1:80", relay: "nowhere.invalid:80"},
 		{addr: "127.0.0.1:80", once: true, pcap: filepath.Join(t.TempDir(), "no", "file")},
+		{addr: "127.0.0.1:80", once: true, trace: filepath.Join(t.TempDir(), "no", "file")},
 	} {
 		if err := run(t.Context(), o, io.Discard); err == nil {
 			t.Errorf("%+v: no error", o)

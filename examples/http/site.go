@@ -82,6 +82,19 @@ type conn struct {
 	SendQueue   int    `json:"send_queue"`
 	RecvQueue   int    `json:"recv_queue"`
 	Retransmits int    `json:"retransmits"`
+
+	ID           uint32 `json:"id"` // as in a trace
+	MinRTT       int64  `json:"min_rtt_ns"`
+	RTO          int64  `json:"rto_ns"`
+	Congestion   string `json:"congestion_control"`
+	Recovery     string `json:"recovery"`
+	Ssthresh     int    `json:"ssthresh"`
+	InFlight     int    `json:"in_flight"`
+	DeliveryRate int64  `json:"delivery_rate"` // bytes a second
+	SendWindow   int    `json:"send_window"`
+	RecvWindow   int    `json:"recv_window"`
+	SendBuffer   int    `json:"send_buffer"`
+	RecvBuffer   int    `json:"recv_buffer"`
 }
 
 func (s *site) status() status {
@@ -97,6 +110,9 @@ func (s *site) status() status {
 		st.Conns = append(st.Conns, conn{
 			State: c.State, Local: addr(c.Local), Remote: addr(c.Remote), RTT: int64(c.RTT), Cwnd: c.Cwnd,
 			Sent: c.Sent, Received: c.Recv, SendQueue: c.SendQueue, RecvQueue: c.RecvQueue, Retransmits: c.Retransmits,
+			ID: c.ID, MinRTT: int64(c.MinRTT), RTO: int64(c.RTO), Congestion: c.CongestionControl, Recovery: c.Recovery, Ssthresh: c.Ssthresh,
+			InFlight: c.InFlight, DeliveryRate: c.DeliveryRate, SendWindow: c.SendWindow, RecvWindow: c.RecvWindow,
+			SendBuffer: c.SendBuffer, RecvBuffer: c.RecvBuffer,
 		})
 	}
 	return st
