@@ -192,10 +192,8 @@ func TestWriterErrors(t *testing.T) {
 	if w.calls != 2 {
 		t.Errorf("%d writes, one of which failed; want 2", w.calls)
 	}
-	for range 2 {
-		if err := q.Close(); err != errFull {
-			t.Errorf("Close: %v, want %v", err, errFull)
-		}
+	if err := q.Close(); err != errFull {
+		t.Errorf("Close: %v, want %v", err, errFull)
 	}
 	q = qlog.New(&badWriter{})
 	q.Trace(&events[0])
@@ -208,7 +206,9 @@ func TestWriterErrors(t *testing.T) {
 		t.Error(err)
 	}
 	n := b.Len()
-	q.Trace(&events[0])
+	for range 2000 {
+		q.Trace(&events[0])
+	}
 	if err := q.Close(); err == nil || b.Len() != n {
 		t.Errorf("a second Close: %v, and %d bytes more", err, b.Len()-n)
 	}

@@ -50,7 +50,7 @@ import (
 type Writer struct {
 	mu      sync.Mutex
 	w       *bufio.Writer
-	err     error // the first of w, or errClosed
+	closed  bool
 	start   time.Time
 	begun   bool
 	started map[uint32]bool // connections whose addresses have been written
@@ -71,7 +71,7 @@ func New(w io.Writer) *Writer {
 func (q *Writer) Trace(e *bsdnet.TraceEvent) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.err != nil {
+	if q.closed {
 		return
 	}
 	q.begin(e.Time)
@@ -89,17 +89,12 @@ func (q *Writer) Trace(e *bsdnet.TraceEvent) {
 func (q *Writer) Close() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.err == nil {
-		q.begin(time.Now()) // a file without events is a file too
+	if q.closed {
+		return errClosed
 	}
-	if q.err == nil {
-		q.err = q.w.Flush()
-	}
-	err := q.err
-	if err == nil {
-		q.err = errClosed
-	}
-	return err
+	q.begin(time.Now()) // a file without events is a file too
+	q.closed = true
+	return q.w.Flush()
 }
 
 // begin writes the header, with t for the time that others count from, unless it has been written. The lock is held.
@@ -117,9 +112,7 @@ func (q *Writer) begin(t time.Time) {
 // write hands a line to the buffer, and keeps it for the next. The lock is held.
 func (q *Writer) write(b []byte) {
 	q.line = b
-	if _, err := q.w.Write(b); err != nil && q.err == nil {
-		q.err = err
-	}
+	q.w.Write(b) // once it has failed it does nothing but fail, and so does Flush
 }
 
 // What a file says of itself: see Read.

@@ -596,3 +596,32 @@ func TestCaptureOnceOnShortWrites(t *testing.T) {
 		}
 	})
 }
+
+// What goes over the loopback is counted once, however many batches its queue is drained in.
+func TestLoopbackCounts(t *testing.T) {
+	v := attacked(t, nil)
+	defer v.done()
+	q := &v.k.lo0.queues[0]
+	if !q.hold() {
+		t.Fatal("somebody is at the queue")
+	}
+	want := uint64(0)
+	const packets = 3*txBatch + 1
+	for i := range packets {
+		m := v.k.pool.Getcl(100 + i)
+		m.Append(make([]byte, 100+i)) // no packet of IP, so it goes no further
+		m.Pkt.Len = 100 + i
+		v.no(q.enqueue(m, nil))
+		want += uint64(m.Pkt.Len)
+	}
+	if c := v.k.lo0.Counts(); c != (IfCounts{}) {
+		t.Errorf("before the queue is drained: %+v", c)
+	}
+	q.run(packets)
+	if got, want := v.k.lo0.Counts(), (IfCounts{Ipackets: packets, Opackets: packets, Ibytes: want, Obytes: want}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if n := v.k.Stats.IP.Total.Load(); n != packets {
+		t.Errorf("%d packets arrived", n)
+	}
+}

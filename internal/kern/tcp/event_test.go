@@ -48,6 +48,7 @@ func TestEventStates(t *testing.T) {
 			< S. 0:0(0) ack 1 win 65535 <mss 1460>
 			> . 1:1(0) ack 1`)
 		k.told(EvState, Event{Name: "ESTABLISHED", Old: "SYN_SENT"})
+		k.advance(time.Second)
 		k.shutdown()
 		k.told(EvState, Event{Name: "FIN_WAIT_1", Old: "ESTABLISHED"})
 		k.trace(`
