@@ -7,10 +7,12 @@ import (
 	"bsdnet/internal/kern"
 )
 
-// A ConnInfo describes a connection, or a listener, as of one moment: what netstat and struct tcp_info tell. Of a connection in TIME_WAIT, or one that
-// is half open, there is no more than its addresses and its State; of a listener no more than what its connections will inherit.
+// A ConnInfo describes a connection, or a listener, as of one moment: what netstat and struct
+// tcp_info tell. Of a connection in TIME_WAIT, or one that is half open, there is no more than
+// its addresses and its State; of a listener no more than what its connections will inherit.
 type ConnInfo struct {
-	// ID is the connection's number, which no other of the stack has: TraceEvent.ConnID. 0: there is no socket (TIME_WAIT, half open).
+	// ID is the connection's number, which no other of the stack has: TraceEvent.ConnID. 0: there
+	// is no socket (TIME_WAIT, half open).
 	ID uint32
 
 	Local, Remote netip.AddrPort
@@ -18,14 +20,14 @@ type ConnInfo struct {
 
 	// Options that both ends have agreed on in the handshake (RFC 7323, RFC 2018, RFC 3168).
 	Timestamps, SACK, WindowScale, ECN bool
-	SendScale, RecvScale               uint8 // shifts of the windows in segments that arrive, and in those that are sent
+	SendScale, RecvScale               uint8 // shifts of the windows that arrive, and of those sent
 
 	// Buffers, in bytes.
 	SendQueue, RecvQueue   int // sent and not acknowledged, or waiting to be sent; received and not read
 	SendBuffer, RecvBuffer int // sizes of the buffers
 
 	// Segments, in bytes.
-	MSS     int // payload of a full segment that is sent, TCP options included
+	MSS     int // payload and TCP options of a full segment that is sent
 	PeerMSS int // the same for what the peer may send
 	PMTU    int // largest IP packet that is sent
 
@@ -38,7 +40,7 @@ type ConnInfo struct {
 
 	// Congestion control.
 	CongestionControl  string // the algorithm
-	Recovery           string // state of loss recovery: "Open", "Disorder", "CWR", "Recovery" or "Loss", as Linux has them
+	Recovery           string // of losses: "Open", "Disorder", "CWR", "Recovery" or "Loss", as in Linux
 	Cwnd               int    // congestion window, bytes
 	Ssthresh           int    // slow start threshold, bytes; 0: there is none, as nothing has been lost yet
 	PacingRate         int64  // bytes a second; 0: segments are not paced
@@ -78,7 +80,8 @@ func connInfo(c *kern.Conn) ConnInfo {
 	has := func(option uint8) bool { return i.Options&option != 0 }
 	return ConnInfo{
 		ID: c.ID, Local: c.Local, Remote: c.Remote, State: c.State.String(),
-		Timestamps: has(kern.OptTimestamps), SACK: has(kern.OptSACK), WindowScale: has(kern.OptWscale), ECN: has(kern.OptECN),
+		Timestamps: has(kern.OptTimestamps), SACK: has(kern.OptSACK), WindowScale: has(kern.OptWscale),
+		ECN:       has(kern.OptECN),
 		SendScale: i.SndWscale, RecvScale: i.RcvWscale,
 		SendQueue: c.SndQ, RecvQueue: c.RcvQ, SendBuffer: c.SndBuf, RecvBuffer: c.RcvBuf,
 		MSS: i.SndMSS, PeerMSS: i.RcvMSS, PMTU: i.PMTU,
@@ -100,7 +103,8 @@ func (c *TCPConn) Info() ConnInfo {
 	return connInfo(&k)
 }
 
-// Conns lists the stack's connections and listeners, half-open ones and TIME_WAIT included, in the order of their addresses: netstat -a.
+// Conns lists the stack's connections and listeners, half-open ones and TIME_WAIT included, in
+// the order of their addresses: netstat -a.
 func (s *Stack) Conns() []ConnInfo {
 	var list []ConnInfo
 	for _, c := range s.k.Pcblist() {

@@ -16,7 +16,8 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// TestConnInfoComplete: each field of the machine's tcp_info is told, and each field of ConnInfo is somebody's.
+// TestConnInfoComplete: each field of the machine's tcp_info is told, and each field of ConnInfo
+// is somebody's.
 func TestConnInfoComplete(t *testing.T) {
 	untold := []string{"SndZerowin"} // SendWindow says it
 	zero := bsdnet.ConnInfoOf(&kern.Conn{})
@@ -65,7 +66,8 @@ func TestConnInfoComplete(t *testing.T) {
 		}
 		see(name, &c, want)
 	}
-	for option, name := range map[uint8]string{tcp.OptTimestamps: "Timestamps", tcp.OptSACK: "SACK", tcp.OptWscale: "WindowScale", tcp.OptECN: "ECN"} {
+	for option, name := range map[uint8]string{tcp.OptTimestamps: "Timestamps", tcp.OptSACK: "SACK",
+		tcp.OptWscale: "WindowScale", tcp.OptECN: "ECN"} {
 		if got := changes(&kern.Conn{Info: tcp.Info{Options: option}}); !slices.Equal(got, []string{name}) {
 			t.Errorf("option %d is told by %v; want %s", option, got, name)
 		}
@@ -82,7 +84,8 @@ func TestConnInfoComplete(t *testing.T) {
 	}
 }
 
-// TestInfo: what a connection says of itself after a transfer with losses, and that Conns says the same.
+// TestInfo: what a connection says of itself after a transfer with losses, and that Conns says
+// the same.
 func TestInfo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1400, Delay: 10 * time.Millisecond})
@@ -128,7 +131,8 @@ func TestInfo(t *testing.T) {
 		time.Sleep(time.Minute)
 
 		i := c.(*bsdnet.TCPConn).Info()
-		if i.ID != id || i.Local != netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), i.Local.Port()) || i.Remote != netip.MustParseAddrPort("10.0.0.2:80") ||
+		if i.ID != id || i.Local != netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), i.Local.Port()) ||
+			i.Remote != netip.MustParseAddrPort("10.0.0.2:80") ||
 			i.State != "ESTABLISHED" {
 			t.Errorf("connection %d %v -> %v in %s", i.ID, i.Local, i.Remote, i.State)
 		}
@@ -138,10 +142,12 @@ func TestInfo(t *testing.T) {
 		if i.SendBuffer < 200_000 || i.SendQueue != 0 || i.RecvQueue != 0 || i.MSS != 1360 || i.PeerMSS != 1360 {
 			t.Errorf("buffers and segments: %+v", i)
 		}
-		if i.MinRTT < 20*time.Millisecond || i.RTT < i.MinRTT || i.RTTVar <= 0 || i.RTO < i.RTT+i.RTTVar || i.Backoff != 0 {
+		if i.MinRTT < 20*time.Millisecond || i.RTT < i.MinRTT || i.RTTVar <= 0 || i.RTO < i.RTT+i.RTTVar ||
+			i.Backoff != 0 {
 			t.Errorf("round trips: %+v", i)
 		}
-		if i.Cwnd <= 0 || i.Ssthresh <= 0 || i.Ssthresh > 1_000_000 || i.InFlight != 0 || i.Sent != size || i.Recv != 0 || i.Retransmits == 0 {
+		if i.Cwnd <= 0 || i.Ssthresh <= 0 || i.Ssthresh > 1_000_000 || i.InFlight != 0 || i.Sent != size ||
+			i.Recv != 0 || i.Retransmits == 0 {
 			t.Errorf("congestion: %+v", i)
 		}
 		r := p.(*bsdnet.TCPConn).Info()
@@ -149,14 +155,17 @@ func TestInfo(t *testing.T) {
 			t.Errorf("the receiver: %+v", r)
 		}
 		// The peer has been told of a window of what is free, or somewhat more.
-		if room := r.RecvBuffer - unread; i.SendWindow < room/2 || i.SendWindow > r.RecvBuffer || i.SendWindow != r.RecvWindow || i.SendNext != r.RecvNext || r.SendNext != i.RecvNext {
-			t.Errorf("the sender has a window of %d at %d; the receiver one of %d at %d", i.SendWindow, i.SendNext, r.RecvWindow, r.RecvNext)
+		if room := r.RecvBuffer - unread; i.SendWindow < room/2 || i.SendWindow > r.RecvBuffer ||
+			i.SendWindow != r.RecvWindow || i.SendNext != r.RecvNext || r.SendNext != i.RecvNext {
+			t.Errorf("the sender has a window of %d at %d; the receiver one of %d at %d", i.SendWindow, i.SendNext,
+				r.RecvWindow, r.RecvNext)
 		}
 		if list := sender.Conns(); len(list) != 1 || list[0] != i {
 			t.Errorf("Conns: %+v, want %+v", list, i)
 		}
 		list := receiver.Conns()
-		if len(list) != 2 || list[0].State != "LISTEN" || list[0].ID == 0 || list[0].ID == list[1].ID || list[0].RecvBuffer == 0 || list[1] != r {
+		if len(list) != 2 || list[0].State != "LISTEN" || list[0].ID == 0 || list[0].ID == list[1].ID ||
+			list[0].RecvBuffer == 0 || list[1] != r {
 			t.Errorf("Conns: %+v", list)
 		}
 

@@ -7,8 +7,9 @@ import (
 	"bsdnet/internal/kern"
 )
 
-// Stats are what a stack has counted since it was made, under BSD's names: "netstat -s", and the interfaces of "netstat -i". Counters are read one
-// after the other while the stack goes on, so they may differ by what happens meanwhile.
+// Stats are what a stack has counted since it was made, under BSD's names: "netstat -s", and the
+// interfaces of "netstat -i". Counters are read one after the other while the stack goes on, so
+// they may differ by what happens meanwhile.
 type Stats struct {
 	TCP        TCPStats
 	IP         IPStats
@@ -17,8 +18,9 @@ type Stats struct {
 	Memory     MemoryStats
 }
 
-// TCPStats are the counters of TCP, under the names of BSD's struct tcpstat. Segments are counted as the machine sees them: one that a link with
-// offloads cuts, or has merged, may be many on the wire.
+// TCPStats are the counters of TCP, under the names of BSD's struct tcpstat. Segments are counted
+// as the machine sees them: one that a link with offloads cuts, or has merged, may be many on the
+// wire.
 type TCPStats struct {
 	// Connections.
 	Connattempt uint64 // connections begun by dialing
@@ -27,7 +29,7 @@ type TCPStats struct {
 	Drops       uint64 // connections dropped after the peer's SYN had arrived
 	Conndrops   uint64 // attempts to connect that failed
 	Closed      uint64 // connections closed, drops included
-	Listendrop  uint64 // SYNs and handshakes that wait or are dropped, as the listener's queue is full or memory is short
+	Listendrop  uint64 // SYNs and handshakes without a place on the listener's queue, or memory
 	Badsyn      uint64 // SYNs that arrived on a connection, and were challenged (RFC 5961, 4)
 	Badrst      uint64 // resets that were in the window, but not at its edge, and were challenged (RFC 5961, 3)
 	Challenges  uint64 // challenge ACKs sent (RFC 5961)
@@ -80,7 +82,7 @@ type TCPStats struct {
 	Rcvackpack      uint64 // acknowledgments of something new
 	Rcvackbyte      uint64 // bytes that they acknowledged
 	Rcvwinupd       uint64 // window updates
-	Rcvmemdrop      uint64 // with data that was dropped as memory was short, or too much waits for what is missing before it
+	Rcvmemdrop      uint64 // with data for which there was no memory, or which was too far ahead
 	Pawsdrop        uint64 // dropped as their timestamp was old (RFC 7323, 5)
 	Predack         uint64 // acknowledgments that header prediction dealt with
 	Preddat         uint64 // with data that header prediction dealt with
@@ -137,8 +139,8 @@ type ICMPStats struct {
 	Inerror    uint64 // errors received
 }
 
-// InterfaceStats are the state and the counters of an interface. A packet that an [OffloadLink] takes or brings whole, or that
-// the loopback carries whole, counts as one.
+// InterfaceStats are the state and the counters of an interface. A packet that an [OffloadLink]
+// takes or brings whole, or that the loopback carries whole, counts as one.
 type InterfaceStats struct {
 	Name  string         // "lo0", or "if" and a number in the order of attachment
 	Link  Link           // what was attached; nil: the loopback
@@ -149,14 +151,14 @@ type InterfaceStats struct {
 	PacketsIn, PacketsOut uint64
 	BytesIn, BytesOut     uint64 // of IP packets
 	ErrorsIn, ErrorsOut   uint64 // packets that were too short to be any; packets that the link has lost by an error
-	DropsOut              uint64 // packets for which there was no room on the queue, or which were sent when the link was down
+	DropsOut              uint64 // packets for which there was no room on the queue, or no link
 }
 
 // MemoryStats tell what a stack's buffers hold.
 type MemoryStats struct {
 	Buffers int64 // how many are in use
 	Bytes   int64 // what they take
-	Limit   int64 // from how many bytes on buffers take less and connections are refused: seven eighths of Config.Memory
+	Limit   int64 // bytes from which on memory is short: seven eighths of Config.Memory
 }
 
 // Stats returns the stack's counters.
@@ -180,7 +182,8 @@ func (s *Stack) Stats() Stats {
 	return st
 }
 
-// loadCounters reads into each field of one struct the counter of the same name in another. A test asserts that there is one.
+// loadCounters reads into each field of one struct the counter of the same name in another. A
+// test asserts that there is one.
 func loadCounters(to, from any) {
 	t, f := reflect.ValueOf(to).Elem(), reflect.ValueOf(from).Elem()
 	for i := range t.NumField() {

@@ -16,7 +16,8 @@ import (
 	"bsdnet/internal/kern"
 )
 
-// TestStatsComplete: Stats has each counter of the kernel's that is counted anywhere, and no others.
+// TestStatsComplete: Stats has each counter of the kernel's that is counted anywhere, and no
+// others.
 func TestStatsComplete(t *testing.T) {
 	counted := map[string]bool{} // names of fields on which Inc or Add is called
 	eachSource(t, func(s *source) {
@@ -132,10 +133,12 @@ func TestStats(t *testing.T) {
 		}
 
 		s, r := sender.Stats(), receiver.Stats()
-		if s.TCP.Connattempt != 2 || s.TCP.Connects != 1 || s.TCP.Conndrops != 1 || r.TCP.Accepts != 1 || r.TCP.Noport != 1 || r.TCP.ScCompleted != 1 {
+		if s.TCP.Connattempt != 2 || s.TCP.Connects != 1 || s.TCP.Conndrops != 1 || r.TCP.Accepts != 1 ||
+			r.TCP.Noport != 1 || r.TCP.ScCompleted != 1 {
 			t.Errorf("connections:\n%+v\n%+v", s.TCP, r.TCP)
 		}
-		if s.TCP.Sndbyte != size || s.TCP.Sndrexmitpack == 0 || s.TCP.Rttupdated == 0 || r.TCP.Rcvbyte+r.TCP.Rcvoobyte < size || r.TCP.Rcvoopack == 0 {
+		if s.TCP.Sndbyte != size || s.TCP.Sndrexmitpack == 0 || s.TCP.Rttupdated == 0 ||
+			r.TCP.Rcvbyte+r.TCP.Rcvoobyte < size || r.TCP.Rcvoopack == 0 {
 			t.Errorf("segments:\n%+v\n%+v", s.TCP, r.TCP)
 		}
 		if s.TCP.Rcvtotal != s.IP.Delivered || s.IP.Total != s.IP.Delivered || r.IP.Localout == 0 || s.IP.Noroute != 0 {
@@ -149,12 +152,14 @@ func TestStats(t *testing.T) {
 			lo.Addrs[0] != netip.MustParsePrefix("127.0.0.1/8") {
 			t.Errorf("loopback %+v", lo)
 		}
-		if out.Name != "if0" || out.Link != bsdnet.Link(bad) || out.MTU != 1500 || !out.Up || len(out.Addrs) != 1 || out.Addrs[0] != addr {
+		if out.Name != "if0" || out.Link != bsdnet.Link(bad) || out.MTU != 1500 || !out.Up || len(out.Addrs) != 1 ||
+			out.Addrs[0] != addr {
 			t.Errorf("interface %+v", out)
 		}
 		way := bad.Stats()
 		packets, octets := frames(t, pcap.Bytes())
-		if out.PacketsOut != way.Write.Packets || out.PacketsIn != way.Read.Delivered || out.PacketsIn != in.PacketsOut ||
+		if out.PacketsOut != way.Write.Packets || out.PacketsIn != way.Read.Delivered ||
+			out.PacketsIn != in.PacketsOut ||
 			in.PacketsIn != way.Write.Delivered || out.BytesIn != in.BytesOut || out.BytesOut <= in.BytesIn {
 			t.Errorf("interfaces %+v and %+v; between them %+v", out, in, way)
 		}
@@ -163,7 +168,8 @@ func TestStats(t *testing.T) {
 		}
 		synctest.Wait()
 		m := receiver.Stats().Memory // among others the buffers that wait for what arrives
-		if buffers, octets := receiver.Outstanding(); m.Buffers != buffers || m.Bytes != octets || octets == 0 || m.Limit != 896<<20 {
+		if buffers, octets := receiver.Outstanding(); m.Buffers != buffers || m.Bytes != octets || octets == 0 ||
+			m.Limit != 896<<20 {
 			t.Errorf("memory %+v; %d buffers of %d bytes are in use", m, buffers, octets)
 		}
 		if l := s.Memory.Limit; l != 56<<20 {
@@ -172,7 +178,8 @@ func TestStats(t *testing.T) {
 	})
 }
 
-// TestStatsOfLoopback: what goes over the loopback goes out and comes in, with the bytes that a capture shows.
+// TestStatsOfLoopback: what goes over the loopback goes out and comes in, with the bytes that a
+// capture shows.
 func TestStatsOfLoopback(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	var pcap bytes.Buffer
@@ -194,8 +201,10 @@ func TestStatsOfLoopback(t *testing.T) {
 	}
 	packets, octets := frames(t, pcap.Bytes())
 	lo := s.Stats().Interfaces[0]
-	const headers = 20 + 20 + 12 // of IP and TCP, with timestamps: what a capture, which cuts what the loopback carries whole, puts before each piece
-	if cuts := packets - lo.PacketsOut; lo.PacketsIn != lo.PacketsOut || lo.BytesIn != lo.BytesOut || lo.BytesOut != octets-cuts*headers ||
+	// A capture cuts what the loopback carries whole, and puts headers of IP and TCP, with timestamps, before each piece.
+	const headers = 20 + 20 + 12
+	if cuts := packets - lo.PacketsOut; lo.PacketsIn != lo.PacketsOut || lo.BytesIn != lo.BytesOut ||
+		lo.BytesOut != octets-cuts*headers ||
 		lo.PacketsOut < 6 || lo.PacketsOut > packets || octets < 1_000_000 {
 		t.Errorf("%+v; the capture has %d packets of %d bytes", lo, packets, octets)
 	}

@@ -14,21 +14,23 @@ type TraceKind uint8
 // The kinds of events, and the fields that are theirs besides those that each event has.
 const (
 	TraceState      TraceKind = iota // the state of the connection has changed from Old to Name, both in BSD's spelling
-	TraceTimer                       // timer Name has fired: "rexmt", "persist", "keep", "2msl" or "delack" among others
-	TraceRTT                         // a round trip has been measured: RTT, and the estimates SRTT, RTTVar and MinRTT that follow from it
+	TraceTimer                       // timer Name has fired: "rexmt", "persist", "keep" and so on
+	TraceRTT                         // a round trip has been measured: RTT; SRTT, RTTVar and MinRTT follow from it
 	TraceWindow                      // Cwnd, Ssthresh or PacingRate has changed
-	TraceRecovery                    // loss recovery has gone from state Old to Name, which are those of ConnInfo.Recovery
+	TraceRecovery                    // loss recovery has gone from state Old to Name: see ConnInfo.Recovery
 	TraceLost                        // Len bytes from Seq on have been found lost; Name is the reason
 	TraceSent                        // Len bytes from Seq on have been sent for the first time
 	TraceRetransmit                  // Len bytes from Seq on have been sent again; Name is the reason
 	TraceAck                         // an acknowledgment has arrived: Ack, Win and Sack
-	TraceUndo                        // a reduction of the window was unfounded and has been taken back; Name is the evidence
+	TraceUndo                        // a reduction of the window has been taken back; Name is the evidence
 	TraceMTU                         // a full segment carries Len bytes from now on; Name is the reason
 )
 
-var traceKinds = [...]string{"state", "timer", "rtt", "window", "recovery", "lost", "sent", "retransmit", "ack", "undo", "mtu"}
+var traceKinds = [...]string{"state", "timer", "rtt", "window", "recovery", "lost", "sent", "retransmit", "ack",
+	"undo", "mtu"}
 
-// String returns the kind in lower case: "state", "timer", "rtt", "window", "recovery", "lost", "sent", "retransmit", "ack", "undo" or "mtu".
+// String returns the kind in lower case: "state", "timer", "rtt", "window", "recovery", "lost",
+// "sent", "retransmit", "ack", "undo" or "mtu".
 func (k TraceKind) String() string {
 	if int(k) < len(traceKinds) {
 		return traceKinds[k]
@@ -36,10 +38,11 @@ func (k TraceKind) String() string {
 	return "TraceKind(" + strconv.Itoa(int(k)) + ")"
 }
 
-// A TraceEvent is something that has happened on a connection; see [Config].Trace. A field that is not its kind's is zero.
+// A TraceEvent is something that has happened on a connection; see [Config].Trace. A field that
+// is not its kind's is zero.
 //
-// Sequence numbers count from the connection's own initial one: its SYN is 0, and the first byte that it sends is 1. After 4 GiB they
-// begin again at 0.
+// Sequence numbers count from the connection's own initial one: its SYN is 0, and the first byte
+// that it sends is 1. After 4 GiB they begin again at 0.
 type TraceEvent struct {
 	Time          time.Time
 	ConnID        uint32 // the number of the connection, which no other of its stack has: ConnInfo.ID
@@ -51,14 +54,15 @@ type TraceEvent struct {
 	Len  int         // bytes; a SYN and a FIN count as one
 	Ack  uint32      // the byte that the peer expects next
 	Win  int         // the peer's window, bytes from Ack on
-	Sack [][2]uint32 // what the peer has received besides: from the first number up to, but not including, the second; lent as the event is
+	Sack [][2]uint32 // what the peer has received beyond Ack: [from, to); lent as the event is
 
 	RTT    time.Duration // the round trip that has been measured
 	SRTT   time.Duration // smoothed (RFC 6298)
 	RTTVar time.Duration // its mean deviation
 	MinRTT time.Duration // the least so far
 
-	// These are there in each event. Of a segment, or an acknowledgment, they are the values before it was dealt with.
+	// These are there in each event. Of a segment, or an acknowledgment, they are the values
+	// before it was dealt with.
 	Cwnd         int   // congestion window, bytes
 	Ssthresh     int   // slow start threshold, bytes; 0: there is none, as nothing has been lost yet
 	Flight       int   // sent, and neither acknowledged nor found lost, bytes
@@ -70,15 +74,18 @@ type TraceEvent struct {
 func traceEvent(t *kern.Trace) *TraceEvent {
 	e := t.Event
 	return &TraceEvent{
-		Time: t.Time, ConnID: t.Conn, Local: t.Local, Remote: t.Remote, Kind: TraceKind(e.Kind), Name: e.Name, Old: e.Old,
+		Time: t.Time, ConnID: t.Conn, Local: t.Local, Remote: t.Remote, Kind: TraceKind(e.Kind), Name: e.Name,
+		Old: e.Old,
 		Seq: e.Seq, Len: e.Len, Ack: e.Ack, Win: e.Win, Sack: e.Sack[:e.NSack],
-		RTT: time.Duration(e.RTT), SRTT: time.Duration(e.SRTT), RTTVar: time.Duration(e.RTTVar), MinRTT: time.Duration(e.MinRTT),
-		Cwnd: e.Cwnd, Ssthresh: ssthresh(e.Ssthresh), Flight: e.Flight, PacingRate: e.Rate, DeliveryRate: e.DeliveryRate,
+		RTT: time.Duration(e.RTT), SRTT: time.Duration(e.SRTT), RTTVar: time.Duration(e.RTTVar),
+		MinRTT: time.Duration(e.MinRTT),
+		Cwnd:   e.Cwnd, Ssthresh: ssthresh(e.Ssthresh), Flight: e.Flight, PacingRate: e.Rate,
+		DeliveryRate: e.DeliveryRate,
 	}
 }
 
-// ssthresh returns a slow start threshold in bytes, and 0 for one that is beyond the largest window: RFC 5681, 3.1, "The initial value of ssthresh
-// SHOULD be set arbitrarily high".
+// ssthresh returns a slow start threshold in bytes, and 0 for one that is beyond the largest
+// window: RFC 5681, 3.1, "The initial value of ssthresh SHOULD be set arbitrarily high".
 func ssthresh(n int) int {
 	if n >= kern.MaxWindow {
 		return 0

@@ -16,9 +16,11 @@ import (
 func TestTraceKinds(t *testing.T) {
 	names := map[string]bool{}
 	for k, want := range map[bsdnet.TraceKind]tcp.EventKind{
-		bsdnet.TraceState: tcp.EvState, bsdnet.TraceTimer: tcp.EvTimer, bsdnet.TraceRTT: tcp.EvRTT, bsdnet.TraceWindow: tcp.EvWindow,
+		bsdnet.TraceState: tcp.EvState, bsdnet.TraceTimer: tcp.EvTimer, bsdnet.TraceRTT: tcp.EvRTT,
+		bsdnet.TraceWindow:   tcp.EvWindow,
 		bsdnet.TraceRecovery: tcp.EvRecovery, bsdnet.TraceLost: tcp.EvLost, bsdnet.TraceSent: tcp.EvSent,
-		bsdnet.TraceRetransmit: tcp.EvRetransmit, bsdnet.TraceAck: tcp.EvAck, bsdnet.TraceUndo: tcp.EvUndo, bsdnet.TraceMTU: tcp.EvMTU,
+		bsdnet.TraceRetransmit: tcp.EvRetransmit, bsdnet.TraceAck: tcp.EvAck, bsdnet.TraceUndo: tcp.EvUndo,
+		bsdnet.TraceMTU: tcp.EvMTU,
 	} {
 		if k != bsdnet.TraceKind(want) {
 			t.Errorf("%v is %d, and the machine's %d", k, k, want)
@@ -31,8 +33,9 @@ func TestTraceKinds(t *testing.T) {
 	}
 }
 
-// lossy sends size bytes from one stack to another, over 20 ms and a loss of 2 %, in virtual time, and tells trace what happens at the sender.
-// It returns what the sender knows of its connection in the end.
+// lossy sends size bytes from one stack to another, over 20 ms and a loss of 2 %, in virtual
+// time, and tells trace what happens at the sender. It returns what the sender knows of its
+// connection in the end.
 func lossy(t *testing.T, size int, trace func(*bsdnet.TraceEvent)) (info bsdnet.ConnInfo) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -135,7 +138,8 @@ func TestTraceOfALossyPath(t *testing.T) {
 		case bsdnet.TraceRTT:
 			minRTT = e.MinRTT
 			if e.RTT < 20*time.Millisecond || e.SRTT < e.MinRTT || e.RTT < e.MinRTT || e.RTTVar <= 0 {
-				t.Errorf("round trip %v, smoothed %v, variance %v, least %v; the path has 20 ms", e.RTT, e.SRTT, e.RTTVar, e.MinRTT)
+				t.Errorf("round trip %v, smoothed %v, variance %v, least %v; the path has 20 ms", e.RTT, e.SRTT,
+					e.RTTVar, e.MinRTT)
 			}
 		}
 	})
@@ -155,7 +159,8 @@ func TestTraceOfALossyPath(t *testing.T) {
 	threshold := false
 	for i, e := range events {
 		if e.ConnID == 0 || e.ConnID != events[0].ConnID || e.Local != info.Local || e.Remote != info.Remote {
-			t.Fatalf("event %d is of connection %d, %v -> %v; want %v -> %v", i, e.ConnID, e.Local, e.Remote, info.Local, info.Remote)
+			t.Fatalf("event %d is of connection %d, %v -> %v; want %v -> %v", i, e.ConnID, e.Local, e.Remote,
+				info.Local, info.Remote)
 		}
 		if i > 0 && e.Time.Before(events[i-1].Time) {
 			t.Fatalf("event %d is at %v, before the last", i, e.Time)

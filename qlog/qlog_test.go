@@ -31,7 +31,8 @@ func every() []bsdnet.TraceEvent {
 	list := []bsdnet.TraceEvent{
 		{Kind: bsdnet.TraceState, Name: "SYN_SENT", Old: "CLOSED"},
 		{Kind: bsdnet.TraceSent, Seq: 0, Len: 1},
-		{Kind: bsdnet.TraceRTT, RTT: 20*time.Millisecond + 1, SRTT: 21 * time.Millisecond, RTTVar: time.Nanosecond, MinRTT: 20 * time.Millisecond},
+		{Kind: bsdnet.TraceRTT, RTT: 20*time.Millisecond + 1, SRTT: 21 * time.Millisecond, RTTVar: time.Nanosecond,
+			MinRTT: 20 * time.Millisecond},
 		{Kind: bsdnet.TraceRTT},
 		{Kind: bsdnet.TraceWindow, DeliveryRate: 1},
 		{Kind: bsdnet.TraceSent, Seq: 1<<32 - 1, Len: 65535, Cwnd: 1 << 20, Flight: 1 << 19, PacingRate: 1 << 33},
@@ -111,7 +112,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestFormat: each line is an object, the first the header and the others events, as the draft has them.
+// TestFormat: each line is an object, the first the header and the others events, as the draft
+// has them.
 func TestFormat(t *testing.T) {
 	lines := strings.Split(strings.TrimSuffix(string(write(t, every())), "\n"), "\n")
 	var h struct {
@@ -125,7 +127,8 @@ func TestFormat(t *testing.T) {
 	if err := json.Unmarshal([]byte(lines[0]), &h); err != nil {
 		t.Fatal(err)
 	}
-	if h.Version != "0.3" || h.Format != "NDJSON" || h.Trace.Vantage["name"] != "bsdnet" || h.Trace.Common["reference_time"] != float64(start.UnixNano())/1e6 {
+	if h.Version != "0.3" || h.Format != "NDJSON" || h.Trace.Vantage["name"] != "bsdnet" ||
+		h.Trace.Common["reference_time"] != float64(start.UnixNano())/1e6 {
 		t.Errorf("header %+v", h)
 	}
 	var names []string
@@ -214,7 +217,8 @@ func TestWriterErrors(t *testing.T) {
 	}
 }
 
-// TestConcurrentUse: lines of different goroutines do not mix, and the order of each connection stays.
+// TestConcurrentUse: lines of different goroutines do not mix, and the order of each connection
+// stays.
 func TestConcurrentUse(t *testing.T) {
 	const conns, n = 8, 500
 	var w bytes.Buffer
@@ -223,7 +227,8 @@ func TestConcurrentUse(t *testing.T) {
 	for id := range uint32(conns) {
 		wg.Go(func() {
 			for i := range uint32(n) {
-				q.Trace(&bsdnet.TraceEvent{Time: start, ConnID: id, Local: local, Remote: remote, Kind: bsdnet.TraceSent, Seq: i, Len: 1})
+				q.Trace(&bsdnet.TraceEvent{Time: start, ConnID: id, Local: local, Remote: remote,
+					Kind: bsdnet.TraceSent, Seq: i, Len: 1})
 			}
 		})
 	}
@@ -258,7 +263,8 @@ func TestReadTolerance(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []bsdnet.TraceEvent{{
-		Time: time.UnixMilli(1e12).Add(-1500 * time.Microsecond).UTC(), ConnID: 7, Local: netip.MustParseAddrPort("10.0.0.1:1"),
+		Time: time.UnixMilli(1e12).Add(-1500 * time.Microsecond).UTC(), ConnID: 7,
+		Local:  netip.MustParseAddrPort("10.0.0.1:1"),
 		Remote: netip.MustParseAddrPort("10.0.0.2:2"), Kind: bsdnet.TraceSent, Seq: 5, Len: 6,
 	}}
 	if got := plain(tr.Conns[0].Events); !reflect.DeepEqual(got, want) {
@@ -276,8 +282,10 @@ func TestReadErrors(t *testing.T) {
 		{"no line", "{}", "line 1: there is no header"},
 		{"pcap", "\xd4\xc3\xb2\xa1\x02\x00\n", "line 1: it is no header of a qlog file: invalid character"},
 		{"json", "{}\n", `line 1: qlog_version, qlog_format and time_format are "", "" and ""; want "0.3", "NDJSON" and "relative"`},
-		{"version", strings.Replace(header, "0.3", "0.4", 1), `line 1: qlog_version, qlog_format and time_format are "0.4"`},
-		{"reference", strings.Replace(header, "1e12", "-1", 1), `line 1: reference_time is "-1"; want milliseconds since 1970`},
+		{"version", strings.Replace(header, "0.3", "0.4", 1),
+			`line 1: qlog_version, qlog_format and time_format are "0.4"`},
+		{"reference", strings.Replace(header, "1e12", "-1", 1),
+			`line 1: reference_time is "-1"; want milliseconds since 1970`},
 		{"no reference", strings.Replace(header, "1e12", `null`, 1), `line 1: reference_time is ""`},
 		{"far reference", strings.Replace(header, "1e12", "9e99", 1), `line 1: reference_time is "9e99"`},
 		{"cut", strings.TrimSuffix(event("1", sent, "7", `"seq":1`), "\n"), "line 3: unexpected EOF"},
@@ -291,15 +299,20 @@ func TestReadErrors(t *testing.T) {
 		{"time", event("1e300", sent, "7", ""), `line 3: time is "1e300"; want milliseconds`},
 		{"early", event("-1e12", sent, "7", ""), ""},
 		{"too early", event("-1000000000001", sent, "7", ""), "line 3: the time is 1969-12-31"},
-		{"sequence number", event("1", sent, "7", `"seq":4294967296`), "line 3: json: cannot unmarshal number 4294967296"},
+		{"sequence number", event("1", sent, "7", `"seq":4294967296`),
+			"line 3: json: cannot unmarshal number 4294967296"},
 		{"length", event("1", sent, "7", `"len":-1`), "line 3: a size, a rate or a round trip is negative"},
 		{"rate", event("1", sent, "7", `"pacing_rate":-8`), "line 3: a size, a rate or a round trip is negative"},
 		{"rtt", event("1", rtt, "7", `"latest_rtt":-0.5`), "line 3: a size, a rate or a round trip is negative"},
-		{"rtt", event("1", rtt, "7", `"latest_rtt":1,"min_rtt":99999999999999999999`), "line 3: 99999999999999999999 ms are out of range"},
-		{"blocks", event("1", ack, "7", `"sack":[[1,2],[1,2],[1,2],[1,2],[1,2]]`), "line 3: sack has 5 ranges; an acknowledgment has 4 at most"},
+		{"rtt", event("1", rtt, "7", `"latest_rtt":1,"min_rtt":99999999999999999999`),
+			"line 3: 99999999999999999999 ms are out of range"},
+		{"blocks", event("1", ack, "7", `"sack":[[1,2],[1,2],[1,2],[1,2],[1,2]]`),
+			"line 3: sack has 5 ranges; an acknowledgment has 4 at most"},
 		{"block", event("1", ack, "7", `"sack":[[1,2,3]]`), "line 3: sack has a range of 3 numbers; want 2"},
-		{"address", strings.Replace(header, "10.0.0.1", "10.0.0", 1), `line 2: ParseAddr("10.0.0"): IPv4 address too short`},
-		{"two stacks", event("1", sent, "7", "") + strings.Split(strings.Replace(header, "10.0.0.1", "10.0.0.9", 1), "\n")[1] + "\n",
+		{"address", strings.Replace(header, "10.0.0.1", "10.0.0", 1),
+			`line 2: ParseAddr("10.0.0"): IPv4 address too short`},
+		{"two stacks", event("1", sent, "7", "") + strings.Split(strings.Replace(header, "10.0.0.1", "10.0.0.9", 1),
+			"\n")[1] + "\n",
 			"line 4: connection 7 is 10.0.0.9:1 -> 10.0.0.2:2, and was 10.0.0.1:1 -> 10.0.0.2:2: the file is of two stacks"},
 	} {
 		tr, err := qlog.Read(strings.NewReader(c.in))
@@ -371,7 +384,8 @@ func TestStack(t *testing.T) {
 			}
 			defer s[i].Close()
 		}
-		if err := errors.Join(s[0].Attach(bad, netip.MustParsePrefix("10.0.0.1/24")), s[1].Attach(b, netip.MustParsePrefix("10.0.0.2/24"))); err != nil {
+		if err := errors.Join(s[0].Attach(bad, netip.MustParsePrefix("10.0.0.1/24")), s[1].Attach(b,
+			netip.MustParsePrefix("10.0.0.2/24"))); err != nil {
 			t.Fatal(err)
 		}
 		ln, err := s[1].Listen("tcp", ":80")
@@ -416,7 +430,8 @@ func TestStack(t *testing.T) {
 					again += e.Len
 				}
 			}
-			if sent != size+2 || again == 0 || c.Local.Addr() != netip.MustParseAddr("10.0.0.1") || c.Remote != netip.MustParseAddrPort("10.0.0.2:80") {
+			if sent != size+2 || again == 0 || c.Local.Addr() != netip.MustParseAddr("10.0.0.1") ||
+				c.Remote != netip.MustParseAddrPort("10.0.0.2:80") {
 				t.Errorf("%v -> %v sent %d bytes, and %d again", c.Local, c.Remote, sent, again)
 			}
 		}

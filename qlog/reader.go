@@ -35,9 +35,11 @@ const (
 	maxTime   = 4 << 60 // nanoseconds: until 2116
 )
 
-// Read reads what a [Writer] has written. The error, except one of r, begins with the number of the line that is at fault, and the Trace holds what
-// came before it. If the file ends within a line, as it does if its process has not closed the Writer, the error wraps io.ErrUnexpectedEOF. A file of
-// more than 4,194,304 events, or with a line of more than 16 KiB, is an error. Events with names that no Writer uses are left out.
+// Read reads what a [Writer] has written. The error, except one of r, begins with the number of
+// the line that is at fault, and the Trace holds what came before it. If the file ends within a
+// line, as it does if its process has not closed the Writer, the error wraps io.ErrUnexpectedEOF.
+// A file of more than 4,194,304 events, or with a line of more than 16 KiB, is an error. Events
+// with names that no Writer uses are left out.
 func Read(r io.Reader) (*Trace, error) {
 	t := &reader{conns: map[uint32]*Conn{}, names: map[string]string{}}
 	in := bufio.NewReaderSize(r, maxLine)
@@ -187,7 +189,8 @@ func (c *Conn) addresses(d *data) error {
 		return err
 	}
 	if len(c.Events) > 0 && (local != c.Local || remote != c.Remote) {
-		return fmt.Errorf("connection %d is %v -> %v, and was %v -> %v: the file is of two stacks", c.ID, local, remote, c.Local, c.Remote)
+		return fmt.Errorf("connection %d is %v -> %v, and was %v -> %v: the file is of two stacks", c.ID, local,
+			remote, c.Local, c.Remote)
 	}
 	c.Local, c.Remote = local, remote
 	return nil
@@ -268,7 +271,8 @@ func (d *data) blocks() ([][2]uint32, error) {
 
 // check reports what cannot be.
 func (t *reader) check(e *bsdnet.TraceEvent) error {
-	if min(e.Len, e.Win, e.Cwnd, e.Ssthresh, e.Flight) < 0 || min(e.PacingRate, e.DeliveryRate) < 0 || min(e.RTT, e.SRTT, e.RTTVar, e.MinRTT) < 0 {
+	if min(e.Len, e.Win, e.Cwnd, e.Ssthresh, e.Flight) < 0 || min(e.PacingRate, e.DeliveryRate) < 0 ||
+		min(e.RTT, e.SRTT, e.RTTVar, e.MinRTT) < 0 {
 		return errors.New("a size, a rate or a round trip is negative")
 	}
 	if ns := e.Time.Sub(time.Unix(0, 0)); ns < 0 || ns >= maxTime {

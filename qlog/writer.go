@@ -9,28 +9,35 @@
 //
 // # The format
 //
-// A file is lines of JSON after draft-ietf-quic-qlog-main-schema-01, whose format NDJSON puts a header on the first line and an event on each
-// other. The names of events and fields are those of draft-ietf-quic-qlog-quic-events-00 where TCP has what QUIC has:
+// A file is lines of JSON after draft-ietf-quic-qlog-main-schema-01, whose format NDJSON puts a
+// header on the first line and an event on each other. The names of events and fields are those
+// of draft-ietf-quic-qlog-quic-events-00 where TCP has what QUIC has:
 //
-//	{"qlog_version":"0.3","qlog_format":"NDJSON","title":"bsdnet","trace":{"vantage_point":{"name":"bsdnet","type":"unknown"},
-//	 "common_fields":{"protocol_type":["TCP"],"time_format":"relative","reference_time":1767225600000.000000}}}
-//	{"time":0.000000,"name":"transport:packet_sent","group_id":"3","data":{"seq":0,"len":1,"congestion_window":14480}}
+//	{"qlog_version":"0.3","qlog_format":"NDJSON","title":"bsdnet","trace":{
+//	 "vantage_point":{"name":"bsdnet","type":"unknown"},"common_fields":{"protocol_type":["TCP"],
+//	 "time_format":"relative","reference_time":1767225600000.000000}}}
+//	{"time":0.000000,"name":"transport:packet_sent","group_id":"3",
+//	 "data":{"seq":1,"len":1448,"congestion_window":14480}}
 //
-// Times are in milliseconds, that of an event from reference_time on, and reference_time since 1970. The group_id is the connection's number, as a
-// string. All sizes are in bytes, and the rates in bits a second. A field that is zero is left out.
+// (The lines are broken here only.)
 //
-//	connectivity:connection_started       src_ip, src_port, dst_ip, dst_port; comes before a connection's first event
+// Times are in milliseconds, that of an event from reference_time on, and reference_time since
+// 1970. The group_id is the connection's number, as a string. All sizes are in bytes, and the
+// rates in bits a second. A field that is zero is left out.
+//
+//	connectivity:connection_started       src_ip, src_port, dst_ip, dst_port; the first
 //	connectivity:connection_state_updated old, new
 //	connectivity:mtu_updated              mss, trigger
 //	recovery:congestion_state_updated     old, new
 //	recovery:congestion_undone            trigger; QUIC has none such
 //	recovery:loss_timer_updated           timer_type, event_type: always "expired"
-//	recovery:metrics_updated              latest_rtt, smoothed_rtt, rtt_variance, min_rtt if a round trip has been measured
+//	recovery:metrics_updated              of a round trip: latest_rtt, smoothed_rtt, rtt_variance, min_rtt
 //	recovery:packet_lost                  seq, len, trigger
 //	transport:packet_sent                 seq, len; retransmission (true or left out) and trigger
 //	transport:packet_received             ack, win, sack: a list of [from, to]
 //
-// In addition, each event but the first kind has congestion_window, ssthresh, bytes_in_flight, pacing_rate and delivery_rate.
+// In addition, each event but the first kind has congestion_window, ssthresh, bytes_in_flight,
+// pacing_rate and delivery_rate.
 package qlog
 
 import (
@@ -62,12 +69,14 @@ const bufSize = 64 << 10
 
 var errClosed = errors.New("qlog: the Writer is closed")
 
-// New returns a Writer to w. A stack that is traced waits for w, so a slow one slows its connections down.
+// New returns a Writer to w. A stack that is traced waits for w, so a slow one slows its
+// connections down.
 func New(w io.Writer) *Writer {
 	return &Writer{w: bufio.NewWriterSize(w, bufSize), started: map[uint32]bool{}}
 }
 
-// Trace writes an event: it is what [bsdnet.Config].Trace is set to. Nothing is written once w has failed, or the Writer has been closed.
+// Trace writes an event: it is what [bsdnet.Config].Trace is set to. Nothing is written once w
+// has failed, or the Writer has been closed.
 func (q *Writer) Trace(e *bsdnet.TraceEvent) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -85,7 +94,8 @@ func (q *Writer) Trace(e *bsdnet.TraceEvent) {
 	}
 }
 
-// Close writes what has been collected and returns the first error of w. It does not close w. A second Close returns an error.
+// Close writes what has been collected and returns the first error of w. It does not close w. A
+// second Close returns an error.
 func (q *Writer) Close() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -97,14 +107,16 @@ func (q *Writer) Close() error {
 	return q.w.Flush()
 }
 
-// begin writes the header, with t for the time that others count from, unless it has been written. The lock is held.
+// begin writes the header, with t for the time that others count from, unless it has been
+// written. The lock is held.
 func (q *Writer) begin(t time.Time) {
 	if q.begun {
 		return
 	}
 	q.begun, q.start = true, t
-	b := append(q.line[:0], `{"qlog_version":"`+version+`","qlog_format":"`+format+`","title":"bsdnet","trace":{"vantage_point":`+
-		`{"name":"bsdnet","type":"unknown"},"common_fields":{"protocol_type":["TCP"],"time_format":"relative","reference_time":`...)
+	b := append(q.line[:0],
+		`{"qlog_version":"`+version+`","qlog_format":"`+format+`","title":"bsdnet","trace":{"vantage_point":`+
+			`{"name":"bsdnet","type":"unknown"},"common_fields":{"protocol_type":["TCP"],"time_format":"relative","reference_time":`...)
 	b = appendMs(b, time.Duration(t.UnixNano()))
 	q.write(append(b, "}}}\n"...))
 }
@@ -135,7 +147,8 @@ func (q *Writer) connection(e *bsdnet.TraceEvent) {
 	q.write(append(o.b, "}}\n"...))
 }
 
-// names are the events of the kinds; those of metrics_updated and packet_sent are told apart by their fields.
+// names are the events of the kinds; those of metrics_updated and packet_sent are told apart by
+// their fields.
 var names = [...]string{
 	bsdnet.TraceState:      "connectivity:connection_state_updated",
 	bsdnet.TraceTimer:      "recovery:loss_timer_updated",
@@ -150,7 +163,8 @@ var names = [...]string{
 	bsdnet.TraceMTU:        "connectivity:mtu_updated",
 }
 
-// event writes an event of the connection. One of a kind that there was not when this was written is left out.
+// event writes an event of the connection. One of a kind that there was not when this was written
+// is left out.
 func (q *Writer) event(e *bsdnet.TraceEvent) {
 	if int(e.Kind) >= len(names) {
 		return

@@ -68,7 +68,8 @@ func significant(v float64) string {
 	return s
 }
 
-// instants returns how to write the ticks of an axis of time, which are step seconds apart: all in the unit that its end calls for.
+// instants returns how to write the ticks of an axis of time, which are step seconds apart: all
+// in the unit that its end calls for.
 func instants(hi, step float64) func(t float64) string {
 	factor, unit := 1.0, " s"
 	switch {

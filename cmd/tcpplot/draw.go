@@ -82,7 +82,7 @@ func (h *history) drawWindow(s *svg) {
 		p.legendMark(func(x, y float64) { p.cross(x, y) }, "found lost")
 	}
 	if len(h.undone) > 0 {
-		p.legendMark(func(x, y float64) { p.s.path(triangle(x, y+3), green, 1.5, `fill-opacity="1"`) }, "reduction undone")
+		p.legendMark(func(x, y float64) { p.s.path(triangle(x, y+3), green, 1.5, "") }, "reduction undone")
 	}
 	for _, name := range []string{"Recovery", "Loss", "CWR"} {
 		if slices.ContainsFunc(h.phases, func(p phase) bool { return p.name == name }) {
@@ -126,7 +126,8 @@ func (p *panel) crosses(h *history) {
 
 func (p *panel) cross(x, y float64) {
 	const r = 3.5
-	p.s.path("M"+px(x-r)+" "+px(y-r)+"L"+px(x+r)+" "+px(y+r)+"M"+px(x-r)+" "+px(y+r)+"L"+px(x+r)+" "+px(y-r), red, 1.8, "")
+	stroke := func(dy float64) string { return "M" + px(x-r) + " " + px(y-dy) + "L" + px(x+r) + " " + px(y+dy) }
+	p.s.path(stroke(r)+stroke(-r), red, 1.8, "")
 }
 
 func (p *panel) triangle(t, v float64) {

@@ -10,7 +10,8 @@ import (
 	"bsdnet/qlog"
 )
 
-// A history is what a connection's events say, as series over time: seconds from the trace's first event on.
+// A history is what a connection's events say, as series over time: seconds from the trace's
+// first event on.
 type history struct {
 	title    string
 	from, to float64
@@ -49,10 +50,12 @@ type phase struct {
 	name     string
 }
 
-// unlimited is the congestion window of a connection that has none yet, or needs none: the largest there can be (RFC 7323, 2.3).
+// unlimited is the congestion window of a connection that has none yet, or needs none: the
+// largest there can be (RFC 7323, 2.3).
 const unlimited = 65535 << 14
 
-// newHistory makes the series of a connection, from one time to another after start; to 0 is the connection's end.
+// newHistory makes the series of a connection, from one time to another after start; to 0 is the
+// connection's end.
 func newHistory(start time.Time, c *qlog.Conn, from, to time.Duration) *history {
 	h := &history{
 		title: fmt.Sprintf("%v → %v, connection %d", c.Local, c.Remote, c.ID),
@@ -201,7 +204,8 @@ func (s *series) add(t, v float64) {
 	*s = append(*s, point{t, v})
 }
 
-// max returns the largest value between two times, the one that stands when they begin included; 0: there is none.
+// max returns the largest value between two times, the one that stands when they begin included;
+// 0: there is none.
 func (s series) max(from, to float64) float64 {
 	most := 0.0
 	for i, p := range s {
@@ -212,8 +216,9 @@ func (s series) max(from, to float64) float64 {
 	return most
 }
 
-// rate returns how fast an offset has moved on between two times, in bits a second, each over a hundredth of the time, and least seconds at the
-// least, within which what comes in bursts evens out.
+// rate returns how fast an offset has moved on between two times, in bits a second, each over a
+// hundredth of the time, and least seconds at the least, within which what comes in bursts evens
+// out.
 func rate(offset series, from, to, least float64) series {
 	var s series
 	step := min(max((to-from)/100, least), to-from)

@@ -1,17 +1,19 @@
-// Tcpplot draws what has happened on a connection, as package bsdnet/qlog has written it, in one SVG with three panels on one axis of time:
+// Tcpplot draws what has happened on a connection, as package bsdnet/qlog has written it, in one
+// SVG with three panels on one axis of time:
 //
 //   - the congestion window, the slow start threshold and what is in flight, with losses and time-outs;
 //   - round trips, and the rates at which data was paced, delivered and acknowledged;
-//   - sequence numbers, as tcptrace and xplot show them: what was sent, sent again, acknowledged and selectively acknowledged, and the
-//     right edge of the peer's window.
+//   - sequence numbers, as tcptrace and xplot show them: what was sent, sent again, acknowledged and
+//     selectively acknowledged, and the right edge of the peer's window.
 //
 // While losses are repaired the panels are shaded.
 //
 //	go run ./cmd/tcpplot trace.qlog >out.svg
 //	go run ./cmd/tcpplot -conn 3 -from 1s -to 1.5s trace.qlog >out.svg
 //
-// Without -conn it draws the connection that has sent the most, and says on the standard error which others there are. The file "-" is the standard
-// input. It ends with status 1 if the file is no trace or has no such connection, and with 2 if the command line is wrong.
+// Without -conn it draws the connection that has sent the most, and says on the standard error
+// which others there are. The file "-" is the standard input. It ends with status 1 if the file
+// is no trace or has no such connection, and with 2 if the command line is wrong.
 package main
 
 import (
@@ -81,7 +83,8 @@ func (o *options) run(in io.Reader, out, errs io.Writer) error {
 	}
 	t, err := qlog.Read(in)
 	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF) && len(t.Conns) > 0: // its process has been ended: what there is says enough
+	case errors.Is(err, io.ErrUnexpectedEOF) &&
+		len(t.Conns) > 0: // its process has been ended: what there is says enough
 		fmt.Fprintf(errs, "tcpplot: %s: %v; drawing what comes before\n", o.file, err)
 	case err != nil:
 		return fmt.Errorf("%s: %w", o.file, err)
@@ -126,7 +129,8 @@ func (o *options) choose(t *qlog.Trace, errs io.Writer) (*qlog.Conn, error) {
 			fmt.Fprintf(errs, "  and %d more\n", len(t.Conns)-atMost)
 			break
 		}
-		fmt.Fprintf(errs, "  -conn %-6d %v -> %v, %s sent\n", c.ID, c.Local, c.Remote, siUnit(float64(bytesSent(c)), "B"))
+		fmt.Fprintf(errs, "  -conn %-6d %v -> %v, %s sent\n", c.ID, c.Local, c.Remote, siUnit(float64(bytesSent(c)),
+			"B"))
 	}
 	if !o.any {
 		return nil, fmt.Errorf("there is no connection %d in it", o.conn)

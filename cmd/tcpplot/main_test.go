@@ -67,7 +67,8 @@ func transfer(q *qlog.Writer, id uint32, n int, iss uint32) {
 			}
 		}
 		rtt := 40*time.Millisecond + time.Duration(r.IntN(8e6))
-		s.tell(bsdnet.TraceEvent{Kind: bsdnet.TraceRTT, RTT: rtt, SRTT: 42 * time.Millisecond, RTTVar: 2 * time.Millisecond, MinRTT: 40 * time.Millisecond})
+		s.tell(bsdnet.TraceEvent{Kind: bsdnet.TraceRTT, RTT: rtt, SRTT: 42 * time.Millisecond,
+			RTTVar: 2 * time.Millisecond, MinRTT: 40 * time.Millisecond})
 	}
 	s.tell(bsdnet.TraceEvent{Kind: bsdnet.TraceState, Name: "CLOSED", Old: "ESTABLISHED"})
 }
@@ -190,7 +191,8 @@ func TestDrawMany(t *testing.T) {
 func TestZoom(t *testing.T) {
 	name := file(t, 0, 5_000)
 	out, _ := plot(t, "-from", "900ms", "-to", "1.1s", name)
-	if strings.Contains(out, ">0 s<") || !strings.Contains(out, ">0.90 s<") || !strings.Contains(out, ">1.10 s<") || !strings.Contains(out, " in 200 ms") {
+	if strings.Contains(out, ">0 s<") || !strings.Contains(out, ">0.90 s<") || !strings.Contains(out, ">1.10 s<") ||
+		!strings.Contains(out, " in 200 ms") {
 		t.Errorf("the axis of time does not go from 0.9 to 1.1 s")
 	}
 	whole, _ := plot(t, name)
@@ -203,7 +205,8 @@ func TestChoice(t *testing.T) {
 	name := file(t, 0, 100, 300, 200)
 	out, errs := plot(t, name)
 	if !strings.Contains(out, "connection 2<") || !strings.Contains(errs, "drawing connection 2; there are") ||
-		strings.Count(errs, "-conn") != 3 || !strings.Contains(errs, "-conn 3      10.0.0.1:5000 -> 10.0.0.2:80, 363 kB sent") {
+		strings.Count(errs, "-conn") != 3 || !strings.Contains(errs,
+		"-conn 3      10.0.0.1:5000 -> 10.0.0.2:80, 363 kB sent") {
 		t.Errorf("the largest is 2; it says %s", errs)
 	}
 	if out, errs := plot(t, "-conn", "3", name); !strings.Contains(out, "connection 3<") || errs != "" {
@@ -217,7 +220,8 @@ func TestUnfinishedFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out, errs bytes.Buffer
-	if s := command([]string{"-"}, bytes.NewReader(b[:len(b)-10]), &out, &errs); s != 0 || !strings.Contains(errs.String(), "unexpected EOF") {
+	if s := command([]string{"-"}, bytes.NewReader(b[:len(b)-10]), &out, &errs); s != 0 ||
+		!strings.Contains(errs.String(), "unexpected EOF") {
 		t.Errorf("status %d; it says %s", s, errs.String())
 	}
 	wellFormed(t, out.String())
@@ -242,14 +246,17 @@ func TestFailures(t *testing.T) {
 		{[]string{"-h"}, "", 0, "usage: tcpplot"},
 	} {
 		var out, errs bytes.Buffer
-		if s := command(c.args, strings.NewReader(c.in), &out, &errs); s != c.status || !strings.Contains(errs.String(), c.want) || out.Len() > 0 {
-			t.Errorf("tcpplot %v: status %d, want %d; it says %swant %s; %d bytes of drawing", c.args, s, c.status, errs.String(), c.want, out.Len())
+		if s := command(c.args, strings.NewReader(c.in), &out, &errs); s != c.status ||
+			!strings.Contains(errs.String(), c.want) || out.Len() > 0 {
+			t.Errorf("tcpplot %v: status %d, want %d; it says %swant %s; %d bytes of drawing", c.args, s, c.status,
+				errs.String(), c.want, out.Len())
 		}
 	}
 	var empty bytes.Buffer
 	qlog.New(&empty).Close()
 	var out, errs bytes.Buffer
-	if s := command([]string{"-"}, &empty, &out, &errs); s != 1 || !strings.Contains(errs.String(), "there are no connections in it") {
+	if s := command([]string{"-"}, &empty, &out, &errs); s != 1 || !strings.Contains(errs.String(),
+		"there are no connections in it") {
 		t.Errorf("an empty trace: status %d; it says %s", s, errs.String())
 	}
 }

@@ -57,7 +57,8 @@ func (p *panel) shade(h *history) {
 
 var phaseColours = map[string]string{"Recovery": "#ffe9e3", "Loss": "#ffd0ca", "CWR": "#fff4c2"}
 
-// axes draws the grid, the frame and the values at the left. The time is written under the panel if it is the last.
+// axes draws the grid, the frame and the values at the left. The time is written under the panel
+// if it is the last.
 func (p *panel) axes(format func(float64) string, withTime bool) {
 	values, _ := p.y.ticks(int((p.bottom - p.top) / 36))
 	for _, v := range values {
@@ -113,8 +114,9 @@ func textWidth(t string) float64 {
 	return w
 }
 
-// steps draws a series as a line of steps. A column of pixels shows the first and last value, and the most and the least, of all that are in it, so
-// that the line has no more corners than the panel has room for.
+// steps draws a series as a line of steps. A column of pixels shows the first and last value, and
+// the most and the least, of all that are in it, so that the line has no more corners than the
+// panel has room for.
 func (p *panel) steps(v series, y scale, colour string, width float64, attrs string) {
 	p.s.path(p.stepPath(v, y), colour, width, attrs)
 }
@@ -185,8 +187,8 @@ func (p *panel) stepPath(v series, y scale) string {
 // column returns where the half pixel of a time begins.
 func (p *panel) column(t float64) float64 { return math.Floor(p.x.at(t)*2) / 2 }
 
-// spans draws ranges as upright lines, least pixels long at the least. Those that touch in one column are one line, so that there are no more than the
-// panel has room for.
+// spans draws ranges as upright lines, least pixels long at the least. Those that touch in one
+// column are one line, so that there are no more than the panel has room for.
 func (p *panel) spans(list []span, colour string, width, least float64) {
 	type bar struct{ x, top, bottom float64 }
 	var bars []bar

@@ -45,7 +45,8 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// TestStepsOfMany: however many values there are, the line has few corners, and shows the most and the least.
+// TestStepsOfMany: however many values there are, the line has few corners, and shows the most
+// and the least.
 func TestStepsOfMany(t *testing.T) {
 	p := testPanel()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -57,7 +58,8 @@ func TestStepsOfMany(t *testing.T) {
 	s[12345].v, s[54321].v = 0, 1
 	d := p.stepPath(s, p.y)
 	if c := corners(d); len(c) > 5*200+3 || !slices.Contains(c, "V0") || !slices.Contains(c, "V100") {
-		t.Errorf("%d corners; the most is there: %v, the least: %v", len(c), slices.Contains(c, "V0"), slices.Contains(c, "V100"))
+		t.Errorf("%d corners; the most is there: %v, the least: %v", len(c), slices.Contains(c, "V0"),
+			slices.Contains(c, "V100"))
 	}
 }
 
@@ -68,7 +70,8 @@ func TestSpans(t *testing.T) {
 		want string
 	}{
 		{[]span{{0.5, 0.2, 0.4}, {0.5, 0.4, 0.6}, {0.5, 0.8, 0.9}}, "M50 10V20M50 40V80"}, // two that touch are one
-		{[]span{{0.5, 0.5, 0.5}}, "M50 48V52"},                                            // what is too short to be seen
+		{[]span{{0.5, 0.5, 0.5}}, "M50 48V52"},
+		// what is too short to be seen
 		{[]span{{-0.1, 0, 1}, {1.1, 0, 1}}, ""},
 	} {
 		p := testPanel()
@@ -128,7 +131,8 @@ func TestTicks(t *testing.T) {
 	}
 }
 
-// TestOffsets: sequence numbers wrap, and the offsets do not; an acknowledgment that is late moves nothing back.
+// TestOffsets: sequence numbers wrap, and the offsets do not; an acknowledgment that is late
+// moves nothing back.
 func TestOffsets(t *testing.T) {
 	const n = 6000 // of 1 MiB each, more than there are numbers
 	c := &qlog.Conn{}
@@ -140,7 +144,8 @@ func TestOffsets(t *testing.T) {
 		seq := uint32(i) << 20
 		add(i, bsdnet.TraceEvent{Kind: bsdnet.TraceSent, Seq: seq, Len: 1 << 20})
 		if i > 0 {
-			add(i, bsdnet.TraceEvent{Kind: bsdnet.TraceAck, Ack: seq, Win: 1 << 22, Sack: [][2]uint32{{seq + 1, seq + 1001}}})
+			add(i, bsdnet.TraceEvent{Kind: bsdnet.TraceAck, Ack: seq, Win: 1 << 22, Sack: [][2]uint32{{seq + 1,
+				seq + 1001}}})
 			add(i, bsdnet.TraceEvent{Kind: bsdnet.TraceAck, Ack: seq - 1000, Win: 1 << 20})
 			add(i, bsdnet.TraceEvent{Kind: bsdnet.TraceRetransmit, Seq: seq - 1<<20, Len: 1000})
 		}
@@ -152,7 +157,8 @@ func TestOffsets(t *testing.T) {
 			t.Fatalf("segment %d: %v", i, s)
 		}
 		if i > 0 {
-			if a, e, s := h.acked[i-1], h.edge[i-1], h.sacked[i-1]; a.v != at || e.v != at+1<<22 || s.lo != at+1 || s.hi != at+1001 {
+			if a, e, s := h.acked[i-1], h.edge[i-1], h.sacked[i-1]; a.v != at || e.v != at+1<<22 || s.lo != at+1 ||
+				s.hi != at+1001 {
 				t.Fatalf("acknowledgment %d: %v, edge %v, block %v", i, a, e, s)
 			}
 			if s := h.again[i-1]; s.lo != at-1<<20 {
@@ -165,12 +171,14 @@ func TestOffsets(t *testing.T) {
 	}
 }
 
-// TestFlight: a segment is in flight from when it is sent, although its event does not count it yet.
+// TestFlight: a segment is in flight from when it is sent, although its event does not count it
+// yet.
 func TestFlight(t *testing.T) {
 	c := &qlog.Conn{}
 	for i, e := range []bsdnet.TraceEvent{
 		{Kind: bsdnet.TraceSent, Seq: 1, Len: 1000}, {Kind: bsdnet.TraceSent, Seq: 1001, Len: 500, Flight: 1000},
-		{Kind: bsdnet.TraceRetransmit, Seq: 1, Len: 1000, Flight: 1500}, {Kind: bsdnet.TraceAck, Ack: 1501, Flight: 1500}, {Kind: bsdnet.TraceState},
+		{Kind: bsdnet.TraceRetransmit, Seq: 1, Len: 1000, Flight: 1500}, {Kind: bsdnet.TraceAck, Ack: 1501,
+			Flight: 1500}, {Kind: bsdnet.TraceState},
 	} {
 		e.Time = start.Add(time.Duration(i) * time.Second)
 		c.Events = append(c.Events, e)
@@ -183,13 +191,16 @@ func TestFlight(t *testing.T) {
 func TestPhases(t *testing.T) {
 	c := &qlog.Conn{}
 	for i, name := range []string{"Open", "Recovery", "Disorder", "Loss", "Recovery"} {
-		c.Events = append(c.Events, bsdnet.TraceEvent{Time: start.Add(time.Duration(i) * time.Second), Kind: bsdnet.TraceRecovery, Name: name})
+		c.Events = append(c.Events, bsdnet.TraceEvent{Time: start.Add(time.Duration(i) * time.Second),
+			Kind: bsdnet.TraceRecovery, Name: name})
 	}
 	c.Events = append(c.Events, bsdnet.TraceEvent{Time: start.Add(9 * time.Second)})
-	if got, want := fmt.Sprint(newHistory(start, c, 0, 0).phases), "[{1 2 Recovery} {3 4 Loss} {4 9 Recovery}]"; got != want {
+	if got, want := fmt.Sprint(newHistory(start, c, 0, 0).phases),
+		"[{1 2 Recovery} {3 4 Loss} {4 9 Recovery}]"; got != want {
 		t.Errorf("phases %s, want %s", got, want)
 	}
-	if got, want := fmt.Sprint(newHistory(start, c, 3500*time.Millisecond, 5*time.Second).phases), "[{3 4 Loss} {4 5 Recovery}]"; got != want {
+	if got, want := fmt.Sprint(newHistory(start, c, 3500*time.Millisecond, 5*time.Second).phases),
+		"[{3 4 Loss} {4 5 Recovery}]"; got != want {
 		t.Errorf("phases from 3.5 to 5 s: %s, want %s", got, want)
 	}
 }

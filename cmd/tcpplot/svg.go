@@ -30,19 +30,22 @@ func (s *svg) line(x1, y1, x2, y2 float64, colour string, width float64, attrs s
 // path draws the lines that d describes; nothing if it is empty.
 func (s *svg) path(d, colour string, width float64, attrs string) {
 	if d != "" {
-		fmt.Fprintf(&s.b, "<path d=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"%s\" %s/>\n", d, colour, px(width), attrs)
+		fmt.Fprintf(&s.b, "<path d=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"%s\" %s/>\n", d, colour,
+			px(width), attrs)
 	}
 }
 
 // text writes; anchor is start, middle or end.
 func (s *svg) text(x, y float64, anchor, attrs, t string) {
-	fmt.Fprintf(&s.b, "<text x=\"%s\" y=\"%s\" text-anchor=\"%s\" %s>%s</text>\n", px(x), px(y), anchor, attrs, html.EscapeString(t))
+	fmt.Fprintf(&s.b, "<text x=\"%s\" y=\"%s\" text-anchor=\"%s\" %s>%s</text>\n", px(x), px(y), anchor, attrs,
+		html.EscapeString(t))
 }
 
 // clip limits what inside draws to a rectangle.
 func (s *svg) clip(x, y, w, h float64, inside func()) {
 	s.clips++
-	fmt.Fprintf(&s.b, "<clipPath id=\"c%d\"><rect x=\"%s\" y=\"%s\" width=\"%s\" height=\"%s\"/></clipPath>\n<g clip-path=\"url(#c%d)\">\n",
+	fmt.Fprintf(&s.b, "<clipPath id=\"c%d\"><rect x=\"%s\" y=\"%s\" width=\"%s\" height=\"%s\"/></clipPath>\n"+
+		"<g clip-path=\"url(#c%d)\">\n",
 		s.clips, px(x), px(y), px(w), px(h), s.clips)
 	inside()
 	s.b.WriteString("</g>\n")

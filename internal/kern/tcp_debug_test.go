@@ -8,8 +8,9 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// TestTrace: both ends of a connection over the loopback are traced, each under a number and with its addresses, at the time of the clock of the day.
-// A kernel without Config.Trace tells nobody, which all other tests do.
+// TestTrace: both ends of a connection over the loopback are traced, each under a number and with
+// its addresses, at the time of the clock of the day. A kernel without Config.Trace tells nobody,
+// which all other tests do.
 func TestTrace(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		type end struct {
@@ -31,7 +32,8 @@ func TestTrace(t *testing.T) {
 					ends[e.Conn] = c
 				}
 				if c.local != e.Local || c.remote != e.Remote {
-					t.Errorf("connection %d is %v -> %v, and then %v -> %v", e.Conn, c.local, c.remote, e.Local, e.Remote)
+					t.Errorf("connection %d is %v -> %v, and then %v -> %v", e.Conn, c.local, c.remote, e.Local,
+						e.Remote)
 				}
 				switch e.Event.Kind {
 				case tcp.EvState:
@@ -63,7 +65,8 @@ func TestTrace(t *testing.T) {
 			accepted: {to, from, []string{"SYN_RECEIVED", "ESTABLISHED", "CLOSE_WAIT"}},
 		} {
 			got := ends[id]
-			if got.local != want.local || got.remote != want.remote || len(got.states) < 3 || [3]string(got.states) != [3]string(want.states) {
+			if got.local != want.local || got.remote != want.remote || len(got.states) < 3 ||
+				[3]string(got.states) != [3]string(want.states) {
 				t.Errorf("connection %d: %+v, want %+v and more", id, got, want)
 			}
 		}

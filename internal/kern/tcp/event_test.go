@@ -9,7 +9,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// happened returns what has been told since the last call, of one kind, without the fields that all kinds have.
+// happened returns what has been told since the last call, of one kind, without the fields that
+// all kinds have.
 func (k *kit) happened(kind EventKind) []Event {
 	var l []Event
 	for _, e := range k.traced {
