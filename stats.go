@@ -43,7 +43,10 @@ type TCPStats struct {
 	Delack       uint64 // delayed acknowledgments sent
 	Rexmttimeo   uint64 // retransmission time-outs
 	Timeoutdrop  uint64 // connections dropped by a retransmission time-out
-	Fastrexmit   uint64 // fast retransmits (RFC 5681)
+	Fastrexmit   uint64 // recoveries begun (RFC 5681, RFC 6675)
+	Sndtlp       uint64 // tail loss probes (RFC 8985)
+	Sndundo      uint64 // reductions of the window taken back (RFC 3522, RFC 5682)
+	Sackreneged  uint64 // selective acknowledgments that the peer has taken back (RFC 2018, 8)
 	Persisttimeo uint64 // time-outs of the persist timer
 	Persistdrop  uint64 // connections dropped while the peer's window was closed
 	Keeptimeo    uint64 // time-outs of the keep-alive timer
@@ -77,6 +80,7 @@ type TCPStats struct {
 	Rcvafterclose   uint64 // with data for a connection that its user had closed
 	Rcvwinprobe     uint64 // window probes
 	Rcvdupack       uint64 // duplicate acknowledgments
+	Rcvdsack        uint64 // reports of duplicates (RFC 2883)
 	Rcvacktoomuch   uint64 // acknowledgments of what had not been sent
 	Rcvacktooold    uint64 // acknowledgments that were too old to be the peer's (RFC 5961, 5)
 	Rcvackpack      uint64 // acknowledgments of something new

@@ -137,7 +137,7 @@ func TestTraceOfALossyPath(t *testing.T) {
 			}
 		case bsdnet.TraceRTT:
 			minRTT = e.MinRTT
-			if e.RTT < 20*time.Millisecond || e.SRTT < e.MinRTT || e.RTT < e.MinRTT || e.RTTVar <= 0 {
+			if e.RTT < 20*time.Millisecond || e.SRTT < e.MinRTT || e.RTT < e.MinRTT-time.Millisecond || e.RTTVar <= 0 { // a timestamp's unit
 				t.Errorf("round trip %v, smoothed %v, variance %v, least %v; the path has 20 ms", e.RTT, e.SRTT,
 					e.RTTVar, e.MinRTT)
 			}

@@ -55,6 +55,7 @@ func (tp *TCB) probeTimeout(now int64) {
 		o.reason = "TLP"
 	}
 	s.tlp = tlp{on: true, again: again}
+	tp.stats.Sndtlp.Inc()
 	tp.emit(&o, now)
 	s.tlp.end = tp.sndNxt
 	// "The sender MUST arm the RTO timer": the probe comes before it, not in its stead.
