@@ -26,7 +26,7 @@ type View struct {
 	Lost          uint64 // found lost so far
 	CwndLimited   bool   // the window has held back data since the last acknowledgment, or is in use by more than half in slow start (RFC 7661)
 	AppLimited    bool   // the sender has nothing more to send
-	InRecovery    bool   // losses of this flight are being repaired
+	InRecovery    bool   // the window is being reduced, while losses of this flight are repaired or for a congestion mark
 }
 
 // An Ack is what an acknowledgment has brought.

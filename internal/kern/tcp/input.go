@@ -92,13 +92,25 @@ func (tp *TCB) inputEach(th *wire.TCP, p Payload, arrived, now int64) (reset boo
 		if tp.state == Closed || tp.state == TimeWait {
 			break
 		}
-		if tp.Input(&one, Payload{M: mbuf.Copym(p.M, off, n), Len: n}, arrived, now) {
+		if tp.Input(&one, Payload{M: tp.piece(p.M, off, n), Len: n}, arrived, now) {
 			reset = true
 			break
 		}
 	}
 	mbuf.Free(p.M)
 	return reset
+}
+
+// piece returns n bytes of a merged segment, from off on. Behind a hole they may wait for long, and a piece that shares a large cluster would keep all of it, so what fits in
+// a cluster of its own is copied.
+func (tp *TCB) piece(m *mbuf.Mbuf, off, n int) *mbuf.Mbuf {
+	if n > mbuf.ClMid {
+		return mbuf.Copym(m, off, n)
+	}
+	c := tp.pool.Getcl(n)
+	mbuf.Copydata(m, off, c.Room()[:n])
+	c.Extend(n)
+	return c
 }
 
 // windowAndData is what follows on acknowledgments: BSD's step6 and dodata.

@@ -118,7 +118,7 @@ func (tp *TCB) lookNow(now int64) {
 	v.Acked = tp.bytesSent
 	v.Sent = tp.bytesSent + uint64(tp.sndNxt.Sub(tp.sndUna))
 	v.Flight = tp.pipe()
-	v.InRecovery = s.state == Recovering || s.state == Timeout
+	v.InRecovery = s.state == Recovering || s.state == CWR
 	v.AppLimited = s.starved
 	// RFC 7661: a window that has not been used says nothing about the path, and does not grow. In slow start half of it in use is
 	// enough, as it is about to be doubled.
