@@ -19,6 +19,8 @@ type hystart struct {
 	lastMin   int64  // lastRoundMinRTT; 0: infinity
 	curMin    int64  // currentRoundMinRTT; 0: infinity
 	baseline  int64  // cssBaselineMinRtt; 0: infinity, and this is standard slow start
+	lately    int64  // the least of the last samples; 0: there is none
+	recent    int32  // how many they are, up to N_RTT_SAMPLE
 	samples   int32  // rttSampleCount
 	rounds    int32  // rounds of Conservative Slow Start that have ended
 }
@@ -39,6 +41,7 @@ func (h *hystart) acked(v *View, a *Ack, n int) (grow int, done bool) {
 	}
 	h.windowEnd = v.Sent
 	h.lastMin, h.curMin, h.samples = h.curMin, 0, 0
+	h.lately, h.recent = 0, 0
 	if h.baseline == 0 {
 		return n, false
 	}
@@ -59,6 +62,15 @@ func (h *hystart) sample(rtt int64) {
 	if h.curMin == 0 || rtt < h.curMin {
 		h.curMin = rtt
 	}
+	if h.lately == 0 || rtt < h.lately {
+		h.lately = rtt
+	}
+	h.recent++
+	full := h.recent == hystartSamples
+	lately := h.lately
+	if full {
+		h.lately, h.recent = 0, 0
+	}
 	if h.samples < hystartSamples {
 		return
 	}
@@ -74,8 +86,13 @@ func (h *hystart) sample(rtt int64) {
 		// 4.2: "if (currentRoundMinRTT >= (lastRoundMinRTT + RttThresh))", "exit slow start
 		// and enter CSS".
 		thresh := max(hystartMinThresh, min(h.lastMin/hystartMinDivisor, hystartMaxThresh))
+		// The least round trip of a round is that of its beginning. A paced sender fills the queue in the midst of a round, and a
+		// round later a short queue has overflowed; so the last N_RTT_SAMPLE samples count as the first do. If they were high by
+		// chance, the least of a later round is below them.
 		if h.curMin >= h.lastMin+thresh {
 			h.baseline = h.curMin
+		} else if full && lately >= h.lastMin+thresh {
+			h.baseline, h.curMin = lately, lately
 		}
 	}
 }

@@ -251,24 +251,25 @@ func (tp *TCB) sampleRound(seg *segment, a *acking) {
 	}
 	switch {
 	case oldest != 0:
-		tp.estimate(seg.arrived - oldest)
+		tp.estimate(seg.arrived-oldest, a.news)
 	case a.acked > 0 && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0:
 		if d := int64(int32(tp.ts(seg.arrived) - seg.opt.TSEcr)); d >= 0 && d < 1<<20 {
-			tp.estimate(max(d*ms, ms))
+			tp.estimate(max(d*ms, ms), a.news)
 		}
 	}
 }
 
-// estimate takes a sample into the estimate of the round trip: RFC 6298, 2, with the gains divided by the samples of a round trip (RFC 7323, appendix G:
-// "ExpectedSamples = ceiling(FlightSize / (SMSS * 2))"), as each acknowledgment gives one.
-func (tp *TCB) estimate(rtt int64) {
+// estimate takes a sample into the estimate of the round trip: RFC 6298, 2, with the gains divided by the samples of a round trip, as each acknowledgment gives one
+// (RFC 7323, appendix G). How many there are is not taken from the size of a segment, as there, but from the bytes that the acknowledgment covers: many peers
+// acknowledge what their network card has merged.
+func (tp *TCB) estimate(rtt int64, news int) {
 	rtt = max(rtt, 1)
 	if tp.srtt == 0 {
 		tp.xmitTimer(rtt)
 		return
 	}
 	tp.stats.Rttupdated.Inc()
-	n := int64(max((tp.sndNxt.Sub(tp.sndUna)+2*tp.maxseg-1)/(2*tp.maxseg), 1))
+	n := int64(max((tp.sndNxt.Sub(tp.sndUna)+news)/max(news, 1), 1))
 	d := tp.srtt - rtt
 	if d < 0 {
 		d = -d

@@ -151,6 +151,7 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 		s.maxFlight, s.roundEnd = 0, start.Add(space)
 	}
 	s.pacer.sent(now, o.len, s.pacer.credit(tp.srtt))
+	s.prr.out += space
 	sp := span{start: start, end: start.Add(space), sent: now, times: 1, seg: uint16(min(o.seglen, maxWin))}
 	if start.Lt(tp.sndMax) { // after a closed window all is sent again
 		sp.flags |= spanRexmitted
