@@ -33,8 +33,9 @@ func (tp *TCB) autosize(now int64) {
 	read, acked := uint32(tp.bytesRcvd)-uint32(tp.rcv.Cc()), uint32(tp.bytesSent)
 	if tp.flags&CantRcvMore == 0 { // what is thrown away has not been read
 		n := scaled(read-tp.autoRead, period, elapsed)
-		if tp.reass != nil {
-			n *= 2 // a window that waits for a hole to be filled lasts for two round trips and more
+		if tp.rttMin >= ms {
+			// The sender doubles its window each round trip, and one that waits for a hole to be filled lasts for two: it must have grown before.
+			n *= 2
 		}
 		tp.autoGrow(tp.rcv, AutoRcv, n, min(tp.prof.RecvbufMax, maxWin<<tp.rcvScale))
 	}

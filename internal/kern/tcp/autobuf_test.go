@@ -55,7 +55,7 @@ const auto = "bsd, mss 1000, wscale 8, rcvbuf 64000, sndbuf 32000, rtt 50ms"
 
 func autoMax(p *Profile) { p.RecvbufMax, p.SendbufMax = 400_000, 100_000 }
 
-// A receive buffer doubles when more than half of it has been read in a round trip, up to the largest, and the window with it: 51 ms are a little more than that.
+// A receive buffer doubles when more than a quarter of it has been read in a round trip, up to the largest, and the window with it: 51 ms are a little more than that.
 func TestReceiveBufferGrows(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, auto, autoMax)
@@ -75,18 +75,18 @@ func TestReceiveBufferGrows(t *testing.T) {
 	})
 }
 
-// What stays below half, comes over a longer time or in one short burst, is not read, or takes nobody knows how long, makes no buffer grow.
+// What stays below a quarter, comes over a longer time or in one short burst, is not read, or takes nobody knows how long, makes no buffer grow.
 func TestReceiveBufferStays(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, auto, autoMax)
 		k.pass(51 * time.Millisecond)
 		k.feed(1)
 		for range 5 {
-			k.feed(31_000)
+			k.feed(15_500)
 			k.read(all)
 			k.pass(51 * time.Millisecond)
 		}
-		k.wantBufs("below half", 64_000, 32_000)
+		k.wantBufs("below a quarter", 64_000, 32_000)
 		k.feed(1)
 		for range 4 { // four times as much in eight times the time
 			k.feed(31_000)
