@@ -376,11 +376,21 @@ func (tp *TCB) paws(seg *segment) bool {
 		tp.tsRecent = 0
 		return true
 	}
+	if tp.disordered(seg) {
+		return true
+	}
 	tp.stats.Pawsdrop.Inc()
 	if seg.len > 0 {
 		tp.flags |= AckNow
 	}
 	return false
+}
+
+// disordered reports whether a segment with an old timestamp is a bare acknowledgment that others have overtaken: Linux's tcp_disordered_ack. RFC 7323, 5.3 drops it; but it carries
+// nothing into the stream, and what it says of holes and duplicates is missed. It must be younger than a time-out, in which sequence numbers do not come round.
+func (tp *TCB) disordered(seg *segment) bool {
+	return tp.snr != nil && seg.len == 0 && seg.flags&(wire.SYN|wire.FIN|wire.RST|wire.ACK) == wire.ACK && seg.seq == tp.rcvNxt && seg.ack.Leq(tp.sndUna) &&
+		int64(tp.tsRecent-seg.opt.TSVal)*ms <= tp.rxtcur
 }
 
 // trim cuts what lies outside of the window, and takes the timestamp: RFC 9293, 3.10.7.4, first check.
