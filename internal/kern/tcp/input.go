@@ -376,7 +376,7 @@ func (tp *TCB) paws(seg *segment) bool {
 		tp.tsRecent = 0
 		return true
 	}
-	if tp.disordered(seg) {
+	if tp.disordered(seg) || tp.overtaken(seg) {
 		return true
 	}
 	tp.stats.Pawsdrop.Inc()
@@ -391,6 +391,16 @@ func (tp *TCB) paws(seg *segment) bool {
 func (tp *TCB) disordered(seg *segment) bool {
 	return tp.snr != nil && seg.len == 0 && seg.flags&(wire.SYN|wire.FIN|wire.RST|wire.ACK) == wire.ACK && seg.seq == tp.rcvNxt && seg.ack.Leq(tp.sndUna) &&
 		int64(tp.tsRecent-seg.opt.TSVal)*ms <= tp.rxtcur
+}
+
+// pawsSlack is by how many ticks of its clock a peer's data may have been overtaken and is still taken. To come round in so short a time, sequence numbers would have to pass at hundreds
+// of gigabits a second.
+const pawsSlack = 50
+
+// overtaken reports whether a segment with an old timestamp is data that something sent again has overtaken. RFC 7323, 5.3, R1 drops it: on a path that reorders, the first
+// retransmission that fills a hole would make losses of all that it has overtaken.
+func (tp *TCB) overtaken(seg *segment) bool {
+	return tp.prof.Scoreboard && seg.len > 0 && seg.flags&(wire.SYN|wire.RST) == 0 && seg.seq.Add(seg.len).Gt(tp.rcvNxt) && tp.tsRecent-seg.opt.TSVal <= pawsSlack
 }
 
 // trim cuts what lies outside of the window, and takes the timestamp: RFC 9293, 3.10.7.4, first check.
@@ -413,7 +423,7 @@ func (tp *TCB) trim(seg *segment) bool {
 		return false
 	}
 	// RFC 7323, 4.3: the timestamp of the segment that holds the left edge of what was last acknowledged.
-	if seg.opt.Has&wire.TofTS != 0 && tp.flags&RcvdTstmp != 0 && seg.seq.Leq(tp.lastAckSent) {
+	if seg.opt.Has&wire.TofTS != 0 && tp.flags&RcvdTstmp != 0 && seg.seq.Leq(tp.lastAckSent) && (tp.tsRecent == 0 || int32(seg.opt.TSVal-tp.tsRecent) >= 0) {
 		end := seg.seq.Add(seg.len)
 		if seg.flags&(wire.SYN|wire.FIN) != 0 {
 			end++
