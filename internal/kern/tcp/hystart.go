@@ -33,7 +33,9 @@ func (h *hystart) acked(v *View, a *Ack, n int) (grow int, done bool) {
 	if h.baseline != 0 {
 		n /= cssGrowthDivisor // 4.2: "cwnd = cwnd + (min(N, L * SMSS) / CSS_GROWTH_DIVISOR)"
 	}
-	h.sample(a.RTT)
+	if h.sample(a.RTT) {
+		return n, true
+	}
 
 	// 4.2: "When windowEnd is ACKed, the current round ends and windowEnd is set to SND.NXT."
 	if v.Acked < h.windowEnd {
@@ -53,10 +55,10 @@ func (h *hystart) acked(v *View, a *Ack, n int) (grow int, done bool) {
 }
 
 // sample takes a round trip, if there is one, and moves between slow start and Conservative Slow
-// Start.
-func (h *hystart) sample(rtt int64) {
+// Start. It reports whether the latter is over before its time, as the queue goes on growing.
+func (h *hystart) sample(rtt int64) (done bool) {
 	if rtt <= 0 {
-		return
+		return false
 	}
 	h.samples++
 	if h.curMin == 0 || rtt < h.curMin {
@@ -72,20 +74,25 @@ func (h *hystart) sample(rtt int64) {
 		h.lately, h.recent = 0, 0
 	}
 	if h.samples < hystartSamples {
-		return
+		return false
 	}
+	thresh := max(hystartMinThresh, min(h.lastMin/hystartMinDivisor, hystartMaxThresh))
 	switch {
 	case h.baseline != 0:
 		// 4.2: "For CSS rounds where at least N_RTT_SAMPLE RTT samples have been obtained,
 		// check to see if the current round's minRTT drops below baseline
 		// (cssBaselineMinRtt) indicating that slow start exit was spurious".
-		if h.curMin < h.baseline {
+		// By half a threshold: the least of many samples is lower than that of a few.
+		if h.curMin+thresh/2 <= h.baseline {
 			h.baseline, h.rounds = 0, 0
+			return false
 		}
+		// A round trip that grows once more, under a window that hardly does, leaves no doubt that it is a queue. CSS_ROUNDS rounds
+		// at a quarter more each would fill a queue of three windows.
+		return full && lately >= h.baseline+thresh
 	case h.lastMin != 0:
 		// 4.2: "if (currentRoundMinRTT >= (lastRoundMinRTT + RttThresh))", "exit slow start
 		// and enter CSS".
-		thresh := max(hystartMinThresh, min(h.lastMin/hystartMinDivisor, hystartMaxThresh))
 		// The least round trip of a round is that of its beginning. A paced sender fills the queue in the midst of a round, and a
 		// round later a short queue has overflowed; so the last N_RTT_SAMPLE samples count as the first do. If they were high by
 		// chance, the least of a later round is below them.
@@ -95,4 +102,5 @@ func (h *hystart) sample(rtt int64) {
 			h.baseline, h.curMin = lately, lately
 		}
 	}
+	return false
 }

@@ -84,7 +84,7 @@ func TestHystartSpurious(t *testing.T) {
 	k.rounds(100*ms, 100*ms)
 	k.wantGrowth(k.rounds(120*ms, 120*ms), 40, 25)
 	// The eighth sample ends CSS: 7 of 70 grow by a quarter.
-	k.wantGrowth(k.rounds(119*ms, 119*ms, 119*ms), 92, 100, 100)
+	k.wantGrowth(k.rounds(110*ms, 110*ms, 110*ms), 92, 100, 100)
 	k.wantSsthresh(infinite)
 	k.rounds(140*ms, 140*ms, 140*ms, 140*ms)
 	k.wantSsthresh(infinite) // the rounds have been counted from the second beginning
@@ -109,4 +109,34 @@ func TestHystartUnusedWindow(t *testing.T) {
 		k.ack(1000)
 	}
 	k.wantCwnd(10000)
+}
+
+// A queue that fills in the midst of a round is seen in the midst of it: eight samples in a row are enough, and the least of the round, which is that of its beginning, does not
+// count against them.
+func TestHystartMidRound(t *testing.T) {
+	k := newCCKit(t, "cubic")
+	k.rounds(20*ms, 20*ms)
+	w := k.c.Cwnd
+	for range 8 {
+		k.ackRTT(1000, 20*ms)
+	}
+	for range 8 {
+		k.ackRTT(1000, 24*ms)
+	}
+	k.ackRTT(w-16000, 24*ms)
+	// 15 segments count in full: the last of the eight ends slow start, and is the first that counts a quarter.
+	k.wantCwnd(w + 16000 + (w-16000)/4)
+}
+
+// A round trip that grows by another threshold while the window grows by a quarter is that of a queue: Conservative Slow Start ends at once. One that stays lasts for five rounds.
+func TestHystartQueueGrows(t *testing.T) {
+	k := newCCKit(t, "cubic")
+	k.rounds(20*ms, 20*ms, 24*ms)
+	k.wantSsthresh(infinite)
+	k.rounds(27 * ms)
+	k.wantSsthresh(infinite)
+	k.rounds(28 * ms)
+	if k.c.Ssthresh == infinite {
+		t.Fatal("slow start goes on while the queue grows")
+	}
 }
