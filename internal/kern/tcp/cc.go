@@ -1,5 +1,7 @@
 package tcp
 
+import "bsdnet/internal/kern/mbuf"
+
 // A Signal is a sign of congestion: FreeBSD's CC_NDUPACK, CC_RTO and CC_ECN.
 type Signal uint8
 
@@ -80,15 +82,44 @@ type CC interface {
 func NewCC(name string) CC {
 	switch name {
 	case "bbr":
-		return new(bbr)
+		return made(&bbrs)
 	case "bbr1":
-		return new(bbr1)
+		return made(&bbr1s)
 	case "cubic":
-		return new(cubic)
+		return made(&cubics)
 	case "newreno":
-		return new(newReno)
+		return made(&newRenos)
 	}
 	return nil
+}
+
+// Controllers are kept for the next connection when one is over.
+var (
+	bbrs     mbuf.Zone[bbr]
+	bbr1s    mbuf.Zone[bbr1]
+	cubics   mbuf.Zone[cubic]
+	newRenos mbuf.Zone[newReno]
+)
+
+// made returns a new controller, which may have been another connection's.
+func made[T any](z *mbuf.Zone[T]) *T {
+	c := z.Alloc()
+	*c = *new(T)
+	return c
+}
+
+// freeCC gives a controller back that nobody calls any more.
+func freeCC(c CC) {
+	switch c := c.(type) {
+	case *bbr:
+		bbrs.Free(c)
+	case *bbr1:
+		bbr1s.Free(c)
+	case *cubic:
+		cubics.Free(c)
+	case *newReno:
+		newRenos.Free(c)
+	}
 }
 
 // CCNames returns the names that NewCC knows, sorted.

@@ -37,6 +37,7 @@ func (tp *TCB) SetCC(name string, now int64) syscall.Errno {
 	tp.ccWant = uint8(slices.Index(CCNames(), name) + 1)
 	if s := tp.snr; s != nil && s.ccName != name {
 		old := s.ctl
+		freeCC(s.cc)
 		s.ccName, s.cc, s.ctl = name, NewCC(name), Control{}
 		tp.lookNow(tp.onwards(now))
 		s.cc.Init(&s.view, &s.ctl)

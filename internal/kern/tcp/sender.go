@@ -98,6 +98,7 @@ func (tp *TCB) freeSender() {
 	if s := tp.snr; s != nil {
 		tp.snr = nil
 		s.sb.flush()
+		freeCC(s.cc)
 		s.cc = nil
 		senders.Free(s)
 	}
