@@ -66,17 +66,51 @@
 //	                   stripe.go: counters that processors do not fight for; poison.go: freed memory is marked, with a build tag
 //	wire/              IPv4, TCP with options, ICMP, checksums, pcap; trace.go prints and parses tcpdump's notation for the tests
 //	tcp/tcb.go         TCB, states, flags, Sock   tcp/usrreq.go     the user's requests
-//	tcp/input.go       Input, step by step in RFC 9293's order; input_ack.go: what an acknowledgment does
+//	tcp/input.go       Input, step by step in RFC 9293's order
 //	tcp/output.go      Output: BSD's questions in BSD's order
 //	tcp/timer.go       the timers                 tcp/rtt.go        RFC 6298
-//	tcp/cc.go          CC, NewReno                tcp/reass.go      out of order, BSD's tcp_reass
-//	tcp/sack.go        SACK blocks out            tcp/ecn.go        RFC 3168
-//	tcp/timewait.go    what a record answers      tcp/profile.go    Default, FreeBSD, Net3
-//	tcp/blackhole.go   paths that swallow large segments without a word (RFC 2923)
-//	tcp/autobuf.go     buffers that grow with what goes through them
-//	tcp/info.go        TCP_INFO: what there is to tell of a TCB
+//	tcp/reass.go       out of order: tcp_reass    tcp/sack.go       SACK blocks out
+//	tcp/ecn.go         RFC 3168                   tcp/profile.go    Default, FreeBSD, Net3
+//	tcp/timewait.go    what a record answers      tcp/autobuf.go    buffers that grow with what goes through them
+//	tcp/info.go        TCP_INFO                   tcp/stats.go      the counters of netstat -s
 //	tcp/trace.go       the events that a machine tells of
-//	tcp/stats.go       the counters of netstat -s
+//
+//	tcp/sender.go      what a connection that can lose has beside BSD's half: see "The sender" below
+//	tcp/scoreboard.go  what is in flight          tcp/sendack.go    what an acknowledgment does to it
+//	tcp/recovery.go    Open, Disorder, CWR, Recovery, Loss, and the retransmission time-out
+//	tcp/rack.go        RFC 8985, losses by time   tcp/tlp.go        RFC 8985, 7, probes of the tail
+//	tcp/prr.go         RFC 9937                   tcp/undo.go       Eifel, D-SACK
+//	tcp/rate.go        delivery rate              tcp/pacer.go      trains of about a millisecond
+//	tcp/pmtu.go        path MTU: ICMP, black holes (RFC 2923), probes (RFC 4821)
+//	tcp/chrono.go      what has limited the speed
+//	tcp/cc.go          CC and what it sees        tcp/choose.go     which one a connection has
+//	tcp/cubic.go       RFC 9438                   tcp/hystart.go    RFC 9406
+//	tcp/newreno.go     RFC 5681                   tcp/slowstart.go  what both share
+//	tcp/bbr*.go        BBR, versions 3 and 1
+//	tcp/input_ack.go, reno.go   BSD's recovery and congestion control, of connections without a scoreboard
+//
+// # The sender
+//
+// A connection over a path that can lose has a sender (sender.go), made when the first data goes out. Its scoreboard holds a span for each chain
+// that was emitted, from sndUna to sndNxt without a gap; SACK splits spans at the edges of segments and merges what has arrived. All of recovery asks the
+// scoreboard:
+//
+//	acknowledgment -> senderAck: takeSacks, takeAck (spans delivered: rate sample, RACK, round trip)
+//	               -> recover:   what state recovery is in; undo; detectLoss marks spans lost; lossFound begins a recovery
+//	               -> control:   the congestion controller's new window and rate, or proportional rate reduction's
+//	               -> Output:    planRexmit (what is lost, while the pipe has room), then BSD's questions about new data
+//
+// sndNxt and the persist code are BSD's. With a scoreboard sndNxt goes back in one case only: the peer has closed its window over what is in flight, and
+// all of it is sent again as the window opens (startOver). A time-out marks spans lost instead, and they leave like any others.
+//
+// The retransmission timer has three deadlines (armSender): RACK's, when something that may only be late is lost, the tail's probe, and the
+// time-out. The pacer has a timer of its own; it holds data back only if the window would let more out than about a millisecond's worth, or ten segments.
+//
+// A congestion controller (CC) belongs to one connection. It sees a View and an Ack, never the TCB, and answers with a Control. CUBIC and NewReno leave the window to
+// proportional rate reduction while losses are repaired; both versions of BBR keep it (OwnWindow).
+//
+// The loopback of one stack cannot lose: its connections have no sender, and this costs them a comparison. The profiles FreeBSD and Net3 keep BSD's recovery,
+// duplicate acknowledgments counted, as their scripts and traces pin it down.
 //
 // # Links
 //
@@ -163,6 +197,16 @@
 //     the book's.
 //   - Both directions of a loopback connection use one queue (tuple.flow is symmetric): the goroutine that sends also brings the acknowledgment.
 //   - sowakeup broadcasts. There is rarely more than one sleeper, and the others may have deadlines.
+//   - HyStart++ (RFC 9406) also looks at the last eight round trips within a round, and leaves Conservative Slow Start when the queue goes on growing: a paced sender
+//     fills a queue of one bandwidth-delay product in the midst of a round, and overflowed it before the round's least round trip had grown.
+//   - The time-out has its floor of 200 ms under the variance, as Linux has it: with a sample for each acknowledgment the variance of a steady path comes close to
+//     nothing. The tail's probe comes first anyway.
+//   - RACK's reordering window is also what an original has been late by, and not only D-SACK's multiples of a quarter of the round trip.
+//   - PAWS lets pass what something sent again has overtaken by up to 50 ticks, and bare acknowledgments that were overtaken; RFC 7323 drops both, and on a path that
+//     reorders each retransmission then made further losses.
+//   - Merged segments are taken one by one while there are holes, so a sender sees as many acknowledgments as on a wire.
+//   - ICMP's word on the path's MTU is believed at once only if no larger segment has arrived (RFC 5927, 7.2); a black hole only if no full segment has arrived
+//     since the first time-out, and the size is tried again after one round trip, then two, four, and so on.
 //   - Offloads are asked for by the stack (Offload before Start), not announced by the link: so a wrapper that does not know the method gets packets as on
 //     a wire, without a way to say no.
 //   - The tunnel's replay window is golang.zx2c4.com/wireguard/replay's: that of pion/transport makes a closure for every packet.
@@ -210,7 +254,7 @@
 //
 //   - Speed: bench/RESULTS.md says where this stands. Delivery straight into a waiting reader's slice; a second look at
 //     what a fresh goroutine's stack still has to grow for.
-//   - Loss recovery by SACK (RFC 6675), RACK-TLP and PRR; CUBIC behind tcp.CC. Blocks are negotiated and sent already; a sender does not use them.
+//   - Accurate ECN (RFC 9768), and a larger segment than the first one if a path's MTU grows beyond the interface's at the beginning (RFC 8899's search).
 //   - UDP and ListenPacket; IPv6 (addresses are netip.Addr, in tables in6Addr; ::1 is reserved; what is missing is wire, ICMPv6 and the dual-stack listener);
 //     names by DNS, Happy Eyeballs.
 package kern
