@@ -69,7 +69,7 @@ var senders mbuf.Zone[sender]
 
 // needSender makes the sender when data is about to be sent on a path that can lose.
 func (tp *TCB) needSender(now int64) {
-	if tp.snr != nil || !tp.prof.Scoreboard || tp.flags&local != 0 || !tp.state.HaveEstablished() {
+	if tp.snr != nil || !tp.prof.Scoreboard || tp.flags&local != 0 || !tp.state.HaveEstablished() || tp.sndNxt != tp.sndUna {
 		return
 	}
 	s := senders.Alloc()
