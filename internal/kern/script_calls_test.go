@@ -3,6 +3,7 @@ package kern
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"bsdnet/internal/kern/tcp"
@@ -142,22 +143,45 @@ func (s *script) tcpInfo(c *sysCall, fd int) (got int, errno syscall.Errno, msg 
 	if err != nil {
 		return 0, 0, err.Error()
 	}
+	return 0, 0, infoDiffers(&info, want)
+}
+
+// infoDiffers says in which field, of Linux's names, a struct tcp_info is not what a script wants. Windows and what is
+// in flight are in bytes; tcpi_lost is what has been found lost and not been sent again.
+func infoDiffers(i *tcp.Info, want map[string]int) string {
 	have := map[string]int{
-		"tcpi_state": int(info.State), "tcpi_options": int(info.Options), "tcpi_snd_wscale": int(info.SndWscale), "tcpi_rcv_wscale": int(info.RcvWscale),
-		"tcpi_snd_mss": info.SndMSS, "tcpi_snd_cwnd": info.SndCwnd, "tcpi_rto": int(info.RTO.Microseconds()), "tcpi_snd_wnd": info.SndWnd,
+		"tcpi_state": int(i.State), "tcpi_options": int(i.Options),
+		"tcpi_snd_wscale": int(i.SndWscale), "tcpi_rcv_wscale": int(i.RcvWscale),
+		"tcpi_snd_mss": i.SndMSS, "tcpi_snd_cwnd": i.SndCwnd, "tcpi_snd_ssthresh": i.SndSsthresh, "tcpi_snd_wnd": i.SndWnd,
+		"tcpi_rto": int(i.RTO.Microseconds()), "tcpi_rtt": int(i.RTT.Microseconds()), "tcpi_min_rtt": int(i.MinRTT.Microseconds()),
+		"tcpi_backoff": i.Backoff, "tcpi_unacked": i.InFlight, "tcpi_sacked": i.Sacked,
+		"tcpi_lost": i.Lost, "tcpi_retrans": i.Retransmitted, "tcpi_total_retrans": i.Rexmits,
+		"tcpi_reord_seen": b2i(i.ReorderSeen), "tcpi_dsack_dups": i.DSACKs,
+		"tcpi_ca_state": int(slices.IndexFunc(caStates[:], func(r tcp.Recovery) bool { return r.String() == i.Recovery })),
 	}
 	for k, v := range want {
 		h, ok := have[k]
-		if !ok {
-			return 0, 0, "unknown field " + k
-		}
-		if h != v {
-			note := ""
-			if k == "tcpi_state" {
-				note = " (" + tcp.State(h).String() + ")"
-			}
-			return 0, 0, fmt.Sprintf("%s is %d%s", k, h, note)
+		switch {
+		case !ok:
+			return "unknown field " + k
+		case h == v:
+		case k == "tcpi_state":
+			return fmt.Sprintf("%s is %v", k, i.State)
+		case k == "tcpi_ca_state":
+			return fmt.Sprintf("%s is %s", k, i.Recovery)
+		default:
+			return fmt.Sprintf("%s is %d", k, h)
 		}
 	}
-	return 0, 0, ""
+	return ""
+}
+
+// caStates are the states of loss recovery.
+var caStates = [...]tcp.Recovery{tcp.Open, tcp.Disorder, tcp.CWR, tcp.Recovering, tcp.Timeout}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

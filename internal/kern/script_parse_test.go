@@ -59,13 +59,45 @@ func parseScript(text string) (steps []step, err error) {
 		if l == "" {
 			continue
 		}
-		s := step{line: l, num: i + 1, lasts: -1}
-		if err := s.parse(l); err != nil {
+		lines, err := parseTrain(l)
+		if err != nil {
 			return nil, fmt.Errorf("line %d: %q: %w", i+1, l, err)
 		}
-		steps = append(steps, s)
+		for _, l := range lines {
+			s := step{line: l, num: i + 1, lasts: -1}
+			if err := s.parse(l); err != nil {
+				return nil, fmt.Errorf("line %d: %q: %w", i+1, l, err)
+			}
+			steps = append(steps, s)
+		}
 	}
 	return steps, nil
+}
+
+// parseTrain makes the lines of one that expects a train of segments: "+0.1 >> P. 1:2501(2500) mss 1000 ack 1 win 9"
+// are the segments 1:1001, 1001:2001 and 2001:2501, of which the first comes after 0.1 s and only the last has PUSH
+// or FIN. It returns any other line as it is.
+func parseTrain(l string) (lines []string, err error) {
+	before, train, ok := strings.Cut(l, ">> ")
+	if !ok {
+		return []string{l}, nil
+	}
+	var flags string
+	var from, to, n, mss int
+	head, rest, ok := strings.Cut(train, " ack ")
+	if _, err = fmt.Sscanf(head, "%s %d:%d(%d) mss %d", &flags, &from, &to, &n, &mss); err != nil || !ok ||
+		n != to-from || n <= 0 || mss <= 0 {
+		return nil, fmt.Errorf("want FLAGS FROM:TO(LENGTH) mss SIZE ack ..., %v", err)
+	}
+	for at := from; at < to; at += mss {
+		f, end := strings.Trim(flags, "PF"), min(at+mss, to)
+		if end == to {
+			f = flags
+		}
+		lines = append(lines, fmt.Sprintf("%s> %s %d:%d(%d) ack %s", before, f, at, end, end-at, rest))
+		before = ""
+	}
+	return lines, nil
 }
 
 func (s *step) parse(l string) (err error) {
@@ -237,6 +269,8 @@ var names = map[string]int{
 	"TCP_KEEPINIT": TCP_KEEPINIT, "TCP_KEEPIDLE": TCP_KEEPIDLE, "TCP_KEEPINTVL": TCP_KEEPINTVL, "TCP_KEEPCNT": TCP_KEEPCNT, "TCP_INFO": TCP_INFO,
 	"IP_TOS": IP_TOS, "IP_TTL": IP_TTL,
 	"TCPI_OPT_TIMESTAMPS": tcp.OptTimestamps, "TCPI_OPT_SACK": tcp.OptSACK, "TCPI_OPT_WSCALE": tcp.OptWscale, "TCPI_OPT_ECN": tcp.OptECN,
+	"TCP_CA_Open": int(tcp.Open), "TCP_CA_Disorder": int(tcp.Disorder), "TCP_CA_CWR": int(tcp.CWR),
+	"TCP_CA_Recovery": int(tcp.Recovering), "TCP_CA_Loss": int(tcp.Timeout),
 	"TCPS_CLOSED": int(tcp.Closed), "TCPS_LISTEN": int(tcp.Listen), "TCPS_SYN_SENT": int(tcp.SynSent), "TCPS_SYN_RECEIVED": int(tcp.SynReceived),
 	"TCPS_ESTABLISHED": int(tcp.Established), "TCPS_CLOSE_WAIT": int(tcp.CloseWait), "TCPS_FIN_WAIT_1": int(tcp.FinWait1),
 	"TCPS_CLOSING": int(tcp.Closing), "TCPS_LAST_ACK": int(tcp.LastAck), "TCPS_FIN_WAIT_2": int(tcp.FinWait2), "TCPS_TIME_WAIT": int(tcp.TimeWait),
@@ -283,7 +317,7 @@ func fields(s string) (map[string]int, error) {
 func TestParseScript(t *testing.T) {
 	for _, bad := range []string{
 		"+0", "+x close(3) = 0", "+0 close(3)", "+0 close(3) = -1", "+0 close(3) = -1 ENOSUCH", "> . 1:1(0) ack 1", "> . 1:1(0) win 5",
-		"< icmp port_unreachable", "< icmp nonsense [0:0(0)]", "< Q 0:0(0)", "> [tos x] . 1:1(0) ack 1 win 1",
+		">> . 1:1 ack 1 win 1", ">> . 1:3(3) mss 1 ack 1 win 1", "< icmp port_unreachable", "< icmp nonsense [0:0(0)]", "< Q 0:0(0)", "> [tos x] . 1:1(0) ack 1 win 1",
 	} {
 		if steps, err := parseScript(bad); err == nil {
 			t.Errorf("%q was read as %+v", bad, steps)
@@ -296,5 +330,10 @@ func TestParseScript(t *testing.T) {
 	c := steps[0].ev.(sysCall)
 	if steps[0].after != 250*time.Millisecond || steps[0].lasts != 750*time.Millisecond || len(c.args) != 5 || c.errno != syscall.EPIPE || c.want != -1 {
 		t.Errorf("%+v", steps[0])
+	}
+	steps, err = parseScript("+0.1 >> P. 1:2501(2500) mss 1000 ack 1 win 9")
+	if err != nil || len(steps) != 3 || steps[0].line != "+0.1 > . 1:1001(1000) ack 1 win 9" || steps[1].after != 0 ||
+		steps[2].line != "> P. 2001:2501(500) ack 1 win 9" {
+		t.Errorf("%v %+v", err, steps)
 	}
 }

@@ -41,6 +41,8 @@ import (
 //	drop TIME_WAIT                  tcpdrop what is in that state
 //	flow 2                          go on with another peer port (0 at the beginning); flow new: with new sequence numbers
 //	+0...75 connect(...) = ...      a call that blocks so long
+//	info 4 {tcpi_ca_state=TCP_CA_Open}  what TCP_INFO says of a descriptor
+//	>> P. 1:2501(2500) mss 1000 ack 1 win 9  a train of segments of that size at the most
 //
 // Sequence numbers are relative to either side's SYN; timestamps that the stack sends are relative to its first one, which stands in the script.
 
@@ -456,6 +458,13 @@ func (s *script) directive(d directive) {
 		s.k.Tcpdrop(func(c Conn) bool { return c.State.String() == d.rest })
 	case "flow":
 		s.flow(d.rest)
+	case "info":
+		fd, rest, _ := strings.Cut(d.rest, " ")
+		c := sysCall{args: []string{fd, "", "", rest}}
+		n, err := strconv.Atoi(fd)
+		if _, errno, msg := s.tcpInfo(&c, n); err != nil || errno != 0 || msg != "" {
+			s.fatalf("%v %v %s", err, errno, msg)
+		}
 	default:
 		s.fatalf("unknown word %q", d.word)
 	}
