@@ -76,8 +76,10 @@ func (tp *TCB) reduce(sig Signal, now int64) {
 	s := tp.snr
 	tp.lookNow(now)
 	s.cc.Congested(&s.view, sig, &s.ctl)
-	// RFC 9937, 6: "RecoverFS = SND.NXT - SND.UNA", without what had been acknowledged selectively before.
-	s.prr.enter(tp.sndNxt.Sub(tp.sndUna) - s.sb.sacked - s.dupBytes)
+	// RFC 9937, 6: "RecoverFS = SND.NXT - SND.UNA", without what had been acknowledged selectively before, but with
+	// what the acknowledgment in hand has delivered.
+	s.prr.enter(tp.sndNxt.Sub(tp.sndUna) - s.sb.sacked - s.dupBytes + s.ack.Delivered)
+	s.delayed = 0
 }
 
 // congestionMark answers an echo of a congestion mark, once a round trip: RFC 3168, 6.1.2.
@@ -128,6 +130,7 @@ func (tp *TCB) endReduction(now int64) {
 	if !s.cc.OwnWindow() {
 		s.ctl.Cwnd = s.ctl.Ssthresh // RFC 9937, 6: "set cwnd to ssthresh exactly" at the end
 	}
+	s.ended = true
 	tp.setRecovery(Open)
 	tp.lookNow(now)
 	s.cc.Recovered(&s.view, &s.ctl)
@@ -262,9 +265,22 @@ func (tp *TCB) control(now int64, safe bool) {
 	s := tp.snr
 	tp.lookNow(now)
 	s.view.Delivered, s.view.Lost = s.rate.delivered, s.rate.lost
-	reducing := s.state == CWR || s.state == Recovering
+	reducing, ended := s.state == CWR || s.state == Recovering, s.ended
+	s.ended = false
 	switch {
-	case s.cc.OwnWindow() || !reducing:
+	case s.cc.OwnWindow():
+		s.cc.Acked(&s.view, &s.ack, &s.ctl)
+	case ended && !reducing:
+		// RFC 5681, 3.2, step 6: "a TCP MUST set cwnd to ssthresh", by the acknowledgment that ends the recovery. The
+		// window grows by what that has delivered with the next one.
+		s.delayed = s.ack.Delivered
+	case s.state == Disorder && s.ack.Acked == 0 && !s.rack.seen:
+		// RFC 3042, 2, of new data that duplicate acknowledgments let out: "The congestion window (cwnd) MUST NOT be
+		// changed when these new segments are transmitted." If segments have been seen to overtake each other, such
+		// acknowledgments are as good as any.
+	case !reducing:
+		s.ack.Delivered += s.delayed
+		s.delayed = 0
 		s.cc.Acked(&s.view, &s.ack, &s.ctl)
 	default:
 		s.ctl.Cwnd = max(s.prr.window(s.view.Flight, s.ctl.Ssthresh, s.ack.Delivered, s.view.MSS, safe), s.view.MSS)

@@ -48,6 +48,7 @@ func (tp *TCB) senderAck(seg *segment) bool {
 		// RFC 6298, 5.3: "When an ACK is received that acknowledges new data, restart the retransmission timer".
 		s.rtoAt = seg.now + tp.rxtcur
 	}
+	s.ack.Acked, s.ack.Delivered = a.acked, a.news
 	s.rack.adapt(a.dsack, tp.sndUna, tp.sndNxt)
 	if a.full {
 		tp.pmtuProof()
@@ -60,7 +61,6 @@ func (tp *TCB) senderAck(seg *segment) bool {
 	if repaired && s.state == Open {
 		tp.probeRepaired(seg.now)
 	}
-	s.ack.Acked, s.ack.Delivered = a.acked, a.news
 	s.ack.Rate = s.rate.sample(seg.arrived, tp.rttMin)
 	tp.control(seg.now, a.acked > 0 && s.ack.Lost == 0)
 	s.limited = false

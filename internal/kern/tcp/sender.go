@@ -25,6 +25,8 @@ type sender struct {
 	frto      bool // the time-out may have been spurious (RFC 5682)
 	limited   bool // the window has held back data since the last acknowledgment
 	starved   bool // there was nothing more to send
+	ended     bool // the acknowledgment in hand has ended a reduction of the window
+	delayed   int  // bytes that it has delivered, by which the window grows with the next one
 	force     bool // the next retransmission goes whatever the window says
 	high      Seq  // sndNxt when the state was entered: it ends when all before has been acknowledged
 	lostFrom  Seq  // no lost span lies before
