@@ -128,6 +128,20 @@ write(4, ..., 10000) = 10000
 +0.01 write(4, ..., 10000) = 10000
 >> . 10001:17001(7000) mss 1000 ack 1 win 1024
 `,
+		"news below the left edge": scrSend10 + `
+write(4, ..., 10000) = 10000
+>> P. 1:10001(10000) mss 1000 ack 1 win 1024
++0.01 < . 1:1(0) ack 1 win 320 <sack 1001:2001,nop,nop>
+< . 1:1(0) ack 1 win 320 <sack 1001:3001,nop,nop>
+< . 1:1(0) ack 1 win 320 <sack 1001:3001 8001:9001,nop,nop>
+> . 1:1001(1000) ack 1 win 1024
++0.012 < . 1:1(0) ack 4001 win 320 <sack 8001:9001,nop,nop>
+>> . 4001:7001(3000) mss 1000 ack 1 win 1024
+write(4, ..., 10000) = 10000
++0.002 < . 1:1(0) ack 3001 win 320 <sack 5001:7001,nop,nop>
+> . 7001:8001(1000) ack 1 win 1024
+> . 10001:11001(1000) ack 1 win 1024
+`,
 		"the last of four": scrSend100 + `
 write(4, ..., 4000) = 4000
 >> P. 1:4001(4000) mss 1000 ack 1 win 1024

@@ -8,7 +8,7 @@ package tcp
 type rack struct {
 	sent    int64 // when the segment was sent that was sent last of those delivered: RACK.xmit_ts
 	end     Seq   // its end: RACK.end_seq
-	rtt     int64 // its round trip: RACK.rtt
+	rtt     int64 // the round trip of the last that was delivered: RACK.rtt
 	fack    Seq   // the highest number delivered: RACK.fack
 	late    int64 // by how much longer than those behind it an original has been on its way, at most
 	next    Seq
@@ -54,8 +54,9 @@ func (r *rack) delivered(sp *span, end Seq, now, minRTT int64, denied bool) {
 		r.late = max(r.late, rtt-r.rtt)
 	}
 	r.fack = r.fack.Max(end)
+	r.rtt = rtt // of the last of those that one acknowledgment delivers, in the order of their numbers
 	if after(sp.sent, end, r.sent, r.end) {
-		r.sent, r.end, r.rtt = sp.sent, end, rtt
+		r.sent, r.end = sp.sent, end
 	}
 }
 
