@@ -41,6 +41,18 @@ func (s *span) has(f spanFlag) bool { return s.flags&f != 0 }
 // inFlight reports whether the span counts as being in the network: RFC 6675's pipe.
 func (s *span) inFlight() bool { return s.flags&(spanSacked|spanLost) == 0 }
 
+// lastSegment returns where the last segment of the span begins. fin says that it ends with the FIN.
+func (s *span) lastSegment(fin bool) Seq {
+	n := s.len() - 1 // to its last byte
+	if fin {
+		n--
+	}
+	if s.seg == 0 || n < 0 {
+		return s.start
+	}
+	return s.start.Add(n - n%int(s.seg))
+}
+
 const (
 	blockSpans = 36   // spans in a block, which take 2 KiB with it
 	maxSpans   = 8192 // of a connection
@@ -240,6 +252,18 @@ func (sb *scoreboard) trim(seq Seq) {
 	head.end = seq
 	sb.forget(&head)
 	s.start = seq
+}
+
+// behead trims the first span in the midst of a segment, or at its edge. What is left of the segment becomes a span of
+// its own, so that the others still begin at multiples of its size.
+func (sb *scoreboard) behead(seq Seq) {
+	s := sb.at(sb.first())
+	if n := int(s.seg); n > 0 {
+		if over := seq.Sub(s.start) % n; over > 0 && s.end.Sub(seq) > n-over {
+			sb.split(sb.first(), seq.Add(n-over))
+		}
+	}
+	sb.trim(seq)
 }
 
 // mark finds the span at p lost.

@@ -98,7 +98,7 @@ func (tp *TCB) takeAck(seg *segment, a *acking) (finAcked bool) {
 		if sp.end.Leq(seg.ack) {
 			s.sb.drop()
 		} else {
-			s.sb.trim(seg.ack)
+			s.sb.behead(seg.ack)
 		}
 	}
 	if !tp.on(tPersist) {
@@ -180,7 +180,9 @@ func (tp *TCB) takeDuplicate(b wire.SackBlock, a *acking) {
 	}
 }
 
-// sackRange notes that [l, r) has arrived. A block that says nothing new costs one look-up.
+// sackRange notes that [l, r) has arrived, as far as it holds whole segments: what arrives is segments, and a peer that
+// acknowledges parts of one cannot make the scoreboard longer than the flight has segments, nor begin a recovery (RFC
+// 8985, 6.2, step 2, speaks of segments). A block that says nothing new costs one look-up.
 func (tp *TCB) sackRange(l, r Seq, seg *segment, a *acking) {
 	sb := &tp.snr.sb
 	if sb.empty() || r.Gt(sb.end()) {
@@ -189,9 +191,13 @@ func (tp *TCB) sackRange(l, r Seq, seg *segment, a *acking) {
 	full := sb.full(tp.sndNxt.Sub(tp.sndUna))
 	p := sb.find(l)
 	if sp := sb.at(p); sp.start.Lt(l) && !sp.has(spanSacked) {
-		if full {
+		l = tp.segmentFrom(sp, l)
+		switch {
+		case full || l == sp.end:
 			p = sb.next(p) // a part of a span is not worth another
-		} else {
+		case l.Geq(r):
+			return
+		default:
 			_, p = sb.split(p, l)
 		}
 	}
@@ -199,10 +205,11 @@ func (tp *TCB) sackRange(l, r Seq, seg *segment, a *acking) {
 		sp := sb.at(p)
 		if !sp.has(spanSacked) {
 			if sp.end.Gt(r) {
-				if full {
+				end := tp.segmentsUpTo(sp, r)
+				if full || end == sp.start {
 					return
 				}
-				p, _ = sb.split(p, r)
+				p, _ = sb.split(p, end)
 				sp = sb.at(p)
 			}
 			a.sacked = true
@@ -215,6 +222,25 @@ func (tp *TCB) sackRange(l, r Seq, seg *segment, a *acking) {
 		}
 		p = sb.next(p)
 	}
+}
+
+// segmentsUpTo returns where the last segment of a span ends that ends at seq, which lies within, or before it.
+func (tp *TCB) segmentsUpTo(sp *span, seq Seq) Seq {
+	if tp.flags&SentFin != 0 && seq+1 == tp.sndMax {
+		return seq // all of the data: some peers do not count an early FIN
+	}
+	if n := int(sp.seg); n > 0 {
+		seq -= Seq(seq.Sub(sp.start) % n)
+	}
+	return seq
+}
+
+// segmentFrom returns where the first segment of a span begins that begins at seq, which lies within, or behind it.
+func (tp *TCB) segmentFrom(sp *span, seq Seq) Seq {
+	if at := tp.segmentsUpTo(sp, seq); at != seq {
+		return at.Add(int(sp.seg)).Min(sp.end)
+	}
+	return seq
 }
 
 // countDuplicates stands in for SACK with a peer that has none: each duplicate acknowledgment says that one segment has arrived (RFC 6582).

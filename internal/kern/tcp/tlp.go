@@ -50,7 +50,7 @@ func (tp *TCB) probeTimeout(now int64) {
 	} else {
 		// "Else: retransmit the highest-sequence segment sent so far".
 		end := s.sb.end()
-		start := end - Seq(min(mss, s.sb.last().len()))
+		start := s.sb.last().lastSegment(tp.flags&SentFin != 0).Max(end - Seq(mss))
 		tp.fillRexmit(&o, start.Sub(tp.sndUna), end.Sub(start))
 		o.reason = "TLP"
 	}
