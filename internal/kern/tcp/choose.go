@@ -42,7 +42,7 @@ func (tp *TCB) SetCC(name string, now int64) syscall.Errno {
 		tp.lookNow(tp.onwards(now))
 		s.cc.Init(&s.view, &s.ctl)
 		s.ctl.Cwnd, s.ctl.Ssthresh = max(old.Cwnd, s.ctl.Cwnd), old.Ssthresh
-		s.pacer.setRate(&s.ctl, tp.srtt)
+		s.pacer.setRate(&s.ctl, tp.srtt, tp.sndNxt.Sub(tp.sndUna))
 	}
 	return 0
 }

@@ -287,7 +287,7 @@ func (tp *TCB) control(now int64, safe bool) {
 	}
 	s.ctl.Cwnd = min(s.ctl.Cwnd, maxWin<<tp.sndScale)
 	tp.growSendbuf(s.ctl.Cwnd)
-	s.pacer.setRate(&s.ctl, tp.srtt)
+	s.pacer.setRate(&s.ctl, tp.srtt, tp.sndNxt.Sub(tp.sndUna))
 	tp.traceWindow()
 }
 

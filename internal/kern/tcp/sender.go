@@ -153,7 +153,7 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 		s.rtoAt = now + tp.rxtcur
 		s.maxFlight, s.roundEnd = 0, start.Add(space)
 	}
-	s.pacer.sent(now, o.len, s.pacer.credit(tp.srtt))
+	s.pacer.sent(now, o.len, s.pacer.credit(tp.srtt, tp.effMSS()))
 	s.prr.out += space
 	sp := span{start: start, end: start.Add(space), sent: now, times: 1, seg: uint16(min(o.seglen, maxWin))}
 	if start.Lt(tp.sndMax) { // after a closed window all is sent again
@@ -212,7 +212,7 @@ func (tp *TCB) resent(o *outseg, n int, now int64) {
 	s.rexmitted += uint64(n)
 	s.undo.resent(n, tp.ts(now))
 	s.prr.out += n
-	s.pacer.sent(now, o.len, s.pacer.credit(tp.srtt))
+	s.pacer.sent(now, o.len, s.pacer.credit(tp.srtt, tp.effMSS()))
 	s.force = false
 	s.lastSent = now
 	if first {
@@ -316,7 +316,7 @@ func (tp *TCB) beforeOutput(now int64) {
 		tp.lookNow(now)
 		s.cc.Restart(&s.view, now-s.idleAt, &s.ctl)
 		s.idleAt = 0
-		s.pacer.setRate(&s.ctl, tp.srtt)
+		s.pacer.setRate(&s.ctl, tp.srtt, tp.sndNxt.Sub(tp.sndUna))
 	}
 }
 
