@@ -85,5 +85,25 @@ info 4 {tcpi_snd_cwnd=36000}
 >> . 26001:36001(10000) mss 1000 ack 1 win 1024
 info 4 {tcpi_snd_cwnd=10000}
 `,
+		"a route that changes": scrSocket + `
+connect(3, ..., ...) = -1 EINPROGRESS
+> S 0:0(0) win 65535 <mss 1460,nop,wscale 8,sackOK,TS val 100 ecr 0>
++0.01 < S. 0:0(0) ack 1 win 65535 <mss 1460,nop,wscale 2,nop,nop,sackOK>
+> . 1:1(0) ack 1 win 1024
++0.01 write(3, ..., 5840) = 5840
+>> P. 1:5841(5840) mss 1460 ack 1 win 1024
++0.01 < . 1:1(0) ack 5841 win 65535
++0.01 write(3, ..., 5840) = 5840
+>> P. 5841:11681(5840) mss 1460 ack 1 win 1024
++0.01 < . 1:1(0) ack 11681 win 65535
++0.01 write(3, ..., 14600) = 14600
+>> P. 11681:26281(14600) mss 1460 ack 1 win 1024
+setsockopt(3, IPPROTO_IP, IP_TOS, [4], 4) = 0
+setsockopt(3, IPPROTO_IP, IP_TOS, [0], 4) = 0
++0.01 < . 1:1(0) ack 13141 win 65535 <sack 16061:17521 20441:26281,nop,nop>
+>> . 13141:16061(2920) mss 1460 ack 1 win 1024
+>> . 17521:20441(2920) mss 1460 ack 1 win 1024
++0.01 < . 1:1(0) ack 26281 win 65535
+`,
 	})
 }

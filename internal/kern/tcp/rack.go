@@ -10,6 +10,7 @@ type rack struct {
 	end     Seq   // its end: RACK.end_seq
 	rtt     int64 // the round trip of the last that was delivered: RACK.rtt
 	fack    Seq   // the highest number delivered: RACK.fack
+	prior   Seq   // fack before the acknowledgment in hand, which says nothing of the order of what it covers
 	late    int64 // by how much longer than those behind it an original has been on its way, at most
 	next    Seq
 	queue   []rexmit
@@ -49,7 +50,7 @@ func (r *rack) delivered(sp *span, end Seq, now, minRTT int64, denied bool) {
 		if denied || minRTT != never && rtt < minRTT {
 			return
 		}
-	} else if end.Lt(r.fack) {
+	} else if end.Lt(r.prior) {
 		r.seen = true
 		r.late = max(r.late, rtt-r.rtt)
 	}

@@ -24,6 +24,7 @@ func (tp *TCB) senderAck(seg *segment) bool {
 	var a acking
 	s.ack = Ack{}
 	s.view.PriorFlight = tp.pipe()
+	s.rack.prior = s.rack.fack
 	a.dup = tp.isDuplicate(seg)
 	if tp.flags&SackPermit != 0 && seg.opt.Has&wire.TofSack != 0 {
 		tp.takeSacks(seg, &a)
