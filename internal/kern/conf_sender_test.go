@@ -26,6 +26,22 @@ write(4, ..., 15000) = 15000
 +0.1 < F. 1:1(0) ack 15002 win 257
 > . 15002:15002(0) ack 2 win 1024
 `,
+		"limited transmit, without SACK": scrSendFull + `
+< S 0:0(0) win 32792 <mss 1000,nop,wscale 7>
+> S. 0:0(0) ack 1 win 65535 <mss 1460,nop,wscale 8>
++0.1 < . 1:1(0) ack 1 win 320
+accept(3, ..., ...) = 4
+write(4, ..., 15000) = 15000
+>> . 1:10001(10000) mss 1000 ack 1 win 1024
++0.11 < . 1:1(0) ack 1 win 320
+> . 10001:11001(1000) ack 1 win 1024
++0.01 < . 1:1(0) ack 1 win 320
+> . 11001:12001(1000) ack 1 win 1024
++0.01 < . 1:1(0) ack 3001 win 320
+>> . 12001:14001(2000) mss 1000 ack 1 win 1024
++0.02 < . 1:1(0) ack 5001 win 320
+> P. 14001:15001(1000) ack 1 win 1024
+`,
 		"disorder alone": scrSend100 + `
 write(4, ..., 4000) = 4000
 >> P. 1:4001(4000) mss 1000 ack 1 win 1024

@@ -250,8 +250,12 @@ func (tp *TCB) countDuplicates(seg *segment, a *acking) {
 	mss := tp.effMSS()
 	switch {
 	case a.acked > 0:
-		// One of the segments acknowledged filled the hole; the others are those that the duplicates told of.
-		s.dupBytes = max(s.dupBytes-max(a.acked-mss, 0), 0)
+		// One of the segments acknowledged filled the hole; the others are those that the duplicates told of, which
+		// have been counted as delivered.
+		known := min(s.dupBytes, max(a.acked-mss, 0))
+		s.dupBytes -= known
+		a.news = max(a.news-known, 0)
+		s.rate.delivered -= uint64(known)
 	case a.dup:
 		flight := tp.sndNxt.Sub(tp.sndUna)
 		n := max(min(s.dupBytes+mss, flight-mss), s.dupBytes)
