@@ -87,6 +87,30 @@ write(4, ..., 30000) = 30000
 >> P. 26001:30001(4000) mss 1000 ack 1 win 1024
 info 4 {tcpi_snd_cwnd=20000}
 `,
+		"nine segments": scrSend100 + `
+write(4, ..., 9000) = 9000
+>> P. 1:9001(9000) mss 1000 ack 1 win 1024
++0.105 < . 1:1(0) ack 2001 win 320
+info 4 {tcpi_snd_cwnd=12000}
++0.005 < . 1:1(0) ack 4001 win 320
+info 4 {tcpi_snd_cwnd=14000}
++0.005 < . 1:1(0) ack 6001 win 320
+info 4 {tcpi_snd_cwnd=16000}
++0.005 < . 1:1(0) ack 8001 win 320
+info 4 {tcpi_snd_cwnd=18000}
++0.005 < . 1:1(0) ack 9001 win 320
+info 4 {tcpi_snd_cwnd=18000}
+`,
+		"six segments": scrSend100 + `
+write(4, ..., 6000) = 6000
+>> P. 1:6001(6000) mss 1000 ack 1 win 1024
++0.1 < . 1:1(0) ack 2001 win 320
+info 4 {tcpi_snd_cwnd=12000}
+< . 1:1(0) ack 4001 win 320
+info 4 {tcpi_snd_cwnd=12000}
+< . 1:1(0) ack 6001 win 320
+info 4 {tcpi_snd_cwnd=12000}
+`,
 		"after a pause": scrSend100 + `
 write(4, ..., 26000) = 26000
 >> . 1:10001(10000) mss 1000 ack 1 win 1024

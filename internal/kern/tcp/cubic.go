@@ -46,7 +46,7 @@ func (q *cubic) Acked(v *View, a *Ack, c *Control) {
 	if v.InRecovery && !q.timedOut {
 		return // the window is proportional rate reduction's
 	}
-	n, used := a.Delivered, q.use.limited(v)
+	n, used := a.Delivered, q.use.limited(v, c)
 	if c.Cwnd < c.Ssthresh {
 		// RFC 9438, 4.10: "CUBIC MUST employ a slow-start algorithm, when cwnd is no more
 		// than ssthresh." RFC 3465, 2.3: "a TCP MUST use L=1*SMSS" after a time-out,

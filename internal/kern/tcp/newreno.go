@@ -24,7 +24,7 @@ func (r *newReno) Acked(v *View, a *Ack, c *Control) {
 	if v.InRecovery && !r.timedOut {
 		return // the window is proportional rate reduction's
 	}
-	n, used := a.Delivered, r.use.limited(v)
+	n, used := a.Delivered, r.use.limited(v, c)
 	if c.Cwnd < c.Ssthresh {
 		// RFC 3465, 2.3: "TCP implementations MAY use L=2*SMSS bytes"; in slow start phases
 		// that follow a time-out "a TCP MUST use L = 1*SMSS".

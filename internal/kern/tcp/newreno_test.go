@@ -59,19 +59,38 @@ func TestNewRenoUnusedWindow(t *testing.T) {
 // A paced sender is held back by the window now and then only: once in a round trip is enough.
 func TestUsage(t *testing.T) {
 	for _, name := range []string{"newreno", "cubic"} {
+		k := newCCKit(t, name)
+		k.c.Ssthresh = 10000
+		k.v.Sent = 30000
+		k.ack(1000)
+		k.v.CwndLimited = false
+		last := k.c.Cwnd
+		for k.v.Acked < 29000 { // 30000 had been sent when the window last held back data
+			k.ack(1000)
+		}
+		if k.c.Cwnd <= last {
+			t.Errorf("%s: cwnd = %d, and has not grown", name, k.c.Cwnd)
+		}
+		k.ack(1000)
+		last = k.c.Cwnd
+		for range 30 {
+			k.ack(1000)
+		}
+		k.wantCwnd(last)
+	}
+}
+
+// In slow start CwndLimited allows for a window that is half used, and once is not enough: the window would go on growing.
+func TestUsageSlowStart(t *testing.T) {
+	for _, name := range []string{"newreno", "cubic"} {
 		for _, ssthresh := range []int{infinite, 50000} {
 			k := newCCKit(t, name)
 			k.c.Ssthresh = ssthresh
 			k.ack(1000)
 			k.wantCwnd(11000)
 			k.v.CwndLimited = false
-			for k.v.Acked < 9000 { // 10000 had been sent at the acknowledgment before
-				k.ack(1000)
-			}
-			k.wantCwnd(19000)
 			k.ack(1000)
-			k.ack(1000)
-			k.wantCwnd(19000)
+			k.wantCwnd(11000)
 		}
 	}
 }

@@ -36,12 +36,14 @@ type usage struct {
 	until uint64 // of the stream: what had been sent when the window last held back data
 }
 
-// limited reports whether the window has held back data in the last round trip.
-func (u *usage) limited(v *View) bool {
+// limited reports whether the window has held back data in the last round trip. In slow start, in
+// which CwndLimited allows for a window that is half used, and would allow for ever larger ones if it
+// were remembered, only the acknowledgment in hand counts.
+func (u *usage) limited(v *View, c *Control) bool {
 	if v.CwndLimited {
 		u.until = v.Sent
 	}
-	return v.CwndLimited || v.Acked < u.until
+	return v.CwndLimited || c.Cwnd >= c.Ssthresh && v.Acked < u.until
 }
 
 // slowStart grows the window by what was delivered, by limit bytes at most, up to the threshold. It
