@@ -59,7 +59,7 @@ write(4, ..., 4000) = 4000
 > [tos 0x2] . 2001:3001(1000) ack 1 win 1024
 > [tos 0x2] P. 3001:4001(1000) ack 1 win 1024
 +0.1 < E. 1:1(0) ack 1001 win 320
-info 4 {tcpi_ca_state=TCP_CA_CWR, tcpi_snd_cwnd=4000, tcpi_snd_ssthresh=2100}
+info 4 {tcpi_ca_state=TCP_CA_CWR, tcpi_snd_cwnd=4000, tcpi_snd_ssthresh=2800}
 `,
 		"one for two": scrSend100 + `
 write(4, ..., 30000) = 30000

@@ -74,12 +74,23 @@ func (tp *TCB) lossFound(now int64) {
 // reduce tells the congestion controller of congestion, and begins to bring the flight down to what it says.
 func (tp *TCB) reduce(sig Signal, now int64) {
 	s := tp.snr
-	tp.lookNow(now)
-	s.cc.Congested(&s.view, sig, &s.ctl)
+	tp.congested(sig, now)
 	// RFC 9937, 6: "RecoverFS = SND.NXT - SND.UNA", without what had been acknowledged selectively before, but with
 	// what the acknowledgment in hand has delivered.
 	s.prr.enter(tp.sndNxt.Sub(tp.sndUna) - s.sb.sacked - s.dupBytes + s.ack.Delivered)
 	s.delayed = 0
+}
+
+// congested tells the congestion controller of congestion.
+func (tp *TCB) congested(sig Signal, now int64) {
+	s := tp.snr
+	tp.lookNow(now)
+	if !s.cc.OwnWindow() {
+		// RFC 7661, 4.4.1: "Max(pipeACK,LossFlightSize)": when the loss of a tail is found, nothing else is in flight any
+		// more, and the window would be reduced to next to nothing.
+		s.view.Flight = max(s.view.Flight, s.peak.now, s.peak.before)
+	}
+	s.cc.Congested(&s.view, sig, &s.ctl)
 }
 
 // congestionMark answers an echo of a congestion mark, once a round trip: RFC 3168, 6.1.2.
@@ -177,8 +188,7 @@ func (tp *TCB) lossTimeout(now int64) {
 	tp.markOverdue(now)
 	if first {
 		s.undo.begin(tp.sndUna, s.sb.again)
-		tp.lookNow(now)
-		s.cc.Congested(&s.view, RTO, &s.ctl)
+		tp.congested(RTO, now)
 	}
 	s.high = tp.sndNxt
 	s.tlp.on = false

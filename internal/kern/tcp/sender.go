@@ -33,6 +33,7 @@ type sender struct {
 	dupBytes  int  // bytes that duplicate acknowledgments stand for, from a peer without SACK
 	maxFlight int  // the largest flight of this round trip
 	roundEnd  Seq  // where this round trip ends
+	peak      peak
 	lastSent  int64
 	rtoAt     int64 // when the retransmission timer fires
 	reoAt     int64 // when RACK looks again at what may only be late
@@ -48,6 +49,24 @@ type sender struct {
 	ccName    string
 
 	toldCwnd, toldSsthresh int // what a tracer has been told last
+}
+
+// A peak is the most that was in flight of late: RFC 7661, 4.2, which measures pipeACK over three round trips, or over a
+// second if that is longer.
+type peak struct {
+	now, before int   // the most since at, and in the period before
+	at          int64 // when this period began
+}
+
+// add takes the bytes in flight into account.
+func (p *peak) add(flight int, now, period int64) {
+	if now-p.at >= period {
+		if p.before = p.now; now-p.at >= 2*period {
+			p.before = 0
+		}
+		p.now, p.at = 0, now
+	}
+	p.now = max(p.now, flight)
 }
 
 // Recovery is the state of a sender's loss recovery: Linux's tcp_ca_state.
@@ -167,6 +186,7 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 	sp.flight = uint32(flight)
 	s.rate.stamp(&sp, s)
 	s.maxFlight = max(s.maxFlight, flight)
+	s.peak.add(flight, now, max(3*tp.srtt, sec))
 	s.lastSent = now
 	if s.sb.full(tp.sndNxt.Sub(tp.sndUna)) {
 		// Spans are bounded. What no longer gets one of its own is joined to the last, and is judged together with it.
