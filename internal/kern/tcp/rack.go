@@ -41,7 +41,7 @@ func (r *rack) resent(start, end Seq, now int64) {
 }
 
 // delivered takes a span, or the part of it up to end, that has just been acknowledged: RACK_update and RACK_detect_reordering (RFC 8985, 6.2, steps 2 and 3).
-// echo says that a timestamp proves that the answer is not one to an earlier transmission; denied that it proves the contrary.
+// denied says that a timestamp proves that the answer is one to an earlier transmission.
 func (r *rack) delivered(sp *span, end Seq, now, minRTT int64, denied bool) {
 	rtt := now - sp.sent
 	if sp.has(spanRexmitted) {

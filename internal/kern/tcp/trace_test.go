@@ -300,10 +300,25 @@ func (k *kit) want(name string, want any) {
 		if at, on := tp.Timer(name); on {
 			got = time.Duration(at - k.now)
 		}
+	case "pace":
+		got = off
+		if tp.on(tPace) {
+			got = time.Duration(tp.timers[tPace] - k.now)
+		}
 	case "cwnd":
 		got = int(tp.sndCwnd)
+		if tp.snr != nil {
+			got = tp.snr.ctl.Cwnd
+		}
 	case "ssthresh":
 		got = int(tp.sndSsthresh)
+		if tp.snr != nil {
+			got = tp.snr.ctl.Ssthresh
+		}
+	case "pipe":
+		got = tp.pipe()
+	case "ca":
+		got = tp.snr.state
 	case "sndwnd":
 		got = int(tp.sndWnd)
 	case "maxseg":
