@@ -153,7 +153,8 @@ func (tp *TCB) inferLoss(a *acking) {
 	if s.sb.empty() {
 		return
 	}
-	first := s.state <= CWR && s.dupBytes >= dupthresh*tp.effMSS() && tp.sndUna.Geq(s.high)
+	// RFC 6582, 3.2, step 1: not for the flight in which loss was found already; one that was marked has not been found lost.
+	first := s.state <= CWR && s.dups >= dupthresh && (s.state == CWR || tp.sndUna.Geq(s.high))
 	partial := s.state == Recovering && a.acked > 0 // RFC 6582, 3.2: "a partial acknowledgment": the next hole begins there
 	if !first && !partial {
 		return
@@ -208,7 +209,7 @@ func (tp *TCB) lossTimeout(now int64) {
 // RACK.reo_wnd - Now() <= 0".
 func (tp *TCB) markOverdue(now int64) {
 	s := tp.snr
-	s.dupBytes = 0
+	s.dups, s.dupBytes = 0, 0
 	if s.sb.at(s.sb.first()).has(spanSacked) {
 		tp.reneged()
 	}
@@ -305,7 +306,7 @@ func (tp *TCB) control(now int64, safe bool) {
 func (tp *TCB) startOver() {
 	s := tp.snr
 	s.sb.flush()
-	s.dupBytes = 0
+	s.dups, s.dupBytes = 0, 0
 	s.tlp.on = false
 	s.rack.queue, s.rack.head = s.rack.queue[:0], 0
 	s.rack.next = tp.sndUna

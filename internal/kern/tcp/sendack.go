@@ -15,6 +15,7 @@ type acking struct {
 	dsack    bool  // the peer reports a duplicate, and what we sent again is to blame
 	tlpDup   bool  // the duplicate is the tail's probe
 	full     bool  // a full segment has arrived
+	again    bool  // something that was sent again is acknowledged in order
 }
 
 // senderAck takes an acknowledgment that does not lie beyond what has been sent, on a connection with a scoreboard: RFC 9293, 3.10.7.4, fifth, with RFC 6675 and RFC 8985. It
@@ -89,7 +90,9 @@ func (tp *TCB) takeAck(seg *segment, a *acking) (finAcked bool) {
 		end := sp.end.Min(seg.ack)
 		if !sp.has(spanSacked) {
 			tp.delivered(sp, end.Sub(sp.start), end, seg, a)
-			if !sp.has(spanRexmitted) {
+			if sp.has(spanRexmitted) {
+				a.again = true
+			} else {
 				if a.oldest == 0 {
 					a.oldest = sp.sent
 				}
@@ -101,6 +104,12 @@ func (tp *TCB) takeAck(seg *segment, a *acking) (finAcked bool) {
 		} else {
 			s.sb.behead(seg.ack)
 		}
+	}
+	if a.again {
+		// What was sent once may have waited behind the hole that has just been filled: it measures no round trip, and without SACK its acknowledgment
+		// is no sign that nothing was lost.
+		a.oldest, a.newest = 0, 0
+		a.orig = a.orig && tp.flags&SackPermit != 0
 	}
 	if !tp.on(tPersist) {
 		tp.backoff = 0 // progress; but the time-out stays doubled until a round trip has been measured (Karn)
@@ -250,13 +259,14 @@ func (tp *TCB) countDuplicates(seg *segment, a *acking) {
 	mss := tp.effMSS()
 	switch {
 	case a.acked > 0:
-		// One of the segments acknowledged filled the hole; the others are those that the duplicates told of, which
-		// have been counted as delivered.
-		known := min(s.dupBytes, max(a.acked-mss, 0))
-		s.dupBytes -= known
-		a.news = max(a.news-known, 0)
-		s.rate.delivered -= uint64(known)
+		// One of the segments acknowledged filled the hole; the others are those that the duplicates told of, which have been counted.
+		told := min(s.dupBytes, max(a.acked-mss, 0))
+		s.dups = 0
+		s.dupBytes -= told
+		a.news -= min(told, a.news)
+		s.rate.delivered -= uint64(told)
 	case a.dup:
+		s.dups++
 		flight := tp.sndNxt.Sub(tp.sndUna)
 		n := max(min(s.dupBytes+mss, flight-mss), s.dupBytes)
 		a.news += n - s.dupBytes

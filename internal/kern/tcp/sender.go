@@ -30,7 +30,8 @@ type sender struct {
 	force     bool // the next retransmission goes whatever the window says
 	high      Seq  // sndNxt when the state was entered: it ends when all before has been acknowledged
 	lostFrom  Seq  // no lost span lies before
-	dupBytes  int  // bytes that duplicate acknowledgments stand for, from a peer without SACK
+	dups      int  // duplicate acknowledgments in a row, from a peer without SACK
+	dupBytes  int  // bytes that they stand for
 	maxFlight int  // the largest flight of this round trip
 	roundEnd  Seq  // where this round trip ends
 	peak      peak
@@ -228,7 +229,9 @@ func (tp *TCB) resent(o *outseg, n int, now int64) {
 		sp.flight = uint32(tp.pipe())
 		p = s.sb.next(p)
 	}
-	s.rack.resent(start, end, now)
+	if tp.flags&SackPermit != 0 {
+		s.rack.resent(start, end, now)
+	}
 	s.rexmitted += uint64(n)
 	s.undo.resent(n, tp.ts(now))
 	s.prr.out += n

@@ -68,6 +68,13 @@ func (k *kit) ack(n int, blocks ...string) {
 	k.line(line)
 }
 
+// acked gives it an acknowledgment, and loses what is sent at once.
+func (k *kit) acked(n int, blocks ...string) {
+	k.t.Helper()
+	k.ack(n, blocks...)
+	k.collect(0)
+}
+
 // segs lists n segments of 1000 bytes from first on, as during does.
 func segs(first, n int) string {
 	var b strings.Builder
