@@ -61,9 +61,13 @@ func (tp *TCB) lossFound(now int64) {
 		return
 	}
 	tp.stats.Fastrexmit.Inc()
-	s.undo.begin(tp.sndUna, s.sb.again)
 	reduced := s.state == CWR // once for each flight
-	s.high = tp.sndNxt        // "RecoveryPoint = HighData"
+	if reduced {
+		s.undo.none(tp.sndUna) // the reduction was for a mark, whatever becomes of the loss
+	} else {
+		s.undo.begin(tp.sndUna, s.sb.again)
+	}
+	s.high = tp.sndNxt // "RecoveryPoint = HighData"
 	tp.setRecovery(Recovering)
 	s.force = true // "(4.3) Retransmit the first data segment presumed dropped"
 	if !reduced {
@@ -75,6 +79,7 @@ func (tp *TCB) lossFound(now int64) {
 func (tp *TCB) reduce(sig Signal, now int64) {
 	s := tp.snr
 	tp.congested(sig, now)
+	tp.sayCWR()
 	// RFC 9937, 6: "RecoverFS = SND.NXT - SND.UNA", without what had been acknowledged selectively before, but with
 	// what the acknowledgment in hand has delivered.
 	s.prr.enter(tp.sndNxt.Sub(tp.sndUna) - s.sb.sacked - s.dupBytes + s.ack.Delivered)
@@ -103,7 +108,6 @@ func (tp *TCB) congestionMark(now int64) {
 	s.high = tp.sndNxt
 	tp.setRecovery(CWR)
 	tp.reduce(ECN, now)
-	tp.flags |= ecnSndCWR
 }
 
 // probeRepaired reduces the window for a loss that the tail's probe has repaired before it was found: RFC 8985, 7.4.2, "invoke a congestion control response equivalent to
@@ -187,6 +191,7 @@ func (tp *TCB) lossTimeout(now int64) {
 	s.ack = Ack{}
 	s.view.PriorFlight = tp.pipe()
 	tp.markOverdue(now)
+	tp.sayCWR()
 	if first {
 		s.undo.begin(tp.sndUna, s.sb.again)
 		tp.congested(RTO, now)

@@ -40,7 +40,7 @@ func (u *undo) duplicate(l, r Seq) {
 // Echo Reply field of the acceptable ACK's Timestamps option is smaller than the value of RetransmitTS").
 func (tp *TCB) original(seg *segment) bool {
 	u := &tp.snr.undo
-	return u.sent && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0 && int32(seg.opt.TSEcr-u.stamp) < 0
+	return u.on && u.sent && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0 && int32(seg.opt.TSEcr-u.stamp) < 0
 }
 
 // duplicated reports whether all that was sent again since the reduction has been reported as a duplicate.
@@ -50,9 +50,12 @@ func (u *undo) duplicated() bool { return u.on && u.sent && u.pending <= 0 }
 func (tp *TCB) revert(evidence string, now int64) {
 	s := tp.snr
 	tp.unmarkAll()
+	reduced := s.undo.on
 	s.undo.none(tp.sndUna)
-	tp.lookNow(now)
-	s.cc.Undo(&s.view, &s.ctl)
+	if reduced {
+		tp.lookNow(now)
+		s.cc.Undo(&s.view, &s.ctl)
+	}
 	tp.stats.Sndundo.Inc()
 	tp.traceUndo(evidence)
 }
