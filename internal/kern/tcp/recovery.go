@@ -80,6 +80,7 @@ func (tp *TCB) reduce(sig Signal, now int64) {
 	s := tp.snr
 	tp.congested(sig, now)
 	tp.sayCWR()
+	s.tlp.on = false // the reduction that its end might ask for (RFC 8985, 7.4.2) is made
 	// RFC 9937, 6: "RecoverFS = SND.NXT - SND.UNA", without what had been acknowledged selectively before, but with
 	// what the acknowledgment in hand has delivered.
 	s.prr.enter(tp.sndNxt.Sub(tp.sndUna) - s.sb.sacked - s.dupBytes + s.ack.Delivered)

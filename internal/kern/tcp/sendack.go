@@ -40,6 +40,9 @@ func (tp *TCB) senderAck(seg *segment) bool {
 		tp.countDuplicates(seg, &a)
 	}
 	if a.news == 0 && a.acked == 0 && !a.dsack && !a.dup {
+		if seg.len == 0 && seg.win == tp.sndWnd && seg.opt.Nsack == 0 {
+			tp.probeAcked(seg, &a) // with nothing else in flight this is no duplicate by RFC 5681, but may be the probe's
+		}
 		return true
 	}
 	if a.news > 0 {
