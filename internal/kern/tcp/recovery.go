@@ -314,6 +314,7 @@ func (tp *TCB) startOver() {
 	s.sb.flush()
 	s.dups, s.dupBytes = 0, 0
 	s.tlp.on = false
+	s.pmtu.probing = false
 	s.rack.queue, s.rack.head = s.rack.queue[:0], 0
 	s.rack.next = tp.sndUna
 	s.lostFrom = tp.sndUna

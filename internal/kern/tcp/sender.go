@@ -179,6 +179,10 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 	if start.Lt(tp.sndMax) { // after a closed window all is sent again
 		sp.flags |= spanRexmitted
 		sp.times = 2
+		s.rexmitted += uint64(min(space, tp.sndMax.Sub(start)))
+		if tp.flags&SackPermit != 0 {
+			s.rack.resent(sp.start, sp.end, now)
+		}
 	}
 	if o.probe {
 		sp.flags |= spanProbe

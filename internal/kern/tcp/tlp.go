@@ -20,6 +20,9 @@ func (tp *TCB) armProbe(now int64) {
 	if s.tlp.on || s.sb.empty() || s.state != Open && s.state != CWR || tp.flags&SackPermit == 0 || s.sb.sacked > 0 || s.reoAt != never || tp.backoff > 0 {
 		return
 	}
+	if min(tp.sndNxt.Sub(tp.sndUna), tp.snd.Cc()) > int(tp.sndWnd) {
+		return // the peer has closed its window over the tail, and would drop it again (RFC 9293, SHLD-17)
+	}
 	pto := sec // "Else: PTO = 1 sec"
 	if tp.srtt > 0 {
 		pto = 2*tp.srtt + 2*ms
