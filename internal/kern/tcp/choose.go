@@ -36,12 +36,18 @@ func (tp *TCB) SetCC(name string, now int64) syscall.Errno {
 	}
 	tp.ccWant = uint8(slices.Index(CCNames(), name) + 1)
 	if s := tp.snr; s != nil && s.ccName != name {
-		old := s.ctl
+		old, owned := s.ctl, s.cc.OwnWindow()
 		freeCC(s.cc)
 		s.ccName, s.cc, s.ctl = name, NewCC(name), Control{}
-		tp.lookNow(tp.onwards(now))
+		now = tp.onwards(now)
+		tp.lookNow(now)
 		s.cc.Init(&s.view, &s.ctl)
-		s.ctl.Cwnd, s.ctl.Ssthresh = max(old.Cwnd, s.ctl.Cwnd), old.Ssthresh
+		s.ctl.Cwnd, s.ctl.Ssthresh = old.Cwnd, old.Ssthresh
+		s.undo.none(tp.sndUna) // it was the other one's reduction
+		if owned && !s.cc.OwnWindow() && (s.state == CWR || s.state == Recovering) {
+			s.ack = Ack{}
+			tp.reduce(Loss, now) // there is no threshold yet to bring the flight down to
+		}
 		s.pacer.setRate(&s.ctl, tp.srtt, tp.sndNxt.Sub(tp.sndUna))
 	}
 	return 0

@@ -317,6 +317,8 @@ func (k *kit) want(name string, want any) {
 		}
 	case "pipe":
 		got = tp.pipe()
+	case "cc":
+		got = tp.CC()
 	case "ca":
 		got = tp.snr.state
 	case "sndwnd":
