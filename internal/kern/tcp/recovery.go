@@ -14,7 +14,8 @@ func (tp *TCB) recover(seg *segment, a *acking) {
 		case done:
 			tp.recovered(seg)
 		case a.acked > 0 && tp.original(seg) && s.sb.again == 0:
-			// What fills the hole is the original, which was only late.
+			// What fills the hole is the original, which was only late. So segments overtake each other, and what was found lost with it may be late too.
+			s.rack.seen = true
 			tp.revert("Eifel", seg.now)
 			tp.setRecovery(Disorder)
 		}
@@ -65,7 +66,11 @@ func (tp *TCB) lossFound(now int64) {
 	if reduced {
 		s.undo.none(tp.sndUna) // the reduction was for a mark, whatever becomes of the loss
 	} else {
-		s.undo.begin(tp.sndUna, s.sb.again)
+		again := s.sb.again
+		if s.tlp.on && s.tlp.again {
+			again = max(again, s.tlp.len) // the tail's probe may have arrived, and still be reported as a duplicate
+		}
+		s.undo.begin(tp.sndUna, again)
 	}
 	s.high = tp.sndNxt // "RecoveryPoint = HighData"
 	tp.setRecovery(Recovering)

@@ -8,6 +8,7 @@ type tlp struct {
 	end   Seq  // SND.NXT when the probe was sent: TLP.end_seq
 	on    bool // a probe is out
 	again bool // it was a retransmission: TLP.is_retrans
+	len   int  // bytes
 }
 
 // worstDelack is how long a peer may delay its acknowledgment of a single segment: WCDelAckT.
@@ -57,7 +58,7 @@ func (tp *TCB) probeTimeout(now int64) {
 		tp.fillRexmit(&o, start.Sub(tp.sndUna), end.Sub(start))
 		o.reason = "TLP"
 	}
-	s.tlp = tlp{on: true, again: again}
+	s.tlp = tlp{on: true, again: again, len: o.len}
 	tp.stats.Sndtlp.Inc()
 	tp.emit(&o, now)
 	s.tlp.end = tp.sndNxt

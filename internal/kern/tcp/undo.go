@@ -15,7 +15,7 @@ type undo struct {
 // none forgets the last reduction.
 func (u *undo) none(una Seq) { *u = undo{marker: una} }
 
-// begin notes a reduction. again is what has been sent again already and is in flight.
+// begin notes a reduction. again is what has been sent again already and may be reported as a duplicate.
 func (u *undo) begin(una Seq, again int) {
 	stamped, stamp := u.sent && again > 0, u.stamp
 	*u = undo{on: true, marker: una, pending: again, sent: stamped, stamp: stamp}
