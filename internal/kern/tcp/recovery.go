@@ -221,13 +221,15 @@ func (tp *TCB) lossTimeout(now int64) {
 func (tp *TCB) markOverdue(now int64) {
 	s := tp.snr
 	s.dups, s.dupBytes = 0, 0
+	all := tp.flags&SackPermit == 0 || s.rack.sent == 0
 	if s.sb.at(s.sb.first()).has(spanSacked) {
 		tp.reneged()
+		all = true // a peer that has thrown away what it had acknowledged has nothing
 	}
 	wait := s.rack.rtt + tp.reorderWindow()
 	for p := s.sb.first(); s.sb.valid(p); p = s.sb.next(p) {
 		sp := s.sb.at(p)
-		if sp.inFlight() && (p == s.sb.first() || tp.flags&SackPermit == 0 || s.rack.sent == 0 || sp.sent+wait <= now) {
+		if sp.inFlight() && (all || p == s.sb.first() || sp.sent+wait <= now) {
 			tp.markLost(p, "RTO")
 		}
 	}
