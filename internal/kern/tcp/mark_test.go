@@ -34,7 +34,7 @@ func TestMarkOnceARound(t *testing.T) {
 		k.during(100e6, segs(1, 10))
 		k.line("< .E 1:1(0) ack 2001")
 		k.want("ca", CWR)
-		k.want("ssthresh", 4000)
+		k.want("ssthresh", 5000)
 		k.want("cwnd", 9000) // pipe, and the segment that 2000 bytes delivered let out
 		if got := k.cwrs(); got != "10001:CWR" {
 			t.Fatalf("sent %s", got)
@@ -42,18 +42,18 @@ func TestMarkOnceARound(t *testing.T) {
 		for n := 3001; n < 10001; n += 1000 {
 			k.line(fmt.Sprintf("< .E 1:1(0) ack %d", n))
 			k.collect(6e6)
-			k.want("ssthresh", 4000)
+			k.want("ssthresh", 5000)
 		}
 		k.line("< .E 1:1(0) ack 10001") // the receiver has not seen CWR yet
 		k.want("ca", Open)
-		k.want("ssthresh", 4000)
-		if w := k.tp.snr.ctl.Cwnd; w < 4000 || w > 4500 {
-			t.Fatalf("cwnd is %d, want 4000", w)
+		k.want("ssthresh", 5000)
+		if w := k.tp.snr.ctl.Cwnd; w < 5000 || w > 5500 {
+			t.Fatalf("cwnd is %d, want 5000", w)
 		}
 		k.collect(20e6)
 		k.line("< .E 1:1(0) ack 11001") // it has: this is another mark
 		k.want("ca", CWR)
-		if s := k.tp.snr.ctl.Ssthresh; s >= 4000 {
+		if s := k.tp.snr.ctl.Ssthresh; s >= 5000 {
 			t.Fatalf("ssthresh is %d", s)
 		}
 		k.collect(0)

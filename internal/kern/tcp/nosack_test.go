@@ -195,7 +195,7 @@ func TestNoSackLossAfterMark(t *testing.T) {
 		k.acked(1001)
 		k.acked(1001)
 		k.want("ca", Recovering)
-		k.want("ssthresh", 6300) // once
+		k.want("ssthresh", 7000) // once
 		k.collect(0)
 	})
 }

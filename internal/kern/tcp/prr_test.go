@@ -101,7 +101,7 @@ func TestPRRMark(t *testing.T) {
 			sent += k.tp.sndNxt.Sub(before)
 			if i == 0 {
 				k.want("ca", CWR)
-				k.want("ssthresh", 4500)
+				k.want("ssthresh", 5000)
 			}
 		}
 		k.want("pipe", sent)

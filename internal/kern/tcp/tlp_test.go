@@ -148,8 +148,8 @@ func TestTLPRepaired(t *testing.T) {
 		k.during(50e6, segs(10001, 4))
 		k.ack(11001)
 		k.want("ca", Open)
-		k.want("ssthresh", 2000)
-		k.want("cwnd", 2000)
+		k.want("ssthresh", 5000)
+		k.want("cwnd", 5000)
 		if k.tp.snr.tlp.on {
 			t.Fatal("the probe has not ended")
 		}
@@ -198,7 +198,7 @@ func TestTLPFindsLosses(t *testing.T) {
 		k.during(340e6, "20001:21001")
 		k.ack(11001, "20001:21001") // of a probe that was sent twice: it is early if it does not last a round trip
 		k.want("ca", Recovering)
-		k.want("ssthresh", 5000)
+		k.want("ssthresh", 10000)
 		k.during(50e6, segs(11001, 1))
 		k.ack(12001, "20001:21001")
 		k.during(50e6, segs(12001, 2))
@@ -212,7 +212,7 @@ func TestTLPFindsLosses(t *testing.T) {
 		k.write(2000)
 		k.during(50e6, segs(21001, 2))
 		k.ack(23001)
-		k.want("ssthresh", 5000)
+		k.want("ssthresh", 10000)
 		if k.tp.snr.tlp.on {
 			t.Fatal("the probe has not ended")
 		}

@@ -303,9 +303,9 @@ func TestFRTOReal(t *testing.T) {
 		k.ack(1001)
 		k.during(20e6, segs(11001, 2))
 		k.ack(1001, "11001:12001") // 1001 to 11001 are lost
-		k.during(20e6, "1001:2001")
+		k.during(20e6, "1001:2001 2001:3001")
 		k.ack(1001, "11001:13001")
-		k.during(20e6, "2001:3001")
+		k.during(20e6, "3001:4001 4001:5001")
 		k.undone(0)
 		k.want("ca", Timeout)
 		k.want("ssthresh", 5000)
