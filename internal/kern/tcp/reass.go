@@ -86,7 +86,7 @@ func (tp *TCB) enqueue(q *reassq, seg *segment) {
 	for j < len(q.blocks) && q.blocks[j].start.Leq(end) {
 		if b := &q.blocks[j]; q.dsack.Left == q.dsack.Right {
 			if l, r := start.Max(b.start), end.Min(b.end); l.Lt(r) {
-				q.dsack = wire.SackBlock{Left: l, Right: r}
+				tp.noteDuplicate(l, r)
 			}
 		}
 		j++
