@@ -292,3 +292,44 @@ info 4 {tcpi_ca_state=TCP_CA_Recovery, tcpi_snd_cwnd=7000, tcpi_snd_ssthresh=700
 `,
 	})
 }
+
+// RFC 7323, 5.3, drops what has an older timestamp than the last segment in order. A bare acknowledgment that was only
+// overtaken is taken nevertheless, as what it says of holes is news; it moves no window.
+func TestConfOvertaken(t *testing.T) {
+	const begin = scrSendStamps + `
+write(4, ..., 10000) = 10000
+>> P. 1:10001(10000) mss 1000 ack 1 win 1024 <nop,nop,TS val 200 ecr 1100>
++0.1 < . 1:1(0) ack 1001 win 320 <nop,nop,TS val 1510 ecr 200,nop,nop,sack 3001:4001>
+`
+	runSenders(t, map[string]string{
+		"below the left edge": begin + `
+< . 1:1(0) ack 1 win 320 <nop,nop,TS val 1505 ecr 200,nop,nop,sack 4001:6001>
+>> . 1001:3001(2000) mss 1000 ack 1 win 1024 <nop,nop,TS val 300 ecr 1510>
+info 4 {tcpi_ca_state=TCP_CA_Recovery, tcpi_sacked=3000}
+`,
+		"at the left edge": begin + `
+< . 1:1(0) ack 1001 win 320 <nop,nop,TS val 1505 ecr 200,nop,nop,sack 4001:6001>
+>> . 1001:3001(2000) mss 1000 ack 1 win 1024 <nop,nop,TS val 300 ecr 1510>
+info 4 {tcpi_ca_state=TCP_CA_Recovery, tcpi_sacked=3000}
+`,
+		"a time-out ago": begin + `
+< . 1:1(0) ack 1001 win 320 <nop,nop,TS val 1211 ecr 200,nop,nop,sack 4001:5001>
+info 4 {tcpi_ca_state=TCP_CA_Disorder, tcpi_sacked=2000}
+< . 1:1(0) ack 1001 win 320 <nop,nop,TS val 1209 ecr 200,nop,nop,sack 4001:6001>
+info 4 {tcpi_ca_state=TCP_CA_Disorder, tcpi_sacked=2000}
+`,
+		"beyond the left edge": begin + `
+< . 1:1(0) ack 2001 win 320 <nop,nop,TS val 1505 ecr 200>
+info 4 {tcpi_ca_state=TCP_CA_Disorder, tcpi_unacked=9000}
+`,
+		"with a window": begin + `
+info 4 {tcpi_snd_wnd=40960}
+< . 1:1(0) ack 1001 win 1000 <nop,nop,TS val 1505 ecr 200>
+info 4 {tcpi_snd_wnd=40960}
+`,
+		"with a FIN": begin + `
+< F. 1:1(0) ack 1001 win 320 <nop,nop,TS val 1505 ecr 200>
+states ESTABLISHED LISTEN
+`,
+	})
+}

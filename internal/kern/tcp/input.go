@@ -386,11 +386,15 @@ func (tp *TCB) paws(seg *segment) bool {
 	return false
 }
 
-// disordered reports whether a segment with an old timestamp is a bare acknowledgment that others have overtaken: Linux's tcp_disordered_ack. RFC 7323, 5.3 drops it; but it carries
-// nothing into the stream, and what it says of holes and duplicates is missed. It must be younger than a time-out, in which sequence numbers do not come round.
+// disordered reports whether a segment with an old timestamp is a bare acknowledgment that others have overtaken:
+// Linux's tcp_disordered_ack. RFC 7323, 5.3 drops it; but it carries nothing into the stream, and what it says of holes
+// and duplicates is missed. It must be younger than a time-out, in which sequence numbers do not come round, and must
+// not move the window.
 func (tp *TCB) disordered(seg *segment) bool {
-	return tp.snr != nil && seg.len == 0 && seg.flags&(wire.SYN|wire.FIN|wire.RST|wire.ACK) == wire.ACK && seg.seq == tp.rcvNxt && seg.ack.Leq(tp.sndUna) &&
-		int64(tp.tsRecent-seg.opt.TSVal)*ms <= tp.rxtcur
+	const odd = wire.SYN | wire.FIN | wire.RST | wire.ACK
+	bare := seg.len == 0 && seg.flags&odd == wire.ACK && seg.seq == tp.rcvNxt
+	news := seg.ack.Gt(tp.sndUna) || seg.ack == tp.sndUna && seg.win > tp.sndWnd
+	return tp.snr != nil && bare && !news && int64(tp.tsRecent-seg.opt.TSVal)*ms <= tp.rxtcur
 }
 
 // pawsSlack is by how many ticks of its clock a peer's data may have been overtaken and is still taken. To come round in so short a time, sequence numbers would have to pass at hundreds
