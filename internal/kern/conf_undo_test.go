@@ -327,6 +327,17 @@ info 4 {tcpi_snd_wnd=40960}
 < . 1:1(0) ack 1001 win 1000 <nop,nop,TS val 1505 ecr 200>
 info 4 {tcpi_snd_wnd=40960}
 `,
+		"data that a retransmission has overtaken": scrSendStamps + `
++0.1 < . 1001:2001(1000) ack 1 win 320 <nop,nop,TS val 1200 ecr 200>
+> . 1:1(0) ack 1 win 1024 <nop,nop,TS val 300 ecr 1100,nop,nop,sack 1001:2001>
+< . 1:1001(1000) ack 1 win 320 <nop,nop,TS val 1300 ecr 200>
+> . 1:1(0) ack 2001 win 1017 <nop,nop,TS val 300 ecr 1300>
+< . 2001:3001(1000) ack 1 win 320 <nop,nop,TS val 1249 ecr 200>
+> . 1:1(0) ack 2001 win 1017 <nop,nop,TS val 300 ecr 1300>
+< . 2001:3001(1000) ack 1 win 320 <nop,nop,TS val 1250 ecr 200>
++0.04 > . 1:1(0) ack 3001 win 1014 <nop,nop,TS val 340 ecr 1300>
+recv(4, ..., 9000, 0) = 3000
+`,
 		"with a FIN": begin + `
 < F. 1:1(0) ack 1001 win 320 <nop,nop,TS val 1505 ecr 200>
 states ESTABLISHED LISTEN
