@@ -120,11 +120,7 @@ func (c *clock) fire() {
 	}
 	c.firing = true
 	c.set = never
-	for n := 0; n < graceMax && c.k.now()-c.wanted > grace; n++ {
-		c.mu.Unlock()
-		time.Sleep(graceWait) // a starved processor must not look like loss
-		c.mu.Lock()
-	}
+	c.forbear(c.wanted)
 	for !c.closed {
 		now := c.k.now()
 		due := c.due[:0]
@@ -141,11 +137,22 @@ func (c *clock) fire() {
 		}
 		c.mu.Lock()
 		c.due = due[:0]
+		c.forbear(now) // a call may have been held up
 	}
 	c.firing = false
 	c.schedule()
 	c.idle.Broadcast()
 	c.mu.Unlock()
+}
+
+// forbear lets what has arrived be processed first, if the clock has been held up since t: a starved processor must not
+// look like loss. The lock is held, but not while it waits.
+func (c *clock) forbear(t int64) {
+	for n := 0; n < graceMax && c.k.now()-t > grace; n++ {
+		c.mu.Unlock()
+		time.Sleep(graceWait)
+		c.mu.Lock()
+	}
 }
 
 // close stops the clock and waits until it has stopped.

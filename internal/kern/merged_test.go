@@ -34,6 +34,7 @@ type merging struct {
 	*peer
 	l    *batchLink
 	vnet bool
+	fd   int // the stack's end
 }
 
 // mergingPeer makes a connection over a link that is read in batches, with or without virtio-net headers.
@@ -67,6 +68,7 @@ func mergingPeer(t *testing.T, vnet, sack bool) (*merging, func()) {
 	v.no(errno)
 	v.p.Fcntl(fd, F_SETFL, O_NONBLOCK)
 	v.link.fetch()
+	m.fd = fd
 	return m, func() {
 		v.ifp, v.link = wire0, link0
 		v.done()

@@ -1,0 +1,69 @@
+package kern
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"bsdnet/internal/kern/wire"
+)
+
+// A holdUp is a callout whose call takes as long as the test wants.
+type holdUp chan struct{}
+
+func (h holdUp) expire(int64) { <-h }
+
+// A processor that has been busy elsewhere must not look like a lost packet: if timers are late, what has arrived in the
+// meantime is processed before they count.
+func TestStarvedProcessor(t *testing.T) {
+	const rto = 200 * time.Millisecond // the handshake has taken no time
+	for _, c := range []struct {
+		name string
+		hold func(m *merging) (release func())
+	}{
+		{"asleep", func(m *merging) func() {
+			k := m.v.k
+			k.clock.timer.Stop()
+			return func() { go k.clock.fire() }
+		}},
+		{"in a call", func(m *merging) func() {
+			k := m.v.k
+			h := make(holdUp)
+			co := &callout{at: never, id: k.socketID.Add(1)}
+			k.clock.tables = append(make([]expirer, co.id-1), h)
+			k.clock.arm(co, k.now()+int64(rto/4))
+			return func() { h <- struct{}{} }
+		}},
+	} {
+		for _, acked := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/acked=%v", c.name, acked), func(t *testing.T) {
+				inBubble(t, func(t *testing.T) {
+					m, done := mergingPeer(t, false, true)
+					defer done()
+					m.v.p.Send(m.fd, make([]byte, 1000), 0)
+					m.v.one()
+					m.v.link.count()
+					tables := m.v.k.clock.tables
+					release := c.hold(m)
+					pass(2 * rto)
+					if m.v.link.count() > 0 {
+						t.Error("the timer was not held up")
+					}
+					release()
+					settle() // the clock is about to call, and the link's goroutine has not run yet
+					m.ack = m.ack.Add(1000)
+					if acked {
+						m.l.batches <- [][]byte{m.seg(wire.ACK, nil).bytes()}
+					}
+					pass(100 * time.Millisecond)
+					m.v.k.clock.tables = tables
+					if n := len(m.v.segments()); n != 0 && acked {
+						t.Errorf("%d segments were sent again, and the acknowledgment had arrived", n)
+					} else if n == 0 && !acked {
+						t.Error("the timer is forgotten")
+					}
+				})
+			})
+		}
+	}
+}
