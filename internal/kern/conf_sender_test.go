@@ -125,6 +125,36 @@ info 4 {tcpi_snd_cwnd=36000}
 >> . 26001:36001(10000) mss 1000 ack 1 win 1024
 info 4 {tcpi_snd_cwnd=10000}
 `,
+		"CUBIC after a loss": scrSend100 + `
+write(4, ..., 10000) = 10000
+>> P. 1:10001(10000) mss 1000 ack 1 win 1024
++0.1 < . 1:1(0) ack 1 win 320 <sack 1001:2001,nop,nop>
+< . 1:1(0) ack 1 win 320 <sack 1001:3001,nop,nop>
+< . 1:1(0) ack 1 win 320 <sack 1001:10001,nop,nop>
+> . 1:1001(1000) ack 1 win 1024
++0.1 < . 1:1(0) ack 10001 win 511
+info 4 {tcpi_ca_state=TCP_CA_Open, tcpi_snd_cwnd=7000, tcpi_snd_ssthresh=7000}
+write(4, ..., 200000) = 200000
+>> . 10001:17001(7000) mss 1000 ack 1 win 1024
++0.1 < . 1:1(0) ack 17001 win 511
+>> . 17001:24001(7000) mss 1000 ack 1 win 1024
+info 4 {tcpi_ca_state=TCP_CA_Open, tcpi_snd_cwnd=7605, tcpi_snd_ssthresh=7000}
++0.1 < . 1:1(0) ack 24001 win 511
+>> . 24001:32001(8000) mss 1000 ack 1 win 1024
+info 4 {tcpi_ca_state=TCP_CA_Open, tcpi_snd_cwnd=8092}
++0.1 < . 1:1(0) ack 32001 win 511
+>> . 32001:40001(8000) mss 1000 ack 1 win 1024
+info 4 {tcpi_ca_state=TCP_CA_Open, tcpi_snd_cwnd=8615}
++0.1 < . 1:1(0) ack 40001 win 511
+>> . 40001:49001(9000) mss 1000 ack 1 win 1024
+info 4 {tcpi_ca_state=TCP_CA_Open, tcpi_snd_cwnd=9107}
++0.1 < . 1:1(0) ack 49001 win 511
+>> . 49001:58001(9000) mss 1000 ack 1 win 1024
+info 4 {tcpi_ca_state=TCP_CA_Open, tcpi_snd_cwnd=9630}
++0.1 < . 1:1(0) ack 58001 win 511
+>> . 58001:68001(10000) mss 1000 ack 1 win 1024
+info 4 {tcpi_ca_state=TCP_CA_Open, tcpi_snd_cwnd=10125}
+`,
 		"a route that changes": scrSocket + `
 connect(3, ..., ...) = -1 EINPROGRESS
 > S 0:0(0) win 65535 <mss 1460,nop,wscale 8,sackOK,TS val 100 ecr 0>
