@@ -145,8 +145,8 @@ func (c *clock) fire() {
 	c.mu.Unlock()
 }
 
-// forbear lets what has arrived be processed first, if the clock has been held up since t: a starved processor must not
-// look like loss. The lock is held, but not while it waits.
+// forbear lets what has arrived be processed first, if the clock has been held up since t: a
+// starved processor must not look like loss. The lock is held, but not while it waits.
 func (c *clock) forbear(t int64) {
 	for n := 0; n < graceMax && c.k.now()-t > grace; n++ {
 		c.mu.Unlock()

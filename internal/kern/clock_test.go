@@ -13,8 +13,8 @@ type holdUp chan struct{}
 
 func (h holdUp) expire(int64) { <-h }
 
-// A processor that has been busy elsewhere must not look like a lost packet: if timers are late, what has arrived in the
-// meantime is processed before they count.
+// A processor that has been busy elsewhere must not look like a lost packet: if timers are late,
+// what has arrived in the meantime is processed before they count.
 func TestStarvedProcessor(t *testing.T) {
 	const rto = 200 * time.Millisecond // the handshake has taken no time
 	for _, c := range []struct {

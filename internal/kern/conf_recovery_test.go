@@ -7,7 +7,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// Beginnings of scripts with the profile Default: descriptor 4 is a connection whose round trip is 100, or 10, ms.
+// Beginnings of scripts with the profile Default: descriptor 4 is a connection whose round trip is
+// 100, or 10, ms.
 const (
 	scrSendListen = `
 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3

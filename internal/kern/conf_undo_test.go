@@ -158,8 +158,8 @@ info 4 {tcpi_ca_state=TCP_CA_Open, tcpi_snd_cwnd=7000}
 	})
 }
 
-// Recoveries with less, or more, than SACK blocks in order: reordering, a retransmission that is lost, a peer without
-// SACK, blocks that do not begin at a segment.
+// Recoveries with less, or more, than SACK blocks in order: reordering, a retransmission that is
+// lost, a peer without SACK, blocks that do not begin at a segment.
 func TestConfHoles(t *testing.T) {
 	runSenders(t, map[string]string{
 		"what has been late is waited for": scrSend100 + `
@@ -293,8 +293,9 @@ info 4 {tcpi_ca_state=TCP_CA_Recovery, tcpi_snd_cwnd=7000, tcpi_snd_ssthresh=700
 	})
 }
 
-// RFC 7323, 5.3, drops what has an older timestamp than the last segment in order. A bare acknowledgment that was only
-// overtaken is taken nevertheless, as what it says of holes is news; it moves no window.
+// RFC 7323, 5.3, drops what has an older timestamp than the last segment in order. A bare
+// acknowledgment that was only overtaken is taken nevertheless, as what it says of holes is news;
+// it moves no window.
 func TestConfOvertaken(t *testing.T) {
 	const begin = scrSendStamps + `
 write(4, ..., 10000) = 10000

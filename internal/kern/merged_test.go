@@ -37,7 +37,8 @@ type merging struct {
 	fd   int // the stack's end
 }
 
-// mergingPeer makes a connection over a link that is read in batches, with or without virtio-net headers.
+// mergingPeer makes a connection over a link that is read in batches, with or without virtio-net
+// headers.
 func mergingPeer(t *testing.T, vnet, sack bool) (*merging, func()) {
 	t.Helper()
 	v := attacked(t, nil)
@@ -75,8 +76,8 @@ func mergingPeer(t *testing.T, vnet, sack bool) (*merging, func()) {
 	}
 }
 
-// segments makes the packets of n bytes from offset off of the peer's stream on, each of size bytes at the most. With a
-// virtio-net link they are one.
+// segments makes the packets of n bytes from offset off of the peer's stream on, each of size bytes
+// at the most. With a virtio-net link they are one.
 func (m *merging) segments(off, n, size int) (pkts [][]byte) {
 	step := size
 	if m.vnet {
@@ -98,7 +99,8 @@ func (m *merging) segments(off, n, size int) (pkts [][]byte) {
 	return pkts
 }
 
-// answers gives the stack a batch, and returns the acknowledgments that it draws, as "ACK [LEFT-RIGHT ...]", in offsets.
+// answers gives the stack a batch, and returns the acknowledgments that it draws, as "ACK
+// [LEFT-RIGHT ...]", in offsets.
 func (m *merging) answers(batch ...[][]byte) (list []string) {
 	m.v.Helper()
 	m.l.batches <- slices.Concat(batch...)
@@ -113,8 +115,9 @@ func (m *merging) answers(batch ...[][]byte) (list []string) {
 	return list
 }
 
-// RFC 5681, 4.2: "A TCP receiver SHOULD send an immediate duplicate ACK when an out-of-order segment arrives." Segments
-// that the stack, or the link, has merged are as many as they were: a sender counts their acknowledgments.
+// RFC 5681, 4.2: "A TCP receiver SHOULD send an immediate duplicate ACK when an out-of-order
+// segment arrives." Segments that the stack, or the link, has merged are as many as they were: a
+// sender counts their acknowledgments.
 func TestMergedOutOfOrder(t *testing.T) {
 	for _, vnet := range []bool{false, true} {
 		for _, sack := range []bool{false, true} {
@@ -131,7 +134,8 @@ func TestMergedOutOfOrder(t *testing.T) {
 							t.Errorf("got %q, want %q", got, with)
 						}
 					}
-					// Behind a hole: each is a duplicate, and the block grows. The last one is short.
+					// Behind a hole: each is a duplicate, and the block grows. The last one is
+					// short.
 					want(m.answers(m.segments(1000, 3500, 1000)),
 						[]string{"0 1000-2000", "0 1000-3000", "0 1000-4000", "0 1000-4500"}, []string{"0", "0", "0", "0"})
 					// What fills the hole is acknowledged at once.
@@ -142,8 +146,8 @@ func TestMergedOutOfOrder(t *testing.T) {
 					// The same again are duplicates of their own (RFC 2883).
 					want(m.answers(m.segments(7500, 2000, 1000)),
 						[]string{"6500 7500-8500 7500-8500", "6500 7500-9500"}, []string{"6500", "6500"})
-					// What is merged may begin in order and reach beyond the hole. Then all is in order again, and the
-					// acknowledgment of a single segment is delayed.
+					// What is merged may begin in order and reach beyond the hole. Then all is in
+					// order again, and the acknowledgment of a single segment is delayed.
 					want(m.answers(m.segments(6500, 4000, 1000)),
 						[]string{"9500", "9500 7500-8500", "9500 8500-9500"}, []string{"9500", "9500", "9500"})
 				})

@@ -146,8 +146,9 @@ func (s *script) tcpInfo(c *sysCall, fd int) (got int, errno syscall.Errno, msg 
 	return 0, 0, infoDiffers(&info, want)
 }
 
-// infoDiffers says in which field, of Linux's names, a struct tcp_info is not what a script wants. Windows and what is
-// in flight are in bytes; tcpi_lost is what has been found lost and not been sent again.
+// infoDiffers says in which field, of Linux's names, a struct tcp_info is not what a script wants.
+// Windows and what is in flight are in bytes; tcpi_lost is what has been found lost and not been
+// sent again.
 func infoDiffers(i *tcp.Info, want map[string]int) string {
 	have := map[string]int{
 		"tcpi_state": int(i.State), "tcpi_options": int(i.Options),

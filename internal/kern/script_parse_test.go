@@ -74,9 +74,9 @@ func parseScript(text string) (steps []step, err error) {
 	return steps, nil
 }
 
-// parseTrain makes the lines of one that expects a train of segments: "+0.1 >> P. 1:2501(2500) mss 1000 ack 1 win 9"
-// are the segments 1:1001, 1001:2001 and 2001:2501, of which the first comes after 0.1 s and only the last has PUSH
-// or FIN. It returns any other line as it is.
+// parseTrain makes the lines of one that expects a train of segments: "+0.1 >> P. 1:2501(2500) mss
+// 1000 ack 1 win 9" are the segments 1:1001, 1001:2001 and 2001:2501, of which the first comes
+// after 0.1 s and only the last has PUSH or FIN. It returns any other line as it is.
 func parseTrain(l string) (lines []string, err error) {
 	before, train, ok := strings.Cut(l, ">> ")
 	if !ok {

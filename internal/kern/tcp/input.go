@@ -386,10 +386,10 @@ func (tp *TCB) paws(seg *segment) bool {
 	return false
 }
 
-// disordered reports whether a segment with an old timestamp is a bare acknowledgment that others have overtaken:
-// Linux's tcp_disordered_ack. RFC 7323, 5.3 drops it; but it carries nothing into the stream, and what it says of holes
-// and duplicates is missed. It must be younger than a time-out, in which sequence numbers do not come round, and must
-// not move the window.
+// disordered reports whether a segment with an old timestamp is a bare acknowledgment that others
+// have overtaken: Linux's tcp_disordered_ack. RFC 7323, 5.3 drops it; but it carries nothing into
+// the stream, and what it says of holes and duplicates is missed. It must be younger than a
+// time-out, in which sequence numbers do not come round, and must not move the window.
 func (tp *TCB) disordered(seg *segment) bool {
 	const odd = wire.SYN | wire.FIN | wire.RST | wire.ACK
 	bare := seg.len == 0 && seg.flags&odd == wire.ACK && seg.seq == tp.rcvNxt

@@ -80,7 +80,8 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// In slow start CwndLimited allows for a window that is half used, and once is not enough: the window would go on growing.
+// In slow start CwndLimited allows for a window that is half used, and once is not enough: the
+// window would go on growing.
 func TestUsageSlowStart(t *testing.T) {
 	for _, name := range []string{"newreno", "cubic"} {
 		for _, ssthresh := range []int{infinite, 50000} {

@@ -51,9 +51,10 @@ func (p *pacer) sent(now int64, n int, credit int64) {
 	p.next = max(p.next, now-credit) + int64(float64(n)*1e9/float64(p.rate))
 }
 
-// credit is how much of the time in which nothing was sent still counts: an eighth of the round trip, within bounds, but
-// no less than what as many segments take as a flight may begin with. So an acknowledgment that covers a few segments is
-// answered at once, and pacing delays nothing of a window that is no larger.
+// credit is how much of the time in which nothing was sent still counts: an eighth of the round
+// trip, within bounds, but no less than what as many segments take as a flight may begin with. So
+// an acknowledgment that covers a few segments is answered at once, and pacing delays nothing of a
+// window that is no larger.
 func (p *pacer) credit(srtt int64, mss int) int64 {
 	c := min(max(srtt/8, paceLate), paceMost)
 	if p.rate > 0 {
@@ -62,10 +63,11 @@ func (p *pacer) credit(srtt int64, mss int) int64 {
 	return c
 }
 
-// setRate takes the rate that the congestion controller asks for, or derives one from its window: twice the window in a
-// round trip in slow start, in which the window doubles, and a fifth more than the window afterwards, so that the window
-// is what limits. out is what has been sent and not been acknowledged in order, which is more than the window while
-// losses are repaired; what goes then is as much as arrives, and is not to be slower.
+// setRate takes the rate that the congestion controller asks for, or derives one from its window:
+// twice the window in a round trip in slow start, in which the window doubles, and a fifth more
+// than the window afterwards, so that the window is what limits. out is what has been sent and not
+// been acknowledged in order, which is more than the window while losses are repaired; what goes
+// then is as much as arrives, and is not to be slower.
 func (p *pacer) setRate(c *Control, srtt int64, out int) {
 	cwnd := float64(max(c.Cwnd, out))
 	switch {

@@ -16,7 +16,8 @@ func (p *pacer) drain(now, srtt int64) (n int) {
 	}
 }
 
-// Within what a flight may begin with nothing is delayed, however small the rate is; what goes on is a train at a time.
+// Within what a flight may begin with nothing is delayed, however small the rate is; what goes on
+// is a train at a time.
 func TestPacerBurst(t *testing.T) {
 	const srtt = 100 * ms
 	var p pacer
@@ -27,7 +28,8 @@ func TestPacerBurst(t *testing.T) {
 	if n := p.drain(p.next, srtt); n != 2 {
 		t.Errorf("%d segments in a train", n)
 	}
-	// A window that is no larger, acknowledged once in a round trip or segment by segment, is never held back.
+	// A window that is no larger, acknowledged once in a round trip or segment by segment, is never
+	// held back.
 	for _, step := range []int64{srtt, srtt / 2, srtt / 10} {
 		p.next = 0
 		for now := 10 * sec; now < 12*sec; now += step {
@@ -56,8 +58,8 @@ func TestPacerBegin(t *testing.T) {
 	}
 }
 
-// While losses are repaired the window is what is in flight, which may be next to nothing. What goes then is answered to
-// acknowledgments, and is not to be slower than they come.
+// While losses are repaired the window is what is in flight, which may be next to nothing. What
+// goes then is answered to acknowledgments, and is not to be slower than they come.
 func TestPacerRecovery(t *testing.T) {
 	const srtt = 100 * ms
 	var p pacer

@@ -86,8 +86,8 @@ func (tp *TCB) reduce(sig Signal, now int64) {
 	tp.congested(sig, now)
 	tp.sayCWR()
 	s.tlp.on = false // the reduction that its end might ask for (RFC 8985, 7.4.2) is made
-	// RFC 9937, 6: "RecoverFS = SND.NXT - SND.UNA", without what had been acknowledged selectively before, but with
-	// what the acknowledgment in hand has delivered.
+	// RFC 9937, 6: "RecoverFS = SND.NXT - SND.UNA", without what had been acknowledged selectively
+	// before, but with what the acknowledgment in hand has delivered.
 	s.prr.enter(tp.sndNxt.Sub(tp.sndUna) - s.sb.sacked - s.dupBytes + s.ack.Delivered)
 	s.delayed = 0
 }
@@ -97,8 +97,8 @@ func (tp *TCB) congested(sig Signal, now int64) {
 	s := tp.snr
 	tp.lookNow(now)
 	if !s.cc.OwnWindow() {
-		// RFC 7661, 4.4.1: "Max(pipeACK,LossFlightSize)": when the loss of a tail is found, nothing else is in flight any
-		// more, and the window would be reduced to next to nothing.
+		// RFC 7661, 4.4.1: "Max(pipeACK,LossFlightSize)": when the loss of a tail is found, nothing
+		// else is in flight any more, and the window would be reduced to next to nothing.
 		s.view.Flight = max(s.view.Flight, s.peak.now, s.peak.before)
 	}
 	s.cc.Congested(&s.view, sig, &s.ctl)
@@ -295,13 +295,13 @@ func (tp *TCB) control(now int64, safe bool) {
 	case s.cc.OwnWindow():
 		s.cc.Acked(&s.view, &s.ack, &s.ctl)
 	case ended && !reducing:
-		// RFC 5681, 3.2, step 6: "a TCP MUST set cwnd to ssthresh", by the acknowledgment that ends the recovery. The
-		// window grows by what that has delivered with the next one.
+		// RFC 5681, 3.2, step 6: "a TCP MUST set cwnd to ssthresh", by the acknowledgment that ends
+		// the recovery. The window grows by what that has delivered with the next one.
 		s.delayed = s.ack.Delivered
 	case s.state == Disorder && s.ack.Acked == 0 && !s.rack.seen:
-		// RFC 3042, 2, of new data that duplicate acknowledgments let out: "The congestion window (cwnd) MUST NOT be
-		// changed when these new segments are transmitted." If segments have been seen to overtake each other, such
-		// acknowledgments are as good as any.
+		// RFC 3042, 2, of new data that duplicate acknowledgments let out: "The congestion window
+		// (cwnd) MUST NOT be changed when these new segments are transmitted." If segments have
+		// been seen to overtake each other, such acknowledgments are as good as any.
 	case !reducing:
 		s.ack.Delivered += s.delayed
 		s.delayed = 0

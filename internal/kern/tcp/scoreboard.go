@@ -41,7 +41,8 @@ func (s *span) has(f spanFlag) bool { return s.flags&f != 0 }
 // inFlight reports whether the span counts as being in the network: RFC 6675's pipe.
 func (s *span) inFlight() bool { return s.flags&(spanSacked|spanLost) == 0 }
 
-// lastSegment returns where the last segment of the span begins. fin says that it ends with the FIN.
+// lastSegment returns where the last segment of the span begins. fin says that it ends with the
+// FIN.
 func (s *span) lastSegment(fin bool) Seq {
 	n := s.len() - 1 // to its last byte
 	if fin {
@@ -254,8 +255,8 @@ func (sb *scoreboard) trim(seq Seq) {
 	s.start = seq
 }
 
-// behead trims the first span in the midst of a segment, or at its edge. What is left of the segment becomes a span of
-// its own, so that the others still begin at multiples of its size.
+// behead trims the first span in the midst of a segment, or at its edge. What is left of the
+// segment becomes a span of its own, so that the others still begin at multiples of its size.
 func (sb *scoreboard) behead(seq Seq) {
 	s := sb.at(sb.first())
 	if n := int(s.seg); n > 0 {

@@ -193,9 +193,10 @@ func (tp *TCB) takeDuplicate(b wire.SackBlock, a *acking) {
 	}
 }
 
-// sackRange notes that [l, r) has arrived, as far as it holds whole segments: what arrives is segments, and a peer that
-// acknowledges parts of one cannot make the scoreboard longer than the flight has segments, nor begin a recovery (RFC
-// 8985, 6.2, step 2, speaks of segments). A block that says nothing new costs one look-up.
+// sackRange notes that [l, r) has arrived, as far as it holds whole segments: what arrives is
+// segments, and a peer that acknowledges parts of one cannot make the scoreboard longer than the
+// flight has segments, nor begin a recovery (RFC 8985, 6.2, step 2, speaks of segments). A block
+// that says nothing new costs one look-up.
 func (tp *TCB) sackRange(l, r Seq, seg *segment, a *acking) {
 	sb := &tp.snr.sb
 	if sb.empty() || r.Gt(sb.end()) {
@@ -237,7 +238,8 @@ func (tp *TCB) sackRange(l, r Seq, seg *segment, a *acking) {
 	}
 }
 
-// segmentsUpTo returns where the last segment of a span ends that ends at seq, which lies within, or before it.
+// segmentsUpTo returns where the last segment of a span ends that ends at seq, which lies within,
+// or before it.
 func (tp *TCB) segmentsUpTo(sp *span, seq Seq) Seq {
 	if tp.flags&SentFin != 0 && seq+1 == tp.sndMax {
 		return seq // all of the data: some peers do not count an early FIN
@@ -248,7 +250,8 @@ func (tp *TCB) segmentsUpTo(sp *span, seq Seq) Seq {
 	return seq
 }
 
-// segmentFrom returns where the first segment of a span begins that begins at seq, which lies within, or behind it.
+// segmentFrom returns where the first segment of a span begins that begins at seq, which lies
+// within, or behind it.
 func (tp *TCB) segmentFrom(sp *span, seq Seq) Seq {
 	if at := tp.segmentsUpTo(sp, seq); at != seq {
 		return at.Add(int(sp.seg)).Min(sp.end)

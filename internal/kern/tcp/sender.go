@@ -52,8 +52,8 @@ type sender struct {
 	toldCwnd, toldSsthresh int // what a tracer has been told last
 }
 
-// A peak is the most that was in flight of late: RFC 7661, 4.2, which measures pipeACK over three round trips, or over a
-// second if that is longer.
+// A peak is the most that was in flight of late: RFC 7661, 4.2, which measures pipeACK over three
+// round trips, or over a second if that is longer.
 type peak struct {
 	now, before int   // the most since at, and in the period before
 	at          int64 // when this period began

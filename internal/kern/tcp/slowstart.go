@@ -37,8 +37,8 @@ type usage struct {
 }
 
 // limited reports whether the window has held back data in the last round trip. In slow start, in
-// which CwndLimited allows for a window that is half used, and would allow for ever larger ones if it
-// were remembered, only the acknowledgment in hand counts.
+// which CwndLimited allows for a window that is half used, and would allow for ever larger ones if
+// it were remembered, only the acknowledgment in hand counts.
 func (u *usage) limited(v *View, c *Control) bool {
 	if v.CwndLimited {
 		u.until = v.Sent
