@@ -43,7 +43,7 @@ func (r *rack) resent(start, end Seq, now int64) {
 // delivered takes a span, or the part of it up to end, that has just been acknowledged: RACK_update and RACK_detect_reordering (RFC 8985, 6.2, steps 2 and 3).
 // denied says that a timestamp proves that the answer is one to an earlier transmission.
 func (r *rack) delivered(sp *span, end Seq, now, minRTT int64, denied bool) {
-	rtt := now - sp.sent
+	rtt := max(now-sp.sent, 1) // two processors may have read the clock
 	if sp.has(spanRexmitted) {
 		// "If RACK.ts_option.echo_reply < Segment.xmit_ts: continue. If RACK.min_RTT is set and rtt < RACK.min_RTT: continue": the acknowledgment may be
 		// that of the original.

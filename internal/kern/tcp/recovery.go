@@ -263,9 +263,9 @@ func (tp *TCB) afterTimeout(seg *segment, a *acking, done bool) {
 		tp.revert("F-RTO", seg.now)
 		tp.setRecovery(Open)
 		return
-	case s.frto && tp.sndNxt.Gt(s.high):
+	case s.frto && (tp.sndNxt.Gt(s.high) || a.acked == 0):
 		if a.sacked || a.dup {
-			s.frto = false // "(3) a. If the acknowledgment is a duplicate ACK": the loss is real
+			s.frto = false // "(2) a" and "(3) a. If the acknowledgment is a duplicate ACK": the loss is real
 		}
 	case s.frto && a.acked > 0 && !done:
 		// "(2) b. If the acknowledgment advances the window but does not cover RecoveryPoint: transmit up to two new segments".
@@ -278,6 +278,7 @@ func (tp *TCB) afterTimeout(seg *segment, a *acking, done bool) {
 		s.frto = false
 	}
 	if done {
+		s.rack.recovered()
 		tp.setRecovery(Open)
 		tp.lookNow(seg.now)
 		s.cc.Recovered(&s.view, &s.ctl)

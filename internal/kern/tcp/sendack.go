@@ -149,7 +149,8 @@ func (tp *TCB) delivered(sp *span, n int, end Seq, seg *segment, a *acking) {
 	if sp.has(spanRexmitted) {
 		// Only the segment that fills the first hole has its own timestamp echoed: what arrives behind a hole draws that of the last one in order (RFC 7323, 4.3).
 		denied = sp.start == tp.sndUna && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0 && int32(seg.opt.TSEcr-tp.ts(sp.sent)) < 0
-	} else if end.Leq(s.high) {
+	} else if end.Leq(s.high) && (end.Leq(seg.ack) || sp.has(spanLost)) {
+		// Behind a hole it says something only if the time-out has given it up: what was sent just before arrives, whatever became of the rest.
 		a.orig = true
 	}
 	s.rack.delivered(sp, end, seg.arrived, tp.rttMin, denied)

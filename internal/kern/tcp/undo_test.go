@@ -384,3 +384,68 @@ func TestFRTORealForGood(t *testing.T) {
 		k.collect(0)
 	})
 }
+
+// RFC 5682, 3.1, (2) a: a duplicate is no evidence, though it tells of data that was sent just before the time-out, and so not again.
+func TestFRTOSentJustBefore(t *testing.T) {
+	each(t, func(t *T) {
+		k := sending(t, withCC("newreno"))
+		k.write(5000)
+		k.during(100e6, segs(1, 5))
+		k.ack(5001)
+		k.write(5000)
+		k.during(480e6, segs(5001, 5)+" 9001:10001")
+		k.write(3000)
+		k.during(60e6, segs(10001, 3)+" 5001:6001")
+		k.want("ca", Timeout)
+		s := k.tp.snr.ctl.Ssthresh
+		k.advance(50e6)
+		k.ack(5001, "12001:13001") // two more are lost
+		k.want("ca", Timeout)
+		k.undone(0)
+		k.collect(0)
+		k.ack(9001, "12001:13001")
+		k.undone(0)
+		k.want("ca", Timeout)
+		k.want("ssthresh", s)
+		k.collect(0)
+	})
+}
+
+// What the time-out has given up, and was not sent again, has arrived: it was spurious, whatever is missing before it.
+func TestFRTOGivenUp(t *testing.T) {
+	each(t, func(t *T) {
+		k := sending(t, withCC("newreno"))
+		k.write(10000)
+		k.during(100e6, segs(1, 10))
+		k.ack(1001)
+		k.during(600e6, "9001:10001 1001:2001")
+		k.want("ca", Timeout)
+		k.ack(1001, "3001:4001")
+		k.undone(1)
+		k.want("ca", Disorder)
+		k.collect(0)
+	})
+}
+
+// RFC 5682, 3.1, (3) b, of what was sent so late that the time-out has not given it up.
+func TestFRTOInOrder(t *testing.T) {
+	each(t, func(t *T) {
+		k := sending(t, withCC("newreno"))
+		k.write(1000)
+		k.during(100e6, segs(1, 1))
+		k.ack(1001)
+		k.write(1000)
+		k.during(590e6, "1001:2001 1001:2001")
+		k.write(2000)
+		k.during(20e6, segs(2001, 2)+" 1001:2001")
+		k.want("ca", Timeout)
+		k.want("pipe", 3000)
+		k.append(1000)
+		k.ack(2001)
+		k.want("ca", Timeout)
+		k.during(5e6, segs(4001, 1))
+		k.ack(3001)
+		k.undone(1)
+		k.want("ca", Open)
+	})
+}
