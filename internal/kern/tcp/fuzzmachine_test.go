@@ -82,6 +82,22 @@ func (m *machine) verify() {
 		}
 	}
 	m.tp.Info()
+	if err := delivered(&m.tp, &m.stats); err != nil {
+		m.fatalf("%v", err)
+	}
+}
+
+// delivered returns an error if more counts as delivered than has been acknowledged, in order or selectively.
+func delivered(tp *TCB, st *Stats) error {
+	s := tp.snr
+	if s == nil || st.Sackreneged.Load() > 0 {
+		return nil
+	}
+	acked := tp.bytesSent + uint64(s.sb.sacked+s.told) + 2 // the FIN, and the SYN of a connection that both have opened
+	if s.rate.delivered > acked {
+		return fmt.Errorf("%d bytes delivered, %d acknowledged", s.rate.delivered, acked)
+	}
+	return nil
 }
 
 func (m *machine) act() {

@@ -416,6 +416,9 @@ func (a *arena) check() {
 		if err := e.tp.Check(); err != nil && e.started {
 			a.fatalf("end %d: %v", e.i, err)
 		}
+		if err := delivered(&e.tp, &e.stats); err != nil {
+			a.fatalf("end %d: %v", e.i, err)
+		}
 	}
 }
 

@@ -179,6 +179,9 @@ func (tp *TCB) Check() error {
 	if err := tp.checkScoreboard(); err != nil {
 		return bad("%v", err)
 	}
+	if err := tp.checkSender(); err != nil {
+		return bad("%v", err)
+	}
 	if tp.sndMax.Gt(tp.sndUna) && !armed {
 		return bad("data in flight and no timer")
 	}

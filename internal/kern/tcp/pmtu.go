@@ -62,6 +62,9 @@ func (tp *TCB) holeSuspected(now int64) {
 func (tp *TCB) setMSS(mss int, reason string, now int64) {
 	m := &tp.snr.pmtu
 	tp.maxseg = mss
+	// Both may have been reduced, in segments of the smaller size, while the probe of the larger was under way.
+	c := &tp.snr.ctl
+	c.Cwnd, c.Ssthresh = max(c.Cwnd, tp.effMSS()), max(c.Ssthresh, 2*tp.effMSS())
 	m.arrived = min(m.arrived, tp.effMSS())
 	m.probing = false
 	tp.traceMTU(reason)

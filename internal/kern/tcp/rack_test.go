@@ -370,3 +370,25 @@ func TestRackClock(t *testing.T) {
 		}
 	})
 }
+
+// What was sent again just before a time-out is not overdue, and RACK goes on to watch it.
+func TestRackWatchesThroughTimeout(t *testing.T) {
+	each(t, func(t *T) {
+		k := sending(t, withCC("newreno"))
+		k.write(10000)
+		k.during(100e6, segs(1, 10))
+		k.ack(1, "2001:5001")
+		k.during(290e6, "1:1001") // lost again
+		k.ack(1, "2001:7001")
+		k.during(20e6, "1001:2001 1:1001") // the second hole, which is lost again too, and the time-out
+		k.want("ca", Timeout)
+		k.during(90e6, "")
+		k.ack(1001, "2001:7001")
+		if got := k.collect(0); !strings.HasPrefix(got, "1001:2001") {
+			t.Fatalf("sent %q", got)
+		}
+		if n := k.stats.Rexmttimeo.Load(); n != 1 {
+			t.Fatalf("%d time-outs", n)
+		}
+	})
+}

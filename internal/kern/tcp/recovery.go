@@ -205,7 +205,6 @@ func (tp *TCB) lossTimeout(now int64) {
 	s.high = tp.sndNxt
 	s.tlp.on = false
 	s.reoAt, s.ptoAt, s.rtoAt = never, never, now+tp.rxtcur
-	s.rack.queue, s.rack.head = s.rack.queue[:0], 0
 	tp.setRecovery(Timeout)
 	if !s.cc.OwnWindow() {
 		s.ctl.Cwnd = tp.pipe() + tp.effMSS() // the loss window

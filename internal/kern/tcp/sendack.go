@@ -267,16 +267,17 @@ func (tp *TCB) countDuplicates(seg *segment, a *acking) {
 	switch {
 	case a.acked > 0:
 		// One of the segments acknowledged filled the hole; the others are those that the duplicates told of, which have been counted.
-		told := min(s.dupBytes, max(a.acked-mss, 0))
-		s.dups = 0
-		s.dupBytes -= told
-		a.news -= min(told, a.news)
+		told := min(s.told, max(a.acked-mss, 0), a.news)
+		s.told -= told
+		a.news -= told
 		s.rate.delivered -= uint64(told)
+		s.dups, s.dupBytes = 0, min(max(s.dupBytes-max(a.acked-mss, 0), 0), tp.sndNxt.Sub(tp.sndUna))
 	case a.dup:
 		s.dups++
 		flight := tp.sndNxt.Sub(tp.sndUna)
 		n := max(min(s.dupBytes+mss, flight-mss), s.dupBytes)
 		a.news += n - s.dupBytes
+		s.told += n - s.dupBytes
 		s.rate.delivered += uint64(n - s.dupBytes)
 		s.dupBytes = n
 	}

@@ -31,7 +31,8 @@ type sender struct {
 	high      Seq  // sndNxt when the state was entered: it ends when all before has been acknowledged
 	lostFrom  Seq  // no lost span lies before
 	dups      int  // duplicate acknowledgments in a row, from a peer without SACK
-	dupBytes  int  // bytes that they stand for
+	dupBytes  int  // bytes that they stand for, and are not in the network
+	told      int  // bytes that they have told of, and are still to be acknowledged
 	maxFlight int  // the largest flight of this round trip
 	roundEnd  Seq  // where this round trip ends
 	peak      peak

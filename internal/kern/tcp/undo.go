@@ -60,17 +60,23 @@ func (tp *TCB) revert(evidence string, now int64) {
 	tp.traceUndo(evidence)
 }
 
-// unmarkAll takes back what has been marked lost and not been sent again.
+// unmarkAll takes back what has been marked lost and never been sent again. A retransmission that was lost may have been lost, though the original
+// was not.
 func (tp *TCB) unmarkAll() {
 	s := tp.snr
+	s.lostFrom = tp.sndNxt
 	for from := tp.sndUna; s.sb.lost > 0; {
 		p, ok := s.sb.nextLost(from)
 		if !ok {
 			break
 		}
-		from = s.sb.at(p).end
-		s.sb.unmark(p)
+		sp := s.sb.at(p)
+		from = sp.end
+		if sp.has(spanRexmitted) {
+			s.lostFrom = s.lostFrom.Min(sp.start)
+		} else {
+			s.sb.unmark(p)
+		}
 	}
 	s.rack.next = tp.sndUna
-	s.lostFrom = tp.sndNxt
 }
