@@ -85,12 +85,13 @@ func (c *TCPConn) Write(b []byte) (int, error) {
 // then the peer sees a reset. Blocked calls return net.ErrClosed.
 func (c *TCPConn) Close() error { return c.opErrno("close", "close", c.so.Soclose()) }
 
-// CloseRead shuts down the reading side: what arrives is thrown away.
+// CloseRead shuts down the reading side: Read returns what has arrived, and then io.EOF without waiting. In the profiles "FreeBSD" and "Net3" what has
+// arrived, and what still comes, is thrown away.
 func (c *TCPConn) CloseRead() error {
 	return c.opErrno("close", "shutdown", c.so.Soshutdown(kern.SHUT_RD))
 }
 
-// CloseWrite shuts down the writing side: the peer reads io.EOF after all that was written.
+// CloseWrite shuts down the writing side: the peer reads io.EOF after all that was written. Doing so twice changes nothing.
 func (c *TCPConn) CloseWrite() error {
 	return c.opErrno("close", "shutdown", c.so.Soshutdown(kern.SHUT_WR))
 }

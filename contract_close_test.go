@@ -127,6 +127,100 @@ func TestLingerWaits(t *testing.T) {
 	})
 }
 
+// TestLingerOthers: while Close lingers, and it has but one who does, everybody else sees net.ErrClosed from the moment of the call: those who sleep, and
+// those who come.
+func TestLingerOthers(t *testing.T) {
+	eachBubble(t, func(t *testing.T, n *network) {
+		for _, reader := range []bool{true, false} { // it ends because the peer reads, or because its time is over
+			c, s := n.pair(t)
+			c.SetLinger(30)
+			full := async(func() error {
+				for {
+					if _, err := c.Write(make([]byte, 1<<20)); err != nil {
+						return err
+					}
+				}
+			})
+			n.settle()
+			calls := map[string]<-chan error{
+				"a blocked Read":        async(func() error { _, err := c.Read(make([]byte, 1)); return err }),
+				"another blocked Read":  async(func() error { _, err := c.Read(make([]byte, 1)); return err }),
+				"a blocked Write":       full,
+				"another blocked Write": async(func() error { _, err := c.Write(make([]byte, 16<<20)); return err }),
+			}
+			n.settle()
+			start := time.Now()
+			first := async(c.Close)
+			for what, call := range calls {
+				if err := within(t, what, call); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("%s: %v, want net.ErrClosed", what, err)
+				}
+			}
+			for what, call := range map[string]func() error{
+				"Close":              c.Close,
+				"CloseRead":          c.CloseRead,
+				"CloseWrite":         c.CloseWrite,
+				"Read":               func() error { _, err := c.Read(make([]byte, 1)); return err },
+				"Read of nothing":    func() error { _, err := c.Read(nil); return err },
+				"Write":              func() error { _, err := c.Write([]byte("x")); return err },
+				"SetDeadline":        func() error { return c.SetDeadline(time.Time{}) },
+				"SetWriteDeadline":   func() error { return c.SetWriteDeadline(past) },
+				"SetLinger":          func() error { return c.SetLinger(1000) },
+				"SetNoDelay":         func() error { return c.SetNoDelay(true) },
+				"SetKeepAlive":       func() error { return c.SetKeepAlive(true) },
+				"SetReadBuffer":      func() error { return c.SetReadBuffer(1 << 16) },
+				"SetWriteBuffer":     func() error { return c.SetWriteBuffer(1 << 16) },
+				"SetKeepAlivePeriod": func() error { return c.SetKeepAlivePeriod(time.Second) },
+			} {
+				if err := within(t, what, async(call)); !errors.Is(err, net.ErrClosed) {
+					t.Errorf("%s while Close lingers: %v, want net.ErrClosed", what, err)
+				}
+			}
+			if reader {
+				go io.Copy(io.Discard, s)
+			}
+			if err := within(t, "Close", first); err != nil {
+				t.Error(err)
+			}
+			if d := time.Since(start); !reader && d != 30*time.Second || reader && d >= 30*time.Second {
+				t.Errorf("reader %v: Close took %v", reader, d)
+			}
+			s.Close()
+		}
+	})
+}
+
+// TestLingerEnds: whatever ends the connection ends the Close that lingers: the peer's reset, and the stack's Close.
+func TestLingerEnds(t *testing.T) {
+	eachBubble(t, func(t *testing.T, n *network) {
+		for _, k := range []struct {
+			name string
+			end  func(s tcpConn)
+		}{
+			{"the peer's reset", func(s tcpConn) { s.SetLinger(0); s.Close() }},
+			{"the peer's close, unread", func(s tcpConn) { s.Close() }},
+			{"the stack's close", func(s tcpConn) { n.client.Close() }},
+		} {
+			c, s := n.pair(t)
+			c.SetWriteDeadline(time.Now().Add(time.Second))
+			for err := error(nil); err == nil; {
+				_, err = c.Write(make([]byte, 1<<20))
+			}
+			c.SetLinger(1000)
+			start := time.Now()
+			done := async(c.Close)
+			n.settle()
+			k.end(s)
+			if err := within(t, k.name, done); err != nil {
+				t.Errorf("%s: %v", k.name, err)
+			}
+			if d := time.Since(start); d > time.Second {
+				t.Errorf("%s: Close took %v", k.name, d)
+			}
+		}
+	})
+}
+
 // TestHalfClose: each side ends its own direction when it likes.
 func TestHalfClose(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {

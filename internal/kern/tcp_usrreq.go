@@ -47,6 +47,9 @@ func tcpUsrreq(so *Socket, req pruReq, a usrreqArgs) syscall.Errno {
 	case pruAccept:
 		// in_setpeeraddr is the caller's: Faddr.
 	case pruShutdown:
+		if so.state&ssCantsendmore != 0 && so.k.prof.ShutRdKeeps {
+			return 0 // Linux's: the FIN has been said
+		}
 		so.socantsendmore()
 		tp.Usrclosed(a.now)
 		if !so.dead {

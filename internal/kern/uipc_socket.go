@@ -91,7 +91,7 @@ func (so *Socket) Soconnectwait() syscall.Errno {
 	so.lock()
 	defer so.unlock()
 	for so.state&ssIsconnecting != 0 && so.err == 0 {
-		if so.state&ssNofdref != 0 {
+		if so.closed() {
 			return syscall.EBADF
 		}
 		if so.state&ssNbio != 0 {
@@ -101,7 +101,7 @@ func (so *Socket) Soconnectwait() syscall.Errno {
 			return errno
 		}
 	}
-	if so.state&ssNofdref != 0 {
+	if so.closed() {
 		return syscall.EBADF
 	}
 	return so.takeError()
@@ -123,7 +123,7 @@ func (so *Socket) Soaccept() (*Socket, syscall.Errno) {
 	}
 	for {
 		switch {
-		case so.state&ssNofdref != 0:
+		case so.closed():
 			return nil, syscall.EBADF
 		case so.late(&so.rcv.sleepers):
 			return nil, syscall.EWOULDBLOCK
@@ -214,11 +214,11 @@ func (so *Socket) Sosendv(v [][]byte) (n int, errno syscall.Errno) {
 func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 	total := len(p)
 	for {
+		if so.late(&so.snd.sleepers) && !so.closed() { // before the connection's errors, as package net has it
+			return total - len(p), syscall.EWOULDBLOCK
+		}
 		if errno := so.sendable(); errno != 0 {
 			return total - len(p), errno
-		}
-		if so.late(&so.snd.sleepers) {
-			return total - len(p), syscall.EWOULDBLOCK
 		}
 		if len(p) == 0 {
 			return total, 0
@@ -247,7 +247,7 @@ func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 // sendable is the errno that sending meets now.
 func (so *Socket) sendable() syscall.Errno {
 	switch {
-	case so.state&ssNofdref != 0:
+	case so.closed():
 		return syscall.EBADF
 	case so.err != 0 && so.k.prof.RSTUnread:
 		return so.takeError() // ECONNRESET first, then EPIPE, as Linux has it
@@ -319,7 +319,7 @@ func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 		return 0, errno
 	}
 	for {
-		if so.state&ssNofdref != 0 {
+		if so.closed() {
 			errno = syscall.EBADF
 			break
 		}
@@ -354,6 +354,8 @@ func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 // receivable is the errno that receiving meets with an empty buffer.
 func (so *Socket) receivable() syscall.Errno {
 	switch {
+	case so.state&ssDone != 0:
+		return 0 // the stream was whole, whatever has become of the connection since: the error is for who writes
 	case so.err != 0:
 		return so.takeError()
 	case so.state&(ssIsconnected|ssIsconnecting|ssCantrcvmore|ssWasconnected) == 0:
@@ -405,7 +407,7 @@ func (so *Socket) Soshutdown(how int) syscall.Errno {
 	switch {
 	case how < SHUT_RD || how > SHUT_RDWR:
 		return syscall.EINVAL
-	case so.state&ssNofdref != 0:
+	case so.closed():
 		return syscall.EBADF
 	case so.options&SO_ACCEPTCONN != 0 && how != SHUT_WR:
 		so.state |= ssCantrcvmore // accept returns ECONNABORTED from now on, as FreeBSD has it
@@ -423,11 +425,13 @@ func (so *Socket) Soshutdown(how int) syscall.Errno {
 	return 0
 }
 
-// sorflush ends receiving and throws away what is there: BSD's sorflush.
+// sorflush ends receiving and throws away what is there: BSD's sorflush. Linux's shutdown throws nothing away.
 func (so *Socket) sorflush() {
 	so.state |= ssCantrcvmore
 	so.tp.Set(tcp.CantRcvMore)
-	so.rcv.Flush()
+	if !so.k.prof.ShutRdKeeps {
+		so.rcv.Flush()
+	}
 	so.sowakeup(&so.rcv.sleepers)
 }
 
@@ -436,7 +440,7 @@ func (so *Socket) sorflush() {
 // has accepted are reset.
 func (so *Socket) Soclose() syscall.Errno {
 	so.lock()
-	if so.state&ssNofdref != 0 {
+	if so.closed() {
 		so.unlock()
 		return syscall.EBADF
 	}
@@ -451,7 +455,8 @@ func (so *Socket) Soclose() syscall.Errno {
 			errno = so.sodisconnect(now)
 		}
 		if errno == 0 && so.options&SO_LINGER != 0 && so.linger > 0 {
-			errno = so.lingering()
+			so.lingering(now)
+			now = so.k.now()
 		}
 	}
 	if so.dead {
@@ -479,21 +484,25 @@ func (so *Socket) sodisconnect(now int64) syscall.Errno {
 	return so.proto.usrreq(so, pruDisconnect, usrreqArgs{now: now})
 }
 
-// lingering sleeps until all has been sent and acknowledged, for SO_LINGER seconds at the most.
-func (so *Socket) lingering() syscall.Errno {
+// lingering sleeps until all has been sent and acknowledged, for SO_LINGER seconds at the most; the rest is delivered in the background all the
+// same. Its deadline is that of writing: from here on all other calls fail with EBADF, those that sleep and another close too, as the descriptor
+// has gone in BSD before soclose is called.
+func (so *Socket) lingering(now int64) {
 	if so.state&ssNbio != 0 {
-		return 0
+		return
 	}
-	until := so.k.now() + int64(so.linger)*1e9
-	old := so.snd.deadline
-	so.snd.deadline = until
-	defer func() { so.snd.deadline = old }()
+	so.state |= ssLingering
+	so.sowakeup(&so.rcv.sleepers)
+	so.sowakeup(&so.snd.sleepers)
+	if so.k.prof.ShutRdKeeps {
+		so.tp.Set(tcp.UserClosed) // data that comes meanwhile is answered with a reset, as Linux has it
+	}
+	so.snd.deadline = now + int64(so.linger)*1e9
 	for so.state&ssIsconnected != 0 && !so.dead {
-		if errno := so.sbwait(&so.snd.sleepers); errno != 0 {
-			return 0 // the rest is delivered in the background all the same
+		if so.sbwait(&so.snd.sleepers) != 0 {
+			return
 		}
 	}
-	return 0
 }
 
 // Soabort ends a socket at once, with a reset where there is a connection: BSD's soabort.

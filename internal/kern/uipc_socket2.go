@@ -28,12 +28,14 @@ const (
 	ssCantrcvmore                         // nothing more will be received
 	ssNbio                                // calls do not block
 	ssWasconnected                        // it stood once, which tells ENOTCONN from EPIPE and EOF
+	ssDone                                // the peer has sent its FIN: Linux's SOCK_DONE
+	ssLingering                           // its user's close waits, as SO_LINGER says
 )
 
 var ssNames = [...]string{"SS_NOFDREF", "SS_ISCONNECTED", "SS_ISCONNECTING", "SS_ISDISCONNECTING", "SS_ISDISCONNECTED", "SS_CANTSENDMORE",
 	"SS_CANTRCVMORE", "SS_NBIO", "SS_WASCONNECTED"}
 
-// String returns the flags in BSD's spelling, with "|" between them; "0" where there are none.
+// String returns the flags that BSD has, in its spelling, with "|" between them; "0" if there are none.
 func (s soState) String() string {
 	var set []string
 	for i, name := range ssNames {
@@ -174,6 +176,9 @@ func (so *Socket) drain(q *ifqueue) {
 // unlock is the one exit.
 func (so *Socket) unlock() { so.leave().do() }
 
+// closed reports whether its user has closed it, and that may still be waiting: other calls fail with EBADF.
+func (so *Socket) closed() bool { return so.state&(ssNofdref|ssLingering) != 0 }
+
 // busy reports whether there is something to do before the socket may sleep.
 func (so *Socket) busy() bool { return so.txq != nil || so.wake || so.mend }
 
@@ -248,7 +253,7 @@ func (so *Socket) sbbits(sb *sleepers) (lock, want uint8) {
 func (so *Socket) sblock(sb *sleepers) syscall.Errno {
 	lock, want := so.sbbits(sb)
 	for so.sbflags&lock != 0 {
-		if so.state&ssNofdref != 0 {
+		if so.closed() {
 			return syscall.EBADF
 		}
 		so.sbflags |= want
@@ -326,6 +331,9 @@ func (so *Socket) Soisdisconnected() {
 // Socantrcvmore: the peer sends no more: BSD's socantrcvmore.
 func (so *Socket) Socantrcvmore() {
 	so.state |= ssCantrcvmore
+	if so.k.prof.ShutRdKeeps {
+		so.state |= ssDone
+	}
 	so.sowakeup(&so.rcv.sleepers)
 }
 

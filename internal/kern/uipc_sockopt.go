@@ -58,7 +58,7 @@ const (
 func (so *Socket) Sosetopt(level, name, val int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
-	if so.state&ssNofdref != 0 {
+	if so.closed() {
 		return syscall.EBADF
 	}
 	switch level {
@@ -143,7 +143,7 @@ func (so *Socket) Setlinger(on bool, seconds int) syscall.Errno {
 	}
 	so.lock()
 	defer so.unlock()
-	if so.state&ssNofdref != 0 {
+	if so.closed() {
 		return syscall.EBADF
 	}
 	so.linger = uint16(seconds)
@@ -161,7 +161,7 @@ func (so *Socket) Setcongestion(name string) syscall.Errno {
 	so.lock()
 	defer so.unlock()
 	switch {
-	case so.state&ssNofdref != 0:
+	case so.closed():
 		return syscall.EBADF
 	case so.dead:
 		return syscall.ECONNRESET

@@ -72,7 +72,7 @@ func (so *Socket) Connected() bool {
 func (so *Socket) Closed() syscall.Errno {
 	so.lock()
 	defer so.mu.Unlock()
-	if so.state&ssNofdref != 0 {
+	if so.closed() {
 		return syscall.EBADF
 	}
 	return 0
@@ -83,7 +83,7 @@ func (so *Socket) Closed() syscall.Errno {
 func (so *Socket) SetDeadlines(read, write *time.Time) syscall.Errno {
 	so.lock()
 	defer so.unlock()
-	if so.state&ssNofdref != 0 {
+	if so.closed() {
 		return syscall.EBADF
 	}
 	at := func(t time.Time) int64 {

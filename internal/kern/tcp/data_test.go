@@ -381,10 +381,20 @@ func TestUrgent(t *testing.T) {
 	})
 }
 
-// A reader that nobody waits for: data is acknowledged and dropped (SHUT_RD).
+// Where nobody reads any more data is acknowledged and dropped (SHUT_RD); with Linux's shutdown it can be read nevertheless, until the other half has
+// been shut down as well: then it is answered with a reset.
 func TestCantRcvMore(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t)
+		k.tp.Set(CantRcvMore)
+		k.trace("< P. 1:11(10) ack 1\n+40ms > . 1:1(0) ack 11")
+		k.want("rcvcc", 10)
+		k.shutdown()
+		k.trace("> F. 1:1(0) ack 11\n< P. 11:21(10) ack 1\n> R 1:1(0) win 0")
+		k.want("state", Closed)
+		k.want("error", syscall.ECONNRESET)
+
+		k = established(t, "bsd", func(p *Profile) { p.ShutRdKeeps = false })
 		k.tp.Set(CantRcvMore)
 		k.trace("< P. 1:11(10) ack 1\n+40ms > . 1:1(0) ack 11")
 		k.want("rcvcc", 0)

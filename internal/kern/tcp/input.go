@@ -187,12 +187,15 @@ func (tp *TCB) deliver(seg *segment) {
 	tp.stats.Rcvpack.Add(seg.segs)
 	tp.stats.Rcvbyte.Add(seg.len)
 	tp.bytesRcvd += uint64(seg.len)
-	if tp.flags&CantRcvMore == 0 {
+	if tp.keepsData() {
 		tp.rcv.Append(seg.m)
 		seg.m = nil
 		tp.sock.Sorwakeup()
 	}
 }
+
+// keepsData reports whether data in order goes into the receive buffer; otherwise it is acknowledged and thrown away.
+func (tp *TCB) keepsData() bool { return tp.flags&CantRcvMore == 0 || tp.prof.ShutRdKeeps }
 
 // wholeFull stands for a full segment on the loopback, in bytes, where chains have any length. It is less than half of any sensible send buffer, so
 // that a sender whose buffer is full does not wait for a delayed acknowledgment.
@@ -347,8 +350,11 @@ func (tp *TCB) checkRst(seg *segment) {
 	}
 	tp.stats.Drops.Inc()
 	errno := syscall.ECONNRESET
-	if tp.state == SynReceived {
+	switch {
+	case tp.state == SynReceived:
 		errno = syscall.ECONNREFUSED
+	case tp.state == CloseWait && tp.prof.ShutRdKeeps:
+		errno = syscall.EPIPE // Linux's: nobody reads what is still written
 	}
 	tp.sock.Soerror(errno)
 	tp.close()
@@ -416,9 +422,13 @@ func (tp *TCB) trim(seg *segment) bool {
 	if todrop := tp.rcvNxt.Sub(seg.seq); todrop > 0 {
 		tp.trimLeft(seg, todrop)
 	}
-	// The user is gone: data that nobody will read is answered with a reset (RFC 9293, 3.6.1).
-	if tp.flags&UserClosed != 0 && tp.state > CloseWait && seg.len > 0 {
+	// RFC 9293, 3.6.1: "if such a host issues a CLOSE call while received data is still pending in the TCP connection, or if new data is
+	// received after CLOSE is called, its TCP implementation SHOULD send a RST to show that data was lost."
+	if seg.len > 0 && tp.closedBoth() {
 		tp.stats.Rcvafterclose.Inc()
+		if tp.flags&UserClosed == 0 {
+			tp.sock.Soerror(syscall.ECONNRESET)
+		}
 		tp.close()
 		seg.reset = true
 		return false
@@ -441,6 +451,15 @@ func (tp *TCB) trim(seg *segment) bool {
 		return tp.state == SynReceived
 	}
 	return true
+}
+
+// closedBoth reports whether nobody reads and nobody writes any more: the user has closed, or, as Linux has it, shut down one direction after the
+// other.
+func (tp *TCB) closedBoth() bool {
+	if tp.flags&UserClosed != 0 {
+		return tp.state > CloseWait
+	}
+	return tp.prof.ShutRdKeeps && tp.flags&CantRcvMore != 0 && (tp.state == FinWait1 || tp.state == FinWait2)
 }
 
 // trimLeft drops what has been received before; the rest of the segment counts (RFC 9293, 3.10.7.4).

@@ -253,8 +253,8 @@ func (tp *TCB) afterAck(seg *segment, finAcked bool) bool {
 	switch tp.state {
 	case FinWait1:
 		tp.setState(FinWait2)
-		if tp.flags&CantRcvMore != 0 {
-			// Nobody reads: unlike a half-close this must end some time (pitfall 20).
+		if tp.unread() {
+			// Nobody reads: unlike a half-close this must end some time, and 4.4BSD's did not.
 			tp.sock.Soisdisconnected()
 			tp.set(t2MSL, seg.now+tp.prof.FinWait2)
 		}

@@ -52,9 +52,10 @@ type Profile struct {
 
 	// Closing.
 	RSTUnread       bool // close with unread data resets (RFC 2525, 2.17)
+	ShutRdKeeps     bool // shutdown(SHUT_RD) ends waiting: what is there, and what comes, can still be read (Linux), instead of being thrown away (BSD)
 	RepeatFIN       bool // each segment in FIN_WAIT_1, CLOSING and LAST_ACK carries the FIN (BSD)
 	MSL             int64
-	FinWait2        int64 // after a full close
+	FinWait2        int64 // after a full close; without ShutRdKeeps also after both halves have been shut down
 	Orphan          int64 // how long a connection that its user has closed may go on without progress; 0: as long as any other
 	RFC6191         bool  // timestamps decide about a SYN in TIME_WAIT
 	NoLocalTimeWait bool  // none for a connection over this stack's loopback
@@ -66,6 +67,7 @@ type Profile struct {
 	Keepalive                     bool // on for every new socket
 	Keepinit, Keepidle, Keepintvl int64
 	Keepcnt                       int
+	KeepHalfClosed                bool // in FIN_WAIT_2 too, while somebody reads: BSD's TCP leaves it out
 
 	Nodelay bool // TCP_NODELAY on for every new socket
 }
@@ -90,10 +92,11 @@ func Default() *Profile {
 	p.Blackhole = true
 	p.Scoreboard = true
 	p.PersMin = 200 * ms
-	p.RSTUnread, p.RepeatFIN = true, false
+	p.RSTUnread, p.ShutRdKeeps, p.RepeatFIN = true, true, false
 	p.Orphan = 100 * sec
 	p.RFC6191, p.NoLocalTimeWait = true, true
 	p.Keepalive, p.Keepidle, p.Keepintvl, p.Keepcnt = true, 15*sec, 15*sec, 9
+	p.KeepHalfClosed = true
 	p.Nodelay = true
 	return p
 }

@@ -193,7 +193,7 @@ func (tp *TCB) deliverReassembled() (fin bool) {
 		tp.stats.Rcvpack.Inc()
 		tp.stats.Rcvbyte.Add(n)
 		tp.bytesRcvd += uint64(n)
-		if tp.flags&CantRcvMore == 0 {
+		if tp.keepsData() {
 			tp.rcv.Append(m)
 			tp.sock.Sorwakeup()
 		} else {

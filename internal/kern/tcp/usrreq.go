@@ -183,13 +183,19 @@ func (tp *TCB) Usrclosed(now int64) {
 	case CloseWait:
 		tp.setState(LastAck)
 	}
-	if tp.state == FinWait2 {
-		// The reader may have been there when FIN_WAIT_2 was entered: CloseWrite, wait, Close (pitfall 20). Now nobody is.
-		if tp.flags&CantRcvMore != 0 && !tp.on(t2MSL) {
+	// The reader may have been there when FIN_WAIT_2 was entered: CloseWrite, wait, Close. If somebody still reads, this is another
+	// shutdown(SHUT_WR), which says nothing new; 4.4BSD ends the reading here as well.
+	if tp.state == FinWait2 && tp.unread() {
+		if !tp.on(t2MSL) {
 			tp.set(t2MSL, now+tp.prof.FinWait2)
 		}
 		tp.sock.Soisdisconnected()
 	}
+}
+
+// unread reports whether nobody reads any more, so that FIN_WAIT_2 must end by itself.
+func (tp *TCB) unread() bool {
+	return tp.flags&UserClosed != 0 || tp.flags&CantRcvMore != 0 && !tp.prof.ShutRdKeeps
 }
 
 // Orphan: the user has closed, and nobody is left to be told of errors. Whatever is still to be sent is sent, but a peer that lets it make no
