@@ -107,6 +107,68 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
+// TestKeepAliveHalfClosed: a reader that has closed its own side knows as well when the peer has vanished, whoever has dialed; a peer that is silent for
+// an hour, and there, is kept.
+func TestKeepAliveHalfClosed(t *testing.T) {
+	for _, k := range []struct {
+		name           string
+		accepted, gone bool
+		profile        string
+		set            func(c tcpConn) error
+		want           time.Duration
+	}{
+		{name: "dialed", gone: true, want: 150 * time.Second},
+		{name: "accepted", gone: true, accepted: true, want: 150 * time.Second},
+		{name: "times of its own", gone: true, want: 4 * time.Second, set: func(c tcpConn) error {
+			return c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 2})
+		}},
+		{name: "switched on again", gone: true, want: 150 * time.Second, set: func(c tcpConn) error {
+			c.SetKeepAlive(false)
+			return c.SetKeepAlive(true)
+		}},
+		{name: "off", gone: true, set: func(c tcpConn) error { return c.SetKeepAlive(false) }},
+		{name: "alive", gone: false},
+		{name: "accepted, alive", accepted: true, gone: false},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, link := cutNetwork(t)
+				c, s := n.pair(t)
+				if k.accepted {
+					c, s = s, c
+				}
+				c.CloseWrite()
+				n.settle()
+				if k.set != nil {
+					k.set(c)
+				}
+				n.settle()
+				link.cut.Store(k.gone)
+				start := time.Now()
+				c.SetReadDeadline(start.Add(time.Hour))
+				b := make([]byte, 8)
+				_, err := c.Read(b)
+				if k.want == 0 {
+					wantLate(t, "Read", err)
+				} else {
+					wantError(t, "Read", err, "read tcp C->S: read: connection timed out [ETIMEDOUT SyscallError Timeout Temporary]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+					if d := time.Since(start).Round(time.Microsecond); d != k.want {
+						t.Errorf("it took %v, want %v", d, k.want)
+					}
+				}
+				if k.gone {
+					return
+				}
+				s.Write([]byte("late"))
+				c.SetReadDeadline(time.Time{})
+				if m, err := c.Read(b); m != 4 || err != nil {
+					t.Errorf("after an hour: %d, %v", m, err)
+				}
+			})
+		})
+	}
+}
+
 // TestKeepAliveOfListener: accepted connections have the listener's, or the default.
 func TestKeepAliveOfListener(t *testing.T) {
 	for _, k := range []struct {

@@ -124,7 +124,7 @@ func (tp *TCB) keepTimeout(now int64) {
 		tp.Drop(tp.timedOut(), now)
 		return
 	}
-	if tp.flags&Keepalive == 0 || tp.state > Closing {
+	if tp.flags&Keepalive == 0 || !tp.probed() {
 		return
 	}
 	idle := now - tp.rcvTime
@@ -144,6 +144,15 @@ func (tp *TCB) keepTimeout(now int64) {
 	tp.set(tKeep, now+tp.keepintvl())
 }
 
+// probed reports whether keep-alive watches over the connection in its state. In FIN_WAIT_2 nothing is left to be acknowledged, so without it a
+// reader would wait for ever for a peer that has vanished; a connection that its user has closed has a timer of its own there.
+func (tp *TCB) probed() bool {
+	if tp.state == FinWait2 {
+		return tp.prof.KeepHalfClosed && tp.flags&UserClosed == 0
+	}
+	return tp.state.HaveEstablished() && tp.state <= Closing
+}
+
 // KeepaliveOn starts or stops probing, for SO_KEEPALIVE and the options that set its times.
 func (tp *TCB) KeepaliveOn(on bool, now int64) {
 	if !on {
@@ -155,7 +164,7 @@ func (tp *TCB) KeepaliveOn(on bool, now int64) {
 	}
 	tp.flags |= Keepalive
 	tp.keepprobes = 0
-	if tp.state.HaveEstablished() && tp.state <= Closing {
+	if tp.probed() {
 		tp.set(tKeep, max(tp.rcvTime+tp.keepidle(), now))
 	}
 }
@@ -165,7 +174,7 @@ func (tp *TCB) KeepaliveOn(on bool, now int64) {
 func (tp *TCB) touchKeep(now int64) {
 	tp.rcvTime = now
 	tp.keepprobes = 0
-	if tp.flags&Keepalive != 0 && tp.state.HaveEstablished() && tp.state <= Closing && !tp.on(tKeep) {
+	if tp.flags&Keepalive != 0 && tp.probed() && !tp.on(tKeep) {
 		tp.set(tKeep, now+tp.keepidle())
 	}
 }
