@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet"
@@ -509,4 +510,31 @@ func TestDefaultStack(t *testing.T) {
 		t.Fatal(err)
 	}
 	c2.Close()
+}
+
+// TestLongRoundTrip: a connection is made over a way of half a minute, and carries data.
+func TestLongRoundTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := cableOf(t, bsdnet.PipeConfig{MTU: 1500, Delay: 15 * time.Second}, nil)
+		l := n.listen(t)
+		go func() {
+			s, err := l.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			io.Copy(s, s)
+			s.Close()
+		}()
+		c, err := n.dial(l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.Write([]byte("echo"))
+		c.(tcpConn).CloseWrite()
+		if b, err := io.ReadAll(c); string(b) != "echo" || err != nil {
+			t.Errorf("%q, %v", b, err)
+		}
+	})
 }

@@ -17,7 +17,7 @@ func fullOptions() wire.Options {
 	return wire.Options{Has: wire.TofMSS | wire.TofScale | wire.TofSackperm | wire.TofTS, MSS: 1400, Scale: 7, TSVal: 1000}
 }
 
-// A SYN,ACK is sent again after 1, 2 and 4 seconds more, then the entry expires; the same SYN again is answered again, and counts as one.
+// A SYN,ACK is sent again after 1, 2, 4, 8 and 16 seconds more, and 32 seconds later the entry expires; the same SYN again is answered again, and counts as one.
 func TestSyncacheRetransmits(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -30,7 +30,7 @@ func TestSyncacheRetransmits(t *testing.T) {
 		if first.th.Flags != wire.SYN|wire.ACK || first.th.Ack != p.seq+1 {
 			t.Fatalf("answer %+v", first.th)
 		}
-		for i, at := range []time.Duration{time.Second, 3 * time.Second, 7 * time.Second} {
+		for i, at := range []time.Duration{time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second, 31 * time.Second} {
 			pass(time.Until(start.Add(at - time.Millisecond)))
 			v.none()
 			pass(time.Millisecond)
@@ -38,7 +38,11 @@ func TestSyncacheRetransmits(t *testing.T) {
 				t.Fatalf("retransmission %d is %+v", i, g.th)
 			}
 		}
-		pass(time.Minute)
+		pass(time.Until(start.Add(63*time.Second - time.Millisecond)))
+		if n := v.halfOpen(); n != 1 {
+			t.Errorf("%d entries before the time is over", n)
+		}
+		pass(time.Millisecond)
 		v.none()
 		if n := v.halfOpen(); n != 0 || v.k.Stats.TCP.ScStale.Load() != 1 {
 			t.Errorf("%d entries, %d expired", n, v.k.Stats.TCP.ScStale.Load())
@@ -157,9 +161,9 @@ func TestSynFlood(t *testing.T) {
 		if v.k.Stats.TCP.ScSendcookie.Load() == 0 {
 			t.Errorf("no cookies")
 		}
-		pass(time.Minute)
+		pass(64 * time.Second)
 		if v.halfOpen() != 0 {
-			t.Errorf("%d entries a minute later", v.halfOpen())
+			t.Errorf("%d entries when all have expired", v.halfOpen())
 		}
 	})
 }

@@ -70,7 +70,7 @@ type parkedSyn struct{ in tcpIn }
 
 func (sc *syncache) init(k *Kernel) {
 	sc.k = k
-	sc.rexmtLimit = 3
+	sc.rexmtLimit = k.prof.SynAckRexmits
 	sc.out = k.clock.table(sc)
 }
 

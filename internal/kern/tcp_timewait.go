@@ -16,6 +16,7 @@ type tcptw struct {
 	kernel     *Kernel
 	rec        tcp.TimeWaitRec
 	at         int64       // when it ends
+	asked      atomic.Bool // a SYN has been acknowledged: the peer knows nothing of the connection any more
 	ended      atomic.Bool // what is left of its socket, while a user still has it, looks at this
 	next, prev *tcptw
 }
@@ -196,6 +197,15 @@ func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 		return true
 	}
 	mbuf.Free(in.m)
+	switch th := &in.th; {
+	case v == tcp.TwAck && th.Flags&(wire.SYN|wire.ACK) == wire.SYN:
+		tw.asked.Store(true)
+	case th.Flags&wire.RST != 0 && th.Seq == tw.rec.RcvNxt && tw.asked.Load():
+		// RFC 1337 ignores resets, as an old duplicate of data would draw one from a peer that has closed. This one is the answer to our acknowledgment of
+		// its SYN: RFC 9293, 3.10.7.4, second: "if the RST bit is set, then enter the CLOSED state, delete the TCB".
+		k.tw.discard(tw)
+		return false
+	}
 	if v == tcp.TwRestart {
 		k.tw.restart(tw, in.now)
 	}

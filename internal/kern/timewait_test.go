@@ -166,7 +166,8 @@ func TestTimeWaitSegments(t *testing.T) {
 	})
 }
 
-// RFC 6191: a SYN with a later timestamp, or without timestamps a later number, makes a new connection; any other is dropped.
+// RFC 6191: a SYN with a later timestamp, or without timestamps a later number, makes a new connection; any other is acknowledged, and when that draws
+// a reset the next SYN makes one.
 func TestTimeWaitNewConnection(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		ts := wire.Options{Has: wire.TofTS | wire.TofMSS, MSS: 1000, TSVal: 5000}
@@ -207,11 +208,26 @@ func TestTimeWaitNewConnection(t *testing.T) {
 			v.inject(p.syn(o).bytes())
 			l := v.segments()
 			got := len(l) == 1 && l[0].th.Flags == wire.SYN|wire.ACK
-			if got != c.want || !got && len(l) != 0 || got == (v.timeWaits() == 1) {
+			if got != c.want || len(l) != 1 || !got && l[0].th.Flags != wire.ACK || got == (v.timeWaits() == 1) {
 				t.Errorf("%s: %v, %d segments, %d records", c.what, got, len(l), v.timeWaits())
 			}
 			if got && v.k.Stats.TCP.Twreuse.Load() != old+1 {
 				t.Errorf("%s: not counted", c.what)
+			}
+			if !got && len(l) == 1 {
+				r := p.seg(wire.RST, nil)
+				r.th.Seq = l[0].th.Ack + 1
+				v.inject(r.bytes()) // not what was asked
+				if v.none(); v.timeWaits() != 1 {
+					t.Errorf("%s: any reset ends the record", c.what)
+				}
+				r.th.Seq = l[0].th.Ack
+				v.inject(r.bytes())
+				v.none()
+				v.inject(p.syn(o).bytes())
+				if l := v.segments(); v.timeWaits() != 0 || len(l) != 1 || l[0].th.Flags != wire.SYN|wire.ACK {
+					t.Errorf("%s: the SYN after the reset has %d answers; %d records", c.what, len(l), v.timeWaits())
+				}
 			}
 			v.done()
 		}

@@ -334,13 +334,13 @@ func TestTimeWaitRecord(t *testing.T) {
 			{"", 2, 0, 5, ts(501), TwDrop, TwDrop},
 			{"S.", 2, 2, 0, ts(501), TwAck, TwAck},
 			{"S.", 7, 2, 0, ts(501), TwAck, TwAck},
-			{"S", 2, 0, 0, ts(500), TwDrop, TwDrop},
+			{"S", 2, 0, 0, ts(500), TwDrop, TwAck},
 			{"S", 1, 0, 0, ts(501), TwDrop, TwNew}, // RFC 6191: the timestamp decides
 			{"S", 3, 0, 0, ts(501), TwNew, TwNew},
-			{"S", 3, 0, 0, ts(499), TwNew, TwDrop},
+			{"S", 3, 0, 0, ts(499), TwNew, TwAck},
 			{"S", 3, 0, 0, ts(500), TwNew, TwNew},
 			{"S", 3, 0, 0, wire.Options{}, TwNew, TwNew},
-			{"S", 2, 0, 0, wire.Options{}, TwDrop, TwDrop},
+			{"S", 2, 0, 0, wire.Options{}, TwDrop, TwAck},
 			{"S", 100000, 0, 0, ts(501), TwNew, TwNew},
 			{"FS", 3, 0, 0, ts(501), TwNew, TwNew},
 		} {

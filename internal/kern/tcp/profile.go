@@ -47,6 +47,7 @@ type Profile struct {
 	RTOInit, RTOMin, RTOMax, RTOSlop int64
 	PersMin, PersMax                 int64
 	MaxRxtShift                      int // retransmissions before ETIMEDOUT
+	SynAckRexmits                    int // retransmissions of a SYN,ACK (net.inet.tcp.syncache.rexmtlimit)
 
 	Blackhole bool // pmtud_blackhole_detection: look for a path that loses large segments without a word
 
@@ -58,6 +59,7 @@ type Profile struct {
 	FinWait2        int64 // after a full close; without ShutRdKeeps also after both halves have been shut down
 	Orphan          int64 // how long a connection that its user has closed may go on without progress; 0: as long as any other
 	RFC6191         bool  // timestamps decide about a SYN in TIME_WAIT
+	TwAckSyn        bool  // one that is too old for a new connection is acknowledged (RFC 9293, 3.10.7.4, fourth), not ignored
 	NoLocalTimeWait bool  // none for a connection over this stack's loopback
 
 	// Segments that should not be.
@@ -92,9 +94,10 @@ func Default() *Profile {
 	p.Blackhole = true
 	p.Scoreboard = true
 	p.PersMin = 200 * ms
+	p.SynAckRexmits = 5 // 63 s, Linux's: with FreeBSD's 15 s a round trip of 30 s never connects
 	p.RSTUnread, p.ShutRdKeeps, p.RepeatFIN = true, true, false
 	p.Orphan = 100 * sec
-	p.RFC6191, p.NoLocalTimeWait = true, true
+	p.RFC6191, p.TwAckSyn, p.NoLocalTimeWait = true, true, true
 	p.Keepalive, p.Keepidle, p.Keepintvl, p.Keepcnt = true, 15*sec, 15*sec, 9
 	p.KeepHalfClosed = true
 	p.Nodelay = true
@@ -110,7 +113,7 @@ func FreeBSD() *Profile {
 		InitCwndSegs: 10, ABC: true, LimitedTransmit: true, NewReno: true,
 		AckEvery: 2, AckBySegs: true, TruncRespond: true, Delack: 40 * ms, ChallengeN: 5, ChallengeT: sec,
 		RTOInit: sec, RTOMin: 30 * ms, RTOMax: 64 * sec, RTOSlop: 200 * ms,
-		PersMin: 5 * sec, PersMax: 60 * sec, MaxRxtShift: 12,
+		PersMin: 5 * sec, PersMax: 60 * sec, MaxRxtShift: 12, SynAckRexmits: 3,
 		RepeatFIN: true, MSL: 30 * sec, FinWait2: 60 * sec,
 		Keepinit: 75 * sec, Keepidle: 7200 * sec, Keepintvl: 75 * sec, Keepcnt: 8,
 		ICMPMayRST: true,

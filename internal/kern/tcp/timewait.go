@@ -44,6 +44,11 @@ func (tw *TimeWaitRec) Input(th *wire.TCP, n int, prof *Profile) TwVerdict {
 		if tw.newer(th, prof) {
 			return TwNew
 		}
+		if prof.TwAckSyn {
+			// "If the connection is in a synchronized state [...] such SYN segments [...] MUST return an acknowledgment": a peer that opens anew answers
+			// with a reset, which lets its next SYN in.
+			return TwAck
+		}
 		return TwDrop
 	case th.Flags&wire.ACK == 0:
 		return TwDrop
