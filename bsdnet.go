@@ -133,7 +133,7 @@ type TCPConfig struct {
 
 	// ReadBuffer and WriteBuffer are the sizes of a connection's buffers, in bytes. 0: in Default they begin with 256 KiB and grow with what the
 	// connection carries in a round trip, up to 8 MiB and 4 MiB, except over the loopback; in the others they are what the originals had, and stay so. A
-	// size that is given here, at most 1 GiB, stays as well.
+	// size that is given here, at most 1 GiB, stays as well; less than 1 KiB counts as that.
 	ReadBuffer, WriteBuffer int
 
 	// CongestionControl is the algorithm that decides how fast a connection sends: "cubic" (RFC 9438), "newreno" (RFC 5681), "bbr" (version 3) or "bbr1",
@@ -188,7 +188,7 @@ func (c *TCPConfig) profile() (*kern.Profile, error) {
 		case b.v < 0 || b.v > 1<<30:
 			return nil, fmt.Errorf("bsdnet: TCPConfig.%s is %d; it can be up to 1 GiB", b.name, b.v)
 		case b.v > 0:
-			*b.to, *b.auto = b.v, false
+			*b.to, *b.auto = max(b.v, kern.MinSockbuf), false
 			p.Maxsockbuf = max(p.Maxsockbuf, b.v)
 		}
 	}

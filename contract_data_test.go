@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet"
@@ -350,4 +352,33 @@ func TestWriteEmpty(t *testing.T) {
 			t.Error(b, err)
 		}
 	})
+}
+
+// TestSmallBuffers: buffers of any size that TCPConfig takes carry data at the pace of their size, not of window probes.
+func TestSmallBuffers(t *testing.T) {
+	for _, size := range []int{1, 10, 255, 256, 1 << 10, 2 << 10} {
+		for _, cfg := range []bsdnet.TCPConfig{{ReadBuffer: size}, {WriteBuffer: size}, {ReadBuffer: size, WriteBuffer: size}} {
+			synctest.Test(t, func(t *testing.T) {
+				n := &network{server: stack(t, bsdnet.Config{TCP: cfg}), client: stack(t, bsdnet.Config{}), shost: "10.0.0.1"}
+				a, b, _ := bsdnet.Pipe(bsdnet.PipeConfig{Delay: time.Millisecond})
+				n.server.Attach(a, netip.MustParsePrefix("10.0.0.1/24"))
+				n.client.Attach(b, netip.MustParsePrefix("10.0.0.2/24"))
+				c, s := n.pair(t)
+				const total = 10_000
+				start := time.Now()
+				go func() { c.Write(make([]byte, total)); c.CloseWrite() }()
+				if k, err := io.Copy(io.Discard, s); k != total || err != nil {
+					t.Errorf("%+v: %d bytes, %v", cfg, k, err)
+				}
+				go func() { s.Write(make([]byte, total)); s.CloseWrite() }()
+				if k, err := io.Copy(io.Discard, c); k != total || err != nil {
+					t.Errorf("%+v, the other way: %d bytes, %v", cfg, k, err)
+				}
+				// Twenty windows of 1 KiB, each a round trip of 2 ms and a delayed acknowledgment at most.
+				if d := time.Since(start); d > 20*42*time.Millisecond {
+					t.Errorf("%+v: it took %v of virtual time", cfg, d)
+				}
+			})
+		}
+	}
 }

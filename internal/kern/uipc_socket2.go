@@ -366,8 +366,9 @@ func (so *Socket) soreserve(snd, rcv int) {
 	so.sbreserve(&so.rcv.Sockbuf, rcv)
 }
 
-// minSockbuf is the least a buffer can be set to; less would make for segments of a few bytes.
-const minSockbuf = 1 << 10
+// MinSockbuf is the least that a user can set a buffer to, in bytes. Less would make for segments of a few bytes, and what is less than the unit of the
+// window scale (256 bytes for buffers of 8 MiB) cannot be offered at all: each byte would wait for a window probe.
+const MinSockbuf = 1 << 10
 
 // sbreserve sets the size of a buffer: BSD's sbreserve.
 func (so *Socket) sbreserve(sb *mbuf.Sockbuf, n int) {

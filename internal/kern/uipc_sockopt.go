@@ -328,4 +328,4 @@ func (so *Socket) tcpInfo() tcp.Info {
 func (k *Kernel) sbMax() int { return min(int(int64(k.prof.Maxsockbuf)*2048/2304), mbuf.MaxHiwat) }
 
 // Clampbuf returns the nearest size that a buffer may have.
-func (so *Socket) Clampbuf(n int) int { return min(max(n, minSockbuf), so.k.sbMax()) }
+func (so *Socket) Clampbuf(n int) int { return min(max(n, MinSockbuf), so.k.sbMax()) }
