@@ -42,6 +42,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"reflect"
 	"sync"
 	"time"
 
@@ -61,7 +62,7 @@ type Link interface {
 
 	// Read waits for packets and copies up to len(bufs) of them, each whole, packet i into bufs[i] and its length into sizes[i]. It returns how
 	// many there are: at least one, unless there is an error. Each buffer has room for MTU bytes; a longer packet is dropped. An error ends the
-	// link: net.ErrClosed after Close.
+	// link: net.ErrClosed after Close. If a count or a length is not as said here, in Read or in Write, the link is broken: see [Stack.LinkErr].
 	Read(bufs [][]byte, sizes []int) (n int, err error)
 
 	// Write takes packets, each in one or more pieces, and returns how many it has taken: sent, or dropped as networks do. It never waits; where
@@ -208,11 +209,14 @@ func (c *TCPConfig) profile() (*kern.Profile, error) {
 }
 
 // Attach connects the stack to link, which it starts, under the given addresses, each with the prefix of its network, to which a route is made. The
-// stack owns the link from then on, and closes it. Where it returns an error the link has not been closed, but for net.ErrClosed: the stack has been
-// closed, and so is the link. syscall.EAFNOSUPPORT: an address is IPv6; syscall.EADDRINUSE: it is one of the stack's already.
+// stack owns the link from then on, and closes it. If it returns an error the link has not been closed, unless the error is net.ErrClosed: the stack has
+// been closed, and so is the link. A link must be comparable, such as a pointer, as it is its own name in the other methods. syscall.EAFNOSUPPORT: an address is IPv6; syscall.EADDRINUSE: it is one of the stack's already.
 func (s *Stack) Attach(link Link, prefixes ...netip.Prefix) error {
 	if link == nil {
 		return errors.New("bsdnet: attach: the link is nil")
+	}
+	if !reflect.ValueOf(link).Comparable() { // it could not be told from another in Detach
+		return fmt.Errorf("bsdnet: attach: the link is a %T, which cannot be compared; pass a pointer to one", link)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,26 +232,40 @@ func (s *Stack) Attach(link Link, prefixes ...netip.Prefix) error {
 	return nil
 }
 
-// LinkErr returns the error that has ended a link, and nil while it works. From then on dials over it fail with syscall.ENETDOWN; connections wait, as for
+// LinkErr returns the error that has ended a link, and nil while it works: what its Read has returned, or how it has broken the contract of [Link]. From then on dials over it fail with syscall.ENETDOWN; connections wait, as for
 // any bad network, and go on should another link be attached with the address of the first, once that has been detached.
 func (s *Stack) LinkErr(link Link) error {
-	s.mu.Lock()
-	ifp := s.links[link]
-	s.mu.Unlock()
+	ifp := s.ifnet(link)
 	if ifp == nil {
 		return errNotAttached
 	}
 	return ifp.Err()
 }
 
+// ifnet returns the interface of a link, or nil.
+func (s *Stack) ifnet(link Link) *kern.Ifnet {
+	if !reflect.ValueOf(link).Comparable() {
+		return nil // Attach has refused it
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.links[link]
+}
+
 // Detach takes a link off the stack and closes it. Connections over it stay, and wait until they time out: they go on should a link with their address
 // be attached meanwhile.
 func (s *Stack) Detach(link Link) error {
-	s.mu.Lock()
-	ifp := s.links[link]
-	delete(s.links, link)
-	s.mu.Unlock()
+	ifp := s.ifnet(link)
 	if ifp == nil {
+		return errNotAttached
+	}
+	s.mu.Lock()
+	mine := s.links[link] == ifp
+	if mine {
+		delete(s.links, link)
+	}
+	s.mu.Unlock()
+	if !mine { // somebody else has been faster
 		return errNotAttached
 	}
 	return s.k.Detach(ifp)
@@ -258,9 +276,7 @@ var errNotAttached = errors.New("bsdnet: the link is not attached to this stack"
 // AddRoute sends packets for dst over link, in addition to the routes to the link's own networks. The longest prefix counts; 0.0.0.0/0 is the
 // default route. syscall.EEXIST: there is a route to dst.
 func (s *Stack) AddRoute(dst netip.Prefix, link Link) error {
-	s.mu.Lock()
-	ifp := s.links[link]
-	s.mu.Unlock()
+	ifp := s.ifnet(link)
 	if ifp == nil {
 		return errNotAttached
 	}
@@ -270,9 +286,7 @@ func (s *Stack) AddRoute(dst netip.Prefix, link Link) error {
 // Capture writes all packets on a link, or with a nil link on the loopback, to w, as a pcap file with nanosecond times that tcpdump and Wireshark
 // read, until stop is called; stop returns the first error of w. A link has one capture at a time: another takes its place.
 func (s *Stack) Capture(link Link, w io.Writer) (stop func() error, err error) {
-	s.mu.Lock()
-	ifp := s.links[link]
-	s.mu.Unlock()
+	ifp := s.ifnet(link)
 	if link == nil {
 		ifp = s.k.Lo0()
 	}

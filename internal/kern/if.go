@@ -164,6 +164,9 @@ func lastAddr(p netip.Prefix) netip.Addr {
 // MinMTU is the smallest MTU of a link (RFC 791).
 const MinMTU = 68
 
+// maxQueues is how many queues a link has at most: each costs a goroutine and the buffers that it reads into. Linux stops at 256 for a TUN device.
+const maxQueues = 256
+
 // Attach makes an interface of a link, with addresses and a route to each of their networks: BSD's if_attach and in_ifinit.
 func (k *Kernel) Attach(name string, link Link, prefixes []netip.Prefix) (*Ifnet, error) {
 	mtu := link.MTU()
@@ -171,8 +174,13 @@ func (k *Kernel) Attach(name string, link Link, prefixes []netip.Prefix) (*Ifnet
 		return nil, fmt.Errorf("bsdnet: attach %s: the link's MTU of %d is not between %d and 65535", name, mtu, MinMTU)
 	}
 	ifp := &Ifnet{k: k, Name: name, mtu: mtu, link: link, prefixes: prefixes, queues: make([]ifqueue, 1)}
-	if mq, ok := link.(multiqueuer); ok && mq.Queues() > 1 {
-		ifp.mq, ifp.queues = mq, make([]ifqueue, mq.Queues())
+	if mq, ok := link.(multiqueuer); ok {
+		switch n := mq.Queues(); {
+		case n > maxQueues:
+			return nil, fmt.Errorf("bsdnet: attach %s: the link's Queues returns %d; a link has at most %d", name, n, maxQueues)
+		case n > 1:
+			ifp.mq, ifp.queues = mq, make([]ifqueue, n)
+		}
 	}
 	for _, p := range prefixes {
 		if p.IsValid() && p.Addr().Is6() && !p.Addr().Is4In6() {

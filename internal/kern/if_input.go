@@ -2,8 +2,7 @@ package kern
 
 import (
 	"encoding/binary"
-	"errors"
-	"net"
+	"fmt"
 	"runtime"
 
 	"bsdnet/internal/kern/mbuf"
@@ -38,7 +37,7 @@ func (ifp *Ifnet) receive(q *ifqueue) {
 			}
 			bufs[i] = ms[i].Room()[:size]
 		}
-		n, err := ifp.linkRead(q.i, bufs[:batch], sizes[:batch])
+		n, err := ifp.linkRead(q.i, bufs[:batch], sizes[:batch], size)
 		now := k.now()
 		ifp.countIn(sizes[:n])
 		held := q.hold()
@@ -91,19 +90,44 @@ func reuse(buf **mbuf.Mbuf, m *mbuf.Mbuf) {
 	*buf = m
 }
 
-// broken notes what has ended a link. Nothing comes any more, so nothing is sent: ENETDOWN.
+// broken notes what has ended a link, the first time. Nothing comes any more, so nothing is sent: ENETDOWN. On an interface that the stack has taken
+// down the end is no news. A link that somebody else has closed is as broken as any: nobody reads it.
 func (ifp *Ifnet) broken(err error) {
-	if !errors.Is(err, net.ErrClosed) {
-		ifp.lastErr.Store(&err)
+	if !ifp.down.Load() && ifp.lastErr.CompareAndSwap(nil, &err) {
 		ifp.down.Store(true)
 	}
 }
 
-func (ifp *Ifnet) linkRead(q int, bufs [][]byte, sizes []int) (int, error) {
+// linkRead reads packets from the link. A link may be anybody's: what it returns is checked, and one that breaks the contract is broken. Each buffer has
+// size bytes.
+func (ifp *Ifnet) linkRead(q int, bufs [][]byte, sizes []int, size int) (n int, err error) {
+	call := "Read"
 	if ifp.mq != nil {
-		return ifp.mq.ReadQueue(q, bufs, sizes)
+		call = "ReadQueue"
+		n, err = ifp.mq.ReadQueue(q, bufs, sizes)
+	} else {
+		n, err = ifp.link.Read(bufs, sizes)
 	}
-	return ifp.link.Read(bufs, sizes)
+	switch {
+	case n < 0 || n > len(bufs):
+		return 0, brokenContract(call, fmt.Sprintf("%d packets for %d buffers; it returns how many packets there are, not bytes", n, len(bufs)), err)
+	case n == 0 && err == nil:
+		return 0, brokenContract(call, "no packet and no error; it waits until there is one", nil)
+	}
+	for i, s := range sizes[:n] {
+		if s < 0 || s > size {
+			return 0, brokenContract(call, fmt.Sprintf("a packet of %d bytes in a buffer of %d (sizes[%d]); it drops longer ones", s, size, i), err)
+		}
+	}
+	return n, err
+}
+
+// brokenContract is the error of a link whose method has returned what it must not. err is what it has returned as an error.
+func brokenContract(method, what string, err error) error {
+	if err != nil {
+		return fmt.Errorf("bsdnet: the link breaks its contract: %s has returned %s (and the error: %w)", method, what, err)
+	}
+	return fmt.Errorf("bsdnet: the link breaks its contract: %s has returned %s", method, what)
 }
 
 // received takes a packet of n bytes that has been read into a buffer of size, as an Mbuf of its own; nil: there is none. A small packet must not pin

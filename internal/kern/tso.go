@@ -2,6 +2,7 @@ package kern
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net"
 
 	"bsdnet/internal/kern/mbuf"
@@ -219,6 +220,10 @@ func (q *ifqueue) write(pkts []net.Buffers) int {
 		q.mu.Unlock()
 	}
 	for sent := 0; sent < len(pkts); {
+		if ifp.down.Load() {
+			ifp.Stats.Odrops.Add(uint64(len(pkts) - sent))
+			return len(pkts)
+		}
 		n, err := q.linkWrite(pkts[sent:])
 		ifp.countOut(pkts[sent : sent+n])
 		sent += n
@@ -255,12 +260,21 @@ func (ifp *Ifnet) countOut(pkts []net.Buffers) {
 	ifp.Stats.Obytes.Add(uint64(bytes))
 }
 
-// linkWrite is Write of the link's queue that is the drainer's.
-func (q *ifqueue) linkWrite(pkts []net.Buffers) (int, error) {
+// linkWrite is Write of the link's queue that is the drainer's. A link that returns what it must not is broken, as in linkRead.
+func (q *ifqueue) linkWrite(pkts []net.Buffers) (n int, err error) {
+	call := "Write"
 	if q.ifp.mq != nil {
-		return q.ifp.mq.WriteQueue(q.i, pkts)
+		call = "WriteQueue"
+		n, err = q.ifp.mq.WriteQueue(q.i, pkts)
+	} else {
+		n, err = q.ifp.link.Write(pkts)
 	}
-	return q.ifp.link.Write(pkts)
+	if n < 0 || n > len(pkts) {
+		err = brokenContract(call, fmt.Sprintf("%d of %d packets; it returns how many packets it has taken, not bytes", n, len(pkts)), err)
+		q.ifp.broken(err)
+		return 0, err
+	}
+	return n, err
 }
 
 // dropSegments takes the first cut bytes of payload, whole segments, off a chain that is to be cut.

@@ -349,6 +349,13 @@ func (im *Impair) deliverOut(pkts []*packet) int {
 	for i := range vecs {
 		clear(vecs[i])
 	}
+	if n < 0 || n > len(pkts) {
+		// The wrapped link may be anybody's. One that returns bytes, say, has broken the contract, and is broken.
+		err = fmt.Errorf("link: impair: the wrapped link breaks its contract: Write has returned %d of %d packets", n, len(pkts))
+		n = 0
+		im.broken.Store(true)
+		im.rx.fail(err)
+	}
 	gone := n
 	if err != nil {
 		// The rest is not to be sent again, as after any error of a network.
@@ -378,6 +385,23 @@ func (im *Impair) deliverIn(pkts []*packet) int {
 	return n
 }
 
+// checkRead returns what is wrong with what Read of the wrapped link has returned, which may be anybody's.
+func (im *Impair) checkRead(n int, sizes []int, err error) error {
+	const broken = "link: impair: the wrapped link breaks its contract: Read has returned "
+	switch {
+	case n < 0 || n > len(sizes):
+		return fmt.Errorf(broken+"%d packets for %d buffers", n, len(sizes))
+	case n == 0 && err == nil:
+		return errors.New(broken + "no packet and no error")
+	}
+	for _, s := range sizes[:n] {
+		if s < 0 || s > im.mtu {
+			return fmt.Errorf(broken+"a packet of %d bytes in a buffer of %d", s, im.mtu)
+		}
+	}
+	return nil
+}
+
 // pump reads from the wrapped link, or one queue of it, until it is closed.
 func (im *Impair) pump(read func(bufs [][]byte, sizes []int) (int, error)) {
 	// A buffer as large as the MTU each, but not megabytes of them.
@@ -390,6 +414,9 @@ func (im *Impair) pump(read func(bufs [][]byte, sizes []int) (int, error)) {
 	pkts := make([]*packet, n)
 	for {
 		n, err := read(bufs, sizes)
+		if bad := im.checkRead(n, sizes, err); bad != nil {
+			n, err = 0, bad
+		}
 		for i := range n {
 			if sizes[i] == 0 {
 				continue
