@@ -210,7 +210,12 @@ func (c *TCPConfig) profile() (*kern.Profile, error) {
 
 // Attach connects the stack to link, which it starts, under the given addresses, each with the prefix of its network, to which a route is made. The
 // stack owns the link from then on, and closes it. If it returns an error the link has not been closed, unless the error is net.ErrClosed: the stack has
-// been closed, and so is the link. A link must be comparable, such as a pointer, as it is its own name in the other methods. syscall.EAFNOSUPPORT: an address is IPv6; syscall.EADDRINUSE: it is one of the stack's already.
+// been closed, and so is the link. A link must be comparable, such as a pointer, as it is its own name in the other methods.
+//
+// If an address is IPv6, the error wraps syscall.EAFNOSUPPORT; if the stack has it already, syscall.EADDRINUSE; if no host can have it, such as the
+// address of the network itself in 10.0.0.0/24, syscall.EADDRNOTAVAIL.
+//
+// Several links may be in one network. The first that works carries what is dialed, and connections stay with the link that has their address.
 func (s *Stack) Attach(link Link, prefixes ...netip.Prefix) error {
 	if link == nil {
 		return errors.New("bsdnet: attach: the link is nil")
@@ -274,13 +279,53 @@ func (s *Stack) Detach(link Link) error {
 var errNotAttached = errors.New("bsdnet: the link is not attached to this stack")
 
 // AddRoute sends packets for dst over link, in addition to the routes to the link's own networks. The longest prefix counts; 0.0.0.0/0 is the
-// default route. syscall.EEXIST: there is a route to dst.
+// default route. syscall.EEXIST: there is a route to dst. syscall.EAFNOSUPPORT: dst is IPv6.
 func (s *Stack) AddRoute(dst netip.Prefix, link Link) error {
 	ifp := s.ifnet(link)
 	if ifp == nil {
 		return errNotAttached
 	}
 	return s.k.AddRoute(dst, ifp)
+}
+
+// DelRoute removes a route over link: one that [Stack.AddRoute] has made, or the one to a network of the link's own. Connections that use
+// it stay on it. If there is no such route, the error wraps syscall.ESRCH.
+func (s *Stack) DelRoute(dst netip.Prefix, link Link) error {
+	ifp := s.ifnet(link)
+	if ifp == nil {
+		return errNotAttached
+	}
+	return s.k.DelRoute(dst, ifp)
+}
+
+// A Route says over which link packets leave for the addresses of a prefix, if there is no route to a longer one.
+type Route struct {
+	Dst  netip.Prefix
+	Link Link       // nil: the loopback
+	Src  netip.Addr // the local address of connections that are dialed over it; not valid: the link has none, and the route is not used
+}
+
+// Routes returns all routes, those to the links' own networks and the loopback's included, by address and then by length. Of several to one
+// prefix the first over a link that works is used.
+func (s *Stack) Routes() []Route {
+	list := s.k.Routes()
+	routes := make([]Route, len(list))
+	for i, r := range list {
+		l, _ := r.Ifp.Link().(Link)
+		routes[i] = Route{Dst: r.Dst, Link: l, Src: r.Src}
+	}
+	return routes
+}
+
+// Links returns the links that are attached, in the order of their attachment. [Stack.Stats] tells more of each.
+func (s *Stack) Links() []Link {
+	var links []Link
+	for _, ifp := range s.k.Ifs() {
+		if l, ok := ifp.Link().(Link); ok {
+			links = append(links, l)
+		}
+	}
+	return links
 }
 
 // Capture writes all packets on a link, or with a nil link on the loopback, to w, as a pcap file with nanosecond times that tcpdump and Wireshark

@@ -1,9 +1,11 @@
 package bsdnet
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 
+	"bsdnet/internal/kern"
 	"bsdnet/internal/link"
 )
 
@@ -47,6 +49,11 @@ type TUN struct{ *link.TUN }
 // Making a device, or setting it up, takes CAP_NET_ADMIN in the network namespace: errors.Is finds syscall.EPERM, and the error says how to get it.
 // syscall.EBUSY: somebody has the device open. errors.ErrUnsupported: there is no driver for this system.
 func OpenTUN(c TUNConfig) (*TUN, error) {
+	if c.Host.IsValid() {
+		if err := kern.CheckHost(c.Host); err != nil {
+			return nil, fmt.Errorf("bsdnet: tun: Host: %w", err)
+		}
+	}
 	t, err := link.OpenTUN(link.TUNConfig(c))
 	if err != nil {
 		return nil, err

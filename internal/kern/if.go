@@ -1,7 +1,6 @@
 package kern
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -138,7 +137,7 @@ func (ifp *Ifnet) broadcast(a netip.Addr) bool {
 	if !a.Is4() {
 		return false
 	}
-	if a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+	if a == limitedBroadcast {
 		return true
 	}
 	if ifp.loopback {
@@ -226,8 +225,8 @@ func (k *Kernel) addIf(ifp *Ifnet) error {
 		return err
 	}
 	for _, p := range ifp.prefixes {
-		if err := k.routes.rtadd(rtentry{dst: p, ifp: ifp, src: p.Addr()}); err != nil && !errors.Is(err, syscall.EEXIST) {
-			return err
+		if p.Addr().Is4() {
+			k.routes.rtadd(rtentry{dst: p, ifp: ifp, src: p.Addr()}) // of two addresses in one network the first has it
 		}
 	}
 	ifs := append(slices.Clone(*k.ifs.Load()), ifp)
@@ -241,6 +240,11 @@ func (k *Kernel) checkIf(ifp *Ifnet) error {
 		if !p.IsValid() || p.Addr().Is4In6() || p.Addr().Zone() != "" {
 			return fmt.Errorf("bsdnet: attach %s: %v is not an address with its prefix length, such as 10.0.0.1/24", ifp.Name, p)
 		}
+		if !ifp.loopback {
+			if err := CheckHost(p); err != nil {
+				return fmt.Errorf("bsdnet: attach %s: %w", ifp.Name, err)
+			}
+		}
 		if other := k.ifaWithAddr(p.Addr()); other != nil {
 			return fmt.Errorf("bsdnet: attach %s: %w: %v belongs to %s", ifp.Name, syscall.EADDRINUSE, p.Addr(), other.Name)
 		}
@@ -252,6 +256,39 @@ func (k *Kernel) checkIf(ifp *Ifnet) error {
 	}
 	return nil
 }
+
+// CheckHost reports why a host cannot have the IPv4 address of p in p's network (RFC 1122, 3.2.1.3), and what it can have. Nothing would ever arrive there.
+func CheckHost(p netip.Prefix) error {
+	a := p.Addr()
+	if !a.Is4() {
+		return nil
+	}
+	why := ""
+	switch first, last := p.Masked().Addr(), lastAddr(p); {
+	case a.IsUnspecified():
+		why = "no address; give the host's own, such as 10.0.0.1/24 (the default route, 0.0.0.0/0, is one for AddRoute)"
+	case a.IsLoopback():
+		why = "an address of the loopback, which no packet on a link has; give one such as 10.0.0.1/24"
+	case a.IsMulticast():
+		why = "a multicast address; give the host's own, such as 10.0.0.1/24"
+	case a == limitedBroadcast:
+		why = "the broadcast address; give the host's own, such as 10.0.0.1/24"
+	case a.As4()[0] >= 240:
+		why = "an address of the reserved 240.0.0.0/4, which hosts drop; give one such as 10.0.0.1/24"
+	case p.Bits() >= 31: // a network of two, or one, has neither of the following (RFC 3021)
+		return nil
+	case a == first:
+		why = fmt.Sprintf("the address of the network %v itself; its hosts have %v to %v", p, first.Next(), last.Prev())
+	case a == last:
+		why = fmt.Sprintf("the broadcast address of the network %v; its hosts have %v to %v", p.Masked(), first.Next(), last.Prev())
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: %v is %s", syscall.EADDRNOTAVAIL, a, why)
+}
+
+// limitedBroadcast is 255.255.255.255.
+var limitedBroadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 func (k *Kernel) dropIf(ifp *Ifnet) {
 	k.ifMu.Lock()
@@ -277,15 +314,63 @@ func (k *Kernel) Detach(ifp *Ifnet) error {
 
 // AddRoute sends packets for dst out of ifp.
 func (k *Kernel) AddRoute(dst netip.Prefix, ifp *Ifnet) error {
-	if !dst.IsValid() {
-		return fmt.Errorf("bsdnet: route: %w: not a valid prefix", syscall.EINVAL)
+	if err := checkRoute(dst); err != nil {
+		return err
 	}
 	k.ifMu.Lock()
 	defer k.ifMu.Unlock()
+	if !slices.Contains(*k.ifs.Load(), ifp) {
+		return fmt.Errorf("bsdnet: route to %v: %w: %s has been detached", dst, syscall.ENXIO, ifp.Name)
+	}
 	if err := k.routes.rtadd(rtentry{dst: dst, ifp: ifp}); err != nil {
 		return fmt.Errorf("bsdnet: route to %v: %w", dst, err)
 	}
 	return nil
+}
+
+// DelRoute removes the route to dst out of ifp.
+func (k *Kernel) DelRoute(dst netip.Prefix, ifp *Ifnet) error {
+	if err := checkRoute(dst); err != nil {
+		return err
+	}
+	k.ifMu.Lock()
+	defer k.ifMu.Unlock()
+	if err := k.routes.rtdelete(dst, ifp); err != nil {
+		return fmt.Errorf("bsdnet: route to %v over %s: %w", dst, ifp.Name, err)
+	}
+	return nil
+}
+
+// checkRoute reports why there can be no route to dst.
+func checkRoute(dst netip.Prefix) error {
+	if !dst.IsValid() {
+		return fmt.Errorf("bsdnet: route: %w: not a valid prefix, such as 10.0.0.0/24", syscall.EINVAL)
+	}
+	if !dst.Addr().Is4() {
+		return fmt.Errorf("bsdnet: route to %v: %w: the stack speaks IPv4 only", dst, syscall.EAFNOSUPPORT)
+	}
+	return nil
+}
+
+// A Route is a route of the table: what netstat -r shows.
+type Route struct {
+	Dst netip.Prefix
+	Ifp *Ifnet
+	Src netip.Addr // the local address that packets bear; not valid: there is none, and the route is not used
+}
+
+// Routes returns all routes, by address and then by length; those to one prefix in the order of their use.
+func (k *Kernel) Routes() []Route {
+	list := k.routes.root.Load().appendTo(nil)
+	routes := make([]Route, len(list))
+	for i, e := range list {
+		src := e.src
+		if !src.IsValid() {
+			src = e.ifp.addrFor(e.dst.Addr())
+		}
+		routes[i] = Route{Dst: e.dst, Ifp: e.ifp, Src: src}
+	}
+	return routes
 }
 
 // Ifs returns the interfaces.

@@ -251,7 +251,7 @@ func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscal
 	if !faddr.Is4() || !inp.laddr.unspecified() && !inp.laddr.is4() {
 		return syscall.EAFNOSUPPORT
 	}
-	ifp, src, errno := k.rtalloc(faddr)
+	ifp, src, errno := k.rtalloc(faddr, inp.laddr.addr())
 	if errno == syscall.EHOSTUNREACH && inp.laddr.unspecified() {
 		errno = syscall.ENETUNREACH // no address to call from either: FreeBSD's in_pcbladdr
 	}

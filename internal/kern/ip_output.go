@@ -28,7 +28,7 @@ func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 	ifp := o.ifp
 	if ifp == nil {
 		var errno syscall.Errno
-		if ifp, _, errno = k.rtalloc(o.dst); errno != 0 {
+		if ifp, _, errno = k.rtalloc(o.dst, o.src); errno != 0 {
 			mbuf.Free(m)
 			k.Stats.IP.Noroute.Inc()
 			return nil, errno

@@ -1,6 +1,8 @@
 package kern
 
 import (
+	"encoding/binary"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -11,62 +13,201 @@ import (
 type rtentry struct {
 	dst netip.Prefix
 	ifp *Ifnet
-	src netip.Addr // the local address to use; invalid: the interface's
+	src netip.Addr // of a route to an interface's own network: its address there, the one to use; invalid: the interface's
 }
 
-// rtable is the routing table, longest prefix first; it is replaced as a whole, so readers take no lock.
+// rtable is the routing table: a binary trie of IPv4 prefixes without nodes that decide nothing, BSD's radix tree. A change copies the nodes on its way,
+// and replaces the root, so readers take no lock. The caller serialises changes.
 type rtable struct {
-	tab atomic.Pointer[[]rtentry]
+	root atomic.Pointer[rnode]
 }
 
-func (rt *rtable) load() []rtentry {
-	if p := rt.tab.Load(); p != nil {
-		return *p
+// A rnode is a prefix with routes, or one at which two others part. It is constant.
+type rnode struct {
+	key    uint32 // the prefix; what is behind its bits is 0
+	bits   int
+	routes []rtentry // several: of interfaces in one network, in the order in which they have come
+	child  [2]*rnode // what begins with the prefix, by the bit after it
+}
+
+// rtkey returns a prefix as the trie has it.
+func rtkey(p netip.Prefix) (key uint32, bits int) {
+	return addrKey(p.Masked().Addr()), p.Bits()
+}
+
+func addrKey(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.BigEndian.Uint32(b[:])
+}
+
+// bitAt returns bit i of an address, from the left.
+func bitAt(key uint32, i int) int { return int(key >> (31 - i) & 1) }
+
+// contains reports whether an address begins with the node's prefix.
+func (n *rnode) contains(key uint32) bool { return bits.LeadingZeros32(key^n.key) >= n.bits }
+
+// with returns the trie below n with one route more.
+func (n *rnode) with(key uint32, plen int, e rtentry) *rnode {
+	if n == nil {
+		return &rnode{key: key, bits: plen, routes: []rtentry{e}}
 	}
-	return nil
+	common := min(bits.LeadingZeros32(key^n.key), plen, n.bits)
+	c := *n
+	switch {
+	case common == plen && common == n.bits:
+		c.routes = append(slices.Clone(n.routes), e)
+		return &c
+	case common == n.bits:
+		b := bitAt(key, common)
+		c.child[b] = n.child[b].with(key, plen, e)
+		return &c
+	}
+	parent := &rnode{key: key &^ (1<<(32-common) - 1), bits: common}
+	parent.child[bitAt(n.key, common)] = n
+	if common == plen {
+		parent.routes = []rtentry{e}
+	} else {
+		parent.child[bitAt(key, common)] = &rnode{key: key, bits: plen, routes: []rtentry{e}}
+	}
+	return parent
 }
 
-// rtadd adds a route: BSD's rtrequest(RTM_ADD). EEXIST where the prefix has one. The caller serialises changes.
+// find returns the node of a prefix that has routes, or nil.
+func (n *rnode) find(key uint32, plen int) *rnode {
+	for n != nil && n.bits < plen && n.contains(key) {
+		n = n.child[bitAt(key, n.bits)]
+	}
+	if n == nil || n.bits != plen || n.key != key || len(n.routes) == 0 {
+		return nil
+	}
+	return n
+}
+
+// without returns the trie below n without the routes of an interface: all of them, or, with a plen of 0 or more, those to one prefix.
+func (n *rnode) without(ifp *Ifnet, key uint32, plen int) *rnode {
+	if n == nil {
+		return nil
+	}
+	c := *n
+	of := func(e rtentry) bool { return e.ifp == ifp }
+	switch {
+	case plen < 0:
+		c.child[0], c.child[1] = n.child[0].without(ifp, key, plen), n.child[1].without(ifp, key, plen)
+		if slices.ContainsFunc(n.routes, of) {
+			c.routes = slices.DeleteFunc(slices.Clone(n.routes), of)
+		}
+	case n.bits == plen && n.key == key:
+		c.routes = slices.DeleteFunc(slices.Clone(n.routes), of)
+	case n.bits < plen && n.contains(key):
+		b := bitAt(key, n.bits)
+		c.child[b] = n.child[b].without(ifp, key, plen)
+	default:
+		return n
+	}
+	switch {
+	case len(c.routes) > 0 || c.child[0] != nil && c.child[1] != nil:
+		return &c
+	case c.child[0] != nil:
+		return c.child[0]
+	}
+	return c.child[1]
+}
+
+// appendTo appends all routes, by address and then by length.
+func (n *rnode) appendTo(list []rtentry) []rtentry {
+	if n == nil {
+		return list
+	}
+	list = append(list, n.routes...)
+	return n.child[1].appendTo(n.child[0].appendTo(list))
+}
+
+// rtadd adds a route: BSD's rtrequest(RTM_ADD). EEXIST: there is one to the prefix; of interfaces in one network each has its own. The prefix is IPv4.
 func (rt *rtable) rtadd(e rtentry) error {
 	e.dst = e.dst.Masked()
-	old := rt.load()
-	for _, o := range old {
-		if o.dst == e.dst {
+	key, plen := rtkey(e.dst)
+	root := rt.root.Load()
+	if n := root.find(key, plen); n != nil {
+		if !e.src.IsValid() || slices.ContainsFunc(n.routes, func(o rtentry) bool { return o.ifp == e.ifp }) {
 			return syscall.EEXIST
 		}
 	}
-	tab := append(slices.Clone(old), e)
-	slices.SortStableFunc(tab, func(a, b rtentry) int { return b.dst.Bits() - a.dst.Bits() })
-	rt.tab.Store(&tab)
+	rt.root.Store(root.with(key, plen, e))
+	return nil
+}
+
+// rtdelete removes an interface's route to a prefix: BSD's rtrequest(RTM_DELETE). ESRCH: there is none.
+func (rt *rtable) rtdelete(dst netip.Prefix, ifp *Ifnet) error {
+	key, plen := rtkey(dst)
+	root := rt.root.Load()
+	n := root.find(key, plen)
+	if n == nil || !slices.ContainsFunc(n.routes, func(e rtentry) bool { return e.ifp == ifp }) {
+		return syscall.ESRCH
+	}
+	rt.root.Store(root.without(ifp, key, plen))
 	return nil
 }
 
 // rtdelif removes the routes of an interface.
-func (rt *rtable) rtdelif(ifp *Ifnet) {
-	tab := slices.DeleteFunc(slices.Clone(rt.load()), func(e rtentry) bool { return e.ifp == ifp })
-	rt.tab.Store(&tab)
-}
+func (rt *rtable) rtdelif(ifp *Ifnet) { rt.root.Store(rt.root.Load().without(ifp, 0, -1)) }
 
 // rtalloc finds the interface that leads to dst, the longest prefix first, and the local address that such packets bear: BSD's rtalloc
-// and the choice of in_pcbconnect. Packets to one of our own addresses go over the loopback.
-func (k *Kernel) rtalloc(dst netip.Addr) (ifp *Ifnet, src netip.Addr, errno syscall.Errno) {
+// and the choice of in_pcbconnect. Packets to one of our own addresses go over the loopback. Of several interfaces in one network it takes one that
+// works, and has the address from, if it is valid and one of them has; else the first.
+func (k *Kernel) rtalloc(dst, from netip.Addr) (ifp *Ifnet, src netip.Addr, errno syscall.Errno) {
 	k.chainAt("rtalloc")
 	if k.lo0 != nil && k.ifaWithAddr(dst) != nil {
 		return k.lo0, dst, 0
 	}
-	for _, e := range k.routes.load() {
-		if e.dst.Contains(dst) {
-			src := e.src
-			if !src.IsValid() {
-				src = e.ifp.addrFor(dst)
-			}
-			if !src.IsValid() {
-				continue
-			}
-			return e.ifp, src, 0
+	if !dst.Is4() {
+		return nil, netip.Addr{}, syscall.EHOSTUNREACH
+	}
+	var (
+		path  [33]*rnode
+		depth int
+		key   = addrKey(dst)
+	)
+	for n := k.routes.root.Load(); n != nil && n.contains(key); n = n.child[bitAt(key, n.bits)] {
+		if len(n.routes) > 0 {
+			path[depth] = n
+			depth++
+		}
+		if n.bits == 32 {
+			break
+		}
+	}
+	for depth--; depth >= 0; depth-- {
+		if ifp, src = choose(path[depth].routes, dst, from); ifp != nil {
+			return ifp, src, 0
 		}
 	}
 	return nil, netip.Addr{}, syscall.EHOSTUNREACH
+}
+
+// choose is rtalloc's choice among the routes to one prefix. It passes over interfaces without an address.
+func choose(routes []rtentry, dst, from netip.Addr) (ifp *Ifnet, src netip.Addr) {
+	best := 0
+	for i := range routes {
+		e := &routes[i]
+		a := e.src
+		if !a.IsValid() {
+			a = e.ifp.addrFor(dst)
+		}
+		if !a.IsValid() {
+			continue
+		}
+		rank := 1
+		if e.ifp.Up() {
+			rank = 2
+			if from.IsValid() && e.ifp.owns(from) {
+				rank = 3
+			}
+		}
+		if rank > best {
+			best, ifp, src = rank, e.ifp, a
+		}
+	}
+	return ifp, src
 }
 
 // ifaWithAddr returns the interface that has address a: BSD's ifa_ifwithaddr. All of the loopback's prefix is ours.

@@ -343,7 +343,7 @@ func (k *Kernel) syncacheSocket(head *Socket, e *scEntry, now int64) *Socket {
 	inp := &so.inp
 	inp.tuple, inp.ifp = e.t, e.ifp
 	if !e.ifp.loopback {
-		if ifp, _, errno := k.rtalloc(e.t.faddr.addr()); errno == 0 {
+		if ifp, _, errno := k.rtalloc(e.t.faddr.addr(), e.t.laddr.addr()); errno == 0 {
 			inp.ifp = ifp
 		}
 	}

@@ -238,7 +238,7 @@ func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
 // reroute looks for another way where the interface has gone: to one that has been attached since with the connection's address.
 func (so *Socket) reroute() {
 	inp := &so.inp
-	if ifp, _, errno := so.k.rtalloc(inp.faddr.addr()); errno == 0 && ifp.owns(inp.laddr.addr()) {
+	if ifp, _, errno := so.k.rtalloc(inp.faddr.addr(), inp.laddr.addr()); errno == 0 && ifp.owns(inp.laddr.addr()) {
 		inp.ifp = ifp
 	}
 }
