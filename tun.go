@@ -12,7 +12,7 @@ import (
 // TUNConfig configures [OpenTUN]. The zero value makes a new device with a name of the system's choice.
 type TUNConfig struct {
 	// Name is the device's name, at most 15 bytes. A device that is there, and that nobody has open, is opened; else one is made, which lasts
-	// as long as it is open. On Linux %d stands for the first free number. "": tun%d; utun on macOS; bsdnet on Windows.
+	// as long as it is open, and on Linux has a txqueuelen of 5000. On Linux %d stands for the first free number. "": tun%d; utun on macOS; bsdnet on Windows.
 	Name string
 
 	// MTU is the largest packet in bytes, 68 to 65535; the device is set to it. 0: the device's own, 1500 for a new one.

@@ -409,3 +409,29 @@ func TestDetachUnderUse(t *testing.T) {
 		within(t, "Close", func() { c.Close() })
 	})
 }
+
+// A device that is made here has a long queue, with one queue and with several; one that was there before, or that somebody else has opened, is left as
+// it is.
+func TestQueueLen(t *testing.T) {
+	nstest.Need(t, "/dev/net/tun", "ip")
+	ns := nstest.New(t)
+	ns.Run(t, "ip", "tuntap", "add", "before", "mode", "tun")
+	ns.Run(t, "ip", "link", "set", "before", "txqueuelen", "77")
+	for _, c := range []struct {
+		name, want string
+		config     bsdnet.TUNConfig
+	}{
+		{"one", "qlen 5000", bsdnet.TUNConfig{Name: "one"}},
+		{"several", "qlen 5000", bsdnet.TUNConfig{Name: "several", Queues: 3}},
+		{"plain", "qlen 5000", bsdnet.TUNConfig{Name: "plain", NoOffload: true, MTU: 9000}},
+		{"before", "qlen 77", bsdnet.TUNConfig{Name: "before"}},
+		{"given", "qlen 500", bsdnet.TUNConfig{File: rawTUN(t, ns, "given", unix.IFF_TUN|unix.IFF_NO_PI)}},
+	} {
+		tun := openTUN(t, ns, c.config)
+		out := ns.Run(t, "ip", "link", "show", c.name)
+		if first, _, _ := strings.Cut(out, "\n"); !strings.HasSuffix(strings.TrimSpace(first), c.want) {
+			t.Errorf("%s is %q, want %s", c.name, first, c.want)
+		}
+		tun.Close()
+	}
+}

@@ -3,7 +3,6 @@ package kern
 import (
 	"encoding/binary"
 	"fmt"
-	"runtime"
 
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/wire"
@@ -53,9 +52,6 @@ func (ifp *Ifnet) receive(q *ifqueue) {
 		g.flush(k, ifp)
 		if held {
 			q.run(drainBudget)
-		}
-		if n == batch {
-			runtime.Gosched()
 		}
 		if err != nil {
 			ifp.broken(err)

@@ -205,6 +205,9 @@ func (t *TUN) configure(c *TUNConfig) error {
 	if t.mtu > maxPacket-VnetHdrLen {
 		t.allowed = false
 	}
+	if c.File == nil && t.ours() {
+		t.setQueueLen(s)
+	}
 	if c.Host.IsValid() {
 		return t.setHost(s, c.Host)
 	}
@@ -237,6 +240,28 @@ func (t *TUN) setMTU(s, mtu int) error {
 	}
 	t.mtu = mtu
 	return nil
+}
+
+// tunQueueLen is how many packets wait in the kernel for each queue of a device of ours. The kernel's own 500 are less than a thousand clients send at
+// once, and what it drops there comes again after a second, as lost SYNs do.
+const tunQueueLen = 5000
+
+// ours reports whether the device was made here, and goes away with it: one that was there before is persistent, or somebody has it open.
+func (t *TUN) ours() bool {
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return false
+	}
+	err = t.queues[0].control(func(fd int) error { return unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr) })
+	return err == nil && ifr.Uint16()&unix.IFF_PERSIST == 0
+}
+
+// setQueueLen sets the device's txqueuelen. A system that does not let it be set has a device that works all the same, so that is no error.
+func (t *TUN) setQueueLen(s int) {
+	if ifr, err := unix.NewIfreq(t.name); err == nil {
+		ifr.SetUint32(tunQueueLen)
+		unix.IoctlIfreq(s, unix.SIOCSIFTXQLEN, ifr)
+	}
 }
 
 // setHost gives the kernel an address on the device, and brings it up.
