@@ -529,12 +529,9 @@ func (tp *TCB) trimRight(seg *segment) bool {
 	return true
 }
 
-// updateWindow takes the window, where the segment is newer than the last that gave one (RFC 9293, 3.10.7.4, fifth).
+// updateWindow takes the window if the segment is not older than the last that gave one (RFC 9293, 3.10.7.4, fifth).
 func (tp *TCB) updateWindow(seg *segment) {
-	if seg.flags&wire.ACK == 0 || tp.state == Closed {
-		return
-	}
-	if !(tp.sndWl1.Lt(seg.seq) || tp.sndWl1 == seg.seq && (tp.sndWl2.Lt(seg.ack) || tp.sndWl2 == seg.ack && seg.win > tp.sndWnd)) {
+	if seg.flags&wire.ACK == 0 || tp.state == Closed || !tp.newerWindow(seg) {
 		return
 	}
 	if seg.len == 0 && tp.sndWl2 == seg.ack && seg.win > tp.sndWnd {
@@ -544,6 +541,20 @@ func (tp *TCB) updateWindow(seg *segment) {
 	tp.sndWl1, tp.sndWl2 = seg.seq, seg.ack
 	tp.maxSndwnd = max(tp.maxSndwnd, tp.sndWnd)
 	seg.needoutput = true
+}
+
+// newerWindow reports whether the segment's window counts: "If SND.WL1 < SEG.SEQ or (SND.WL1 = SEG.SEQ and SND.WL2 =< SEG.ACK), set SND.WND <- SEG.WND".
+// A peer that is short of memory draws its window back and acknowledges nothing new, so a smaller window counts as well as a larger one. BSD takes
+// only a larger one then; a window of 0 that answers retransmissions is taken in its profiles too, as they would go on in vain until the connection is
+// dropped.
+func (tp *TCB) newerWindow(seg *segment) bool {
+	switch {
+	case tp.sndWl1 != seg.seq:
+		return tp.sndWl1.Lt(seg.seq)
+	case tp.sndWl2 != seg.ack:
+		return tp.sndWl2.Lt(seg.ack)
+	}
+	return !tp.prof.WindowByAck || seg.win > tp.sndWnd || seg.win == 0 && tp.on(tRexmt) && tp.backoff > 0
 }
 
 // processUrg follows the urgent pointer, which changes nothing: urgent data is in line (RFC 6093, 5).

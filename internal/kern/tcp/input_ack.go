@@ -83,6 +83,8 @@ func (tp *TCB) duplicateAck(seg *segment) {
 	tp.dupacks = min(tp.dupacks+1, 250)
 	mss := uint32(tp.effMSS())
 	switch {
+	case tp.sndWnd == 0:
+		// What the peer has no room for is not lost: it is sent again when the window opens, or the timer asks.
 	case tp.flags&fastRecov != 0:
 		tp.sndCwnd += mss // a segment has left the network (RFC 5681, 3.2, step 4)
 		tp.Output(seg.now)

@@ -49,6 +49,11 @@ const maxBackoff = 9
 
 // backOff doubles the time-out, or gives the connection up, if it has been in vain for too long. It reports whether to go on.
 func (tp *TCB) backOff(now int64) bool {
+	if tp.sndWnd == 0 && tp.flags&UserClosed == 0 && tp.state.HaveEstablished() && now-tp.rcvTime < tp.persistLimit() {
+		// RFC 9293, MUST-37: "As long as the receiving TCP peer continues to send acknowledgments in response to the probe segments, the sending TCP
+		// implementation MUST allow the connection to stay open". A peer may close its window over what is in flight, a FIN included.
+		tp.backoff = min(tp.backoff, uint8(tp.prof.MaxRxtShift)-1)
+	}
 	if int(tp.backoff) >= tp.prof.MaxRxtShift || tp.MaxUnack > 0 && now-tp.unackedSince >= int64(tp.MaxUnack)*sec {
 		tp.stats.Timeoutdrop.Inc()
 		tp.Drop(tp.timedOut(), now)
