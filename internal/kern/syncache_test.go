@@ -380,3 +380,34 @@ func TestSyncacheIgnoresIcmpOnce(t *testing.T) {
 		}
 	})
 }
+
+// A forged SYN for a half-open connection does not give it its timestamp: the honest final ACK would be old (RFC 7323, 5.3). The same SYN again does.
+func TestSyncacheForgedTimestamp(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 10)
+		p := v.peer(5000, 80)
+		v.inject(p.syn(fullOptions()).bytes())
+		g := v.one()
+		for _, has := range []wire.OptFlags{wire.TofTS, 0} {
+			forged := p.syn(wire.Options{Has: wire.TofMSS | has, MSS: 1400, TSVal: 1 << 30})
+			forged.th.Seq += 12345
+			v.inject(forged.bytes())
+			if a := v.one(); a.th.Opt.Has&wire.TofTS == 0 || a.th.Opt.TSEcr != 1000 {
+				t.Errorf("after a forged SYN the SYN,ACK echoes %d", a.th.Opt.TSEcr)
+			}
+		}
+		again := fullOptions()
+		again.TSVal = 2000
+		v.inject(p.syn(again).bytes())
+		if a := v.one(); a.th.Opt.TSEcr != 2000 {
+			t.Errorf("after the SYN again the SYN,ACK echoes %d", a.th.Opt.TSEcr)
+		}
+		p.seq, p.ack, p.tsval, p.tsecr = p.seq+1, g.th.Seq+1, 2001, g.th.Opt.TSVal
+		v.inject(p.seg(wire.ACK, nil).bytes())
+		if _, _, errno := v.p.Accept(lfd); errno != 0 {
+			t.Errorf("accept: %v", errno)
+		}
+	})
+}

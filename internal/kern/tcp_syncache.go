@@ -146,7 +146,9 @@ func (k *Kernel) syncacheAdd(head *Socket, in *tcpIn) {
 func (k *Kernel) syncacheAgain(head *Socket, e *scEntry, in *tcpIn) {
 	var r respondTo
 	k.Stats.TCP.ScDupsyn.Inc()
-	e.duplicate(in)
+	if in.th.Seq == e.s.Irs || k.prof.AnySynTS {
+		e.duplicate(in) // the timestamp of a forged SYN would make PAWS drop the final ACK
+	}
 	e.s.Rexmits = 0
 	e.at = in.now + k.prof.RTOInit
 	e.synAck(&r, in.now)

@@ -353,3 +353,28 @@ func TestNoAckBit(t *testing.T) {
 		k.want("state", Established)
 	})
 }
+
+// A timestamp counts only if the acknowledgment that comes with it may be the peer's: one forged segment in the window would make PAWS drop all that the peer sends for 24 days.
+func TestForgedTimestamp(t *testing.T) {
+	for _, prof := range []string{"nodelay", "FreeBSD", "bsd"} {
+		for _, forged := range []string{
+			"< .  1:1(0) ack 2000000000 <TS val 1000000000 ecr 100>",
+			"< .  1:1(0) ack -2000000 <TS val 1000000000 ecr 100>",
+			"< P. 1:11(10) ack 2000000000 <TS val 1000000000 ecr 100>",
+			"< P. 1:11(10) ack -2000000 <TS val 1000000000 ecr 100>",
+			"< F. 1:1(0) ack -2000000 <TS val 1000000000 ecr 100>",
+			"< P  1:11(10) <TS val 1000000000 ecr 100>",
+		} {
+			each(t, func(t *T) {
+				k := established(t, prof, "ts", "wscale 0", "win 60000")
+				k.line(forged)
+				k.sent = nil
+				k.line("< P. 1:11(10) ack 1 <TS val 7000 ecr 100>")
+				k.sent = nil
+				k.want("rcvcc", 10)
+				k.read(10)
+				k.sent = nil
+			})
+		}
+	}
+}

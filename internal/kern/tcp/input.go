@@ -133,15 +133,13 @@ func (tp *TCB) predicted(seg *segment) bool {
 		if int32(seg.opt.TSVal-tp.tsRecent) < 0 {
 			return false // PAWS
 		}
-		if seg.seq.Leq(tp.lastAckSent) {
-			tp.tsRecentAge, tp.tsRecent = uint32(seg.now/sec), seg.opt.TSVal
-		}
 	}
 	if seg.len == 0 {
 		if seg.ack.Leq(tp.sndUna) || seg.ack.Gt(tp.sndMax) || tp.flags&fastRecov != 0 || tp.dupacks != 0 || seg.opt.Has&wire.TofSack != 0 {
 			return false
 		}
 		tp.stats.Predack.Inc()
+		tp.takeTimestamp(seg, seg.seq)
 		tp.predictedAck(seg)
 		if tp.snd.Cc() > 0 {
 			tp.Output(seg.now)
@@ -157,6 +155,7 @@ func (tp *TCB) predicted(seg *segment) bool {
 		return false
 	}
 	tp.stats.Preddat.Inc()
+	tp.takeTimestamp(seg, seg.seq.Add(seg.len))
 	if news {
 		tp.predictedAck(seg)
 	}
@@ -413,7 +412,7 @@ func (tp *TCB) overtaken(seg *segment) bool {
 	return tp.prof.Scoreboard && seg.len > 0 && seg.flags&(wire.SYN|wire.RST) == 0 && seg.seq.Add(seg.len).Gt(tp.rcvNxt) && tp.tsRecent-seg.opt.TSVal <= pawsSlack
 }
 
-// trim cuts what lies outside of the window, and takes the timestamp: RFC 9293, 3.10.7.4, first check.
+// trim cuts what lies outside of the window: RFC 9293, 3.10.7.4, first check.
 func (tp *TCB) trim(seg *segment) bool {
 	if tp.state == SynReceived && seg.seq.Lt(tp.irs) {
 		seg.reset = true
@@ -436,16 +435,6 @@ func (tp *TCB) trim(seg *segment) bool {
 	if !tp.trimRight(seg) {
 		return false
 	}
-	// RFC 7323, 4.3: the timestamp of the segment that holds the left edge of what was last acknowledged.
-	if seg.opt.Has&wire.TofTS != 0 && tp.flags&RcvdTstmp != 0 && seg.seq.Leq(tp.lastAckSent) && (tp.tsRecent == 0 || int32(seg.opt.TSVal-tp.tsRecent) >= 0) {
-		end := seg.seq.Add(seg.len)
-		if seg.flags&(wire.SYN|wire.FIN) != 0 {
-			end++
-		}
-		if tp.lastAckSent.Leq(end) {
-			tp.tsRecentAge, tp.tsRecent = uint32(seg.now/sec), seg.opt.TSVal
-		}
-	}
 	if seg.flags&wire.ACK == 0 {
 		// Only a connection that is being opened from both sides looks further (3.10.7.4, fifth).
 		return tp.state == SynReceived
@@ -460,6 +449,16 @@ func (tp *TCB) closedBoth() bool {
 		return tp.state > CloseWait
 	}
 	return tp.prof.ShutRdKeeps && tp.flags&CantRcvMore != 0 && (tp.state == FinWait1 || tp.state == FinWait2)
+}
+
+// takeTimestamp takes the timestamp of the segment that holds the left edge of what was last acknowledged, and ends at end: RFC 7323, 4.3. It is called
+// when the acknowledgment has been found acceptable: one segment with a forged timestamp, and numbers that need only lie in the window, would make
+// PAWS drop what the peer sends for 24 days.
+func (tp *TCB) takeTimestamp(seg *segment, end Seq) {
+	if seg.opt.Has&wire.TofTS != 0 && tp.flags&RcvdTstmp != 0 && seg.seq.Leq(tp.lastAckSent) && tp.lastAckSent.Leq(end) &&
+		(tp.tsRecent == 0 || int32(seg.opt.TSVal-tp.tsRecent) >= 0) {
+		tp.tsRecentAge, tp.tsRecent = uint32(seg.now/sec), seg.opt.TSVal
+	}
 }
 
 // trimLeft drops what has been received before; the rest of the segment counts (RFC 9293, 3.10.7.4).

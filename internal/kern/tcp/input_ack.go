@@ -24,6 +24,11 @@ func (tp *TCB) processAck(seg *segment) bool {
 		tp.ackUnacceptable(seg)
 		return false
 	}
+	end := seg.seq.Add(seg.len)
+	if seg.flags&(wire.SYN|wire.FIN) != 0 {
+		end++
+	}
+	tp.takeTimestamp(seg, end)
 	if tp.snr != nil {
 		return tp.senderAck(seg)
 	}

@@ -35,6 +35,9 @@ type Profile struct {
 	Scoreboard      bool   // recovery by SACK and by time (RFC 6675, RFC 8985), congestion control by CC; off: by duplicate acknowledgments, RFC 5681's
 	CC              string // net.inet.tcp.cc.algorithm: what NewCC knows; "": "cubic"
 
+	// Handshakes.
+	AnySynTS bool // any SYN for a half-open connection gives it its timestamp (BSD), not only the same SYN again
+
 	// Windows.
 	WindowByAck bool // a smaller window counts only if it comes with something newly acknowledged (BSD)
 
@@ -92,7 +95,7 @@ func Default() *Profile {
 	p.RoundBufs = false
 	p.ReassMaxqueuelen = 2048 // holes of a third of the segments in a window of 8 MiB
 	p.ABC = true
-	p.WindowByAck = false
+	p.WindowByAck, p.AnySynTS = false, false
 	p.AckBySegs, p.TruncRespond = false, false
 	p.RTOMin, p.RTOSlop = 200*ms, 0
 	p.Blackhole = true
@@ -115,8 +118,8 @@ func FreeBSD() *Profile {
 		Sendspace: 32 << 10, Recvspace: 64 << 10, Maxsockbuf: 2 << 20, RoundBufs: true, ReassMaxqueuelen: 100,
 		RFC1323: true, Sack: true, ECN: 2, ECNRetries: 1, MSSDflt: 536, MinMSS: 216,
 		InitCwndSegs: 10, ABC: true, LimitedTransmit: true, NewReno: true,
-		WindowByAck: true,
-		AckEvery:    2, AckBySegs: true, TruncRespond: true, Delack: 40 * ms, ChallengeN: 5, ChallengeT: sec,
+		WindowByAck: true, AnySynTS: true,
+		AckEvery: 2, AckBySegs: true, TruncRespond: true, Delack: 40 * ms, ChallengeN: 5, ChallengeT: sec,
 		RTOInit: sec, RTOMin: 30 * ms, RTOMax: 64 * sec, RTOSlop: 200 * ms,
 		PersMin: 5 * sec, PersMax: 60 * sec, MaxRxtShift: 12, SynAckRexmits: 3,
 		RepeatFIN: true, MSL: 30 * sec, FinWait2: 60 * sec,
