@@ -378,3 +378,31 @@ func TestForgedTimestamp(t *testing.T) {
 		}
 	}
 }
+
+// What lies half the sequence space away is outside of any window, however long the segment is: nothing of it is taken, and it is answered (RFC 9293, 3.10.7.4, first).
+func TestHalfSequenceSpace(t *testing.T) {
+	each(t, func(t *T) {
+		for _, rcvbuf := range []string{"rcvbuf 100", "rcvbuf 1000", "rcvbuf 20000"} {
+			for _, n := range []int{0, 1, 100, 1460, 30000} {
+				for _, d := range []int{-1 << 31, -1<<31 + 1, -1<<31 + 50, 1<<31 - 1, 1<<31 - 2, 1<<31 - 50, 1<<31 - 1000, 1<<31 - 30000} {
+					k := established(t, rcvbuf, "sack")
+					p := k.pkt("P.", 1, 1, n)
+					p.th.Seq = k.tp.rcvNxt + Seq(d)
+					k.input(p)
+					if k.tp.rcvNxt != t.irs+1 || k.rcv.Cc() != 0 || k.tp.reass != nil && len(k.tp.reass.blocks) > 0 {
+						k.fatalf("a segment of %d bytes at %d from the next number was taken: %d bytes", n, d, k.rcv.Cc())
+					}
+					if len(k.sent) != 1 {
+						k.fatalf("a segment of %d bytes at %d from the next number drew %d answers", n, d, len(k.sent))
+					}
+					k.sent = nil
+					k.line("< P. 1:11(10) ack 1")
+					k.want("rcvcc", 10)
+					k.sent = nil
+					k.read(10)
+					k.sent = nil
+				}
+			}
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package tcp
 
 import (
+	"math"
 	"syscall"
 
 	"bsdnet/internal/kern/mbuf"
@@ -498,8 +499,13 @@ func (tp *TCB) trimLeft(seg *segment, todrop int) {
 
 // trimRight drops what lies beyond the window. It reports false where nothing of the segment is acceptable.
 func (tp *TCB) trimRight(seg *segment) bool {
-	over := seg.seq.Add(seg.len).Sub(tp.rcvNxt.Add(int(tp.rcvWnd)))
-	if over <= 0 {
+	// All distances are from rcv_nxt: sums of what lies half the sequence space away with a length, or with the window, would come round.
+	off := int64(seg.seq.Sub(tp.rcvNxt))
+	if off == math.MinInt32 {
+		off = 1 << 31 // as far away as can be, in either direction
+	}
+	over := int(min(off+int64(seg.len)-int64(tp.rcvWnd), math.MaxInt32))
+	if off < 0 || over <= 0 {
 		return true
 	}
 	tp.stats.Rcvpackafterwin.Inc()
