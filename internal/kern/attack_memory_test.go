@@ -393,3 +393,111 @@ func TestBothWindowsClosed(t *testing.T) {
 		closedClean(t, kb)
 	})
 }
+
+// Data for which there is no memory is not dropped in silence: it is acknowledged, with a window of 0, as long as that lasts, and what comes out of order without one. When the reader
+// goes on, the peer hears of it at once, and nothing is lost (RFC 9293, MUST-36 and MUST-37).
+func TestMemoryRefusalIsSaid(t *testing.T) {
+	for _, prof := range []func() *tcp.Profile{tcp.Default, tcp.FreeBSD} {
+		inBubble(t, func(t *testing.T) {
+			v := attacked(t, func(c *Config, p *tcp.Profile) {
+				*p = *prof()
+				p.Recvspace, p.Keepalive = 60_000, false
+				c.Memory = 1 << 20
+			})
+			defer v.done()
+			lfd := v.listen(80, 10)
+			p, fd := v.established(lfd, 4000, 80)
+			data := make([]byte, 1400)
+			sent := 0
+			next := func(p *peer, want []byte) got {
+				t.Helper()
+				v.link.fetch()
+				v.inject(p.seg(wire.ACK|wire.PUSH, want).bytes())
+				pass(100 * time.Millisecond) // a delayed acknowledgment
+				l := v.segments()
+				if len(l) == 0 {
+					t.Fatalf("no answer to data")
+				}
+				g := l[len(l)-1]
+				if g.th.Ack != p.seq && g.th.Ack != p.seq.Add(len(want)) {
+					t.Fatalf("acknowledged %d, sent %d", g.th.Ack, p.seq)
+				}
+				p.seq = g.th.Ack
+				return g
+			}
+			for i := uint16(0); !v.k.pressed(); i++ {
+				hoard, _ := v.established(lfd, 4001+i, 80)
+				for range 40 {
+					next(hoard, data)
+				}
+			}
+			for {
+				for i := range data {
+					data[i] = streamByte(3, sent+i)
+				}
+				before := p.seq
+				g := next(p, data)
+				sent += p.seq.Sub(before)
+				if p.seq == before {
+					if g.th.Win != 0 {
+						t.Fatalf("data is refused, the window is %d", g.th.Win)
+					}
+					break
+				}
+				if sent > 1<<20 {
+					t.Fatalf("nothing is refused")
+				}
+			}
+			// For an hour it is said again to whoever asks, and nothing else.
+			for range 60 {
+				pass(time.Minute)
+				before := p.seq
+				if g := next(p, data); g.th.Win != 0 || p.seq != before {
+					t.Fatalf("while memory is short: window %d, %d bytes taken", g.th.Win, p.seq.Sub(before))
+				}
+			}
+			// What comes out of order is refused as well, and answered.
+			late := p.seg(wire.ACK, data)
+			late.th.Seq += 1400
+			v.link.fetch()
+			v.inject(late.bytes())
+			if l := v.segments(); len(l) != 1 || l[0].th.Ack != p.seq {
+				t.Fatalf("out of order: %d answers", len(l))
+			}
+			// What has been taken before is none of it: it is acknowledged.
+			old := p.seg(wire.ACK, data)
+			old.th.Seq -= 1400
+			v.inject(old.bytes())
+			if l := v.segments(); len(l) != 1 || l[0].th.Ack != p.seq {
+				t.Fatalf("come again: %d answers", len(l))
+			}
+			// The reader goes on, and so does the peer.
+			b := make([]byte, 1<<20)
+			n, errno := v.p.Recv(fd, b, 0)
+			v.no(errno)
+			l := v.segments()
+			if len(l) != 1 || l[0].th.Ack != p.seq || l[0].th.Win < 1400>>4 {
+				t.Fatalf("after reading %d bytes of %d: %d segments, %+v", n, sent, len(l), l)
+			}
+			got := b[:n]
+			for sent < 300_000 {
+				for i := range data {
+					data[i] = streamByte(3, sent+i)
+				}
+				before := p.seq
+				next(p, data)
+				sent += p.seq.Sub(before)
+				n, _ := v.p.Recv(fd, b[len(got):], 0)
+				got = b[:len(got)+n]
+			}
+			if len(got) != sent {
+				t.Fatalf("%d bytes read of %d", len(got), sent)
+			}
+			for i, c := range got {
+				if c != streamByte(3, i) {
+					t.Fatalf("byte %d is wrong", i)
+				}
+			}
+		})
+	}
+}

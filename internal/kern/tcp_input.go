@@ -124,13 +124,14 @@ func (k *Kernel) tcpSocketInput(inp *inpcb, in *tcpIn) bool {
 	if in.tos&3 == 3 {
 		so.tp.CongestionExperienced()
 	}
-	if !so.affords(&in.th, in.len) {
+	refused := !so.affords(&in.th, in.len)
+	if refused {
 		k.Stats.TCP.Rcvmemdrop.Inc()
 		mbuf.Free(in.m)
 		in.m, in.len = nil, 0
 		in.th.Flags &^= wire.FIN | wire.PUSH
 	}
-	if so.tp.Input(&in.th, tcp.Payload{M: in.m, Len: in.len, Segs: in.segs, Size: in.size}, in.arrived, in.now) {
+	if so.tp.Input(&in.th, tcp.Payload{M: in.m, Len: in.len, Segs: in.segs, Size: in.size, Refused: refused}, in.arrived, in.now) {
 		so.drain(k.dropwithreset(in, inp.tos, inp.ttl))
 	}
 	so.unlock()

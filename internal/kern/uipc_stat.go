@@ -211,10 +211,10 @@ func (k *Kernel) share() int {
 // minShare lets every connection make some progress, however many there are.
 const minShare = mbuf.ClMid
 
-// affords reports whether the socket may keep n more bytes that have arrived. While the stack is pressed one that has not read its share does
-// without, as if they had been lost on the way, and so does whoever is waiting for others before them; a reader that keeps up does not notice.
+// affords reports whether the socket may keep n more bytes that have arrived. While the stack is pressed, a socket that has not read its share refuses
+// them, and says so to its peer; so does one that waits for others before them. A reader that keeps up does not notice.
 func (so *Socket) affords(th *wire.TCP, n int) bool {
-	if n == 0 || !so.k.pressed() {
+	if n == 0 || !so.k.pressed() || !so.tp.News(th.Seq, n) {
 		return true
 	}
 	return so.tp.InOrder(th.Seq) && (so.rcv.Cc() == 0 || so.rcv.Pinned()+n <= so.k.share())

@@ -81,6 +81,15 @@ func (p *Pool) Pressed() bool {
 	return false
 }
 
+// Relieved reports whether the pool is so far from being Pressed that it will not be at the next packet: less than 7/8 of the limit is in use.
+func (p *Pool) Relieved() bool {
+	if p.limit == 0 {
+		return true
+	}
+	_, n := p.Outstanding()
+	return n < p.limit/8*7
+}
+
 // charge counts n bytes of clusters, which may be negative, on stripe i.
 func (p *Pool) charge(i uint8, n int64) {
 	sum := p.cluster[i].n.Add(n)

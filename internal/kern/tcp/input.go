@@ -21,16 +21,18 @@ type segment struct {
 	arrived  int64
 	now      int64
 
+	refused    bool // its data has been refused for want of memory
 	needoutput bool
 	reset      bool // answer with a RST: dropwithreset
 }
 
 // Payload is what comes with a header: a chain, and how many segments on the wire it was merged from.
 type Payload struct {
-	M    *mbuf.Mbuf
-	Len  int
-	Segs int
-	Size int // payload of each of them, but the last may be shorter; 0: Len, divided by Segs
+	M       *mbuf.Mbuf
+	Len     int
+	Segs    int
+	Size    int  // payload of each of them, but the last may be shorter; 0: Len, divided by Segs
+	Refused bool // there is no memory for what came; M is nil and Len 0
 }
 
 // Input processes an arriving segment: RFC 9293, 3.10.7; the second half of 4.4BSD's tcp_input, FreeBSD's tcp_do_segment. It takes
@@ -43,7 +45,7 @@ func (tp *TCB) Input(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
 	}
 	seg := segment{
 		seq: th.Seq, ack: th.Ack, flags: th.Flags, win: uint32(th.Win), urp: int(th.Urp),
-		len: p.Len, m: p.M, segs: max(p.Segs, 1), opt: th.Opt, arrived: arrived, now: now,
+		len: p.Len, m: p.M, segs: max(p.Segs, 1), opt: th.Opt, arrived: arrived, now: now, refused: p.Refused,
 	}
 	if th.Flags&wire.SYN == 0 {
 		seg.win <<= tp.sndScale
@@ -117,16 +119,47 @@ func (tp *TCB) piece(m *mbuf.Mbuf, off, n int) *mbuf.Mbuf {
 // windowAndData is what follows on acknowledgments: BSD's step6 and dodata.
 func (tp *TCB) windowAndData(seg *segment) {
 	tp.updateWindow(seg)
+	if seg.refused {
+		tp.refuse(seg)
+	}
 	tp.processUrg(seg)
 	tp.processData(seg)
 	tp.processFin(seg)
+}
+
+// refuse answers data for which there is no memory. To drop it in silence would make the peer send it again until it gives up. So it is acknowledged, and
+// if it was the next, with a window of 0, although more had been promised. RFC 9293, SHLD-14, advises against that, but a window is "the range of sequence
+// numbers the sender of the window (the data receiver) is currently prepared to accept" (3.8.6). The peer then asks for as long as we answer (MUST-36 and MUST-37), and loses nothing.
+func (tp *TCB) refuse(seg *segment) {
+	if tp.state == Closed || tp.state.haveRcvdFin() || tp.flags&CantRcvMore != 0 {
+		return
+	}
+	tp.flags |= AckNow
+	if seg.seq.Leq(tp.rcvNxt) {
+		tp.short = true
+		tp.rcvAdv = tp.rcvNxt
+	}
+}
+
+// shortWindow is the window to advertise, of the win bytes that are free, since data has been refused: while memory is short nothing if something waits to
+// be read, and else a few segments.
+func (tp *TCB) shortWindow(win int) int {
+	switch {
+	case tp.pool.Relieved():
+		tp.short = false
+	case tp.rcv.Cc() > 0:
+		win = 0
+	default:
+		win = min(win, 4*tp.maxseg)
+	}
+	return win
 }
 
 // predicted does the two common cases and reports whether the segment was one of them: Van Jacobson's header prediction, the pure
 // acknowledgment for sent data and the next data in order, with nothing else to say.
 func (tp *TCB) predicted(seg *segment) bool {
 	const odd = wire.SYN | wire.FIN | wire.RST | wire.URG | wire.ACK | wire.ECE | wire.CWR
-	if tp.state != Established || seg.flags&odd != wire.ACK || seg.seq != tp.rcvNxt || seg.win == 0 ||
+	if seg.refused || tp.state != Established || seg.flags&odd != wire.ACK || seg.seq != tp.rcvNxt || seg.win == 0 ||
 		seg.win != tp.sndWnd || tp.sndNxt != tp.sndMax || tp.flags&rxWin0Sent != 0 || tp.reass != nil || tp.snr != nil && tp.snr.state != Open {
 		return false
 	}

@@ -211,6 +211,9 @@ func (tp *TCB) recwin() int {
 	if win < tp.rcv.Hiwat()/4 && win < tp.maxseg {
 		win = 0
 	}
+	if tp.short {
+		win = tp.shortWindow(win)
+	}
 	return max(win, tp.promised())
 }
 
@@ -277,6 +280,9 @@ func (tp *TCB) windowUpdate(o *outseg) bool {
 	}
 	if old>>tp.rcvScale >= (adv+old)>>tp.rcvScale {
 		return false // the peer could not see it
+	}
+	if tp.short && old == 0 {
+		return true // the peer waits for it
 	}
 	hiwat := tp.rcv.Hiwat()
 	if tp.prof.AckEvery == 0 { // Net/3

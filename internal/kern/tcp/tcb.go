@@ -172,6 +172,7 @@ type TCB struct {
 	keepprobes   uint8 // keep-alive probes since the last segment
 	challenges   uint8 // sent in the current interval
 	oowAcks      uint8 // answers to unacceptable acknowledgments in the current interval
+	short        bool  // data was refused for want of memory: the window says so
 	Lport, Fport uint16
 	softerr      uint32 // the errno that a time-out will report: t_softerror; no system's have more bits
 	flags        Flag

@@ -297,5 +297,8 @@ func (tp *TCB) Inherit(l *TCB) {
 // InOrder reports whether a segment that begins at seq is, or reaches to, the next that is expected.
 func (tp *TCB) InOrder(seq Seq) bool { return seq.Leq(tp.rcvNxt) }
 
+// News reports whether any of n bytes from seq on are beyond what has been received in order.
+func (tp *TCB) News(seq Seq, n int) bool { return seq.Add(n).Gt(tp.rcvNxt) }
+
 // Inflight reports whether seq has been sent and not acknowledged.
 func (tp *TCB) Inflight(seq Seq) bool { return seq.Geq(tp.sndUna) && seq.Lt(tp.sndMax) }
