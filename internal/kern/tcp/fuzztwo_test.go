@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -28,6 +29,17 @@ func (d *dice) n(n int) int {
 
 // one is true once in n.
 func (d *dice) one(n int) bool { return d.n(n) == n-1 }
+
+// games is how many games of a kind are played: all, or if time is short few. With BSDNET_LONG=1 in the environment fifty times as many are.
+func games(all, few uint64) uint64 {
+	switch {
+	case os.Getenv("BSDNET_LONG") == "1":
+		return 50 * all
+	case testing.Short() || raceEnabled:
+		return few
+	}
+	return all
+}
 
 func seeded(seed uint64, n int) []byte {
 	r := rand.New(rand.NewPCG(seed, 0))
@@ -443,11 +455,7 @@ func FuzzTwoMachines(f *testing.F) {
 }
 
 func TestTwoMachinesSeeds(t *testing.T) {
-	n := uint64(1200)
-	if testing.Short() || raceEnabled {
-		n = 50
-	}
-	for seed := range n {
+	for seed := range games(1200, 50) {
 		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runTwo(t, seeded(seed, 50+int(seed*37%4000))) }) {
 			break
 		}

@@ -49,10 +49,10 @@ func (tp *TCB) Output(now int64) (errno syscall.Errno) {
 	for more := true; more; {
 		var o outseg
 		if !tp.plan(&o, now) {
-			if tp.snr == nil || !tp.snr.newFirst {
+			if tp.snr == nil || !tp.snr.newFirst || tp.snr.pacer.held || tp.sndNxt.Gt(tp.snr.high) {
 				break
 			}
-			tp.snr.newFirst = false // that was the new data: now what is lost
+			tp.snr.newFirst = false // there is no new data: so what is lost
 			continue
 		}
 		if errno = tp.emit(&o, now); errno != 0 {

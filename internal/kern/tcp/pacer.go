@@ -14,6 +14,7 @@ const (
 	paceOne   = 2       // segments of a train at least
 	paceFirst = 10      // segments that a flight may begin with
 	paceLate  = 2 * ms  // a timer that is late is made up for, by this much at the least
+	paceGap   = sec     // no rate is so low that a train waits for longer; the estimate of one may be of a time when the peer's window was closed
 	paceMost  = 16 * ms // and by no more than this, whatever the round trip: a longer train after a stalled process would be a burst
 )
 
@@ -48,7 +49,7 @@ func (p *pacer) sent(now int64, n int, credit int64) {
 	free := min(n, p.burst)
 	p.burst -= free
 	n -= free
-	p.next = max(p.next, now-credit) + int64(float64(n)*1e9/float64(p.rate))
+	p.next = min(max(p.next, now-credit)+int64(min(float64(n)*1e9/float64(p.rate), 1e18)), now+paceGap)
 }
 
 // credit is how much of the time in which nothing was sent still counts: an eighth of the round

@@ -156,7 +156,7 @@ func (tp *TCB) tooLarge(now int64) {
 		}
 	}
 	if s.sb.lost > 0 {
-		s.force = true
+		s.force, s.newFirst = true, false
 	}
 	if tp.state.HaveEstablished() {
 		tp.Output(now)

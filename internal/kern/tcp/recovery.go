@@ -203,6 +203,7 @@ func (tp *TCB) lossTimeout(now int64) {
 		tp.congested(RTO, now)
 	}
 	s.high = tp.sndNxt
+	s.newFirst = false
 	s.tlp.on = false
 	s.reoAt, s.ptoAt, s.rtoAt = never, never, now+tp.rxtcur
 	tp.setRecovery(Timeout)
@@ -320,6 +321,7 @@ func (tp *TCB) startOver() {
 	s := tp.snr
 	s.sb.flush()
 	s.dups, s.dupBytes = 0, 0
+	s.newFirst = false
 	s.tlp.on = false
 	s.pmtu.probing = false
 	s.rack.queue, s.rack.head = s.rack.queue[:0], 0

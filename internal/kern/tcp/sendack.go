@@ -45,6 +45,7 @@ func (tp *TCB) senderAck(seg *segment) bool {
 		}
 		return true
 	}
+	s.newFirst = false
 	if a.news > 0 {
 		s.lastNews = seg.now
 		tp.sampleRound(seg, &a)

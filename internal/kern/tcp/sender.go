@@ -43,7 +43,7 @@ type sender struct {
 	lastNews  int64 // when something was last acknowledged
 	minRTTAt  int64 // when the least round trip was measured
 	idleAt    int64 // since when nothing has been in flight
-	newFirst  bool  // new data goes before what is lost, to find out whether the time-out was spurious
+	newFirst  bool  // until the next acknowledgment new data goes, and not what is lost, to find out whether the time-out was spurious
 	dupped    uint64
 	chrono    chrono
 	rexmitted uint64 // bytes
@@ -381,7 +381,6 @@ func (tp *TCB) lookAround(now int64) {
 		s.rate.appLimited(tp.pipe())
 	}
 	s.limited = s.limited || unsent > 0 && s.ctl.Cwnd-tp.pipe() < tp.effMSS()
-	s.newFirst = false
 	if s.sb.empty() && s.idleAt == 0 {
 		s.idleAt = now
 	}

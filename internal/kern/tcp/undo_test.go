@@ -281,6 +281,8 @@ func TestFRTOSpurious(t *testing.T) {
 		k.ack(1001)
 		k.during(20e6, segs(11001, 2))
 		k.want("ca", Timeout)
+		k.tp.Output(k.now) // what is taken for lost waits for the next acknowledgment, whatever else happens
+		k.sends("")
 		k.ack(2001)
 		k.undone(1)
 		k.want("ca", Open)
@@ -447,5 +449,25 @@ func TestFRTOInOrder(t *testing.T) {
 		k.ack(3001)
 		k.undone(1)
 		k.want("ca", Open)
+	})
+}
+
+// RFC 5682, 3.1, (2) b: as long as the answer to the new data is awaited, nothing else is sent again, though the window has room. If it does
+// not come the next time-out sends what is lost.
+func TestFRTOWaits(t *testing.T) {
+	each(t, func(t *T) {
+		k := sending(t, withCC("newreno"), func(p *Profile) { p.Blackhole = false })
+		k.write(12000)
+		k.during(0, segs(1, 10))
+		k.during(600e6, "10001:11001 1:1001")
+		k.ack(1001)
+		k.during(20e6, "11001:12001")
+		k.tp.Output(k.now)
+		k.during(200e6, "")
+		k.want("ca", Timeout)
+		k.during(600e6, "1001:2001")
+		if n := k.stats.Rexmttimeo.Load(); n != 2 {
+			t.Fatalf("%d time-outs, want 2", n)
+		}
 	})
 }
