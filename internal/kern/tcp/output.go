@@ -492,6 +492,7 @@ func (tp *TCB) sent(o *outseg, now int64) {
 		if tp.on(tPersist) {
 			tp.stop(tPersist)
 			tp.backoff = 0
+			tp.unackedSince = now
 		}
 		tp.set(tRexmt, now+tp.rxtcur)
 	}
@@ -516,6 +517,7 @@ func (tp *TCB) setpersist(now int64) {
 	if tp.on(tRexmt) {
 		return
 	}
+	tp.unackedSince = or(tp.unackedSince, now)
 	t := tp.rto() << min(tp.backoff, 12)
 	tp.set(tPersist, now+min(max(t, tp.prof.PersMin), tp.prof.PersMax))
 	if int(tp.backoff) < tp.prof.MaxRxtShift {

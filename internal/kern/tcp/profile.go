@@ -75,6 +75,7 @@ type Profile struct {
 	Keepalive                     bool // on for every new socket
 	Keepinit, Keepidle, Keepintvl int64
 	Keepcnt                       int
+	UserTimeout                   bool // MaxUnack ends a connection on time, and counts closed windows and keep-alive probes: Linux's, not FreeBSD's
 	KeepHalfClosed                bool // in FIN_WAIT_2 too, while somebody reads: BSD's TCP leaves it out
 
 	Nodelay bool // TCP_NODELAY on for every new socket
@@ -106,7 +107,7 @@ func Default() *Profile {
 	p.Orphan = 100 * sec
 	p.RFC6191, p.TwAckSyn, p.NoLocalTimeWait = true, true, true
 	p.Keepalive, p.Keepidle, p.Keepintvl, p.Keepcnt = true, 15*sec, 15*sec, 9
-	p.KeepHalfClosed = true
+	p.KeepHalfClosed, p.UserTimeout = true, true
 	p.Nodelay = true
 	return p
 }

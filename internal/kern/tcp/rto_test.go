@@ -156,7 +156,18 @@ func TestMaxUnack(t *testing.T) {
 		    > P. 1:6(5) ack 1
 		+1s > P. 1:6(5) ack 1
 		+2s > P. 1:6(5) ack 1
-		+4s > R. 6:6(0) ack 1
+		+2s > R. 6:6(0) ack 1
+		`)
+		k.want("error", syscall.ETIMEDOUT)
+
+		k = established(t, "FreeBSD") // looks at it when a retransmission is due
+		k.tp.MaxUnack = 5
+		k.write(5)
+		k.trace(`
+		      > P. 1:6(5) ack 1
+		+1s   > P. 1:6(5) ack 1
+		+2.2s > P. 1:6(5) ack 1
+		+4.2s > R. 6:6(0) ack 1
 		`)
 		k.want("error", syscall.ETIMEDOUT)
 
@@ -173,7 +184,7 @@ func TestMaxUnack(t *testing.T) {
 		    < . 1:1(0) ack 1001
 		    > P. 1001:2001(1000) ack 1
 		+4s > P. 1001:2001(1000) ack 1
-		+1s < . 1:1(0) ack 2001
+		+999ms < . 1:1(0) ack 2001
 		`)
 		k.want("state", Established)
 	})

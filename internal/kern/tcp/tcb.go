@@ -326,6 +326,9 @@ func (tp *TCB) Next() int64 {
 	for _, d := range tp.timers[1:] {
 		t = min(t, d)
 	}
+	if tp.MaxUnack > 0 {
+		t = min(t, tp.userDeadline())
+	}
 	return t
 }
 

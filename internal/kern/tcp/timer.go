@@ -5,6 +5,11 @@ import "syscall"
 // Timeout does what is due at now: 4.4BSD's tcp_timers. It may be called early.
 func (tp *TCB) Timeout(now int64) {
 	tp.onwards(now)
+	if tp.MaxUnack > 0 && now >= tp.userDeadline() {
+		tp.stats.Timeoutdrop.Inc()
+		tp.Drop(tp.timedOut(), now)
+		return
+	}
 	for i := range tp.timers {
 		if tp.timers[i] > now || tp.state == Closed {
 			continue
@@ -37,6 +42,15 @@ func (tp *TCB) Timeout(now int64) {
 			}
 		}
 	}
+}
+
+// userDeadline is when the user time-out ends the connection: RFC 5482, 1: "the time that transmitted data may remain unacknowledged before a
+// connection is forcefully closed". As for Linux's TCP_USER_TIMEOUT, data that a closed window holds back counts too.
+func (tp *TCB) userDeadline() int64 {
+	if !tp.prof.UserTimeout || tp.unackedSince == 0 || tp.state == Closed {
+		return never
+	}
+	return tp.unackedSince + int64(tp.MaxUnack)*sec
 }
 
 // waiting reports whether an attempt to connect goes on for as long as its user wants: over the loopback a SYN that is not answered has not been
@@ -137,7 +151,7 @@ func (tp *TCB) keepTimeout(now int64) {
 		tp.set(tKeep, tp.rcvTime+tp.keepidle())
 		return
 	}
-	if int(tp.keepprobes) >= tp.maxkeep() { // counted, as probing may have begun late in the silence (RFC 9293, MUST-29)
+	if tp.keepOver(idle) { // counted, as probing may have begun late in the silence (RFC 9293, MUST-29)
 		tp.stats.Keepdrops.Inc()
 		tp.Drop(tp.timedOut(), now)
 		return
@@ -147,6 +161,15 @@ func (tp *TCB) keepTimeout(now int64) {
 	tp.stats.Keepprobe.Inc()
 	tp.respond(tp.sndUna-1, now)
 	tp.set(tKeep, now+tp.keepintvl())
+}
+
+// keepOver reports whether enough probes of a peer that has been idle for a time have been in vain. The user time-out counts time instead (tcp(7) of
+// Linux: it "will override keepalive to determine when to close a connection due to keepalive failure").
+func (tp *TCB) keepOver(idle int64) bool {
+	if tp.MaxUnack > 0 && tp.prof.UserTimeout {
+		return tp.keepprobes > 0 && idle >= int64(tp.MaxUnack)*sec
+	}
+	return int(tp.keepprobes) >= tp.maxkeep()
 }
 
 // probed reports whether keep-alive watches over the connection in its state. In FIN_WAIT_2 nothing is left to be acknowledged, so without it a
