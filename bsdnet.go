@@ -32,7 +32,7 @@
 //
 // # Limits
 //
-// IPv4 and TCP. Names are not resolved, but for localhost, which is 127.0.0.1. There are no users: a port below 1024 is like any other.
+// IPv4 and TCP. Names are resolved by a [Dialer] that has a Resolver; otherwise there is localhost alone, which is 127.0.0.1. There are no users: a port below 1024 is like any other.
 package bsdnet
 
 import (
@@ -142,7 +142,7 @@ type TCPConfig struct {
 	// is nothing to decide.
 	CongestionControl string
 
-	// MSL is the maximum segment lifetime; TIME_WAIT lasts for two of them (RFC 9293, 3.4.2). 0: 30 s.
+	// MSL is the maximum segment lifetime, at most a year; TIME_WAIT lasts for two of them (RFC 9293, 3.4.2). 0: 30 s.
 	MSL time.Duration
 }
 
@@ -174,6 +174,9 @@ func New(c Config) (*Stack, error) {
 	return &Stack{k: k, links: map[Link]*kern.Ifnet{}}, nil
 }
 
+// maxMSL keeps the end of TIME_WAIT within the clock.
+const maxMSL = 365 * 24 * time.Hour
+
 func (c *TCPConfig) profile() (*kern.Profile, error) {
 	p := kern.ProfileNamed(c.Profile)
 	if p == nil {
@@ -199,8 +202,8 @@ func (c *TCPConfig) profile() (*kern.Profile, error) {
 		}
 		p.CC = c.CongestionControl
 	}
-	if c.MSL < 0 {
-		return nil, fmt.Errorf("bsdnet: TCPConfig.MSL is %v; it cannot be negative", c.MSL)
+	if c.MSL < 0 || c.MSL > maxMSL {
+		return nil, fmt.Errorf("bsdnet: TCPConfig.MSL is %v; it can be 0 to %v", c.MSL, maxMSL)
 	}
 	if c.MSL > 0 {
 		p.MSL = int64(c.MSL)
@@ -371,4 +374,23 @@ func DialContext(ctx context.Context, network, address string) (net.Conn, error)
 		return nil, err
 	}
 	return s.DialContext(ctx, network, address)
+}
+
+// DialTimeout is [Stack.DialTimeout] on the default stack. In a testing/synctest bubble use a stack made there, by [New].
+func DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	return (&Dialer{Timeout: timeout}).Dial(network, address)
+}
+
+// DialTCP is [Stack.DialTCP] on the default stack. In a testing/synctest bubble use a stack made there, by [New].
+func DialTCP(network string, laddr, raddr *net.TCPAddr) (*TCPConn, error) {
+	return new(Dialer).dialTCP(context.Background(), network, laddr, raddr)
+}
+
+// ListenTCP is [Stack.ListenTCP] on the default stack. In a testing/synctest bubble use a stack made there, by [New].
+func ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
+	s, err := defaultStack()
+	if err != nil {
+		return nil, err
+	}
+	return s.ListenTCP(network, laddr)
 }

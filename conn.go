@@ -1,8 +1,8 @@
 package bsdnet
 
 import (
-	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -123,9 +123,17 @@ func (c *TCPConn) setsockopt(level, name, val int) error {
 }
 
 // SetLinger sets what Close does with data that is not yet acknowledged. sec < 0 (the default): it is sent in the background; 0: it is discarded and
-// the connection reset; > 0: Close waits up to sec seconds, of which there may be 65535 (else syscall.EDOM).
+// the connection reset; > 0: Close waits up to sec seconds, 65535 at the most, and what is left then is sent in the background.
 func (c *TCPConn) SetLinger(sec int) error {
-	return c.opErrno("set", "setsockopt", c.so.Setlinger(sec >= 0, max(sec, 0)))
+	return c.opErrno("set", "setsockopt", c.so.Setlinger(sec >= 0, min(max(sec, 0), math.MaxUint16)))
+}
+
+// SetUserTimeout sets how long what has been written may stay unacknowledged, or unsent as the peer's window is closed, until the connection ends with
+// syscall.ETIMEDOUT (RFC 5482), rounded up to seconds. An idle connection that is probed by keep-alive ends at the first probe behind that time, however many
+// probes there should be: Linux's TCP_USER_TIMEOUT. 0: as long as TCP tries, some ten minutes; the default. Negative: syscall.EINVAL. In the
+// profiles "FreeBSD" and "Net3" it is FreeBSD's TCP_MAXUNACKTIME: looked at when a retransmission is due, and for data in flight only.
+func (c *TCPConn) SetUserTimeout(d time.Duration) error {
+	return c.setsockopt(kern.IPPROTO_TCP, kern.TCP_MAXUNACKTIME, seconds(d))
 }
 
 // SetNoDelay switches Nagle's algorithm off, which is the default, or on.
@@ -194,9 +202,17 @@ func (c *TCPConn) SetWriteBuffer(bytes int) error {
 	return c.ownError("setsockopt", c.so.Sosetopt(kern.SOL_SOCKET, kern.SO_SNDBUF, c.so.Clampbuf(bytes)))
 }
 
-// File returns errors.ErrUnsupported: there is no file descriptor.
+// File fails with syscall.EOPNOTSUPP, which is errors.ErrUnsupported by errors.Is: there is no file descriptor. After Close it fails with net.ErrClosed.
 func (c *TCPConn) File() (*os.File, error) {
-	return nil, c.opError("file", errors.ErrUnsupported)
+	return nil, c.opErrno("file", "dup", noFile(c.so))
+}
+
+// noFile is the errno of a socket that has no descriptor.
+func noFile(so *kern.Socket) syscall.Errno {
+	if errno := so.Closed(); errno != 0 {
+		return errno
+	}
+	return syscall.EOPNOTSUPP
 }
 
 // MultipathTCP returns false: there is none.

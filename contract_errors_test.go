@@ -187,18 +187,21 @@ func TestWriteAfterCloseWrite(t *testing.T) {
 	})
 }
 
-// TestFile: there is no descriptor to give away, and the error says so as package net does where it has none.
+// TestFile: there is no descriptor to give away, and the error, an errno, says so; after Close it is that of all calls.
 func TestFile(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
 		c, _ := n.pairOver(t, l)
 		f, err := c.File()
-		wantError(t, "TCPConn.File", err, "file tcp C->S: unsupported operation [errors.ErrUnsupported]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+		wantError(t, "TCPConn.File", err, "file tcp C->S: dup: operation not supported [errors.ErrUnsupported SyscallError]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
 		if f != nil {
 			t.Error("File returned a file beside an error")
 		}
 		_, err = l.File()
-		wantError(t, "TCPListener.File", err, "file tcp S: unsupported operation [errors.ErrUnsupported]", l.Addr(), "S")
+		wantError(t, "TCPListener.File", err, "file tcp S: dup: operation not supported [errors.ErrUnsupported SyscallError]", l.Addr(), "S")
+		if !errors.As(err, new(syscall.Errno)) {
+			t.Errorf("%v is no errno", err)
+		}
 		if mp, err := c.MultipathTCP(); mp || err != nil {
 			t.Errorf("MultipathTCP: %v, %v", mp, err)
 		}
@@ -206,6 +209,14 @@ func TestFile(t *testing.T) {
 			if _, ok := v.(syscall.Conn); ok {
 				t.Errorf("%T has SyscallConn, and would be taken for an owner of a descriptor", v)
 			}
+		}
+		c.Close()
+		l.Close()
+		if _, err := c.File(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("TCPConn.File after Close: %v", err)
+		}
+		if _, err := l.File(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("TCPListener.File after Close: %v", err)
 		}
 	})
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 
@@ -16,7 +18,7 @@ type Dialer struct {
 	// Stack is the stack to dial on. nil: the default stack.
 	Stack *Stack
 
-	// Timeout is the most that a dial may take. 0: as long as TCP tries, 75 s; over the loopback, where it waits for its place at the listener, for ever.
+	// Timeout is the most that a dial may take, to all addresses of a name together. 0: as long as TCP tries, 75 s; over the loopback, where it waits for its place at the listener, for ever.
 	Timeout time.Duration
 
 	// Deadline is when dials fail at the latest. Zero: never.
@@ -24,6 +26,15 @@ type Dialer struct {
 
 	// LocalAddr is the address to dial from, a *net.TCPAddr. nil: the stack chooses.
 	LocalAddr net.Addr
+
+	// FallbackDelay is for programs that set it on a net.Dialer. It is how long a dial over IPv6 may take before one over IPv4 is tried as well
+	// (RFC 8305); the stack has IPv4 alone, so there is nothing to fall back to, and no value changes a dial.
+	FallbackDelay time.Duration
+
+	// Resolver finds the IPv4 addresses of names, which are dialed one after the other until one answers. For names over the stack's own links set its
+	// PreferGo, and a Dial that asks a server over TCP: func(ctx, _, _) { return stack.DialContext(ctx, "tcp", "10.0.0.1:53") }. nil: names are not
+	// resolved, except localhost, which no Resolver is asked for.
+	Resolver *net.Resolver
 
 	// KeepAlive is the keep-alive period. 0: the default of 15 s; negative: off. Ignored where KeepAliveConfig.Enable is set.
 	KeepAlive time.Duration
@@ -43,26 +54,43 @@ func (s *Stack) DialContext(ctx context.Context, network, address string) (net.C
 	return (&Dialer{Stack: s}).DialContext(ctx, network, address)
 }
 
+// DialTimeout is Dial with a time limit: net.DialTimeout.
+func (s *Stack) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	return (&Dialer{Stack: s, Timeout: timeout}).Dial(network, address)
+}
+
 // DialTCP is net.DialTCP. A nil laddr lets the stack choose.
 func (s *Stack) DialTCP(network string, laddr, raddr *net.TCPAddr) (*TCPConn, error) {
+	return (&Dialer{Stack: s}).dialTCP(context.Background(), network, laddr, raddr)
+}
+
+// DialTCP connects to raddr from laddr, and not from LocalAddr: net.Dialer.DialTCP. The zero laddr lets the stack choose.
+func (d *Dialer) DialTCP(ctx context.Context, network string, laddr, raddr netip.AddrPort) (*TCPConn, error) {
+	ctx, cancel := d.context(ctx)
+	defer cancel()
+	return d.dialTCP(ctx, network, net.TCPAddrFromAddrPort(laddr), net.TCPAddrFromAddrPort(raddr))
+}
+
+func (d *Dialer) dialTCP(ctx context.Context, network string, laddr, raddr *net.TCPAddr) (*TCPConn, error) {
 	fail := func(err error) error {
 		return &net.OpError{Op: "dial", Net: network, Source: opAddr(laddr), Addr: opAddr(raddr), Err: err}
 	}
-	if err := checkNetwork(network); err != nil {
-		return nil, fail(err)
-	}
 	if raddr == nil {
+		if err := checkNetwork(network, ""); err != nil {
+			return nil, fail(err)
+		}
 		return nil, fail(errMissingAddress)
+	}
+	if err := checkNetwork(network, raddr.String()); err != nil {
+		return nil, fail(err)
 	}
 	to, err := fromTCPAddr(raddr)
 	if err != nil {
 		return nil, fail(err)
 	}
-	d := Dialer{Stack: s}
-	if laddr != nil {
-		d.LocalAddr = laddr
-	}
-	return d.dial(context.Background(), network, to)
+	from := *d
+	from.LocalAddr = opAddr(laddr)
+	return from.dial(ctx, network, to)
 }
 
 // Dial connects to an address.
@@ -70,31 +98,70 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 	return d.DialContext(context.Background(), network, address)
 }
 
-// DialContext connects to an address; see [Stack.DialContext].
+// DialContext connects to an address; see [Stack.DialContext]. The hooks ConnectStart and ConnectDone of a httptrace.ClientTrace in ctx are called, as
+// package net calls them.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	if ctx == nil {
-		panic("nil context")
-	}
-	if deadline := d.deadline(ctx); !deadline.IsZero() {
-		if cur, ok := ctx.Deadline(); !ok || deadline.Before(cur) {
-			sub, cancel := context.WithDeadline(ctx, deadline)
-			defer cancel()
-			ctx = sub
-		}
-	}
-	to, err := resolveTCP(ctx, network, address)
+	ctx, cancel := d.context(ctx)
+	defer cancel()
+	to, err := resolveTCP(ctx, d.Resolver, network, address)
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 	}
-	c, err := d.dial(ctx, network, to)
-	if err != nil {
-		return nil, err // not a nil *TCPConn in an interface
+	var first error
+	for i, a := range to {
+		one, cancel := share(ctx, len(to)-i)
+		c, err := d.dialTraced(one, network, a)
+		cancel()
+		if err == nil {
+			return c, nil
+		}
+		if first == nil {
+			first = err // it is the preferred address, so its error says most
+		}
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	return c, nil
+	return nil, first
+}
+
+// share gives the first of n addresses its share of the time that ctx has left, so that one that is silent leaves some to the others: net.Dialer does so
+// too. What is left is not divided below saneShare.
+func share(ctx context.Context, n int) (context.Context, context.CancelFunc) {
+	const saneShare = 2 * time.Second
+	deadline, ok := ctx.Deadline()
+	if !ok || n < 2 {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, max(time.Until(deadline)/time.Duration(n), saneShare))
+}
+
+// dialTraced is dial, which the httptrace hooks in ctx are told of.
+func (d *Dialer) dialTraced(ctx context.Context, network string, to netip.AddrPort) (c *TCPConn, err error) {
+	if trace := httptrace.ContextClientTrace(ctx); trace != nil && ctx.Err() == nil {
+		if trace.ConnectStart != nil {
+			trace.ConnectStart(network, to.String())
+		}
+		if trace.ConnectDone != nil {
+			defer func() { trace.ConnectDone(network, to.String(), err) }()
+		}
+	}
+	return d.dial(ctx, network, to)
+}
+
+// context gives ctx the Dialer's own time limits.
+func (d *Dialer) context(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx == nil {
+		panic("nil context")
+	}
+	if deadline := d.deadline(); !deadline.IsZero() {
+		return context.WithDeadline(ctx, deadline)
+	}
+	return ctx, func() {}
 }
 
 // deadline is the earliest of the Dialer's own.
-func (d *Dialer) deadline(ctx context.Context) (t time.Time) {
+func (d *Dialer) deadline() (t time.Time) {
 	if d.Timeout != 0 {
 		t = time.Now().Add(d.Timeout)
 	}
@@ -163,7 +230,9 @@ func (s *Stack) connect(ctx context.Context, from, to netip.AddrPort) (_ *kern.S
 			return nil, "bind", errno
 		}
 	}
-	if errno = so.Soconnect(to); errno == 0 {
+	if to.Port() == 0 {
+		errno = syscall.ECONNREFUSED // nobody's: what Linux says of its own addresses; BSD's is EADDRNOTAVAIL
+	} else if errno = so.Soconnect(to); errno == 0 {
 		stop := func() bool { return true }
 		if ctx.Done() != nil {
 			stop = context.AfterFunc(ctx, func() { so.Socancel(errnoCanceled) })
@@ -191,47 +260,59 @@ func (d *Dialer) keepAlive(c *TCPConn) {
 	}
 }
 
-// checkNetwork accepts what the stack can do.
-func checkNetwork(network string) error {
+// checkNetwork accepts what the stack can do. The address is for its error.
+func checkNetwork(network, address string) error {
 	switch network {
 	case "tcp", "tcp4":
 		return nil
 	case "tcp6":
-		return &net.AddrError{Err: "IPv6 is not available", Addr: network}
+		return &net.AddrError{Err: "IPv6 is not available", Addr: address}
 	}
 	return net.UnknownNetworkError(network)
 }
 
-// resolveTCP parses host:port. The host is an IPv4 address, "localhost", or empty.
-func resolveTCP(ctx context.Context, network, address string) (netip.AddrPort, error) {
-	if err := checkNetwork(network); err != nil {
-		return netip.AddrPort{}, err
+// resolveTCP parses host:port. The host is an IPv4 address, "localhost", empty, or a name that r knows, which may have several addresses; r may be nil.
+func resolveTCP(ctx context.Context, r *net.Resolver, network, address string) ([]netip.AddrPort, error) {
+	if err := checkNetwork(network, address); err != nil {
+		return nil, err
 	}
 	if address == "" {
-		return netip.AddrPort{}, errMissingAddress
+		return nil, errMissingAddress
 	}
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
-		return netip.AddrPort{}, err
+		return nil, err
 	}
 	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
 	if err != nil {
-		return netip.AddrPort{}, err
+		return nil, err
 	}
-	ip := netip.IPv4Unspecified()
-	switch host {
-	case "":
-	case "localhost":
-		ip = netip.AddrFrom4([4]byte{127, 0, 0, 1}) // RFC 6761, 6.3: without asking anybody
-	default:
-		if ip, err = netip.ParseAddr(host); err != nil {
-			return netip.AddrPort{}, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
-		}
+	ips, err := resolveHost(ctx, r, host)
+	var to []netip.AddrPort
+	for _, ip := range ips {
+		to = append(to, netip.AddrPortFrom(ip, uint16(port)))
+	}
+	return to, err
+}
+
+func resolveHost(ctx context.Context, r *net.Resolver, host string) ([]netip.Addr, error) {
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case host == "":
+		return []netip.Addr{netip.IPv4Unspecified()}, nil
+	case err == nil:
 		if ip, err = onlyIPv4(ip); err != nil {
-			return netip.AddrPort{}, err
+			return nil, err
 		}
+		return []netip.Addr{ip}, nil
+	case strings.EqualFold(strings.TrimSuffix(host, "."), "localhost"):
+		// RFC 6761, 6.3: "name resolution APIs and libraries SHOULD recognize localhost names as special and SHOULD always return the IP loopback
+		// address". Capitals make no difference (RFC 4343), nor does the root's dot.
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
+	case r != nil:
+		return r.LookupNetIP(ctx, "ip4", host)
 	}
-	return netip.AddrPortFrom(ip, uint16(port)), nil
+	return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 }
 
 func onlyIPv4(ip netip.Addr) (netip.Addr, error) {

@@ -2,7 +2,6 @@ package bsdnet
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -14,7 +13,6 @@ import (
 
 // A TCPListener is a listening socket: a [net.Listener] with the methods of [net.TCPListener].
 type TCPListener struct {
-	s         *Stack
 	so        *kern.Socket
 	network   string
 	laddr     *net.TCPAddr
@@ -64,9 +62,9 @@ func (l *TCPListener) SetDeadline(t time.Time) error {
 	return l.opErrno("set", "set", l.so.SetDeadlines(&t, nil))
 }
 
-// File returns errors.ErrUnsupported: there is no file descriptor.
+// File fails with syscall.EOPNOTSUPP, which is errors.ErrUnsupported by errors.Is: there is no file descriptor. After Close it fails with net.ErrClosed.
 func (l *TCPListener) File() (*os.File, error) {
-	return nil, &net.OpError{Op: "file", Net: l.network, Addr: l.laddr, Err: errors.ErrUnsupported}
+	return nil, l.opErrno("file", "dup", noFile(l.so))
 }
 
 // A ListenConfig has the options of listening: net.ListenConfig for a [Stack].
@@ -94,11 +92,11 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	if address == "" {
 		address = ":0"
 	}
-	a, err := resolveTCP(ctx, network, address)
+	a, err := resolveTCP(ctx, nil, network, address)
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
 	}
-	l, err := s.listen(network, a)
+	l, err := s.listen(network, a[0])
 	if err != nil {
 		return nil, err
 	}
@@ -121,10 +119,11 @@ func (s *Stack) Listen(network, address string) (net.Listener, error) {
 
 // ListenTCP is net.ListenTCP. A nil laddr is any address and a free port.
 func (s *Stack) ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
-	if err := checkNetwork(network); err != nil {
-		return nil, &net.OpError{Op: "listen", Net: network, Addr: opAddr(laddr), Err: err}
+	err := checkNetwork(network, laddr.String())
+	var a netip.AddrPort
+	if err == nil {
+		a, err = fromTCPAddr(laddr)
 	}
-	a, err := fromTCPAddr(laddr)
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Addr: opAddr(laddr), Err: err}
 	}
@@ -149,5 +148,5 @@ func (s *Stack) listen(network string, a netip.AddrPort) (*TCPListener, error) {
 		so.Soclose()
 		return nil, fail("listen", errno)
 	}
-	return &TCPListener{s: s, so: so, network: network, laddr: net.TCPAddrFromAddrPort(so.Laddr())}, nil
+	return &TCPListener{so: so, network: network, laddr: net.TCPAddrFromAddrPort(so.Laddr())}, nil
 }
