@@ -1,6 +1,7 @@
 package bsdnet
 
 import (
+	"errors"
 	"io"
 	"math"
 	"net"
@@ -218,26 +219,112 @@ func noFile(so *kern.Socket) syscall.Errno {
 // MultipathTCP returns false: there is none.
 func (c *TCPConn) MultipathTCP() (bool, error) { return false, nil }
 
-// copyBufs are the buffers of ReadFrom and WriteTo.
-var copyBufs = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+// The buffers of ReadFrom and WriteTo. A proxy has most of its connections idle, in a Read that waits, so one that waits has none, or if only the
+// reader knows when there is something, a small one.
+var (
+	copyBufs = sync.Pool{New: func() any { return new([64 << 10]byte) }}
+	waitBufs = sync.Pool{New: func() any { return new([waitBuf]byte) }}
+)
+
+// waitBuf is the size of a small buffer.
+const waitBuf = 2 << 10
 
 // ReadFrom writes all that r has to give: io.ReaderFrom.
 func (c *TCPConn) ReadFrom(r io.Reader) (int64, error) {
-	n, err := c.copy(struct{ io.Writer }{c}, struct{ io.Reader }{r})
+	n, more, err := int64(0), true, error(nil)
+	for more && err == nil {
+		var k int64
+		k, more, err = c.readFromSmall(r)
+		n += k
+		if more && err == nil {
+			k, more, err = c.readFromLarge(r)
+			n += k
+		}
+	}
 	return n, c.copyError("readfrom", err)
+}
+
+// readFromSmall copies through a small buffer until r has filled it, and so has more. It reports false at the end of r.
+func (c *TCPConn) readFromSmall(r io.Reader) (n int64, more bool, err error) {
+	buf := waitBufs.Get().(*[waitBuf]byte)
+	defer waitBufs.Put(buf)
+	return c.readFrom(r, buf[:], func(k int) bool { return k < len(buf) })
+}
+
+// readFromLarge copies through a large buffer for as long as r fills it: the next Read may have to wait.
+func (c *TCPConn) readFromLarge(r io.Reader) (n int64, more bool, err error) {
+	buf := copyBufs.Get().(*[64 << 10]byte)
+	defer copyBufs.Put(buf)
+	return c.readFrom(r, buf[:], func(k int) bool { return k == len(buf) })
+}
+
+// readFrom copies through buf for as long as on says so of the bytes that r gave at once.
+func (c *TCPConn) readFrom(r io.Reader, buf []byte, on func(k int) bool) (n int64, more bool, err error) {
+	for {
+		k, rerr := r.Read(buf)
+		if k < 0 || k > len(buf) {
+			return n, false, errBadRead
+		}
+		if k > 0 {
+			w, werr := c.Write(buf[:k])
+			if n += int64(w); werr != nil {
+				return n, false, werr
+			}
+		}
+		if rerr != nil {
+			return n, false, rerr
+		}
+		if !on(k) {
+			return n, true, nil
+		}
+	}
 }
 
 // WriteTo writes all that arrives, until the peer closes its side, to w: io.WriterTo.
 func (c *TCPConn) WriteTo(w io.Writer) (int64, error) {
-	n, err := c.copy(struct{ io.Writer }{w}, struct{ io.Reader }{c})
+	n, more, err := int64(0), true, error(nil)
+	for more && err == nil {
+		if err = c.opErrno("read", "read", c.so.Sorcvwait()); err == nil {
+			var k int64
+			k, more, err = c.writeWhatIs(w)
+			n += k
+		}
+	}
 	return n, c.copyError("writeto", err)
 }
 
-func (c *TCPConn) copy(w io.Writer, r io.Reader) (int64, error) {
+// writeWhatIs writes what has arrived. It reports false at the end of the stream.
+func (c *TCPConn) writeWhatIs(w io.Writer) (n int64, more bool, err error) {
 	buf := copyBufs.Get().(*[64 << 10]byte)
 	defer copyBufs.Put(buf)
-	return io.CopyBuffer(w, r, buf[:])
+	for {
+		k, errno := c.so.Soreceive(buf[:], kern.MSG_DONTWAIT)
+		switch {
+		case errno == syscall.EWOULDBLOCK:
+			return n, true, nil // or its deadline has passed, which Sorcvwait says
+		case errno != 0:
+			return n, false, c.opErrno("read", "read", errno)
+		case k == 0:
+			return n, false, nil
+		}
+		j, err := w.Write(buf[:k])
+		n += int64(max(min(j, k), 0))
+		switch {
+		case j < 0 || j > k:
+			return n, false, errBadWrite
+		case err != nil:
+			return n, false, err
+		case j < k:
+			return n, false, io.ErrShortWrite
+		}
+	}
 }
+
+// What io.Copy says of readers and writers that break their contract.
+var (
+	errBadRead  = errors.New("bsdnet: the reader returned an invalid count from Read")
+	errBadWrite = errors.New("bsdnet: the writer returned an invalid count from Write")
+)
 
 func (c *TCPConn) copyError(op string, err error) error {
 	if err == nil || err == io.EOF {

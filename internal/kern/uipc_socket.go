@@ -351,6 +351,26 @@ func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 	return 0, errno
 }
 
+// Sorcvwait sleeps until Soreceive would not: until there is data, its end or an error, which Soreceive will return. It is BSD's select for one socket,
+// for callers that take no buffer before there is something to put into it. EWOULDBLOCK: the deadline has passed; EBADF: the socket is closed.
+func (so *Socket) Sorcvwait() syscall.Errno {
+	so.lock()
+	defer so.unlock()
+	for {
+		switch {
+		case so.closed():
+			return syscall.EBADF
+		case so.late(&so.rcv.sleepers):
+			return syscall.EWOULDBLOCK
+		case so.rcv.Cc() > 0, so.err != 0, so.state&ssCantrcvmore != 0, so.state&(ssIsconnected|ssIsconnecting) == 0:
+			return 0
+		}
+		if errno := so.sbwait(&so.rcv.sleepers); errno != 0 {
+			return errno
+		}
+	}
+}
+
 // receivable is the errno that receiving meets with an empty buffer.
 func (so *Socket) receivable() syscall.Errno {
 	switch {
