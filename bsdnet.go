@@ -331,9 +331,19 @@ func (s *Stack) Links() []Link {
 	return links
 }
 
+// A CaptureFilter says how many bytes of a packet, which begins with its IP header and is lent, a capture takes; with 0 or an error it takes no notice of
+// the packet. A *bpf.VM of golang.org/x/net/bpf is one. Run is called on whatever goroutine the packet passes, one at a time, and must not call the stack.
+type CaptureFilter interface {
+	Run(packet []byte) (int, error)
+}
+
 // Capture writes all packets on a link, or with a nil link on the loopback, to w, as a pcap file with nanosecond times that tcpdump and Wireshark
-// read, until stop is called; stop returns the first error of w. A link has one capture at a time: another takes its place.
-func (s *Stack) Capture(link Link, w io.Writer) (stop func() error, err error) {
+// read, until stop is called; stop returns the first error of w. With filters, it writes what all of them take. A link has one capture at a time: another
+// takes its place.
+//
+// A goroutine writes to w, a packet with each call. If w takes less than passes the link, up to 4 MiB wait for it, and packets are dropped and
+// counted (InterfaceStats.CaptureDrops); the link goes on. stop waits until w has taken all, but returns an error if it takes nothing for two seconds.
+func (s *Stack) Capture(link Link, w io.Writer, filters ...CaptureFilter) (stop func() error, err error) {
 	ifp := s.ifnet(link)
 	if link == nil {
 		ifp = s.k.Lo0()
@@ -341,11 +351,15 @@ func (s *Stack) Capture(link Link, w io.Writer) (stop func() error, err error) {
 	if ifp == nil {
 		return nil, errNotAttached
 	}
-	return ifp.Capture(w)
+	var list []kern.Filter
+	for _, f := range filters {
+		list = append(list, f)
+	}
+	return ifp.Capture(w, list...)
 }
 
 // Close resets all connections, closes all listeners and links, wakes everyone who waits with net.ErrClosed, and returns when no goroutine and no
-// timer of the stack is left.
+// timer of the stack is left. It waits 200 ms at most for a capture's writer, which nobody can end but its owner.
 func (s *Stack) Close() error {
 	s.k.Close()
 	return nil

@@ -156,6 +156,10 @@ type InterfaceStats struct {
 	BytesIn, BytesOut     uint64 // of IP packets
 	ErrorsIn, ErrorsOut   uint64 // packets that were too short to be any; packets that the link has lost by an error
 	DropsOut              uint64 // packets for which there was no room on the queue, or no link
+
+	// Captured and CaptureDrops are of the capture that is under way ([Stack.Capture]): packets
+	// that it has taken, and packets that it has dropped as its writer took too little.
+	Captured, CaptureDrops uint64
 }
 
 // MemoryStats tell what a stack's buffers hold.
@@ -177,6 +181,7 @@ func (s *Stack) Stats() Stats {
 			Name: ifp.Name, MTU: ifp.MTU(), Up: ifp.Up(), Addrs: append([]netip.Prefix(nil), ifp.Prefixes()...),
 			PacketsIn: c.Ipackets, PacketsOut: c.Opackets, BytesIn: c.Ibytes, BytesOut: c.Obytes,
 			ErrorsIn: c.Ierrors, ErrorsOut: c.Oerrors, DropsOut: c.Odrops,
+			Captured: c.Bpfrecv, CaptureDrops: c.Bpfdrop,
 		}
 		i.Link, _ = ifp.Link().(Link)
 		st.Interfaces = append(st.Interfaces, i)

@@ -5,38 +5,61 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/wire"
 )
 
 // bpf is a tap on an interface: it writes what passes to a capture file. Chains are cut and checksums filled in, as on a wire.
+//
+// As BSD's, it has two buffers: packets go into the store, on whatever goroutine they pass, while the hold is written to w by a goroutine that ends when
+// there is nothing left. If w takes too little, packets are dropped and counted: an interface does not stand still because a viewer does.
 type bpf struct {
 	k *Kernel
 
-	mu   sync.Mutex
-	w    io.Writer
-	err  error
-	hbuf []byte
-	bufs net.Buffers
-	line []byte
+	mu             sync.Mutex // a leaf
+	w              io.Writer
+	filters        []Filter
+	hbuf           []byte // the cutter's
+	bufs           net.Buffers
+	line           []byte
+	store, hold    []byte        // records, as in the file
+	writing        bool          // a goroutine is at it
+	late           bool          // a packet has waited for room in vain since the buffers were swapped last
+	since          int64         // when w last took something, or was given it while it had nothing to do
+	moved          chan struct{} // closed when the buffers are swapped, or all is written; nil: nobody waits
+	stopped        bool
+	err            error
+	taken, dropped uint64 // packets
 }
 
-// Capture writes a capture of everything that passes the interface to w, in the format of tcpdump and Wireshark (nanosecond pcap, raw IP),
-// until stop is called, which returns the first error of w. An interface has one capture at a time; a second one replaces it.
-func (ifp *Ifnet) Capture(w io.Writer) (stop func() error, err error) {
+const (
+	bpfBufsize = 4 << 20                // bytes of each buffer: net.bpf.bufsize
+	bpfWait    = 50 * time.Millisecond  // for how long a full store holds a packet up, once until the buffers are swapped
+	bpfStop    = 2 * time.Second        // for how long a w that takes nothing holds up who stops the capture
+	bpfClose   = 200 * time.Millisecond // or a w that takes too little who closes the stack
+)
+
+// A Filter says how many bytes of a packet a capture takes; none: it takes no notice of the packet. It has the method of bpf.VM in golang.org/x/net/bpf.
+type Filter interface {
+	Run(packet []byte) (int, error)
+}
+
+// Capture writes a capture of everything that passes the interface and the filters, if there are any, to w, in the format of tcpdump and Wireshark
+// (nanosecond pcap, raw IP), until stop is called, which returns the first error of w. An interface has one capture at a time; a second one replaces it.
+func (ifp *Ifnet) Capture(w io.Writer, filters ...Filter) (stop func() error, err error) {
 	h := wire.PcapHeader(wire.MaxPacket)
 	if _, err := w.Write(h[:]); err != nil {
 		return nil, fmt.Errorf("bsdnet: capture on %s: %w", ifp.Name, err)
 	}
-	b := &bpf{k: ifp.k, w: w}
-	ifp.tap.Store(b)
+	b := &bpf{k: ifp.k, w: w, filters: filters}
+	if old := ifp.tap.Swap(b); old != nil {
+		old.end()
+	}
 	return func() error {
 		ifp.tap.CompareAndSwap(b, nil)
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.w = nil
-		return b.err
+		return b.stop()
 	}, nil
 }
 
@@ -50,7 +73,7 @@ func (ifp *Ifnet) bpfMtap(m *mbuf.Mbuf) {
 func (b *bpf) packet(m *mbuf.Mbuf) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.w == nil || b.err != nil {
+	if b.stopped || b.err != nil {
 		return
 	}
 	t := b.k.wall().UnixNano()
@@ -59,7 +82,7 @@ func (b *bpf) packet(m *mbuf.Mbuf) {
 		for d := m; d != nil; d = d.Next() {
 			b.line = append(b.line, d.Bytes()...)
 		}
-		b.write(t, b.line)
+		b.catch(t, b.line)
 		return
 	}
 	var c cutter
@@ -69,13 +92,149 @@ func (b *bpf) packet(m *mbuf.Mbuf) {
 		for _, d := range b.bufs {
 			b.line = append(b.line, d...)
 		}
-		b.write(t, b.line)
+		b.catch(t, b.line)
 	}
 }
 
-func (b *bpf) write(t int64, p []byte) {
-	h := wire.PcapRecord(t, len(p))
-	if _, err := b.w.Write(append(h[:], p...)); err != nil && b.err == nil {
-		b.err = err
+// catch puts a packet into the store: BSD's catchpacket. The lock is held.
+func (b *bpf) catch(t int64, p []byte) {
+	n := len(p)
+	for _, f := range b.filters {
+		take, err := f.Run(p)
+		if err != nil || take <= 0 {
+			return
+		}
+		n = min(n, take)
 	}
+	h := wire.PcapRecord(t, n, len(p))
+	if b.full(n) {
+		if b.late {
+			b.dropped++
+			return
+		}
+		p = append([]byte(nil), p...) // the line is the tap's: what comes by meanwhile has it
+		if !b.awaitRoom(n) {
+			b.dropped++
+			return
+		}
+	}
+	b.taken++
+	b.store = append(append(b.store, h[:]...), p[:n]...)
+	if !b.writing {
+		b.writing, b.since = true, b.k.now()
+		go b.write()
+	}
+}
+
+// full reports whether a packet of n bytes has to wait. The lock is held.
+func (b *bpf) full(n int) bool {
+	return len(b.store) > 0 && len(b.store)+wire.PcapRecordLen+n > bpfBufsize
+}
+
+// awaitRoom waits for room for a packet of n bytes, so that a capture is whole if w is hardly slower than the interface, and reports whether there is.
+// Where w is slower than that, one packet waits for each time that the buffers are swapped, and the others are dropped at once. The lock is held, but not
+// while it waits.
+func (b *bpf) awaitRoom(n int) bool {
+	for end := b.k.now() + int64(bpfWait); b.full(n) && !b.late && b.err == nil && !b.stopped; {
+		if !b.await(end) {
+			b.late = true
+		}
+	}
+	return !b.full(n) && b.err == nil && !b.stopped
+}
+
+// await waits until the buffers are swapped or all is written, or until end, when it returns false. The lock is held, but not while it waits.
+func (b *bpf) await(end int64) bool {
+	left := time.Duration(end - b.k.now())
+	if left <= 0 {
+		return false
+	}
+	if b.moved == nil {
+		b.moved = make(chan struct{})
+	}
+	moved := b.moved
+	b.mu.Unlock()
+	defer b.mu.Lock()
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-moved:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// move wakes those in await. The lock is held.
+func (b *bpf) move() {
+	if b.moved != nil {
+		close(b.moved)
+		b.moved = nil
+	}
+}
+
+// write is the goroutine that writes what there is, a packet with each call of w: BSD's reader of the device.
+func (b *bpf) write() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(b.store) > 0 && b.err == nil {
+		b.store, b.hold, b.late = b.hold[:0], b.store, false
+		b.move()
+		for p := b.hold; len(p) > 0 && b.err == nil; {
+			n := wire.PcapRecordLen + wire.PcapCaptured(p)
+			b.mu.Unlock()
+			k, err := b.w.Write(p[:n])
+			b.mu.Lock()
+			if err == nil && k < n {
+				err = io.ErrShortWrite
+			}
+			if b.err == nil {
+				b.err = err
+			}
+			b.since = b.k.now()
+			p = p[n:]
+		}
+	}
+	b.writing = false
+	b.move()
+}
+
+// end is the end of what is captured; what there is is still written.
+func (b *bpf) end() {
+	b.mu.Lock()
+	b.stopped = true
+	b.move()
+	b.mu.Unlock()
+}
+
+// settle waits until all has been written, for no longer than limit.
+func (b *bpf) settle(limit time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for end := b.k.now() + int64(limit); b.writing && b.await(end); {
+	}
+}
+
+// stop ends a capture and waits until all has been written, as long as w takes something now and then. It returns the first error of w.
+func (b *bpf) stop() error {
+	b.end()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for began := b.k.now(); b.writing; {
+		if !b.await(max(b.since, began)+int64(bpfStop)) && max(b.since, began)+int64(bpfStop) <= b.k.now() {
+			b.err = fmt.Errorf("bsdnet: capture: the writer has taken nothing for %v; what has been captured since is lost", bpfStop)
+			break
+		}
+	}
+	return b.err
+}
+
+// bpfCounts returns how many packets a capture has taken, and dropped as its writer took nothing: BSD's BIOCGSTATS.
+func (ifp *Ifnet) bpfCounts() (taken, dropped uint64) {
+	if b := ifp.tap.Load(); b != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.taken, b.dropped
+	}
+	return 0, 0
 }

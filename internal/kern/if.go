@@ -66,6 +66,7 @@ type IfCounts struct {
 	Ibytes, Obytes     uint64 // of IP packets
 	Odrops             uint64 // for which there was no room on the queue, or which were for an interface that is down
 	Ierrors, Oerrors   uint64 // packets that were none; that went down with the link
+	Bpfrecv, Bpfdrop   uint64 // of the capture: packets taken, and dropped as its writer took too little
 }
 
 // Counts returns the interface's counters.
@@ -75,6 +76,7 @@ func (ifp *Ifnet) Counts() IfCounts {
 		Ipackets: s.Ipackets.Load(), Opackets: s.Opackets.Load(), Ibytes: s.Ibytes.Load(), Obytes: s.Obytes.Load(),
 		Odrops: s.Odrops.Load(), Ierrors: s.Ierrors.Load(), Oerrors: s.Oerrors.Load(),
 	}
+	c.Bpfrecv, c.Bpfdrop = ifp.bpfCounts()
 	if ifp.loopback {
 		for i := range ifp.queues {
 			q := &ifp.queues[i]

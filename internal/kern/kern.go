@@ -203,6 +203,9 @@ func (k *Kernel) close() {
 	k.reass.flush() // a receive goroutine may have been at it
 	for _, ifp := range *k.ifs.Load() {
 		ifp.purge()
+		if b := ifp.tap.Load(); b != nil {
+			b.settle(bpfClose)
+		}
 	}
 	k.tw.flush()
 }

@@ -78,6 +78,7 @@ func (d *tcpdump) segment(p []byte) {
 // expect compares what has passed with the lines of want, from the first on; in them "//" begins a comment.
 func (d *tcpdump) expect(want string) {
 	d.t.Helper()
+	synctest.Wait() // until the capture has been written
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var lines []string

@@ -28,7 +28,7 @@ func newCapture(w io.Writer) *capture {
 func (c *capture) packet(p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h := wire.PcapRecord(time.Now().UnixNano(), len(p))
+	h := wire.PcapRecord(time.Now().UnixNano(), len(p), len(p))
 	if c.err == nil {
 		_, c.err = c.w.Write(append(h[:], p...))
 	}

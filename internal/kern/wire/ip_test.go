@@ -139,13 +139,16 @@ func TestPcap(t *testing.T) {
 		t.Errorf("header %s", got)
 	}
 	// 2027-01-15 08:00:00.000000001, 84 bytes
-	r := PcapRecord(1800000000_000000001, 84)
+	r := PcapRecord(1800000000_000000001, 84, 84)
 	if got := hex.EncodeToString(r[:]); got != "00d2496b"+"01000000"+"54000000"+"54000000" {
 		t.Errorf("record %s", got)
 	}
-	r = PcapRecord(5_999999999, 1500)
-	if got := hex.EncodeToString(r[:]); got != "05000000"+"ffc99a3b"+"dc050000"+"dc050000" {
+	r = PcapRecord(5_999999999, 96, 1500)
+	if got := hex.EncodeToString(r[:]); got != "05000000"+"ffc99a3b"+"60000000"+"dc050000" {
 		t.Errorf("record %s", got)
+	}
+	if got := PcapCaptured(r[:]); got != 96 {
+		t.Errorf("%d bytes follow", got)
 	}
 }
 

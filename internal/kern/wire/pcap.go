@@ -21,13 +21,16 @@ func PcapHeader(snaplen int) [PcapHeaderLen]byte {
 	return h
 }
 
-// PcapRecord returns the header of a packet captured at t (nanoseconds since 1970), of which n bytes follow.
-func PcapRecord(t int64, n int) [PcapRecordLen]byte {
+// PcapRecord returns the header of a packet of size bytes, captured at t (nanoseconds since 1970), of which the first n follow.
+func PcapRecord(t int64, n, size int) [PcapRecordLen]byte {
 	var h [PcapRecordLen]byte
 	le := binary.LittleEndian
 	le.PutUint32(h[0:], uint32(t/1e9))
 	le.PutUint32(h[4:], uint32(t%1e9))
 	le.PutUint32(h[8:], uint32(n))
-	le.PutUint32(h[12:], uint32(n))
+	le.PutUint32(h[12:], uint32(size))
 	return h
 }
+
+// PcapCaptured returns how many bytes of its packet follow the header of a record, which b begins with.
+func PcapCaptured(b []byte) int { return int(binary.LittleEndian.Uint32(b[8:])) }
