@@ -13,7 +13,8 @@
 //
 // It is the format of wg(8) with the additions of wg-quick(8): one [Interface] section, any number of [Peer] sections, lines of the form
 // Key = value, comments from a # to the end of the line. Capitals and small letters are the same, and so are spaces and none. What a manual page
-// allows several times, or as a list, may come so here; all else comes once. These keys are understood:
+// allows several times, or as a list, may come so here; all else comes once. A key of wg-quick's without a value, such as "PostUp =", counts as not given,
+// and so do AllowedIPs; other keys need one. These keys are understood:
 //
 //   - [Interface] PrivateKey (required), ListenPort, Address, MTU: as there. Without a ListenPort the system picks one; without an MTU it is 1420.
 //   - FwMark: put on the datagrams, on Linux with CAP_NET_ADMIN, without which [Open] fails, and on FreeBSD and OpenBSD.

@@ -88,13 +88,17 @@ func (p *parser) line(text string) error {
 	case k.inPeer != (p.peer != nil):
 		return fmt.Errorf("%s belongs into %s", k.name, map[bool]string{false: "[Interface]", true: "[Peer]"}[k.inPeer])
 	}
+	value = strings.TrimSpace(value)
+	if k.quick && value == "" {
+		return nil // wg-quick takes it as not given; programs with a web page write all that there is, given or not
+	}
 	if !k.many {
 		if first := p.once[k.name]; first != 0 {
 			return fmt.Errorf("%s stands in line %d already; it can be given once", k.name, first)
 		}
 		p.once[k.name] = p.n
 	}
-	if err := k.set(p, strings.TrimSpace(value)); err != nil {
+	if err := k.set(p, value); err != nil {
 		return fmt.Errorf("%s: %w", k.name, err)
 	}
 	return nil
@@ -172,6 +176,7 @@ type fileKey struct {
 	name   string
 	inPeer bool // in [Peer], else in [Interface]
 	many   bool // may be repeated
+	quick  bool // wg-quick's own, or of those in which wg takes nothing for an empty list
 	set    func(p *parser, value string) error
 }
 
@@ -183,48 +188,48 @@ var (
 
 func init() {
 	keyList = []fileKey{
-		{"PrivateKey", false, false, func(p *parser, v string) error { return setSecret(&p.cfg.PrivateKey, v) }},
-		{"ListenPort", false, false, func(p *parser, v string) error {
+		{"PrivateKey", false, false, false, func(p *parser, v string) error { return setSecret(&p.cfg.PrivateKey, v) }},
+		{"ListenPort", false, false, false, func(p *parser, v string) error {
 			n, err := number(v, 16, "a port, 0 to 65535")
 			p.cfg.ListenPort = int(n)
 			return err
 		}},
-		{"FwMark", false, false, func(p *parser, v string) (err error) {
+		{"FwMark", false, false, false, func(p *parser, v string) (err error) {
 			p.cfg.FwMark, err = parseMark(strip(v))
 			return err
 		}},
-		{"Address", false, true, func(p *parser, v string) error {
+		{"Address", false, true, true, func(p *parser, v string) error {
 			return setPrefixes(&p.cfg.Addresses, v, "an address such as 10.0.0.1/24", func(p netip.Prefix) netip.Prefix { return p })
 		}},
-		{"MTU", false, false, setMTU},
-		{"DNS", false, true, func(p *parser, v string) error {
+		{"MTU", false, false, true, setMTU},
+		{"DNS", false, true, true, func(p *parser, v string) error {
 			p.cfg.DNS = append(p.cfg.DNS, fields(v)...)
 			return nil
 		}},
-		{"Table", false, false, setTable},
-		{"SaveConfig", false, false, func(p *parser, v string) error {
+		{"Table", false, false, true, setTable},
+		{"SaveConfig", false, false, false, func(p *parser, v string) error {
 			if v := strings.ToLower(v); v != "true" && v != "false" {
 				return fmt.Errorf("%s; it should be true or false", show(v))
 			}
 			return nil
 		}},
-		{"PreUp", false, true, hook("PreUp")},
-		{"PostUp", false, true, hook("PostUp")},
-		{"PreDown", false, true, hook("PreDown")},
-		{"PostDown", false, true, hook("PostDown")},
-		{"PublicKey", true, false, func(p *parser, v string) (err error) {
+		{"PreUp", false, true, true, hook("PreUp")},
+		{"PostUp", false, true, true, hook("PostUp")},
+		{"PreDown", false, true, true, hook("PreDown")},
+		{"PostDown", false, true, true, hook("PostDown")},
+		{"PublicKey", true, false, false, func(p *parser, v string) (err error) {
 			p.peer.PublicKey, err = ParseKey(strip(v))
 			return err
 		}},
-		{"PresharedKey", true, false, func(p *parser, v string) error { return setSecret(&p.peer.PresharedKey, v) }},
-		{"AllowedIPs", true, true, func(p *parser, v string) error {
+		{"PresharedKey", true, false, false, func(p *parser, v string) error { return setSecret(&p.peer.PresharedKey, v) }},
+		{"AllowedIPs", true, true, true, func(p *parser, v string) error {
 			return setPrefixes(&p.peer.AllowedIPs, v, "a prefix such as 10.0.0.0/24", netip.Prefix.Masked)
 		}},
-		{"Endpoint", true, false, func(p *parser, v string) error {
+		{"Endpoint", true, false, false, func(p *parser, v string) error {
 			p.peer.Endpoint = strip(v)
 			return checkEndpoint(p.peer.Endpoint)
 		}},
-		{"PersistentKeepalive", true, false, func(p *parser, v string) error {
+		{"PersistentKeepalive", true, false, false, func(p *parser, v string) error {
 			if strings.EqualFold(strip(v), "off") {
 				return nil
 			}

@@ -319,3 +319,43 @@ func FuzzParse(f *testing.F) {
 }
 
 var ipcLine = regexp.MustCompile(`^([a-z_]+=[0-9a-f]{1,64}|allowed_ip=[0-9a-f.:]+/[0-9]+)\n$`)
+
+// Keys of wg-quick's without a value, as programs with a web page write them, count as not given: before and behind those that are, with and without
+// spaces, comments and carriage returns. wg's own keys need a value.
+func TestParseEmpty(t *testing.T) {
+	text := "[Interface]\nPrivateKey = " + private1 + "\nAddress = \nMTU = \nMTU = 1380\nMTU = \nTable = \nDNS = \n" +
+		"PreUp = \nPostUp = \nPreDown = \nPostDown = \nAddress = 10.8.0.1/24\n[Peer]\nPublicKey = " + public2 + "\nAllowedIPs = \n"
+	want := &Config{
+		PrivateKey: secret(t, private1), Addresses: prefixes("10.8.0.1/24"), MTU: 1380,
+		Peers: []Peer{{PublicKey: public(t, public2)}},
+	}
+	for _, text := range []string{
+		text, strings.ReplaceAll(text, " = \n", "=\n"), strings.ReplaceAll(text, "\n", "\r\n"),
+		strings.ReplaceAll(text, " = \n", " = # none\n"), strings.ReplaceAll(text, " = \n", "\t=\t \t\n"),
+	} {
+		got, err := Parse(strings.NewReader(text))
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%q is\n%+v, want\n%+v", text, got, want)
+		}
+		l, err := Open(got)
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		l.Close()
+	}
+	for _, line := range []string{
+		"[Interface]\nPrivateKey = ", "[Interface]\nPrivateKey = " + private1 + "\nListenPort = ",
+		"[Interface]\nPrivateKey = " + private1 + "\n[Peer]\nPublicKey = " + public2 + "\nPresharedKey = ",
+		"[Interface]\nPrivateKey = " + private1 + "\n[Peer]\nPublicKey = " + public2 + "\nEndpoint = ",
+		"[Interface]\nPrivateKey = " + private1 + "\n[Peer]\nPublicKey = " + public2 + "\nPostUp = ",
+	} {
+		if _, err := Parse(strings.NewReader(line)); err == nil {
+			t.Errorf("%q: no error", line)
+		}
+	}
+}
