@@ -145,8 +145,8 @@ func (v *victim) done() {
 // closedClean asserts that a closed stack holds no buffer, callout, socket or port.
 func closedClean(t testing.TB, k *Kernel) {
 	t.Helper()
-	if m, b := k.Pool().Outstanding(); m != 0 || b != 0 {
-		t.Errorf("after Close %d mbufs and %d bytes of clusters are in use", m, b)
+	if m, b := k.Pool().Outstanding(); m != 0 || b != 0 || k.Pool().Used() != 0 {
+		t.Errorf("after Close %d mbufs and %d bytes of clusters are in use, %d bytes in all", m, b, k.Pool().Used())
 	}
 	if n := len(k.clock.heap); n != 0 {
 		t.Errorf("after Close %d callouts are set", n)

@@ -3,6 +3,7 @@ package kern
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,7 +23,7 @@ func budgeted(t testing.TB, bytes int64) *victim {
 
 func (v *victim) within(what string, budget int64) {
 	v.Helper()
-	if _, n := v.k.Pool().Outstanding(); n > budget+budget/10 {
+	if n := v.k.Pool().Used(); n > budget+budget/10 {
 		v.Fatalf("%s: %d bytes are in use, the budget is %d", what, n, budget)
 	}
 }
@@ -500,4 +501,169 @@ func TestMemoryRefusalIsSaid(t *testing.T) {
 			}
 		})
 	}
+}
+
+// hoarder is a peer that takes ten segments and then keeps its window closed.
+func (v *victim) hoarder(lfd, i int) (p *peer, fd int, ok bool) {
+	p = v.peer(uint16(5000+i), 80)
+	p.from = netip.AddrPortFrom(netip.AddrFrom4([4]byte{12, 0, byte(i >> 8), byte(i)}), p.from.Port())
+	if !p.dial(wire.Options{Has: wire.TofMSS, MSS: 1460}) {
+		return nil, 0, false
+	}
+	fd, _, errno := v.p.Accept(lfd)
+	v.no(errno)
+	v.p.Fcntl(fd, F_SETFL, O_NONBLOCK)
+	v.p.Send(fd, make([]byte, 300<<10), MSG_DONTWAIT)
+	p.win = 0
+	p.ack += 14600
+	v.inject(p.seg(wire.ACK, nil).bytes())
+	v.link.fetch()
+	return p, fd, true
+}
+
+// answerProbes lets d pass, with peers that answer window probes, and take take bytes each time.
+func (v *victim) answerProbes(peers []*peer, d time.Duration, take int) {
+	by := map[netip.Addr]*peer{}
+	for _, p := range peers {
+		by[p.from.Addr()] = p
+	}
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		pass(time.Second)
+		for _, g := range v.segments() {
+			if p := by[g.ip.Dst]; p != nil && len(g.data) > 0 {
+				if take > 0 {
+					p.ack = g.th.Seq + 1
+				}
+				v.inject(p.seg(wire.ACK, nil).bytes())
+			}
+		}
+	}
+}
+
+// Peers that read nothing may fill the memory, but they do not keep others out: those whose users have closed them are given up first, the oldest before the others, then the oldest of the
+// rest, until there is room (CVE-2008-4609).
+func TestMemoryHeldByClosedWindows(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		const budget = 16 << 20
+		v := budgeted(t, budget)
+		defer v.done()
+		lfd := v.listen(80, 1000)
+		hp, hfd := v.established(lfd, 4000, 80)
+		var peers []*peer
+		var fds []int
+		for i := range 1000 {
+			p, fd, ok := v.hoarder(lfd, i)
+			if !ok {
+				break
+			}
+			peers, fds = append(peers, p), append(fds, fd)
+			v.within(fmt.Sprintf("hoarder %d", i), budget)
+		}
+		n := len(peers)
+		if n < 20 || !v.k.pressed() {
+			t.Fatalf("%d hoarders, and the memory is not short", n)
+		}
+		v.answerProbes(peers, 10*time.Second, 0)
+		closed := []int{n - 1, n - 3}
+		for _, i := range closed {
+			v.no(v.p.Close(fds[i]))
+		}
+		gone := func(i int) bool {
+			for _, c := range v.k.Pcblist() {
+				if c.Remote == peers[i].from && c.State != tcp.Closed {
+					return false
+				}
+			}
+			return true
+		}
+		if !v.peer(3000, 80).dial(wire.Options{}) {
+			t.Fatalf("an honest peer is kept out")
+		}
+		if !gone(n-1) || !gone(n-3) {
+			t.Errorf("an orphan with a closed window is still there")
+		}
+		ended := 0
+		for i := range n {
+			if gone(i) && i != n-1 && i != n-3 {
+				ended++
+				if i > 0 && !gone(i-1) {
+					t.Errorf("connection %d was ended before %d", i, i-1)
+				}
+			}
+		}
+		if ended == 0 || ended > n/2 {
+			t.Errorf("%d of %d connections were ended", ended, n)
+		}
+		if _, errno := v.p.Send(fds[0], []byte("x"), MSG_DONTWAIT); errno != syscall.ENOBUFS {
+			t.Errorf("the user of a connection that was ended sees %v", errno)
+		}
+		if i, _ := v.p.TCPInfo(hfd); i.State != tcp.Established {
+			t.Errorf("a connection without a closed window was ended")
+		}
+		v.link.fetch()
+		v.honest(hp, hfd)
+		if v.k.Stats.TCP.Draindrop.Load() != uint64(ended+2) {
+			t.Errorf("%d are counted, %d were ended", v.k.Stats.TCP.Draindrop.Load(), ended+2)
+		}
+		// A dialer of this stack and a writer make room as well.
+		v.answerProbes(peers, 10*time.Second, 0)
+		if fd, errno := v.p.Socket(AF_INET, SOCK_STREAM, 0); errno != 0 {
+			t.Errorf("socket: %v", errno)
+		} else {
+			v.p.Close(fd)
+		}
+	})
+}
+
+// Of two closed connections whose peers take a byte for each probe nothing is left after a while.
+func TestOrphanTakesBytes(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := budgeted(t, 16<<20)
+		defer v.done()
+		lfd := v.listen(80, 1000)
+		var peers []*peer
+		for i := range 2 {
+			p, fd, _ := v.hoarder(lfd, i)
+			v.no(v.p.Close(fd))
+			peers = append(peers, p)
+		}
+		v.answerProbes(peers, 5*time.Minute, 1)
+		if n := len(v.k.sockets.all()); n != 1 {
+			t.Errorf("%d sockets are left besides the listener", n-1)
+		}
+	})
+}
+
+// The budget counts what is used: with segments of a byte the memory is mostly what holds them.
+func TestMemoryCountsHeap(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := budgeted(t, 1<<30)
+		defer v.done()
+		lfd := v.listen(80, 1000)
+		var peers []*peer
+		for i := range 200 {
+			p, _ := v.established(lfd, uint16(5000+i), 80)
+			peers = append(peers, p)
+		}
+		v.link.quiet = true
+		heap := func() int64 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			return int64(m.HeapAlloc)
+		}
+		h0, u0 := heap(), v.k.Pool().Used()
+		for j := range 170 {
+			for _, p := range peers {
+				s := p.seg(wire.ACK, []byte{1})
+				s.th.Seq = p.seq.Add(2 + 2*j)
+				v.inject(s.bytes())
+			}
+		}
+		h1, u1 := heap(), v.k.Pool().Used()
+		if h, u := h1-h0, u1-u0; h > u+u/10 {
+			t.Errorf("the heap has grown by %d bytes, %d are counted", h, u)
+		}
+	})
 }

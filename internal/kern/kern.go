@@ -60,14 +60,15 @@ func ProfileNamed(name string) *Profile {
 
 // A Kernel is one stack: what a BSD kernel's network part keeps in globals.
 type Kernel struct {
-	prof   tcp.Profile
-	pool   mbuf.Pool
-	t0     time.Time
-	parity int64 // an instant is even on the clock of the day where it is as odd as this
-	clock  clock
-	seed   secrets
-	tcpEnv *tcp.Env
-	trace  func(*Trace)
+	prof    tcp.Profile
+	pool    mbuf.Pool
+	drainAt atomic.Int64 // when tcpDrain next looks
+	t0      time.Time
+	parity  int64 // an instant is even on the clock of the day where it is as odd as this
+	clock   clock
+	seed    secrets
+	tcpEnv  *tcp.Env
+	trace   func(*Trace)
 
 	somaxconn int
 	memory    int64
@@ -130,7 +131,7 @@ func New(c Config) (*Kernel, error) {
 	if k.somaxconn <= 0 {
 		k.somaxconn = 4096
 	}
-	k.pool.SetLimit(k.memory / 8 * 7)
+	k.pool.SetLimit(k.memory / 16 * 13) // the rest is for what cannot be refused: each connection makes some progress
 	k.tcpEnv = tcp.NewEnv(&k.prof, &k.pool, &k.Stats.TCP)
 	if k.trace = c.Trace; k.trace != nil {
 		k.tcpEnv.SetTraced()

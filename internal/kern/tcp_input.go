@@ -135,12 +135,18 @@ func (k *Kernel) tcpSocketInput(inp *inpcb, in *tcpIn) bool {
 		so.drain(k.dropwithreset(in, inp.tos, inp.ttl))
 	}
 	so.unlock()
+	if refused {
+		k.tcpDrain()
+	}
 	return true
 }
 
 // tcpListenInput deals with a segment for a listening, or merely bound, socket: the LISTEN part of FreeBSD's tcp_input. It reports false where
 // the socket was found gone. It takes over the payload otherwise.
 func (k *Kernel) tcpListenInput(head *Socket, in *tcpIn) bool {
+	if in.th.Flags&wire.SYN != 0 && k.pressed() {
+		k.tcpDrain()
+	}
 	head.lock()
 	if head.dead {
 		head.unlock()

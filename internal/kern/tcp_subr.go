@@ -1,6 +1,11 @@
 package kern
 
 import (
+	"cmp"
+	"slices"
+	"syscall"
+	"time"
+
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
@@ -64,6 +69,54 @@ func (k *Kernel) dropwithreset(in *tcpIn, tos, ttl uint8) *ifqueue {
 		r.ack, r.flags = th.Seq.Add(n), wire.RST|wire.ACK
 	}
 	return k.tcpRespond(&r)
+}
+
+// How tcpDrain is paced. A stack whose memory is held by connections that go on must not look at all of them for each SYN.
+const drainAgain = int64(time.Second)
+
+// tcpDrain makes room for others when the stack is pressed, by ending connections whose data waits for a peer that keeps its window closed: BSD's
+// tcp_drain. Those that their users have closed go first, the oldest of them before the others, then the rest in the same order (CVE-2008-4609). It goes on until
+// there is a reserve for new connections. The caller holds no lock.
+func (k *Kernel) tcpDrain() {
+	now := k.now()
+	next := k.drainAt.Load()
+	if !k.pressed() || now < next || !k.drainAt.CompareAndSwap(next, now+drainAgain) {
+		return
+	}
+	type stalled struct {
+		so     *Socket
+		orphan bool
+	}
+	var list []stalled
+	for _, so := range k.sockets.all() {
+		so.lock()
+		if !so.dead && so.tp.Stalled() {
+			list = append(list, stalled{so, so.tp.Has(tcp.UserClosed)})
+		}
+		so.mu.Unlock()
+	}
+	slices.SortFunc(list, func(a, b stalled) int {
+		if a.orphan != b.orphan {
+			if a.orphan {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(int32(a.so.out.id-b.so.out.id), 0)
+	})
+	enough := k.pool.Limit() - k.memory/16
+	for _, c := range list {
+		if k.pool.Used() <= enough {
+			k.drainAt.Store(now)
+			return
+		}
+		c.so.lock()
+		if !c.so.dead && c.so.tp.Stalled() {
+			k.Stats.TCP.Draindrop.Inc()
+			c.so.tcpDrop(syscall.ENOBUFS, now)
+		}
+		c.so.unlock()
+	}
 }
 
 // tcpCtlinput tells a connection of an ICMP error about it: BSD's tcp_ctlinput. Only an error that quotes a number in flight is believed

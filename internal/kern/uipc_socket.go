@@ -26,7 +26,9 @@ func (k *Kernel) Socreate(domain, typ, proto int) (*Socket, syscall.Errno) {
 		return nil, syscall.EPROTOTYPE
 	}
 	if k.pressed() {
-		return nil, syscall.ENOBUFS
+		if k.tcpDrain(); k.pressed() {
+			return nil, syscall.ENOBUFS
+		}
 	}
 	so := k.newSocket(p)
 	so.lock()
@@ -177,6 +179,9 @@ const (
 // Sosend queues p for transmission and sleeps while the buffer is full: 4.4BSD's sosend. It returns how much was taken. EPIPE once
 // nothing more can be sent, EWOULDBLOCK when the deadline has passed, so_error where there is one.
 func (so *Socket) Sosend(p []byte, flags int) (n int, errno syscall.Errno) {
+	if so.k.pressed() {
+		so.k.tcpDrain()
+	}
 	so.lock()
 	defer so.unlock()
 	if errno := so.sblock(&so.snd.sleepers); errno != 0 {
@@ -188,6 +193,9 @@ func (so *Socket) Sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 
 // Sosendv is Sosend for several buffers, which go out as if they were one: BSD's sosend with an uio of several iovecs.
 func (so *Socket) Sosendv(v [][]byte) (n int, errno syscall.Errno) {
+	if so.k.pressed() {
+		so.k.tcpDrain()
+	}
 	so.lock()
 	defer so.unlock()
 	if errno := so.sblock(&so.snd.sleepers); errno != 0 {

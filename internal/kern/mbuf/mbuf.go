@@ -15,6 +15,7 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 )
 
 // Cluster sizes, in bytes: BSD's MCLBYTES in five classes.
@@ -53,12 +54,14 @@ type Pool struct {
 	mbufs   [8]counter
 	cluster [8]counter
 
-	limit int64 // most bytes of clusters before Pressed; 0: any number
+	other counter // what Charge has counted
+
+	limit int64 // most bytes in use before Pressed; 0: any number
 	shift uint8 // the sum of the stripes is looked at whenever one of them crosses a multiple of 1<<shift bytes
 	over  atomic.Bool
 }
 
-// SetLimit sets the bytes of clusters beyond which the pool is Pressed. It is called before the pool is used.
+// SetLimit sets the bytes in use beyond which the pool is Pressed. It is called before the pool is used.
 func (p *Pool) SetLimit(n int64) {
 	p.limit = n
 	p.shift = uint8(bits.Len64(uint64(n) / 256))
@@ -73,8 +76,7 @@ func (p *Pool) Pressed() bool {
 	if !p.over.Load() {
 		return false
 	}
-	_, n := p.Outstanding()
-	if n > p.limit {
+	if p.Used() > p.limit {
 		return true
 	}
 	p.over.Store(false)
@@ -86,17 +88,19 @@ func (p *Pool) Relieved() bool {
 	if p.limit == 0 {
 		return true
 	}
-	_, n := p.Outstanding()
-	return n < p.limit/8*7
+	return p.Used() < p.limit/8*7
 }
 
+// Charge counts n bytes, which may be negative, of memory other than Mbufs and clusters: what holds what has been sent, or has come out of order, in order.
+func (p *Pool) Charge(n int) { p.count(&p.other, int64(n)) }
+
 // charge counts n bytes of clusters, which may be negative, on stripe i.
-func (p *Pool) charge(i uint8, n int64) {
-	sum := p.cluster[i].n.Add(n)
-	if n > 0 && p.limit > 0 && sum>>p.shift != (sum-n)>>p.shift && !p.over.Load() {
-		if _, all := p.Outstanding(); all > p.limit {
-			p.over.Store(true)
-		}
+func (p *Pool) charge(i uint8, n int64) { p.count(&p.cluster[i], n) }
+
+func (p *Pool) count(c *counter, n int64) {
+	sum := c.n.Add(n)
+	if n > 0 && p.limit > 0 && sum>>p.shift != (sum-n)>>p.shift && !p.over.Load() && p.Used() > p.limit {
+		p.over.Store(true)
 	}
 }
 
@@ -113,6 +117,15 @@ func (p *Pool) Outstanding() (mbufs, bytes int64) {
 		bytes += p.cluster[i].n.Load()
 	}
 	return mbufs, bytes
+}
+
+// overhead is what an Mbuf takes beside its cluster's bytes. With tiny segments it is most of what they take.
+const overhead = int64(unsafe.Sizeof(Mbuf{}) + unsafe.Sizeof(cluster{}))
+
+// Used returns how many bytes of memory are in use: those of clusters, the Mbufs, and what Charge has counted.
+func (p *Pool) Used() int64 {
+	m, n := p.Outstanding()
+	return n + m*overhead + p.other.n.Load()
 }
 
 // Csum says what is known of a packet's checksums.

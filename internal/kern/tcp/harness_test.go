@@ -452,8 +452,8 @@ func (k *kit) balance() {
 	}
 	k.snd.Flush()
 	k.rcv.Flush()
-	if m, b := k.pool.Outstanding(); m != 0 || b != 0 {
-		k.fatalf("leak: %d mbufs, %d bytes of clusters", m, b)
+	if m, b := k.pool.Outstanding(); m != 0 || b != 0 || k.pool.Used() != 0 {
+		k.fatalf("leak: %d mbufs, %d bytes of clusters, %d bytes in all", m, b, k.pool.Used())
 	}
 }
 

@@ -231,7 +231,7 @@ func (tp *TCB) advance(seg *segment) (finAcked bool) {
 		tp.backoff = 0
 	}
 	if tp.flags&UserClosed != 0 {
-		tp.touchOrphan(seg.now)
+		tp.orphanAcked(data, seg.now)
 	}
 	tp.sndUna = seg.ack
 	tp.sndUp = tp.sndUp.Max(tp.sndUna)

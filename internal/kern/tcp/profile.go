@@ -63,7 +63,7 @@ type Profile struct {
 	RepeatFIN       bool // each segment in FIN_WAIT_1, CLOSING and LAST_ACK carries the FIN (BSD)
 	MSL             int64
 	FinWait2        int64 // after a full close; without ShutRdKeeps also after both halves have been shut down
-	Orphan          int64 // how long a connection that its user has closed may go on without progress; 0: as long as any other
+	Orphan          int64 // how long a connection that its user has closed may go on at less than orphanRate; 0: as long as any other
 	RFC6191         bool  // timestamps decide about a SYN in TIME_WAIT
 	TwAckSyn        bool  // one that is too old for a new connection is acknowledged (RFC 9293, 3.10.7.4, fourth), not ignored
 	NoLocalTimeWait bool  // none for a connection over this stack's loopback

@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"slices"
+	"unsafe"
 
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/wire"
@@ -21,6 +22,7 @@ type rblock struct {
 type reassq struct {
 	blocks []rblock
 	pinned int
+	charge int  // bytes that the pool counts for blocks
 	fin    bool // the stream ends at finSeq
 	finSeq Seq
 
@@ -45,12 +47,27 @@ func (tp *TCB) freeReass() {
 		return
 	}
 	tp.reass = nil
+	tp.pool.Charge(-q.charge)
 	for _, b := range q.blocks {
 		mbuf.Free(b.m)
+	}
+	if cap(q.blocks) > keptBlocks {
+		q.blocks = nil
 	}
 	clear(q.blocks[:cap(q.blocks)])
 	*q = reassq{blocks: q.blocks[:0], recent: q.recent[:0]}
 	reassqs.Free(q)
+}
+
+// keptBlocks is how much room for blocks a queue keeps while it is out of use: what few need is not hoarded.
+const keptBlocks = 64
+
+// account tells the pool what the blocks take, beside what waits in them.
+func (q *reassq) account(p *mbuf.Pool) {
+	if n := cap(q.blocks) * int(unsafe.Sizeof(rblock{})); n != q.charge {
+		p.Charge(n - q.charge)
+		q.charge = n
+	}
 }
 
 // reassemble queues the segment's data and delivers what has become contiguous: BSD's tcp_reass. It reports whether the peer's FIN is
@@ -101,6 +118,7 @@ func (tp *TCB) enqueue(q *reassq, seg *segment) {
 	if i == j {
 		q.blocks = slices.Insert(q.blocks, i, rblock{start: start, end: end, m: seg.m})
 		seg.m = nil
+		q.account(tp.pool)
 		q.pinned += q.blocks[i].settle()
 	} else {
 		tp.merge(q, i, j, seg, start, end)

@@ -1,6 +1,10 @@
 package tcp
 
-import "bsdnet/internal/kern/mbuf"
+import (
+	"unsafe"
+
+	"bsdnet/internal/kern/mbuf"
+)
 
 // The scoreboard is the sender's record of what is in flight: RFC 6675, 3, with the times that RACK (RFC 8985) and rate sampling need. It is a
 // sequence of spans, one for each chain that was emitted, from sndUna to sndNxt without a gap. SACK blocks split spans at any byte, and what
@@ -79,6 +83,9 @@ type scoreboard struct {
 
 // A place is where a span lies. It holds until the next change of the scoreboard.
 type place struct{ b, i int }
+
+// size returns the bytes that the blocks take.
+func (sb *scoreboard) size() int { return len(sb.blocks) * int(unsafe.Sizeof(spanBlock{})) }
 
 func (sb *scoreboard) empty() bool          { return sb.n == 0 }
 func (sb *scoreboard) at(p place) *span     { return &sb.blocks[p.b].spans[p.i] }

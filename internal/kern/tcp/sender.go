@@ -47,6 +47,7 @@ type sender struct {
 	dupped    uint64
 	chrono    chrono
 	rexmitted uint64 // bytes
+	charge    int    // bytes that the pool counts for the scoreboard
 	dsacks    int
 	ccName    string
 
@@ -121,6 +122,7 @@ func (tp *TCB) freeSender() {
 	if s := tp.snr; s != nil {
 		tp.snr = nil
 		s.sb.flush()
+		tp.pool.Charge(-s.charge)
 		freeCC(s.cc)
 		s.cc = nil
 		senders.Free(s)
@@ -374,6 +376,10 @@ func (tp *TCB) chainMax(seg int) int {
 // lookAround is called at the end of Output: it takes note of why nothing more has been sent, and sets the timers.
 func (tp *TCB) lookAround(now int64) {
 	s := tp.snr
+	if n := s.sb.size(); n != s.charge {
+		tp.pool.Charge(n - s.charge)
+		s.charge = n
+	}
 	inflight := tp.sndNxt.Sub(tp.sndUna)
 	unsent := tp.snd.Cc() - inflight
 	s.starved = unsent < tp.effMSS() && s.sb.lost == 0 && s.ctl.Cwnd-tp.pipe() >= tp.effMSS()

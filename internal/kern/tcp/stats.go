@@ -14,7 +14,7 @@ type Stats struct {
 	Rcvpackafterwin, Rcvbyteafterwin, Rcvafterclose, Rcvwinprobe                   Counter
 	Rcvdupack, Rcvacktoomuch, Rcvacktooold, Rcvackpack, Rcvackbyte, Rcvwinupd      Counter
 	Rcvmemdrop, Pawsdrop, Predack, Preddat, Badsyn, Badrst, Listendrop, Challenges Counter
-	Noport, Fastrexmit, Reasscount                                                 Counter
+	Draindrop, Noport, Fastrexmit, Reasscount                                      Counter
 	ScAdded, ScRetransmitted, ScDupsyn, ScDropped, ScCompleted, ScBucketoverflow   Counter
 	ScCacheoverflow, ScReset, ScStale, ScAborted, ScBadack, ScUnreach              Counter
 	ScSendcookie, ScRecvcookie, Twreuse, Twevict                                   Counter

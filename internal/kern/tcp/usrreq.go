@@ -202,15 +202,26 @@ func (tp *TCB) unread() bool {
 // progress cannot keep it for ever, even by answering probes of its closed window (CVE-2008-4609).
 func (tp *TCB) Orphan(now int64) {
 	tp.flags |= UserClosed
-	tp.touchOrphan(now)
+	tp.orphanAcked(0, now)
 }
 
-// touchOrphan gives an orphan its time anew.
-func (tp *TCB) touchOrphan(now int64) {
-	if tp.prof.Orphan > 0 && (tp.state == FinWait1 || tp.state == Closing || tp.state == LastAck) {
-		tp.set(t2MSL, now+tp.prof.Orphan)
+// orphanRate is how many bytes a second the peer of an orphan must take. One that takes a byte now and then would keep what waits for it for months.
+const orphanRate = 512
+
+// orphanAcked gives an orphan time for n bytes that its peer has taken, up to Profile.Orphan from now on.
+func (tp *TCB) orphanAcked(n int, now int64) {
+	if tp.prof.Orphan == 0 || tp.state != FinWait1 && tp.state != Closing && tp.state != LastAck {
+		return
 	}
+	at := now + tp.prof.Orphan
+	if tp.on(t2MSL) {
+		at = min(at, tp.timers[t2MSL]+int64(n)*sec/orphanRate)
+	}
+	tp.set(t2MSL, at)
 }
+
+// Stalled reports whether data waits for a peer that has been asked for a window, and has given none: what may be given up when memory is short.
+func (tp *TCB) Stalled() bool { return tp.on(tPersist) && tp.backoff >= 2 && tp.snd.Cc() > 0 }
 
 // Drop ends the connection with an error, and a RST where the peer knows of it: BSD's tcp_drop.
 func (tp *TCB) Drop(errno syscall.Errno, now int64) {
