@@ -110,6 +110,7 @@ func (so *Socket) setSocketOption(name, val int) syscall.Errno {
 			so.tp.Clear(tcp.AutoSnd)
 			so.sowakeup(&so.snd.sleepers)
 		} else {
+			so.tp.KeepPromise()
 			so.sbreserve(&so.rcv.Sockbuf, val)
 			so.tp.Clear(tcp.AutoRcv)
 		}

@@ -116,13 +116,13 @@ func (tp *TCB) piece(m *mbuf.Mbuf, off, n int) *mbuf.Mbuf {
 	return c
 }
 
-// windowAndData is what follows on acknowledgments: BSD's step6 and dodata.
+// windowAndData is what follows on acknowledgments: BSD's step6 and dodata. The urgent pointer is not looked at: urgent data is in line (RFC 6093, 5).
 func (tp *TCB) windowAndData(seg *segment) {
 	tp.updateWindow(seg)
 	if seg.refused {
 		tp.refuse(seg)
 	}
-	tp.processUrg(seg)
+	tp.rcvFloor = tp.rcvFloor.Max(tp.rcvNxt) // drag it along with the left edge
 	tp.processData(seg)
 	tp.processFin(seg)
 }
@@ -137,7 +137,7 @@ func (tp *TCB) refuse(seg *segment) {
 	tp.flags |= AckNow
 	if seg.seq.Leq(tp.rcvNxt) {
 		tp.short = true
-		tp.rcvAdv = tp.rcvNxt
+		tp.rcvAdv, tp.rcvFloor = tp.rcvNxt, tp.rcvNxt
 	}
 }
 
@@ -193,7 +193,7 @@ func (tp *TCB) predicted(seg *segment) bool {
 	if news {
 		tp.predictedAck(seg)
 	}
-	tp.sndWl1, tp.rcvUp = seg.seq, tp.rcvNxt
+	tp.sndWl1, tp.rcvFloor = seg.seq, tp.rcvFloor.Max(tp.rcvNxt)
 	tp.deliver(seg)
 	if tp.flags&AckNow != 0 || news && tp.snd.Cc() > 0 {
 		tp.Output(seg.now)
@@ -276,7 +276,7 @@ func (tp *TCB) inputSynSent(seg *segment) bool {
 		}
 		return false
 	}
-	if seg.flags&wire.SYN == 0 {
+	if seg.flags&wire.SYN == 0 || seg.flags&wire.FIN != 0 && tp.prof.DropSynFin {
 		return false
 	}
 	tp.agree(&seg.opt)
@@ -305,7 +305,6 @@ func (tp *TCB) inputSynSent(seg *segment) bool {
 	seg.flags &^= wire.SYN
 	tp.trimRight(seg)
 	tp.sndWl1 = seg.seq - 1
-	tp.rcvUp = seg.seq
 	return true
 }
 
@@ -340,7 +339,15 @@ func (tp *TCB) rcvwin() int { return max(tp.rcv.Space(), tp.promised()) }
 // promised is what is left of the window that the peer has been given. As the field is rounded up each time it creeps on under
 // tiny segments; they must not fill the buffer more than twice over.
 func (tp *TCB) promised() int {
-	return max(min(tp.rcvAdv.Sub(tp.rcvNxt), tp.rcv.Space()+tp.rcv.Hiwat()), 0)
+	return max(min(tp.rcvAdv.Sub(tp.rcvNxt), tp.rcv.Space()+tp.rcv.Hiwat()), tp.rcvFloor.Sub(tp.rcvNxt), 0)
+}
+
+// KeepPromise is called before the receive buffer is made smaller. What the peer has been given stays its own: RFC 9293, SHLD-14, "A TCP receiver SHOULD NOT
+// shrink the window, i.e., move the right window edge to the left".
+func (tp *TCB) KeepPromise() {
+	if tp.state.HaveRcvdSyn() {
+		tp.rcvFloor = tp.rcvAdv.Max(tp.rcvNxt)
+	}
 }
 
 // acceptableSegment is RFC 9293, 3.10.7.4, first to fourth: reset, SYN, old timestamps, and trimming to the window. It reports whether
@@ -419,8 +426,11 @@ func (tp *TCB) paws(seg *segment) bool {
 		return true
 	}
 	tp.stats.Pawsdrop.Inc()
-	if seg.len > 0 {
+	switch { // RFC 7323, 5.3, R1: "Send an acknowledgment in reply [...] and drop the segment." What brings nothing BSD does not answer.
+	case seg.len > 0:
 		tp.flags |= AckNow
+	case seg.flags&wire.FIN != 0:
+		tp.ackUnacceptable(seg)
 	}
 	return false
 }
@@ -593,15 +603,6 @@ func (tp *TCB) newerWindow(seg *segment) bool {
 		return tp.sndWl2.Lt(seg.ack)
 	}
 	return !tp.prof.WindowByAck || seg.win > tp.sndWnd || seg.win == 0 && tp.on(tRexmt) && tp.backoff > 0
-}
-
-// processUrg follows the urgent pointer, which changes nothing: urgent data is in line (RFC 6093, 5).
-func (tp *TCB) processUrg(seg *segment) {
-	if seg.flags&wire.URG != 0 && seg.urp > 0 && !tp.state.haveRcvdFin() {
-		tp.rcvUp = tp.rcvUp.Max(seg.seq.Add(seg.urp))
-		return
-	}
-	tp.rcvUp = tp.rcvUp.Max(tp.rcvNxt) // drag it along with the left edge
 }
 
 // processData is RFC 9293, 3.10.7.4, seventh.

@@ -91,7 +91,9 @@ func (tp *TCB) duplicateAck(seg *segment) {
 	case tp.sndWnd == 0:
 		// What the peer has no room for is not lost: it is sent again when the window opens, or the timer asks.
 	case tp.flags&fastRecov != 0:
-		tp.sndCwnd += mss // a segment has left the network (RFC 5681, 3.2, step 4)
+		// A segment has left the network (RFC 5681, 3.2, step 4). "A TCP MAY therefore limit the number of times cwnd is artificially inflated during loss recovery to
+		// the number of outstanding segments", against a receiver that makes acknowledgments up.
+		tp.sndCwnd = min(tp.sndCwnd+mss, max(tp.sndCwnd, tp.sndSsthresh+uint32(max(tp.sndRecover.Sub(tp.sndUna), dupthresh*int(mss)))))
 		tp.Output(seg.now)
 	case tp.dupacks == dupthresh && seg.ack.Geq(tp.sndRecover):
 		tp.fastRetransmit(seg)

@@ -330,8 +330,8 @@ func (tp *TCB) build(o *outseg, now int64) *mbuf.Mbuf {
 	if o.len > 0 && o.off+o.len == tp.snd.Cc() {
 		th.Flags |= wire.PUSH // RFC 9293, 3.9.1.2: there is no PUSH flag in the API, so the last of what is there has it
 	}
-	// A segment that occupies no sequence space takes its number from the right edge, so that it is never outside the window.
-	th.Seq = tp.sndMax
+	// A segment that occupies no sequence space takes its number from the right edge.
+	th.Seq = tp.ackSeq()
 	if o.len > 0 || o.flags&(wire.SYN|wire.FIN|wire.RST) != 0 || tp.on(tPersist) {
 		th.Seq = tp.sndNxt
 	}
@@ -366,6 +366,15 @@ func (tp *TCB) build(o *outseg, now int64) *mbuf.Mbuf {
 		m.Pkt.Ect = tp.flags&ecnOn != 0 && !o.rexmit && tp.sndNxt == tp.sndMax // new data only (RFC 3168, 6.1.5)
 	}
 	return m
+}
+
+// ackSeq is the number of a segment without data: what comes next, or the end of the peer's window if that has shrunk over what has been sent. What lies beyond
+// its window the peer drops, and its acknowledgment with it (RFC 9293, 3.10.7.4, first; Linux's tcp_acceptable_seq).
+func (tp *TCB) ackSeq() Seq {
+	if tp.sndMax.Sub(tp.sndUna) > int(tp.sndWnd) && tp.state.HaveEstablished() && !tp.prof.WindowByAck {
+		return tp.sndUna.Add(int(tp.sndWnd))
+	}
+	return tp.sndMax
 }
 
 // synFlags adds the offer of ECN to a SYN (RFC 3168, 6.1.1), for as many SYNs as net.inet.tcp.ecn.maxretries allows.
@@ -547,10 +556,11 @@ func (tp *TCB) respond(seq Seq, now int64) {
 	tp.sock.Emit(m)
 }
 
-// ackUnacceptable asks for the answer to a segment that is not acceptable (RFC 9293, 3.10.7.4). A bare acknowledgment is answered at a limited
-// rate: two ends that disagree about their numbers would answer each other for ever (RFC 5961, 7). What brings data or a FIN comes by a timer.
+// ackUnacceptable asks for the answer to a segment that is not acceptable (RFC 9293, 3.10.7.4). What brings no data is answered
+// at a limited rate: two ends that disagree about their numbers would answer each other for ever (RFC 5961, 7), and BSD's ends repeat their FIN in each answer.
+// What brings data comes by a timer.
 func (tp *TCB) ackUnacceptable(seg *segment) {
-	if seg.len == 0 && seg.flags&(wire.FIN|wire.SYN) == 0 && tp.prof.ChallengeN > 0 {
+	if seg.len == 0 && seg.flags&wire.SYN == 0 && tp.prof.ChallengeN > 0 {
 		if !lately(&tp.oowTime, seg.now, tp.prof.ChallengeT) {
 			tp.oowAcks = 0
 		}
@@ -575,5 +585,9 @@ func (tp *TCB) challengeAck(now int64) {
 		tp.challenges++
 	}
 	tp.stats.Challenges.Inc()
-	tp.respond(tp.sndNxt, now)
+	seq := tp.sndNxt
+	if !tp.prof.WindowByAck {
+		seq = tp.ackSeq()
+	}
+	tp.respond(seq, now)
 }

@@ -191,9 +191,10 @@ type TCB struct {
 	tsomax                             int32  // largest chain to emit
 	rcvMss                             int32  // largest segment seen: what the peer calls full
 	// Receive sequence space.
-	irs, rcvNxt, rcvAdv, rcvUp Seq
-	rcvWnd                     uint32
-	lastAckSent                Seq
+	irs, rcvNxt, rcvAdv Seq
+	rcvWnd              uint32
+	lastAckSent         Seq
+	rcvFloor            Seq // the edge of the window when its buffer was made smaller
 	// Timestamps (RFC 7323).
 	tsRecent, tsOffset uint32
 	tsRecentAge        uint32  // second

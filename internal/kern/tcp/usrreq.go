@@ -86,7 +86,7 @@ func (tp *TCB) rcvseqinit(irs Seq) {
 	tp.irs = irs
 	tp.rcvNxt = irs + 1
 	tp.rcvAdv = irs + 1
-	tp.rcvUp = irs + 1
+	tp.rcvFloor = irs + 1
 	tp.lastAckSent = irs + 1
 }
 
@@ -241,7 +241,7 @@ func (tp *TCB) Drop(errno syscall.Errno, now int64) {
 func (tp *TCB) outputRst(now int64) syscall.Errno {
 	tp.flags &^= blocked
 	tp.sndNxt = tp.sndMax
-	if tp.sndWnd == 0 && tp.sndUna.Gt(tp.iss) {
+	if tp.sndWnd == 0 && (tp.bytesSent > 0 || tp.sndUna != tp.iss) {
 		tp.sndNxt = tp.sndUna // what a closed window has refused does not count: the number must be the peer's next
 	}
 	o := outseg{flags: outflags[Closed]}
