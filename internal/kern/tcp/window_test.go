@@ -204,10 +204,8 @@ func TestSmallerBufferKeepsWindow(t *testing.T) {
 // The reset of an abort into a closed window has the peer's next number, however much has been sent.
 func TestResetIntoClosedWindow(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t, "mss 1000, win 10000")
 		for _, sent := range []uint64{0, 1 << 20, 1<<31 + 5, 1<<32 - 1, 1 << 32} {
-			k := *k
-			k.tp.snd, k.tp.rcv, k.tp.sock = &k.snd, &k.rcv, &k
+			k := established(t, "mss 1000, win 10000")
 			k.tp.bytesSent = sent
 			at := k.tp.iss + 1 + Seq(sent)
 			k.tp.sndUna, k.tp.sndNxt, k.tp.sndMax, k.tp.sndWnd = at, at.Add(1), at.Add(1), 0
@@ -215,6 +213,7 @@ func TestResetIntoClosedWindow(t *testing.T) {
 			if len(k.sent) != 1 || k.sent[0].th.Seq != at {
 				t.Fatalf("after %d bytes the reset has the number %d, want %d", sent, k.sent[0].th.Seq, at)
 			}
+			k.sent = nil
 		}
 	})
 }
