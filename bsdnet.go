@@ -104,7 +104,7 @@ type Config struct {
 	// makes a run repeatable, and the stack predictable to an attacker. nil: crypto/rand.
 	Rand io.Reader
 
-	// Memory is the most that all buffers together may hold, in bytes. From seven eighths of it on buffers take less and do not grow, and new
+	// Memory is the most that all buffers together may hold, in bytes. From 13 sixteenths of it on buffers take less and do not grow, and new
 	// connections are refused. 0: 1 GiB.
 	Memory int64
 

@@ -41,6 +41,7 @@ type TCPStats struct {
 	Segstimed    uint64 // segments of which the round trip was to be measured
 	Rttupdated   uint64 // round trips measured
 	Delack       uint64 // delayed acknowledgments sent
+	Draindrop    uint64 // connections ended while memory was short, as their peers kept their windows closed
 	Rexmttimeo   uint64 // retransmission time-outs
 	Timeoutdrop  uint64 // connections dropped by a retransmission time-out
 	Fastrexmit   uint64 // recoveries begun (RFC 5681, RFC 6675)
@@ -166,7 +167,7 @@ type InterfaceStats struct {
 type MemoryStats struct {
 	Buffers int64 // how many are in use
 	Bytes   int64 // what they take
-	Limit   int64 // bytes from which on memory is short: seven eighths of Config.Memory
+	Limit   int64 // bytes from which on memory is short: thirteen sixteenths of Config.Memory
 }
 
 // Stats returns the stack's counters.

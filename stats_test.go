@@ -169,10 +169,10 @@ func TestStats(t *testing.T) {
 		synctest.Wait()
 		m := receiver.Stats().Memory // among others the buffers that wait for what arrives
 		if buffers, octets := receiver.Outstanding(); m.Buffers != buffers || m.Bytes != octets || octets == 0 ||
-			m.Limit != 896<<20 {
+			m.Limit != 832<<20 {
 			t.Errorf("memory %+v; %d buffers of %d bytes are in use", m, buffers, octets)
 		}
-		if l := s.Memory.Limit; l != 56<<20 {
+		if l := s.Memory.Limit; l != 52<<20 {
 			t.Errorf("the limit of 64 MiB is %d bytes", l)
 		}
 	})

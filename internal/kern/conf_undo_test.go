@@ -341,6 +341,7 @@ recv(4, ..., 9000, 0) = 3000
 `,
 		"with a FIN": begin + `
 < F. 1:1(0) ack 1001 win 320 <nop,nop,TS val 1505 ecr 200>
+> . 10001:10001(0) ack 1 win 1024 <nop,nop,TS val 300 ecr 1510>
 states ESTABLISHED LISTEN
 `,
 	})
