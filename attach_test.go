@@ -55,3 +55,10 @@ func TestAttachRefused(t *testing.T) {
 		t.Errorf("then with a good address: %v", err)
 	}
 }
+
+// TestImpairNil: a wrapper of nothing is an error, as it is to attach nothing.
+func TestImpairNil(t *testing.T) {
+	if _, err := bsdnet.Impair(nil, bsdnet.ImpairConfig{}); err == nil {
+		t.Error("Impair(nil) succeeds")
+	}
+}

@@ -29,13 +29,13 @@ type linkOptions struct {
 }
 
 func (o *linkOptions) flags(f *flag.FlagSet) {
-	f.StringVar(&o.link, "link", "loopback", "what the stack is attached to: `loopback`, tun, udp or wireguard")
+	f.StringVar(&o.link, "link", "loopback", "the `link` that the stack is attached to: loopback, tun, udp or wireguard")
 	f.StringVar(&o.ip, "ip", "", "the stack's `address`; the default is 10.0.0.2/24 with tun, and with udp 10.9.0.1/24, or 10.9.0.2/24 with -peer")
 	f.StringVar(&o.tun, "tun", "", "tun: the device's `name`; the default is the first free one")
 	f.StringVar(&o.host, "host", "10.0.0.1/24", "tun: the kernel's `address`; \"\": the device has been set up")
 	f.StringVar(&o.local, "local", "", "udp: the `address` that the tunnel receives on; the default is any port")
 	f.StringVar(&o.peer, "peer", "", "udp: the `address` of the other end; without, it is whoever has the key")
-	f.StringVar(&o.key, "key", "", "udp: a `file` with 32 random bytes in base64, the same at both ends: openssl rand -base64 32 >file")
+	f.StringVar(&o.key, "key", "", "udp: a `file` with 32 random bytes, in base64 or not, the same at both ends: openssl rand -base64 32 >file")
 	f.StringVar(&o.config, "config", "", "wireguard: a `file` as for wg-quick")
 }
 
@@ -150,7 +150,7 @@ func (o *linkOptions) attachUDP(stack *bsdnet.Stack) (*way, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	key, err := readKey(text)
 	if err != nil {
 		return nil, fmt.Errorf("-key %s: %w", o.key, err)
 	}
@@ -189,4 +189,16 @@ func (o *linkOptions) attachWireGuard(stack *bsdnet.Stack) (*way, error) {
 		}
 	}
 	return w, nil
+}
+
+// readKey returns the key in a file: 32 bytes in base64, or as they are.
+func readKey(text []byte) ([]byte, error) {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
+	switch {
+	case len(text) == 32:
+		return text, nil // 32 characters of base64 would be 24 bytes
+	case err != nil || len(key) != 32:
+		return nil, fmt.Errorf("it holds %d bytes, which are not 32 in base64, nor 32 as they are", len(text))
+	}
+	return key, nil
 }

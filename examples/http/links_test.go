@@ -86,7 +86,7 @@ func TestUsage(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"-h", 0, "-link"},
+		{"-h", 0, "-link link"},
 		{"-nonsense", 2, "nonsense"},
 		{"more", 2, `unexpected argument "more"`},
 		{"-link ether", 2, `-link is "ether"`},
@@ -111,6 +111,40 @@ func TestUsage(t *testing.T) {
 		var out, errs stdbytes.Buffer
 		if status := command(strings.Fields(c.line), &out, &errs); status != c.status || !strings.Contains(errs.String(), c.want) || out.Len() > 0 {
 			t.Errorf("http %s: status %d, want %d\n%s%swant %q", c.line, status, c.status, &out, &errs, c.want)
+		}
+		if lines := strings.Count(errs.String(), "\n"); c.status != 0 && lines > 2 {
+			t.Errorf("http %s: the reason is one of %d lines", c.line, lines)
+		}
+	}
+}
+
+// TestReadKey: a key is 32 bytes, in base64 or not.
+func TestReadKey(t *testing.T) {
+	raw := stdbytes.Repeat([]byte{0xfe}, 32)
+	for _, text := range []string{string(raw), base64.StdEncoding.EncodeToString(raw), base64.StdEncoding.EncodeToString(raw) + "\n"} {
+		if key, err := readKey([]byte(text)); !stdbytes.Equal(key, raw) || err != nil {
+			t.Errorf("%q: %x, %v", text, key, err)
+		}
+	}
+	for _, text := range []string{"", "\n", "short", base64.StdEncoding.EncodeToString(raw[1:]), string(raw) + "x"} {
+		if key, err := readKey([]byte(text)); err == nil || !strings.Contains(err.Error(), "32") {
+			t.Errorf("%q: %x, %v", text, key, err)
+		}
+	}
+}
+
+// TestCwnd: a window that limits nothing is not shown as a number.
+func TestCwnd(t *testing.T) {
+	for _, c := range []struct {
+		c    conn
+		want string
+	}{
+		{conn{Cwnd: 16 << 20, SendBuffer: 256 << 10}, "no limit"},
+		{conn{Cwnd: 256 << 10, SendBuffer: 256 << 10}, "no limit"},
+		{conn{Cwnd: 14600, SendBuffer: 256 << 10}, "14.3 KiB"},
+	} {
+		if got := cwnd(c.c); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.c, got, c.want)
 		}
 	}
 }

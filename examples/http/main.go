@@ -59,7 +59,7 @@ func main() { os.Exit(command(os.Args[1:], os.Stdout, os.Stderr)) }
 func command(args []string, out, errs io.Writer) int {
 	o := options{patience: 2 * time.Second}
 	f := flag.NewFlagSet("http", flag.ContinueOnError)
-	f.SetOutput(errs)
+	f.SetOutput(io.Discard) // else thirty lines of usage would hide what is wrong
 	f.StringVar(&o.addr, "addr", ":80", "`address` inside the stack that the server listens on")
 	f.StringVar(&o.relay, "relay", "127.0.0.1:8080", "`address` on the kernel's network that is relayed to the server; \"\" for none (the default with -link)")
 	f.StringVar(&o.pcap, "pcap", "", "write what passes the link to `file`, for tcpdump or Wireshark")
@@ -68,9 +68,11 @@ func command(args []string, out, errs io.Writer) int {
 	f.StringVar(&o.get, "get", "", "fetch this `URL` over the link, print it and end, instead of serving")
 	o.linkOptions.flags(f)
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		f.SetOutput(errs)
+		f.Usage()
 		return 0
 	} else if err != nil {
-		return 2 // f has said why
+		return wrong(errs, err)
 	}
 	given := map[string]bool{}
 	f.Visit(func(f *flag.Flag) { given[f.Name] = true })
@@ -78,9 +80,7 @@ func command(args []string, out, errs io.Writer) int {
 		o.relay = ""
 	}
 	if f.NArg() > 0 {
-		fmt.Fprintf(errs, "http: unexpected argument %q\n", f.Arg(0))
-		f.Usage()
-		return 2
+		return wrong(errs, fmt.Errorf("unexpected argument %q", f.Arg(0)))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -92,11 +92,16 @@ func command(args []string, out, errs io.Writer) int {
 	case err == nil:
 		return 0
 	case errors.As(err, new(usageError)):
-		fmt.Fprintf(errs, "http: %v\nhttp -h lists the flags\n", err)
-		return 2
+		return wrong(errs, err)
 	}
 	fmt.Fprintln(errs, "http:", err)
 	return 1
+}
+
+// wrong says what is wrong with the command line, and returns the status for it.
+func wrong(errs io.Writer, err error) int {
+	fmt.Fprintf(errs, "http: %v\nhttp -h lists the flags\n", err)
+	return 2
 }
 
 // A usageError says what is wrong with the command line.

@@ -26,8 +26,8 @@ var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
 		}
 		return rtt(time.Duration(ns)).String()
 	},
-	"bytes": bytes,
-	"idle":  func(s string) bool { return s != "ESTABLISHED" },
+	"bytes": bytes, "cwnd": cwnd,
+	"idle": func(s string) bool { return s != "ESTABLISHED" },
 }).ParseFS(files, "page.html"))
 
 // A site is what the server shows: the stack that it runs on.
@@ -77,7 +77,7 @@ type conn struct {
 	Remote      string `json:"remote"`
 	RTT         int64  `json:"rtt_ns"`
 	Cwnd        int    `json:"cwnd"`
-	Sent        uint64 `json:"sent"`
+	Sent        uint64 `json:"sent"` // bytes, those that the peer has yet to acknowledge as well
 	Received    uint64 `json:"received"`
 	SendQueue   int    `json:"send_queue"`
 	RecvQueue   int    `json:"recv_queue"`
@@ -109,7 +109,7 @@ func (s *site) status() status {
 	for _, c := range s.stack.Conns() {
 		st.Conns = append(st.Conns, conn{
 			State: c.State, Local: addr(c.Local), Remote: addr(c.Remote), RTT: int64(c.RTT), Cwnd: c.Cwnd,
-			Sent: c.Sent, Received: c.Recv, SendQueue: c.SendQueue, RecvQueue: c.RecvQueue, Retransmits: c.Retransmits,
+			Sent: c.Sent + uint64(c.InFlight), Received: c.Recv, SendQueue: c.SendQueue, RecvQueue: c.RecvQueue, Retransmits: c.Retransmits,
 			ID: c.ID, MinRTT: int64(c.MinRTT), RTO: int64(c.RTO), Congestion: c.CongestionControl, Recovery: c.Recovery, Ssthresh: c.Ssthresh,
 			InFlight: c.InFlight, DeliveryRate: c.DeliveryRate, SendWindow: c.SendWindow, RecvWindow: c.RecvWindow,
 			SendBuffer: c.SendBuffer, RecvBuffer: c.RecvBuffer,
@@ -155,6 +155,14 @@ func bytes(n any) string {
 		return fmt.Sprintf("%.0f B", f)
 	}
 	return fmt.Sprintf("%.1f %s", f, unit)
+}
+
+// cwnd writes a connection's congestion window. One that is larger than the send buffer, as over the loopback, limits nothing.
+func cwnd(c conn) string {
+	if c.Cwnd >= c.SendBuffer {
+		return "no limit"
+	}
+	return bytes(c.Cwnd)
 }
 
 func (s *site) page(w http.ResponseWriter, r *http.Request) {

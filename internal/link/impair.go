@@ -147,6 +147,9 @@ const (
 // NewImpair wraps inner, which must not have been started and belongs to the Impair from now on: its Start and Close are
 // those of inner. Of a link of several queues all are read; queue 0 is written to. It reports an error for a configuration out of its bounds.
 func NewImpair(inner Link, config ImpairConfig) (*Impair, error) {
+	if inner == nil {
+		return nil, errors.New("link: impair: the link is nil")
+	}
 	mtu := inner.MTU()
 	if mtu < 1 || mtu > maxPacket {
 		return nil, fmt.Errorf("link: impair: the link's MTU %d is not within 1..%d", mtu, maxPacket)
