@@ -300,7 +300,7 @@ func (c *TCPConn) writeWhatIs(w io.Writer) (n int64, more bool, err error) {
 	for {
 		k, errno := c.so.Soreceive(buf[:], kern.MSG_DONTWAIT)
 		switch {
-		case errno == syscall.EWOULDBLOCK:
+		case errno == syscall.EAGAIN:
 			return n, true, nil // or its deadline has passed, which Sorcvwait says
 		case errno != 0:
 			return n, false, c.opErrno("read", "read", errno)

@@ -207,7 +207,7 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*
 			d.keepAlive(c)
 			return c, nil
 		}
-		if err := ctx.Err(); err != nil && (errno == errnoCanceled || errno == syscall.EWOULDBLOCK) {
+		if err := ctx.Err(); err != nil && (errno == errnoCanceled || errno == syscall.EAGAIN) {
 			return fail(ctxError(err))
 		}
 		return fail(sysError(call, errno))

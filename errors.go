@@ -17,7 +17,7 @@ func sysError(call string, errno syscall.Errno) error {
 		return nil
 	case syscall.EBADF:
 		return net.ErrClosed
-	case syscall.EWOULDBLOCK:
+	case syscall.EAGAIN:
 		return os.ErrDeadlineExceeded
 	}
 	return os.NewSyscallError(call, errno)

@@ -110,7 +110,7 @@ func TestParkedWaitsForItsUser(t *testing.T) {
 				if ds[1].done || ds[2].done {
 					t.Fatalf("dials have given up: %v %v", ds[1].errno, ds[2].errno)
 				}
-				if ds[3].errno != syscall.EWOULDBLOCK || ds[3].at != end {
+				if ds[3].errno != syscall.EAGAIN || ds[3].at != end {
 					t.Errorf("the deadline gives %v at %v, want %v", ds[3].errno, ds[3].at, end)
 				}
 				ds[3].so.Soclose()

@@ -15,7 +15,7 @@ import (
 )
 
 // What calls on a connection may return while it is being torn down: nothing else.
-var closeErrors = []syscall.Errno{0, syscall.EBADF, syscall.ECONNRESET, syscall.EPIPE, syscall.EWOULDBLOCK, syscall.ETIMEDOUT, syscall.ENOTCONN,
+var closeErrors = []syscall.Errno{0, syscall.EBADF, syscall.ECONNRESET, syscall.EPIPE, syscall.EAGAIN, syscall.ETIMEDOUT, syscall.ENOTCONN,
 	syscall.ECONNABORTED, syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENOBUFS}
 
 func allowed(t testing.TB, what string, errno syscall.Errno) {

@@ -248,7 +248,7 @@ func parseCall(s string) (c sysCall, err error) {
 }
 
 var errnos = map[string]syscall.Errno{
-	"EINPROGRESS": syscall.EINPROGRESS, "EWOULDBLOCK": syscall.EWOULDBLOCK, "EAGAIN": syscall.EWOULDBLOCK, "EALREADY": syscall.EALREADY,
+	"EINPROGRESS": syscall.EINPROGRESS, "EWOULDBLOCK": syscall.EAGAIN, "EAGAIN": syscall.EAGAIN, "EALREADY": syscall.EALREADY,
 	"ECONNREFUSED": syscall.ECONNREFUSED, "ECONNRESET": syscall.ECONNRESET, "ECONNABORTED": syscall.ECONNABORTED,
 	"ETIMEDOUT": syscall.ETIMEDOUT, "EHOSTUNREACH": syscall.EHOSTUNREACH, "ENETUNREACH": syscall.ENETUNREACH, "EPIPE": syscall.EPIPE,
 	"EINVAL": syscall.EINVAL, "ENOTCONN": syscall.ENOTCONN, "EISCONN": syscall.EISCONN, "EADDRINUSE": syscall.EADDRINUSE,

@@ -250,7 +250,7 @@ func TestCookieForgeries(t *testing.T) {
 				v.inject(s.bytes())
 			}
 			v.link.count()
-			if _, _, errno := v.p.Accept(lfd); errno != syscall.EWOULDBLOCK {
+			if _, _, errno := v.p.Accept(lfd); errno != syscall.EAGAIN {
 				t.Fatalf("accept after forgeries: %v", errno)
 			}
 		}
@@ -269,20 +269,20 @@ func TestCookieForgeries(t *testing.T) {
 		wfd := w.listen(80, 10)
 		w.overflow(80, 2*scMax)
 		w.inject(final.bytes())
-		if _, _, errno := w.p.Accept(wfd); errno != syscall.EWOULDBLOCK {
+		if _, _, errno := w.p.Accept(wfd); errno != syscall.EAGAIN {
 			t.Errorf("another stack's cookie: %v", errno)
 		}
 		other := *final
 		other.from = netip.AddrPortFrom(attPeer, 8001)
 		v.overflow(80, 2*scMax) // the table is full again
 		v.inject(other.bytes())
-		if _, _, errno := v.p.Accept(lfd); errno != syscall.EWOULDBLOCK {
+		if _, _, errno := v.p.Accept(lfd); errno != syscall.EAGAIN {
 			t.Errorf("another port's cookie: %v", errno)
 		}
 		v.overflow(80, 2*scMax)
 		pass(2 * time.Second)
 		v.inject(final.bytes())
-		if _, _, errno := v.p.Accept(lfd); errno != syscall.EWOULDBLOCK {
+		if _, _, errno := v.p.Accept(lfd); errno != syscall.EAGAIN {
 			t.Errorf("a cookie of 121 s: %v", errno)
 		}
 	})
@@ -330,7 +330,7 @@ func TestAcceptQueueExact(t *testing.T) {
 					t.Errorf("accept %d: %v", i, errno)
 				}
 			}
-			if _, _, errno := v.p.Accept(lfd); errno != syscall.EWOULDBLOCK {
+			if _, _, errno := v.p.Accept(lfd); errno != syscall.EAGAIN {
 				t.Errorf("one too many: %v", errno)
 			}
 		})
@@ -348,7 +348,7 @@ func TestHandshakeStaysWithItsListener(t *testing.T) {
 		p.seq, p.ack = p.seq+1, v.one().th.Seq+1
 		one := v.listenOn(netip.AddrPortFrom(attHost, 80), 5, SO_REUSEPORT)
 		v.inject(p.seg(wire.ACK, nil).bytes())
-		if _, _, errno := v.p.Accept(one); errno != syscall.EWOULDBLOCK {
+		if _, _, errno := v.p.Accept(one); errno != syscall.EAGAIN {
 			t.Errorf("the other listener has it: %v", errno)
 		}
 		if _, _, errno := v.p.Accept(any); errno != 0 {

@@ -128,7 +128,7 @@ func (so *Socket) Soaccept() (*Socket, syscall.Errno) {
 		case so.closed():
 			return nil, syscall.EBADF
 		case so.late(&so.rcv.sleepers):
-			return nil, syscall.EWOULDBLOCK
+			return nil, syscall.EAGAIN
 		case so.err != 0:
 			return nil, so.takeError()
 		case len(so.lq.q) > 0:
@@ -223,7 +223,7 @@ func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 	total := len(p)
 	for {
 		if so.late(&so.snd.sleepers) && !so.closed() { // before the connection's errors, as package net has it
-			return total - len(p), syscall.EWOULDBLOCK
+			return total - len(p), syscall.EAGAIN
 		}
 		if errno := so.sendable(); errno != 0 {
 			return total - len(p), errno
@@ -235,7 +235,7 @@ func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 		// Who waits with nothing to be acknowledged would never be woken.
 		if space <= 0 || space < len(p) && space < min(int(so.snd.lowat), so.snd.Cc()) {
 			if flags&MSG_DONTWAIT != 0 {
-				return total - len(p), syscall.EWOULDBLOCK
+				return total - len(p), syscall.EAGAIN
 			}
 			so.proto.usrreq(so, pruSend, usrreqArgs{now: so.k.now()}) // what was held back for more, which will be long in coming
 			if errno := so.sbwait(&so.snd.sleepers); errno != 0 {
@@ -332,7 +332,7 @@ func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 			break
 		}
 		if so.late(&so.rcv.sleepers) {
-			errno = syscall.EWOULDBLOCK
+			errno = syscall.EAGAIN
 			break
 		}
 		want := 1
@@ -347,7 +347,7 @@ func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 			break
 		}
 		if flags&MSG_DONTWAIT != 0 {
-			errno = syscall.EWOULDBLOCK
+			errno = syscall.EAGAIN
 			break
 		}
 		if errno = so.sbwait(&so.rcv.sleepers); errno != 0 {
@@ -369,7 +369,7 @@ func (so *Socket) Sorcvwait() syscall.Errno {
 		case so.closed():
 			return syscall.EBADF
 		case so.late(&so.rcv.sleepers):
-			return syscall.EWOULDBLOCK
+			return syscall.EAGAIN
 		case so.rcv.Cc() > 0, so.err != 0, so.state&ssCantrcvmore != 0, so.state&(ssIsconnected|ssIsconnecting) == 0:
 			return 0
 		}

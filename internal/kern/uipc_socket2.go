@@ -215,7 +215,7 @@ func (so *Socket) expire(now int64) {
 // the socket does not block.
 func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 	if so.state&ssNbio != 0 {
-		return syscall.EWOULDBLOCK
+		return syscall.EAGAIN
 	}
 	if so.busy() { // what we have to say goes out first
 		so.unlock()
@@ -223,7 +223,7 @@ func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 		return 0
 	}
 	if so.late(sb) {
-		return syscall.EWOULDBLOCK
+		return syscall.EAGAIN
 	}
 	sb.waiters++
 	if t := so.nextDeadline(); t < so.out.armed {

@@ -512,7 +512,7 @@ func (tp *TCB) outputError(errno syscall.Errno) syscall.Errno {
 	switch errno {
 	case syscall.ENOBUFS:
 		return 0 // lost, as in any queue: the retransmission timer stands
-	case syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EHOSTDOWN:
+	case syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN:
 		if tp.state.HaveRcvdSyn() {
 			tp.softerr = uint32(errno) // reported should the connection time out (RFC 9293, MUST-47)
 			return 0
