@@ -18,6 +18,7 @@ const (
 	reassMax       = 1024    // datagrams
 	reassPerSource = 64      // of them from one address
 	reassBytes     = 4 << 20 // of all
+	reassShare     = 1 << 20 // of them from one address
 	reassFrags     = 64      // of one datagram
 )
 
@@ -44,6 +45,9 @@ type ipfrag struct {
 	m        *mbuf.Mbuf
 }
 
+// A fragSource is what one source has waiting.
+type fragSource struct{ datagrams, bytes int }
+
 type ipReass struct {
 	k   *Kernel
 	out callout
@@ -51,14 +55,14 @@ type ipReass struct {
 	mu      sync.Mutex
 	q       map[fragKey]*ipq
 	order   []*ipq // oldest first
-	sources map[netip.Addr]int
+	sources map[netip.Addr]fragSource
 	bytes   int
 }
 
 func (r *ipReass) init(k *Kernel) {
 	r.k = k
 	r.q = map[fragKey]*ipq{}
-	r.sources = map[netip.Addr]int{}
+	r.sources = map[netip.Addr]fragSource{}
 	r.out = k.clock.table(r)
 }
 
@@ -79,9 +83,9 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 	key := fragKey{ip.Src, ip.Dst, ip.ID, ip.Proto}
 	q := r.q[key]
 	if q == nil {
-		if r.sources[ip.Src] >= reassPerSource {
+		if r.sources[ip.Src].datagrams >= reassPerSource {
 			// The oldest of this source has most likely lost a fragment; to refuse the newest would shut the source out until that times out.
-			r.drop(r.order[slices.IndexFunc(r.order, func(o *ipq) bool { return o.key.src == ip.Src })])
+			r.dropOldest(ip.Src)
 		}
 		for len(r.order) >= reassMax {
 			r.drop(r.order[0])
@@ -89,12 +93,15 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 		q = &ipq{key: key, at: k.now() + reassTime, ifp: ifp}
 		r.q[key] = q
 		r.order = append(r.order, q)
-		r.sources[ip.Src]++
+		r.hold(ip.Src, 1, 0)
 		k.clock.arm(&r.out, k.even(q.at))
 	}
 	if !r.insert(q, ip, m, n, more) {
 		r.drop(q)
 		return nil
+	}
+	for r.sources[ip.Src].bytes > reassShare {
+		r.dropOldest(ip.Src) // so that one source does not fill what is for all
 	}
 	for r.bytes > reassBytes && len(r.order) > 0 {
 		r.drop(r.order[0]) // the oldest goes first, be it this one
@@ -107,6 +114,24 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 		return nil
 	}
 	return r.complete(q, ip)
+}
+
+// dropOldest gives up the oldest datagram of a source, which has one.
+func (r *ipReass) dropOldest(src netip.Addr) {
+	r.drop(r.order[slices.IndexFunc(r.order, func(o *ipq) bool { return o.key.src == src })])
+}
+
+// hold counts what a source has waiting.
+func (r *ipReass) hold(src netip.Addr, datagrams, bytes int) {
+	s := r.sources[src]
+	s.datagrams += datagrams
+	s.bytes += bytes
+	r.bytes += bytes
+	if s == (fragSource{}) {
+		delete(r.sources, src)
+		return
+	}
+	r.sources[src] = s
 }
 
 // insert puts a fragment in its place. It reports false where the datagram must be dropped. It takes over m.
@@ -136,7 +161,7 @@ func (r *ipReass) insert(q *ipq, ip *wire.IPv4, m *mbuf.Mbuf, n int, more bool) 
 	f.m.Pkt = pkt
 	q.frags = slices.Insert(q.frags, i, f)
 	q.have += n
-	r.bytes += fragPins(f.m)
+	r.hold(q.key.src, 0, fragPins(f.m))
 	return true
 }
 
@@ -155,7 +180,7 @@ func (r *ipReass) complete(q *ipq, ip *wire.IPv4) *mbuf.Mbuf {
 	pkt := q.frags[0].m.Pkt
 	var tail *mbuf.Mbuf = h
 	for i := range q.frags {
-		r.bytes -= fragPins(q.frags[i].m)
+		r.hold(q.key.src, 0, -fragPins(q.frags[i].m))
 		tail.SetNext(q.frags[i].m)
 		for tail.Next() != nil {
 			tail = tail.Next()
@@ -175,7 +200,7 @@ func (r *ipReass) complete(q *ipq, ip *wire.IPv4) *mbuf.Mbuf {
 // drop gives a datagram up.
 func (r *ipReass) drop(q *ipq) {
 	for _, f := range q.frags {
-		r.bytes -= fragPins(f.m)
+		r.hold(q.key.src, 0, -fragPins(f.m))
 		mbuf.Free(f.m)
 	}
 	r.k.Stats.IP.Fragdropped.Add(len(q.frags))
@@ -188,9 +213,7 @@ func (r *ipReass) forget(q *ipq) {
 	if i := slices.Index(r.order, q); i >= 0 {
 		r.order = slices.Delete(r.order, i, i+1)
 	}
-	if r.sources[q.key.src]--; r.sources[q.key.src] <= 0 {
-		delete(r.sources, q.key.src)
-	}
+	r.hold(q.key.src, -1, 0)
 }
 
 // expire gives up what has waited too long, with an ICMP time exceeded where the first fragment is there (RFC 792): BSD's ip_slowtimo.

@@ -179,7 +179,7 @@ func TestReassemblyLimits(t *testing.T) {
 				t.Fatalf("%d datagrams, %d bytes", len(r.q), r.bytes)
 			}
 			for src, n := range r.sources {
-				if n > reassPerSource {
+				if n.datagrams > reassPerSource {
 					t.Fatalf("%d datagrams of %v", n, src)
 				}
 			}
@@ -284,4 +284,26 @@ func TestReassemblyVerifiesChecksums(t *testing.T) {
 	if n := v.k.Stats.TCP.Rcvbadsum.Load(); n != 1 {
 		t.Errorf("%d wrong checksums are found, want 1", n)
 	}
+}
+
+// One source's fragments do not drive out those of others: a source has a share of the bytes, and loses its own oldest datagram beyond it.
+func TestReassShareOfSource(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		v.inject(frag(7, make([]byte, 64), 0, 32, true)) // an honest one, which is the oldest of all
+		greedy := netip.MustParseAddr("10.0.0.66")
+		body := make([]byte, 1400)
+		for id := range uint16(40) {
+			for off := range 40 {
+				v.inject(ipPacket(wire.IPv4{ID: id, Flags: wire.IPMF, Off: off * 1400}, greedy, attHost, wire.ProtoICMP, body))
+			}
+		}
+		if n := v.k.reass.sources[greedy]; n.bytes > reassShare || n.bytes < reassShare/2 {
+			t.Errorf("one source has %d bytes", n.bytes)
+		}
+		if n, s, _ := v.waiting(); s != 2 || n < 2 {
+			t.Errorf("%d datagrams of %d sources", n, s)
+		}
+	})
 }

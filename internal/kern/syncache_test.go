@@ -411,3 +411,39 @@ func TestSyncacheForgedTimestamp(t *testing.T) {
 		}
 	})
 }
+
+// A cookie's SYN,ACK does not agree to ECN, which the cookie would forget, and no echo of a timestamp makes a scale that does not exist.
+func TestCookieForgetsNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 5)
+		v.link.quiet = true
+		for i := range 4 * scBuckets * scBucketLimit {
+			s := &seg{from: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 1), to: netip.AddrPortFrom(attHost, 80)}
+			s.th = wire.TCP{Seq: 1, Flags: wire.SYN, Win: 65535}
+			v.inject(s.bytes())
+		}
+		v.link.quiet = false
+		v.link.fetch()
+		p := v.peer(4000, 80)
+		s := p.syn(fullOptions())
+		s.th.Flags |= wire.ECE | wire.CWR
+		before := v.k.Stats.TCP.ScSendcookie.Load()
+		v.inject(s.bytes())
+		g := v.one()
+		if v.k.Stats.TCP.ScSendcookie.Load() != before+1 {
+			t.Fatalf("no cookie")
+		}
+		if g.th.Flags&wire.ECE != 0 {
+			t.Errorf("the SYN,ACK agrees to ECN")
+		}
+		p.seq, p.ack, p.tsecr = p.seq+1, g.th.Seq+1, g.th.Opt.TSVal|63
+		v.inject(p.seg(wire.ACK, nil).bytes())
+		fd, _, errno := v.p.Accept(lfd)
+		v.no(errno)
+		if i, _ := v.p.TCPInfo(fd); i.SndWscale != maxScale {
+			t.Errorf("window scale %d", i.SndWscale)
+		}
+	})
+}

@@ -173,6 +173,7 @@ func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
 	if !sc.insert(e) {
 		st.ScBucketoverflow.Inc()
 		e.s.Iss, e.s.TSOffset = k.cookie(e, in.now)
+		e.s.ECN = false // a cookie would forget it, and marks would not be echoed (RFC 3168, 6.1.3)
 		e.synAck(&r, in.now)
 		st.ScSendcookie.Inc()
 		e.free()

@@ -26,6 +26,9 @@ var (
 
 const cookieBits = 8
 
+// maxScale is the largest window scale: RFC 7323, 2.3.
+const maxScale = 14
+
 // cookieMAC is the hash of a cookie: everything that it must not be possible to change.
 func (k *Kernel) cookieMAC(t *tuple, irs tcp.Seq, tick int64, low uint8) uint32 {
 	extra := uint64(irs)<<32 | uint64(uint32(tick))<<8&0xffffff00 | uint64(low)
@@ -98,7 +101,7 @@ func (k *Kernel) cookieCheck(head *Socket, in *tcpIn) *scEntry {
 		bits := th.Opt.TSEcr & 63
 		if bits>>5 != 0 {
 			o.Has |= wire.TofScale
-			o.Scale = uint8(bits >> 1 & 15)
+			o.Scale = min(uint8(bits>>1&15), maxScale) // it is the peer's word
 		}
 		o.Has |= wire.TofTS
 		o.TSVal = th.Opt.TSVal

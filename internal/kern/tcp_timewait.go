@@ -17,6 +17,8 @@ type tcptw struct {
 	rec        tcp.TimeWaitRec
 	at         int64       // when it ends
 	asked      atomic.Bool // a SYN has been acknowledged: the peer knows nothing of the connection any more
+	answerTime int64       // when answers was last 0; guarded by the list's lock
+	answers    int
 	ended      atomic.Bool // what is left of its socket, while a user still has it, looks at this
 	next, prev *tcptw
 }
@@ -146,6 +148,21 @@ func (l *twList) discard(tw *tcptw) bool {
 	return ok
 }
 
+// mayAnswer limits the answers of a record: two that disagree about their numbers would answer each other for ever (RFC 5961, 7).
+func (l *twList) mayAnswer(tw *tcptw, now int64) bool {
+	n := l.k.prof.ChallengeN
+	if n == 0 {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now-tw.answerTime >= l.k.prof.ChallengeT {
+		tw.answerTime, tw.answers = now, 0
+	}
+	tw.answers++
+	return tw.answers <= n
+}
+
 // restart begins its 2 MSL anew.
 func (l *twList) restart(tw *tcptw, now int64) {
 	l.mu.Lock()
@@ -209,7 +226,7 @@ func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 	if v == tcp.TwRestart {
 		k.tw.restart(tw, in.now)
 	}
-	if v == tcp.TwDrop {
+	if v == tcp.TwDrop || !k.tw.mayAnswer(tw, in.now) {
 		return false
 	}
 	r := respondTo{t: in.t, seq: tw.rec.SndNxt, ack: tw.rec.RcvNxt, flags: wire.ACK, win: tw.rec.Win, tos: tw.tos, ttl: tw.ttl, ifp: tw.ifp}

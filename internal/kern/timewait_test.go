@@ -372,3 +372,30 @@ func TestIPIdentification(t *testing.T) {
 		t.Errorf("two stacks have %d of 1000 in common", same)
 	}
 }
+
+// A record answers segments that disagree with it at a limited rate, FINs that come again included: two records would answer each other for ever (RFC 5961, 7).
+func TestTimeWaitAnswersLimited(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 5)
+		p, fd := v.established(lfd, 4000, 80)
+		v.p.Close(fd)
+		p.ack = v.one().th.Seq + 1
+		fin := p.seg(wire.FIN|wire.ACK, nil)
+		v.inject(fin.bytes())
+		bare := p.seg(wire.ACK, nil)
+		bare.th.Seq += 77
+		data := p.seg(wire.ACK, []byte("x"))
+		for _, s := range []*seg{bare, fin, data} {
+			pass(2 * time.Second)
+			v.link.count()
+			for range 1000 {
+				v.inject(s.bytes())
+			}
+			if n := v.link.count(); n != v.k.prof.ChallengeN {
+				t.Errorf("%d answers to a thousand segments with flags %v", n, s.th.Flags)
+			}
+		}
+	})
+}
