@@ -162,6 +162,9 @@ func closedClean(t testing.TB, k *Kernel) {
 		for port := range k.ports.shards[i].users {
 			t.Errorf("after Close port %d is taken", port)
 		}
+		for port := range k.ports.shards[i].conns {
+			t.Errorf("after Close port %d has connections", port)
+		}
 	}
 	for i := range k.ports.dests {
 		for d, s := range k.ports.dests[i].sets {

@@ -22,7 +22,7 @@ type inpcb struct {
 	ephemeral          bool      // (s) the port was taken from the destination's set
 	bindOpts           soOptions // (p) the options that bind saw
 	tos, ttl           uint8     // (s)
-	portNext, portPrev *inpcb    // (p) others with the same local port
+	portNext, portPrev *inpcb    // (p) others with the same local port, with a peer or without, as this
 	ifp                *Ifnet    // (s) the way to the peer: inp_route
 }
 

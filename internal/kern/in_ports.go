@@ -23,10 +23,11 @@ type portTable struct {
 	next   [64]uint32 // counter of ports handed to bind
 }
 
-// A portShard holds, by port, everyone who uses it.
+// A portShard holds, by port, everyone who uses it. Connections have lists of their own, so that a stray segment need not pass by all those of a busy port.
 type portShard struct {
-	mu    sync.Mutex // a leaf
-	users map[uint16]*inpcb
+	mu    sync.Mutex        // a leaf
+	users map[uint16]*inpcb // those without a peer
+	conns map[uint16]*inpcb // connections and TIME_WAIT records
 }
 
 type destShard struct {
@@ -83,7 +84,7 @@ func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	mine := so.options
-	for p := s.users[port]; p != nil; p = p.portNext {
+	for p := s.first(port); p != nil; p = s.after(p) {
 		if !p.laddr.unspecified() && !so.inp.laddr.unspecified() && p.laddr != so.inp.laddr {
 			continue
 		}
@@ -104,7 +105,7 @@ func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 	}
 	so.inp.lport = port
 	so.inp.bindOpts = mine
-	t.link(s, &so.inp)
+	s.link(&so.inp)
 	return 0
 }
 
@@ -114,7 +115,7 @@ func (t *portTable) boundTo(laddr in6Addr, port uint16) *Socket {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p := s.users[port]; p != nil; p = p.portNext {
-		if p.so != nil && p.fport == 0 && (p.laddr == laddr || p.laddr.unspecified()) {
+		if p.so != nil && (p.laddr == laddr || p.laddr.unspecified()) {
 			return p.so
 		}
 	}
@@ -127,21 +128,49 @@ func (t *portTable) rename(inp *inpcb, laddr, faddr in6Addr, fport uint16) {
 		s := t.shard(inp.lport)
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if inp.bound { // it may change lists
+			s.unlink(inp)
+			defer s.link(inp)
+		}
 	}
 	inp.laddr, inp.faddr, inp.fport = laddr, faddr, fport
 }
 
-// link enters inp among the users of its port. The shard is locked.
-func (t *portTable) link(s *portShard, inp *inpcb) {
-	if s.users == nil {
-		s.users = map[uint16]*inpcb{}
+// list returns the lists that inp belongs in, by port.
+func (s *portShard) list(inp *inpcb) map[uint16]*inpcb {
+	if inp.fport == 0 {
+		return s.users
 	}
-	head := s.users[inp.lport]
+	return s.conns
+}
+
+// first and after go through all users of a port.
+func (s *portShard) first(port uint16) *inpcb {
+	if p := s.users[port]; p != nil {
+		return p
+	}
+	return s.conns[port]
+}
+
+func (s *portShard) after(p *inpcb) *inpcb {
+	if p.portNext == nil && p.fport == 0 {
+		return s.conns[p.lport]
+	}
+	return p.portNext
+}
+
+// link enters inp among the users of its port. The shard is locked.
+func (s *portShard) link(inp *inpcb) {
+	if s.users == nil {
+		s.users, s.conns = map[uint16]*inpcb{}, map[uint16]*inpcb{}
+	}
+	list := s.list(inp)
+	head := list[inp.lport]
 	inp.portNext, inp.portPrev, inp.bound = head, nil, true
 	if head != nil {
 		head.portPrev = inp
 	}
-	s.users[inp.lport] = inp
+	list[inp.lport] = inp
 }
 
 // share enters inp, an accepted connection or a TIME_WAIT record, among the users of its port.
@@ -149,7 +178,7 @@ func (t *portTable) share(inp *inpcb) {
 	s := t.shard(inp.lport)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t.link(s, inp)
+	s.link(inp)
 }
 
 // unlink takes inp out of the users of its port.
@@ -157,16 +186,21 @@ func (t *portTable) unlink(inp *inpcb) {
 	s := t.shard(inp.lport)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !inp.bound {
-		return
+	if inp.bound {
+		s.unlink(inp)
 	}
+}
+
+// unlink takes inp out of its list. The shard is locked.
+func (s *portShard) unlink(inp *inpcb) {
+	list := s.list(inp)
 	inp.bound = false
 	if inp.portPrev != nil {
 		inp.portPrev.portNext = inp.portNext
 	} else if inp.portNext != nil {
-		s.users[inp.lport] = inp.portNext
+		list[inp.lport] = inp.portNext
 	} else {
-		delete(s.users, inp.lport)
+		delete(list, inp.lport)
 	}
 	if inp.portNext != nil {
 		inp.portNext.portPrev = inp.portPrev

@@ -470,3 +470,59 @@ func TestPortsAmongManyDestinations(t *testing.T) {
 		t.Error("an idle destination among many is kept")
 	}
 }
+
+// A stray segment to a port with many connections, and no listener any more, passes by none of them: those without a peer are in a list of their own, whatever becomes of them.
+func TestPortLists(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 100)
+		for i := range 50 {
+			v.established(lfd, uint16(5000+i), 80)
+		}
+		s := v.k.ports.shard(80)
+		count := func(p *inpcb) (n int) {
+			for ; p != nil; p = p.portNext {
+				n++
+			}
+			return n
+		}
+		check := func(what string, port uint16, users, conns int) {
+			t.Helper()
+			s := v.k.ports.shard(port)
+			all := 0
+			for p := s.first(port); p != nil; p = s.after(p) {
+				all++
+			}
+			if u, c := count(s.users[port]), count(s.conns[port]); u != users || c != conns || all != users+conns {
+				t.Errorf("%s: %d without a peer and %d with one, want %d and %d; %d in all", what, u, c, users, conns, all)
+			}
+		}
+		check("listening", 80, 1, 50)
+		v.no(v.p.Close(lfd))
+		check("no listener", 80, 0, 50)
+		if v.k.ports.boundTo(in6(attHost), 80) != nil {
+			t.Errorf("somebody is bound")
+		}
+		if len(s.users) != 0 {
+			t.Errorf("an empty list is left")
+		}
+		// A bound socket that connects, and one that fails to.
+		fd, errno := v.p.Socket(AF_INET, SOCK_STREAM, 0)
+		v.no(errno)
+		v.p.Fcntl(fd, F_SETFL, O_NONBLOCK)
+		v.no(v.p.Bind(fd, netip.AddrPortFrom(attHost, 90)))
+		check("bound", 90, 1, 0)
+		if so := v.k.ports.boundTo(in6(attHost), 90); so == nil || so != v.p.Sock(fd) {
+			t.Errorf("bound to 90: %v", so)
+		}
+		if errno := v.p.Connect(fd, netip.MustParseAddrPort("224.0.0.1:9")); errno == 0 {
+			t.Errorf("connected to a group")
+		}
+		check("failed to connect", 90, 1, 0)
+		v.p.Connect(fd, netip.AddrPortFrom(attPeer, 9))
+		check("connecting", 90, 0, 1)
+		v.no(v.p.Close(fd))
+		check("closed", 90, 0, 0)
+	})
+}
