@@ -56,7 +56,7 @@ func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 		return k.ipFragment(m, ip, ifp)
 	}
 	if !o.df {
-		ip.ID = k.nextID()
+		ip.ID = k.nextID(&ip)
 	}
 	ip.Len = n
 	if n > wire.MaxPacket {
@@ -66,19 +66,21 @@ func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 	return ifp.output(m, o.so)
 }
 
-// nextID returns an identification for a packet that may be fragmented: unique for long (RFC 6864, 4.2), and not to be guessed, as the counter
-// runs through a permutation that a secret chooses.
-func (k *Kernel) nextID() uint16 {
-	n := k.ipID.Add(1)
-	a, b := uint16(k.seed.hash[0])|1, uint16(k.seed.hash[1])
-	x := uint16(n)*a + b
-	x ^= x >> 7
-	return x*0x9e35 + uint16(k.seed.hash[1]>>16)
+// nextID returns an identification for a packet that may be fragmented: unique for long among those of its addresses and protocol (RFC 6864, 4.2), and not to be guessed
+// from others (RFC 7739, 5.3; CVE-2024-10026): a counter runs through a permutation that is the addresses' own, under a key that serves nothing else.
+func (k *Kernel) nextID(ip *wire.IPv4) uint16 {
+	h := prf(k.seed.ipid, &tuple{laddr: in6(ip.Src), faddr: in6(ip.Dst)}, uint64(ip.Proto))
+	n := k.ipIDs[h%uint64(len(k.ipIDs))].Add(1)
+	l, r := uint8(n>>8), uint8(n)
+	for round := range uint64(4) { // Feistel's network makes a permutation of any function
+		l, r = r, l^uint8((h^(round<<8|uint64(r))*0x9e3779b97f4a7c15)*0xd6e8feb86659fd93>>56)
+	}
+	return uint16(l)<<8 | uint16(r)
 }
 
 // ipFragment cuts a packet to the MTU: the second half of BSD's ip_output.
 func (k *Kernel) ipFragment(m *mbuf.Mbuf, ip wire.IPv4, ifp *Ifnet) (q *ifqueue, errno syscall.Errno) {
-	ip.ID = k.nextID()
+	ip.ID = k.nextID(&ip)
 	room := (ifp.mtu - wire.IPv4MinLen) &^ 7
 	total := m.Pkt.Len
 	flow := m.Pkt.Flow

@@ -76,7 +76,7 @@ type Kernel struct {
 	twMax     int
 	icmpLimit bucket
 	rstLimit  bucket
-	ipID      atomic.Uint32
+	ipIDs     [1024]atomic.Uint32 // counters of identifications, shared by destinations that a keyed hash brings together
 
 	pcbs     pcbTable
 	ports    portTable
@@ -213,17 +213,21 @@ func (k *Kernel) close() {
 
 // secrets are a stack's keys, one for each purpose, so that what one lets out tells nothing of another (CVE-2024-10026).
 type secrets struct {
-	iss, ts, port, cookie cipher.Block
-	hash                  [2]uint64
+	iss, ts, port, cookie, ipid cipher.Block
+	hash                        [2]uint64
 }
 
 func (s *secrets) init(r io.Reader) error {
-	var b [4*16 + 16]byte
+	var b [5*16 + 16]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return err
 	}
-	for i, c := range []*cipher.Block{&s.iss, &s.ts, &s.port, &s.cookie} {
-		blk, err := aes.NewCipher(b[16*i : 16*i+16])
+	for i, c := range []*cipher.Block{&s.iss, &s.ts, &s.port, &s.cookie, &s.ipid} {
+		at := 16 * i
+		if i == 4 {
+			at += 16 // behind the key of the hash
+		}
+		blk, err := aes.NewCipher(b[at : at+16])
 		if err != nil {
 			return err
 		}

@@ -344,10 +344,11 @@ func TestIPIdentification(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
 	var seen [1 << 16]bool
+	ip := wire.IPv4{Src: attHost, Dst: attPeer, Proto: wire.ProtoICMP}
 	small := 0
 	last := uint16(0)
 	for i := range 1 << 16 {
-		id := v.k.nextID()
+		id := v.k.nextID(&ip)
 		if seen[id] {
 			t.Fatalf("identification %d comes again after %d packets", id, i)
 		}
@@ -364,12 +365,27 @@ func TestIPIdentification(t *testing.T) {
 	defer w.done()
 	same := 0
 	for range 1000 {
-		if v.k.nextID() == w.k.nextID() {
+		if v.k.nextID(&ip) == w.k.nextID(&ip) {
 			same++
 		}
 	}
 	if same > 10 {
 		t.Errorf("two stacks have %d of 1000 in common", same)
+	}
+	// What one destination sees tells nothing of what another does: neither the same numbers, nor the same steps.
+	other := ip
+	other.Dst = attPeer.Next()
+	same = 0
+	var a, b uint16
+	for range 1000 {
+		x, y := v.k.nextID(&ip), v.k.nextID(&other)
+		if x == y || x-a == y-b || x^a == y^b {
+			same++
+		}
+		a, b = x, y
+	}
+	if same > 10 {
+		t.Errorf("two destinations have %d of 1000 in common", same)
 	}
 }
 
