@@ -17,7 +17,7 @@ func TestIdleProxy(t *testing.T) {
 		"ReadFrom": func(dst, src tcpConn) { io.Copy(dst, struct{ io.Reader }{src}) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			const conns, most = 200, 20_000
+			const conns, most = 1000, 20_000
 			n := loopback(t)
 			front, back := n.listen(t), n.listen(t)
 			var ends []tcpConn
