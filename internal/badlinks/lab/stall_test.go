@@ -9,8 +9,8 @@ import (
 	"bsdnet"
 )
 
-// TestNoStalls transfers over paths that reorder and lose nothing, with many seeds: no transfer stalls,
-// that is, none takes three times as long as the median.
+// TestNoStalls transfers over paths that reorder and lose nothing, with many seeds: no transfer
+// stalls, that is, none takes three times as long as the median.
 func TestNoStalls(t *testing.T) {
 	seeds := 20
 	if os.Getenv("BSDNET_LONG") == "1" {

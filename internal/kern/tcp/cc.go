@@ -12,8 +12,8 @@ const (
 	ECN                // the peer has echoed a congestion mark (RFC 3168)
 )
 
-// A View is what a congestion controller sees of its connection: no more than it needs, so that it can be tested without one. Sizes are in
-// bytes, times in nanoseconds.
+// A View is what a congestion controller sees of its connection: no more than it needs, so that it
+// can be tested without one. Sizes are in bytes, times in nanoseconds.
 type View struct {
 	Now           int64  // when the acknowledgment arrived, or the present
 	MSS           int    // payload of a full segment
@@ -40,8 +40,8 @@ type Ack struct {
 	Rate      RateSample
 }
 
-// A RateSample measures the rate of delivery over about one round trip, of the segment that was sent last of those that the acknowledgment
-// covers (draft-ietf-ccwg-bbr, 4.1).
+// A RateSample measures the rate of delivery over about one round trip, of the segment that was
+// sent last of those that the acknowledgment covers (draft-ietf-ccwg-bbr, 4.1).
 type RateSample struct {
 	Delivered      int    // bytes delivered over Interval; 0: there is no sample
 	Interval       int64  // the longer of the times in which they were sent and acknowledged
@@ -58,14 +58,17 @@ type Control struct {
 	Rate     int64 // pacing rate, bytes a second; 0: the sender's choice, from Cwnd and the round trip
 }
 
-// A CC is the congestion controller of one connection. It is called in the order in which things happen, and answers in c.
+// A CC is the congestion controller of one connection. It is called in the order in which things
+// happen, and answers in c.
 type CC interface {
 	// Init is called once, before the first data is sent.
 	Init(v *View, c *Control)
-	// Acked is called for each acknowledgment that has delivered anything, or by which something was found lost.
+	// Acked is called for each acknowledgment that has delivered anything, or by which something
+	// was found lost.
 	Acked(v *View, a *Ack, c *Control)
-	// Congested sets c.Ssthresh, once for each flight. The window is then reduced by proportional rate reduction (RFC 9937), or after a
-	// time-out starts from one segment, unless the controller has it in hand itself (see OwnWindow).
+	// Congested sets c.Ssthresh, once for each flight. The window is then reduced by proportional
+	// rate reduction (RFC 9937), or after a time-out starts from one segment, unless the controller
+	// has it in hand itself (see OwnWindow).
 	Congested(v *View, s Signal, c *Control)
 	// Undo takes back the last Congested: nothing had been lost (RFC 3522, RFC 5682).
 	Undo(v *View, c *Control)

@@ -9,7 +9,8 @@ import (
 // defaultCC is what a connection has if nobody chooses.
 const defaultCC = "cubic"
 
-// CCNames returns the names of the congestion controllers that a connection with this profile may have.
+// CCNames returns the names of the congestion controllers that a connection with this profile may
+// have.
 func (p *Profile) CCNames() []string {
 	if p.Scoreboard {
 		return CCNames()
@@ -28,8 +29,9 @@ func (p *Profile) CCName() string {
 	return cmp.Or(p.CC, defaultCC)
 }
 
-// SetCC chooses the congestion controller of the connection by its name. ENOENT: there is none of that name. The window stays as it is. Over the
-// loopback, where nothing can be congested, it is noted and has no effect.
+// SetCC chooses the congestion controller of the connection by its name. ENOENT: there is none of
+// that name. The window stays as it is. Over the loopback, where nothing can be congested, it is
+// noted and has no effect.
 func (tp *TCB) SetCC(name string, now int64) syscall.Errno {
 	if !tp.prof.HasCC(name) {
 		return syscall.ENOENT

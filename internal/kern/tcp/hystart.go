@@ -87,15 +87,16 @@ func (h *hystart) sample(rtt int64) (done bool) {
 			h.baseline, h.rounds = 0, 0
 			return false
 		}
-		// A round trip that grows once more, under a window that hardly does, leaves no doubt that it is a queue. CSS_ROUNDS rounds
-		// at a quarter more each would fill a queue of three windows.
+		// A round trip that grows once more, under a window that hardly does, leaves no doubt that
+		// it is a queue. CSS_ROUNDS rounds at a quarter more each would fill a queue of three
+		// windows.
 		return full && lately >= h.baseline+thresh
 	case h.lastMin != 0:
-		// 4.2: "if (currentRoundMinRTT >= (lastRoundMinRTT + RttThresh))", "exit slow start
-		// and enter CSS".
-		// The least round trip of a round is that of its beginning. A paced sender fills the queue in the midst of a round, and a
-		// round later a short queue has overflowed; so the last N_RTT_SAMPLE samples count as the first do. If they were high by
-		// chance, the least of a later round is below them.
+		// 4.2: "if (currentRoundMinRTT >= (lastRoundMinRTT + RttThresh))", "exit slow start and
+		// enter CSS". The least round trip of a round is that of its beginning. A paced sender
+		// fills the queue in the midst of a round, and a round later a short queue has overflowed;
+		// so the last N_RTT_SAMPLE samples count as the first do. If they were high by chance, the
+		// least of a later round is below them.
 		if h.curMin >= h.lastMin+thresh {
 			h.baseline = h.curMin
 		} else if full && lately >= h.lastMin+thresh {

@@ -108,7 +108,8 @@ func (tp *TCB) senderInfo(i *Info) {
 	i.RwndLimited, i.SndbufLimited = time.Duration(s.chrono.sum(rwndFull, tp.clock)), time.Duration(s.chrono.sum(sndbufFull, tp.clock))
 }
 
-// checkScoreboard returns an error if the scoreboard is not what is in flight, or its sums are not those of its spans.
+// checkScoreboard returns an error if the scoreboard is not what is in flight, or its sums are not
+// those of its spans.
 func (tp *TCB) checkScoreboard() error {
 	s := tp.snr
 	if s == nil || s.sb.empty() {
@@ -155,8 +156,9 @@ func (tp *TCB) checkScoreboard() error {
 	return nil
 }
 
-// Check returns an error where an invariant does not hold. Tests call it after every event. Data that is unsent with an open window,
-// or unacknowledged, means an armed timer: a connection must not be able to stall.
+// Check returns an error where an invariant does not hold. Tests call it after every event. Data
+// that is unsent with an open window, or unacknowledged, means an armed timer: a connection must
+// not be able to stall.
 func (tp *TCB) Check() error {
 	if tp.state == Closed || tp.state == Listen || tp.state == TimeWait {
 		return nil
@@ -171,7 +173,8 @@ func (tp *TCB) Check() error {
 	if over := tp.sndMax.Sub(tp.sndUna) - tp.snd.Cc(); over > 1 {
 		return bad("%d numbers in flight without data", over)
 	}
-	// A peer may fill room that a silly window has hidden; the acknowledgment that is then owed mends it.
+	// A peer may fill room that a silly window has hidden; the acknowledgment that is then owed
+	// mends it.
 	if tp.rcvAdv.Lt(tp.rcvNxt) && tp.flags&DelAck == 0 && tp.state.HaveRcvdSyn() && !tp.state.haveRcvdFin() {
 		return bad("advertised less than received")
 	}
@@ -197,7 +200,8 @@ func (tp *TCB) Check() error {
 	return nil
 }
 
-// Timer returns when the named timer ("rexmt", "persist", "keep", "2msl", "delack") is due, and whether it is on.
+// Timer returns when the named timer ("rexmt", "persist", "keep", "2msl", "delack") is due, and
+// whether it is on.
 func (tp *TCB) Timer(name string) (int64, bool) {
 	for i, n := range timerNames {
 		if n == name {

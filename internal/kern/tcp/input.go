@@ -26,7 +26,8 @@ type segment struct {
 	reset      bool // answer with a RST: dropwithreset
 }
 
-// Payload is what comes with a header: a chain, and how many segments on the wire it was merged from.
+// Payload is what comes with a header: a chain, and how many segments on the wire it was merged
+// from.
 type Payload struct {
 	M       *mbuf.Mbuf
 	Len     int
@@ -35,9 +36,10 @@ type Payload struct {
 	Refused bool // there is no memory for what came; M is nil and Len 0
 }
 
-// Input processes an arriving segment: RFC 9293, 3.10.7; the second half of 4.4BSD's tcp_input, FreeBSD's tcp_do_segment. It takes
-// over the payload. arrived is when the segment came in, now is when it is processed. It reports whether the segment must be
-// answered with a reset (tcp_respond, by the caller: BSD's dropwithreset).
+// Input processes an arriving segment: RFC 9293, 3.10.7; the second half of 4.4BSD's tcp_input,
+// FreeBSD's tcp_do_segment. It takes over the payload. arrived is when the segment came in, now is
+// when it is processed. It reports whether the segment must be answered with a reset (tcp_respond,
+// by the caller: BSD's dropwithreset).
 func (tp *TCB) Input(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
 	now = tp.onwards(now)
 	if p.Segs > 1 && (th.Seq != tp.rcvNxt || tp.reass != nil) && tp.flags&local == 0 && tp.state.HaveEstablished() && p.Len > 0 {
@@ -78,8 +80,9 @@ func (tp *TCB) Input(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
 	return seg.reset
 }
 
-// inputEach takes merged segments one by one when there are holes: RFC 5681, 4.2: "a TCP receiver SHOULD send an immediate duplicate ACK when an out-of-order segment
-// arrives", and a sender that counts duplicates must see as many as there were segments.
+// inputEach takes merged segments one by one when there are holes: RFC 5681, 4.2: "a TCP receiver
+// SHOULD send an immediate duplicate ACK when an out-of-order segment arrives", and a sender that
+// counts duplicates must see as many as there were segments.
 func (tp *TCB) inputEach(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
 	size := p.Size
 	if size <= 0 {
@@ -104,8 +107,9 @@ func (tp *TCB) inputEach(th *wire.TCP, p Payload, arrived, now int64) (reset boo
 	return reset
 }
 
-// piece returns n bytes of a merged segment, from off on. Behind a hole they may wait for long, and a piece that shares a large cluster would keep all of it, so what fits in
-// a cluster of its own is copied.
+// piece returns n bytes of a merged segment, from off on. Behind a hole they may wait for long, and
+// a piece that shares a large cluster would keep all of it, so what fits in a cluster of its own is
+// copied.
 func (tp *TCB) piece(m *mbuf.Mbuf, off, n int) *mbuf.Mbuf {
 	if n > mbuf.ClMid {
 		return mbuf.Copym(m, off, n)
@@ -116,7 +120,8 @@ func (tp *TCB) piece(m *mbuf.Mbuf, off, n int) *mbuf.Mbuf {
 	return c
 }
 
-// windowAndData is what follows on acknowledgments: BSD's step6 and dodata. The urgent pointer is not looked at: urgent data is in line (RFC 6093, 5).
+// windowAndData is what follows on acknowledgments: BSD's step6 and dodata. The urgent pointer is
+// not looked at: urgent data is in line (RFC 6093, 5).
 func (tp *TCB) windowAndData(seg *segment) {
 	tp.updateWindow(seg)
 	if seg.refused {
@@ -127,9 +132,12 @@ func (tp *TCB) windowAndData(seg *segment) {
 	tp.processFin(seg)
 }
 
-// refuse answers data for which there is no memory. To drop it in silence would make the peer send it again until it gives up. So it is acknowledged, and
-// if it was the next, with a window of 0, although more had been promised. RFC 9293, SHLD-14, advises against that, but a window is "the range of sequence
-// numbers the sender of the window (the data receiver) is currently prepared to accept" (3.8.6). The peer then asks for as long as we answer (MUST-36 and MUST-37), and loses nothing.
+// refuse answers data for which there is no memory. To drop it in silence would make the peer send
+// it again until it gives up. So it is acknowledged, and if it was the next, with a window of 0,
+// although more had been promised. RFC 9293, SHLD-14, advises against that, but a window is "the
+// range of sequence numbers the sender of the window (the data receiver) is currently prepared to
+// accept" (3.8.6). The peer then asks for as long as we answer (MUST-36 and MUST-37), and loses
+// nothing.
 func (tp *TCB) refuse(seg *segment) {
 	if tp.state == Closed || tp.state.haveRcvdFin() || tp.flags&CantRcvMore != 0 {
 		return
@@ -141,8 +149,8 @@ func (tp *TCB) refuse(seg *segment) {
 	}
 }
 
-// shortWindow is the window to advertise, of the win bytes that are free, since data has been refused: while memory is short nothing if something waits to
-// be read, and else a few segments.
+// shortWindow is the window to advertise, of the win bytes that are free, since data has been
+// refused: while memory is short nothing if something waits to be read, and else a few segments.
 func (tp *TCB) shortWindow(win int) int {
 	switch {
 	case tp.pool.Relieved():
@@ -155,8 +163,9 @@ func (tp *TCB) shortWindow(win int) int {
 	return win
 }
 
-// predicted does the two common cases and reports whether the segment was one of them: Van Jacobson's header prediction, the pure
-// acknowledgment for sent data and the next data in order, with nothing else to say.
+// predicted does the two common cases and reports whether the segment was one of them: Van
+// Jacobson's header prediction, the pure acknowledgment for sent data and the next data in order,
+// with nothing else to say.
 func (tp *TCB) predicted(seg *segment) bool {
 	const odd = wire.SYN | wire.FIN | wire.RST | wire.URG | wire.ACK | wire.ECE | wire.CWR
 	if seg.refused || tp.state != Established || seg.flags&odd != wire.ACK || seg.seq != tp.rcvNxt || seg.win == 0 ||
@@ -183,7 +192,8 @@ func (tp *TCB) predicted(seg *segment) bool {
 	if seg.len > tp.rcv.Space() || tp.flags&(CantRcvMore|NeedFin|fastRecov) != 0 || tp.dupacks != 0 || seg.opt.Has&wire.TofSack != 0 {
 		return false
 	}
-	// Data that brings an acknowledgment along, as all does in a conversation, is as good as data alone.
+	// Data that brings an acknowledgment along, as all does in a conversation, is as good as data
+	// alone.
 	news := seg.ack != tp.sndUna
 	if news && (seg.ack.Lt(tp.sndUna) || seg.ack.Gt(tp.sndMax)) {
 		return false
@@ -201,7 +211,8 @@ func (tp *TCB) predicted(seg *segment) bool {
 	return true
 }
 
-// predictedAck takes the acknowledgment of a segment that was predicted, which leaves the window's size as it is.
+// predictedAck takes the acknowledgment of a segment that was predicted, which leaves the window's
+// size as it is.
 func (tp *TCB) predictedAck(seg *segment) {
 	if tp.snr != nil {
 		tp.senderAck(seg)
@@ -227,14 +238,17 @@ func (tp *TCB) deliver(seg *segment) {
 	}
 }
 
-// keepsData reports whether data in order goes into the receive buffer; otherwise it is acknowledged and thrown away.
+// keepsData reports whether data in order goes into the receive buffer; otherwise it is
+// acknowledged and thrown away.
 func (tp *TCB) keepsData() bool { return tp.flags&CantRcvMore == 0 || tp.prof.ShutRdKeeps }
 
-// wholeFull stands for a full segment on the loopback, in bytes, where chains have any length. It is less than half of any sensible send buffer, so
-// that a sender whose buffer is full does not wait for a delayed acknowledgment.
+// wholeFull stands for a full segment on the loopback, in bytes, where chains have any length. It
+// is less than half of any sensible send buffer, so that a sender whose buffer is full does not
+// wait for a delayed acknowledgment.
 const wholeFull = 16 << 10
 
-// ackPolicy delays the acknowledgment of n bytes in order, or not (RFC 9293, MUST-40 and SHLD-18/19; RFC 5681, 4.2).
+// ackPolicy delays the acknowledgment of n bytes in order, or not (RFC 9293, MUST-40 and
+// SHLD-18/19; RFC 5681, 4.2).
 func (tp *TCB) ackPolicy(n, segs int, now int64) {
 	delay := tp.flags&rxWin0Sent == 0
 	switch {
@@ -336,22 +350,23 @@ func (tp *TCB) established(seg *segment) {
 // rcvwin is the window that we stand by: what is free, but no less than was advertised.
 func (tp *TCB) rcvwin() int { return max(tp.rcv.Space(), tp.promised()) }
 
-// promised is what is left of the window that the peer has been given. As the field is rounded up each time it creeps on under
-// tiny segments; they must not fill the buffer more than twice over.
+// promised is what is left of the window that the peer has been given. As the field is rounded up
+// each time it creeps on under tiny segments; they must not fill the buffer more than twice over.
 func (tp *TCB) promised() int {
 	return max(min(tp.rcvAdv.Sub(tp.rcvNxt), tp.rcv.Space()+tp.rcv.Hiwat()), tp.rcvFloor.Sub(tp.rcvNxt), 0)
 }
 
-// KeepPromise is called before the receive buffer is made smaller. What the peer has been given stays its own: RFC 9293, SHLD-14, "A TCP receiver SHOULD NOT
-// shrink the window, i.e., move the right window edge to the left".
+// KeepPromise is called before the receive buffer is made smaller. What the peer has been given
+// stays its own: RFC 9293, SHLD-14, "A TCP receiver SHOULD NOT shrink the window, i.e., move the
+// right window edge to the left".
 func (tp *TCB) KeepPromise() {
 	if tp.state.HaveRcvdSyn() {
 		tp.rcvFloor = tp.rcvAdv.Max(tp.rcvNxt)
 	}
 }
 
-// acceptableSegment is RFC 9293, 3.10.7.4, first to fourth: reset, SYN, old timestamps, and trimming to the window. It reports whether
-// the acknowledgment is to be looked at.
+// acceptableSegment is RFC 9293, 3.10.7.4, first to fourth: reset, SYN, old timestamps, and
+// trimming to the window. It reports whether the acknowledgment is to be looked at.
 func (tp *TCB) acceptableSegment(seg *segment) bool {
 	tp.rcvWnd = uint32(tp.rcvwin())
 	if tp.state == SynReceived && seg.flags&(wire.ACK|wire.RST) == wire.ACK &&
@@ -374,8 +389,9 @@ func (tp *TCB) acceptableSegment(seg *segment) bool {
 	return tp.paws(seg) && tp.trim(seg)
 }
 
-// checkRst follows RFC 5961, 3: only a reset at exactly the next number counts; in the window it is challenged. While an
-// acknowledgment is delayed the next number is, for the peer, also the last that it has seen acknowledged.
+// checkRst follows RFC 5961, 3: only a reset at exactly the next number counts; in the window it is
+// challenged. While an acknowledgment is delayed the next number is, for the peer, also the last
+// that it has seen acknowledged.
 func (tp *TCB) checkRst(seg *segment) {
 	edge := tp.lastAckSent
 	exact := seg.seq == edge || seg.seq == tp.rcvNxt
@@ -446,12 +462,14 @@ func (tp *TCB) disordered(seg *segment) bool {
 	return tp.snr != nil && bare && !news && int64(tp.tsRecent-seg.opt.TSVal)*ms <= tp.rxtcur
 }
 
-// pawsSlack is by how many ticks of its clock a peer's data may have been overtaken and is still taken. To come round in so short a time, sequence numbers would have to pass at hundreds
-// of gigabits a second.
+// pawsSlack is by how many ticks of its clock a peer's data may have been overtaken and is still
+// taken. To come round in so short a time, sequence numbers would have to pass at hundreds of
+// gigabits a second.
 const pawsSlack = 50
 
-// overtaken reports whether a segment with an old timestamp is data that something sent again has overtaken. RFC 7323, 5.3, R1 drops it: on a path that reorders, the first
-// retransmission that fills a hole would make losses of all that it has overtaken.
+// overtaken reports whether a segment with an old timestamp is data that something sent again has
+// overtaken. RFC 7323, 5.3, R1 drops it: on a path that reorders, the first retransmission that
+// fills a hole would make losses of all that it has overtaken.
 func (tp *TCB) overtaken(seg *segment) bool {
 	return tp.prof.Scoreboard && seg.len > 0 && seg.flags&(wire.SYN|wire.RST) == 0 && seg.seq.Add(seg.len).Gt(tp.rcvNxt) && tp.tsRecent-seg.opt.TSVal <= pawsSlack
 }
@@ -465,8 +483,9 @@ func (tp *TCB) trim(seg *segment) bool {
 	if todrop := tp.rcvNxt.Sub(seg.seq); todrop > 0 {
 		tp.trimLeft(seg, todrop)
 	}
-	// RFC 9293, 3.6.1: "if such a host issues a CLOSE call while received data is still pending in the TCP connection, or if new data is
-	// received after CLOSE is called, its TCP implementation SHOULD send a RST to show that data was lost."
+	// RFC 9293, 3.6.1: "if such a host issues a CLOSE call while received data is still pending in
+	// the TCP connection, or if new data is received after CLOSE is called, its TCP implementation
+	// SHOULD send a RST to show that data was lost."
 	if seg.len > 0 && tp.closedBoth() {
 		tp.stats.Rcvafterclose.Inc()
 		if tp.flags&UserClosed == 0 {
@@ -486,8 +505,8 @@ func (tp *TCB) trim(seg *segment) bool {
 	return true
 }
 
-// closedBoth reports whether nobody reads and nobody writes any more: the user has closed, or, as Linux has it, shut down one direction after the
-// other.
+// closedBoth reports whether nobody reads and nobody writes any more: the user has closed, or, as
+// Linux has it, shut down one direction after the other.
 func (tp *TCB) closedBoth() bool {
 	if tp.flags&UserClosed != 0 {
 		return tp.state > CloseWait
@@ -495,9 +514,10 @@ func (tp *TCB) closedBoth() bool {
 	return tp.prof.ShutRdKeeps && tp.flags&CantRcvMore != 0 && (tp.state == FinWait1 || tp.state == FinWait2)
 }
 
-// takeTimestamp takes the timestamp of the segment that holds the left edge of what was last acknowledged, and ends at end: RFC 7323, 4.3. It is called
-// when the acknowledgment has been found acceptable: one segment with a forged timestamp, and numbers that need only lie in the window, would make
-// PAWS drop what the peer sends for 24 days.
+// takeTimestamp takes the timestamp of the segment that holds the left edge of what was last
+// acknowledged, and ends at end: RFC 7323, 4.3. It is called when the acknowledgment has been found
+// acceptable: one segment with a forged timestamp, and numbers that need only lie in the window,
+// would make PAWS drop what the peer sends for 24 days.
 func (tp *TCB) takeTimestamp(seg *segment, end Seq) {
 	if seg.opt.Has&wire.TofTS != 0 && tp.flags&RcvdTstmp != 0 && seg.seq.Leq(tp.lastAckSent) && tp.lastAckSent.Leq(end) &&
 		(tp.tsRecent == 0 || int32(seg.opt.TSVal-tp.tsRecent) >= 0) {
@@ -505,7 +525,8 @@ func (tp *TCB) takeTimestamp(seg *segment, end Seq) {
 	}
 }
 
-// trimLeft drops what has been received before; the rest of the segment counts (RFC 9293, 3.10.7.4).
+// trimLeft drops what has been received before; the rest of the segment counts (RFC 9293,
+// 3.10.7.4).
 func (tp *TCB) trimLeft(seg *segment, todrop int) {
 	if seg.flags&wire.SYN != 0 {
 		seg.flags &^= wire.SYN
@@ -515,7 +536,8 @@ func (tp *TCB) trimLeft(seg *segment, todrop int) {
 	}
 	switch {
 	case todrop > seg.len || todrop == seg.len && seg.flags&wire.FIN == 0:
-		// All old, and so is its FIN. It is acknowledged again: our acknowledgment may have been lost.
+		// All old, and so is its FIN. It is acknowledged again: our acknowledgment may have been
+		// lost.
 		tp.ackUnacceptable(seg)
 		seg.flags &^= wire.FIN
 		todrop = seg.len
@@ -540,9 +562,11 @@ func (tp *TCB) trimLeft(seg *segment, todrop int) {
 	}
 }
 
-// trimRight drops what lies beyond the window. It reports false where nothing of the segment is acceptable.
+// trimRight drops what lies beyond the window. It reports false where nothing of the segment is
+// acceptable.
 func (tp *TCB) trimRight(seg *segment) bool {
-	// All distances are from rcv_nxt: sums of what lies half the sequence space away with a length, or with the window, would come round.
+	// All distances are from rcv_nxt: sums of what lies half the sequence space away with a length,
+	// or with the window, would come round.
 	off := int64(seg.seq.Sub(tp.rcvNxt))
 	if off == math.MinInt32 {
 		off = 1 << 31 // as far away as can be, in either direction
@@ -577,7 +601,8 @@ func (tp *TCB) trimRight(seg *segment) bool {
 	return true
 }
 
-// updateWindow takes the window if the segment is not older than the last that gave one (RFC 9293, 3.10.7.4, fifth).
+// updateWindow takes the window if the segment is not older than the last that gave one (RFC 9293,
+// 3.10.7.4, fifth).
 func (tp *TCB) updateWindow(seg *segment) {
 	if seg.flags&wire.ACK == 0 || tp.state == Closed || !tp.newerWindow(seg) {
 		return
@@ -591,10 +616,11 @@ func (tp *TCB) updateWindow(seg *segment) {
 	seg.needoutput = true
 }
 
-// newerWindow reports whether the segment's window counts: "If SND.WL1 < SEG.SEQ or (SND.WL1 = SEG.SEQ and SND.WL2 =< SEG.ACK), set SND.WND <- SEG.WND".
-// A peer that is short of memory draws its window back and acknowledges nothing new, so a smaller window counts as well as a larger one. BSD takes
-// only a larger one then; a window of 0 that answers retransmissions is taken in its profiles too, as they would go on in vain until the connection is
-// dropped.
+// newerWindow reports whether the segment's window counts: "If SND.WL1 < SEG.SEQ or (SND.WL1 =
+// SEG.SEQ and SND.WL2 =< SEG.ACK), set SND.WND <- SEG.WND". A peer that is short of memory draws
+// its window back and acknowledges nothing new, so a smaller window counts as well as a larger one.
+// BSD takes only a larger one then; a window of 0 that answers retransmissions is taken in its
+// profiles too, as they would go on in vain until the connection is dropped.
 func (tp *TCB) newerWindow(seg *segment) bool {
 	switch {
 	case tp.sndWl1 != seg.seq:

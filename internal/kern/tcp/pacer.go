@@ -1,7 +1,8 @@
 package tcp
 
-// pacer spreads what a window lets out over the round trip, in trains of about a millisecond, so that no queue on the way has to hold a whole window at once. It is a
-// clock of its own: next is when the train before has been sent at the pacing rate.
+// pacer spreads what a window lets out over the round trip, in trains of about a millisecond, so
+// that no queue on the way has to hold a whole window at once. It is a clock of its own: next is
+// when the train before has been sent at the pacing rate.
 type pacer struct {
 	rate  int64 // bytes a second; 0: not paced
 	next  int64
@@ -35,12 +36,14 @@ func (p *pacer) allow(now int64, mss int) int {
 	return p.train(mss)
 }
 
-// begin lets a flight begin with a burst: nothing is in the network, and no more than an initial window goes at once (RFC 6928).
+// begin lets a flight begin with a burst: nothing is in the network, and no more than an initial
+// window goes at once (RFC 6928).
 func (p *pacer) begin(now int64, mss int) {
 	p.next, p.burst = now, paceFirst*mss
 }
 
-// sent notes that n bytes have been sent. credit is how much of the time since the last train still counts.
+// sent notes that n bytes have been sent. credit is how much of the time since the last train still
+// counts.
 func (p *pacer) sent(now int64, n int, credit int64) {
 	p.held = false
 	if p.rate == 0 {

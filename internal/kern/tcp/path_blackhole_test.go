@@ -30,15 +30,9 @@ func ackAll(k *kit) {
 	k.sent = nil
 }
 
-// flow sends n bytes, which arrive.
-func flow(k *kit, n int) {
-	k.t.Helper()
-	k.write(n)
-	ackAll(k)
-}
-
-// A path that loses full segments without a word: after two time-outs smaller ones are tried, after two more the smallest, and where that does not
-// help either the old size (RFC 2923, 2.1; FreeBSD's pmtud_blackhole_detection).
+// A path that loses full segments without a word: after two time-outs smaller ones are tried, after
+// two more the smallest, and where that does not help either the old size (RFC 2923, 2.1; FreeBSD's
+// pmtud_blackhole_detection).
 func TestBlackholeSteps(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1460, nodelay")
@@ -50,8 +44,9 @@ func TestBlackholeSteps(t *testing.T) {
 	})
 }
 
-// RFC 4821, 7.7, RFC 8899, 4.3: an outage is no black hole. What was stuck goes in smaller segments, and the first full segment after that is a probe, whose
-// arrival brings the old size back.
+// RFC 4821, 7.7, RFC 8899, 4.3: an outage is no black hole. What was stuck goes in smaller
+// segments, and the first full segment after that is a probe, whose arrival brings the old size
+// back.
 func TestBlackholeOutage(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1460, nodelay")
@@ -69,7 +64,8 @@ func TestBlackholeOutage(t *testing.T) {
 	})
 }
 
-// A probe that is lost costs nothing but itself, and is tried again after twice as long; the window does not shrink.
+// A probe that is lost costs nothing but itself, and is tried again after twice as long; the window
+// does not shrink.
 func TestBlackholeProbeLost(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1460, nodelay, sack, rtt 100ms, sndbuf 200000")
@@ -102,7 +98,8 @@ func TestBlackholeProbeLost(t *testing.T) {
 	})
 }
 
-// Proof that full segments get through, here a selective acknowledgment between the time-outs, is an end to the suspicion.
+// Proof that full segments get through, here a selective acknowledgment between the time-outs, is
+// an end to the suspicion.
 func TestBlackholeProof(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1460, nodelay, sack, rtt 100ms")
@@ -119,7 +116,8 @@ func TestBlackholeProof(t *testing.T) {
 	})
 }
 
-// What is small is not made smaller, and neither the book nor FreeBSD's default looks for black holes.
+// What is small is not made smaller, and neither the book nor FreeBSD's default looks for black
+// holes.
 func TestBlackholeNot(t *testing.T) {
 	each(t, func(t *T) {
 		for _, c := range []struct {

@@ -6,9 +6,11 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// pmtu finds the size of a segment that the path carries, beyond what the interface and the peer say. A router says what it carries by ICMP (RFC 1191), or drops
-// larger packets without a word: a black hole (RFC 2923, 2.1), which looks like a path that is down. Then smaller segments are tried, as in FreeBSD's
-// tcp_timer_rexmt under net.inet.tcp.pmtud_blackhole_detection; and as losses can look like a black hole, larger ones are tried again soon (RFC 4821, 7.7; RFC 8899).
+// pmtu finds the size of a segment that the path carries, beyond what the interface and the peer
+// say. A router says what it carries by ICMP (RFC 1191), or drops larger packets without a word: a
+// black hole (RFC 2923, 2.1), which looks like a path that is down. Then smaller segments are
+// tried, as in FreeBSD's tcp_timer_rexmt under net.inet.tcp.pmtud_blackhole_detection; and as
+// losses can look like a black hole, larger ones are tried again soon (RFC 4821, 7.7; RFC 8899).
 type pmtu struct {
 	full    int   // what the interface and the peer allow, as maxseg
 	arrived int   // the largest segment that has arrived
@@ -25,8 +27,8 @@ const (
 	holeAge   = int64(10 * time.Minute) // after so long the path may have changed (RFC 1191, 6.3)
 )
 
-// holeSuspected is called when the retransmission timer has fired backoff times for the same data. Each size has two chances. If the smallest has had them too it
-// is not the size that matters.
+// holeSuspected is called when the retransmission timer has fired backoff times for the same data.
+// Each size has two chances. If the smallest has had them too it is not the size that matters.
 func (tp *TCB) holeSuspected(now int64) {
 	m := &tp.snr.pmtu
 	if m.said != 0 && tp.sndUna.Lt(m.saidEnd) {
@@ -62,7 +64,8 @@ func (tp *TCB) holeSuspected(now int64) {
 func (tp *TCB) setMSS(mss int, reason string, now int64) {
 	m := &tp.snr.pmtu
 	tp.maxseg = mss
-	// Both may have been reduced, in segments of the smaller size, while the probe of the larger was under way.
+	// Both may have been reduced, in segments of the smaller size, while the probe of the larger
+	// was under way.
 	c := &tp.snr.ctl
 	c.Cwnd, c.Ssthresh = max(c.Cwnd, tp.effMSS()), max(c.Ssthresh, 2*tp.effMSS())
 	m.arrived = min(m.arrived, tp.effMSS())
@@ -70,14 +73,16 @@ func (tp *TCB) setMSS(mss int, reason string, now int64) {
 	tp.traceMTU(reason)
 }
 
-// pmtuProof notes that a full segment has arrived: the path carries it, and what is lost is lost for another reason.
+// pmtuProof notes that a full segment has arrived: the path carries it, and what is lost is lost
+// for another reason.
 func (tp *TCB) pmtuProof() {
 	m := &tp.snr.pmtu
 	m.proof = true
 	m.arrived = max(m.arrived, tp.effMSS())
 }
 
-// wantProbe reports whether the next segment, of n bytes that may be sent, is to be a probe of the larger size, and how long it is.
+// wantProbe reports whether the next segment, of n bytes that may be sent, is to be a probe of the
+// larger size, and how long it is.
 func (tp *TCB) wantProbe(n int, now int64) (int, bool) {
 	s := tp.snr
 	m := &s.pmtu
@@ -103,8 +108,9 @@ func (tp *TCB) probeArrived() {
 	tp.setMSS(m.full, "probe", tp.clock)
 }
 
-// probeLost is called when a probe is lost. The next is tried after twice as many round trips: a path that loses one packet in three still gets its size back
-// soon, and one that does not carry it loses a probe in ten minutes.
+// probeLost is called when a probe is lost. The next is tried after twice as many round trips: a
+// path that loses one packet in three still gets its size back soon, and one that does not carry it
+// loses a probe in ten minutes.
 func (tp *TCB) probeLost() {
 	m := &tp.snr.pmtu
 	m.probing = false
@@ -129,8 +135,8 @@ func (tp *TCB) Mtudisc(mtu, hdr int, now int64) {
 		return
 	}
 	m := &tp.snr.pmtu
-	// RFC 5927, 7.2: if larger segments have been acknowledged, the message may be forged; then it is believed once the data that it speaks of is
-	// found missing by the time-out.
+	// RFC 5927, 7.2: if larger segments have been acknowledged, the message may be forged; then it
+	// is believed once the data that it speaks of is found missing by the time-out.
 	if mss-tp.optLen() < m.arrived {
 		m.said, m.saidEnd = mss, tp.sndNxt
 		return
@@ -140,7 +146,8 @@ func (tp *TCB) Mtudisc(mtu, hdr int, now int64) {
 	tp.tooLarge(now)
 }
 
-// tooLarge sends again what was too large for the path. That it was dropped is no sign of congestion (RFC 1191, 6.5).
+// tooLarge sends again what was too large for the path. That it was dropped is no sign of
+// congestion (RFC 1191, 6.5).
 func (tp *TCB) tooLarge(now int64) {
 	s := tp.snr
 	for p, i := (place{}), 0; i < s.sb.n; i++ {

@@ -1,10 +1,11 @@
 package tcp
 
-// rack finds losses by time: RFC 8985. A segment is lost if one that was sent later has arrived, and a reordering window has passed since it would have
-// arrived itself.
+// rack finds losses by time: RFC 8985. A segment is lost if one that was sent later has arrived,
+// and a reordering window has passed since it would have arrived itself.
 //
-// Segments that have been sent once lie in the scoreboard in the order in which they were sent; next is where those begin that have not been judged.
-// Those that were sent again are in a queue, in the order of their retransmission. So each is looked at once.
+// Segments that have been sent once lie in the scoreboard in the order in which they were sent;
+// next is where those begin that have not been judged. Those that were sent again are in a queue,
+// in the order of their retransmission. So each is looked at once.
 type rack struct {
 	sent    int64 // when the segment was sent that was sent last of those delivered: RACK.xmit_ts
 	end     Seq   // its end: RACK.end_seq
@@ -28,7 +29,8 @@ type rexmit struct {
 	sent       int64
 }
 
-// after reports whether a segment that ends at end1 and was sent at t1 was sent after another: RACK_sent_after.
+// after reports whether a segment that ends at end1 and was sent at t1 was sent after another:
+// RACK_sent_after.
 func after(t1 int64, end1 Seq, t2 int64, end2 Seq) bool { return t1 > t2 || t1 == t2 && end1.Gt(end2) }
 
 // resent notes a retransmission.
@@ -40,13 +42,14 @@ func (r *rack) resent(start, end Seq, now int64) {
 	r.queue = append(r.queue, rexmit{start, end, now})
 }
 
-// delivered takes a span, or the part of it up to end, that has just been acknowledged: RACK_update and RACK_detect_reordering (RFC 8985, 6.2, steps 2 and 3).
-// denied says that a timestamp proves that the answer is one to an earlier transmission.
+// delivered takes a span, or the part of it up to end, that has just been acknowledged: RACK_update
+// and RACK_detect_reordering (RFC 8985, 6.2, steps 2 and 3). denied says that a timestamp proves
+// that the answer is one to an earlier transmission.
 func (r *rack) delivered(sp *span, end Seq, now, minRTT int64, denied bool) {
 	rtt := max(now-sp.sent, 1) // two processors may have read the clock
 	if sp.has(spanRexmitted) {
-		// "If RACK.ts_option.echo_reply < Segment.xmit_ts: continue. If RACK.min_RTT is set and rtt < RACK.min_RTT: continue": the acknowledgment may be
-		// that of the original.
+		// "If RACK.ts_option.echo_reply < Segment.xmit_ts: continue. If RACK.min_RTT is set and rtt
+		// < RACK.min_RTT: continue": the acknowledgment may be that of the original.
 		if denied || minRTT != never && rtt < minRTT {
 			return
 		}
@@ -61,7 +64,8 @@ func (r *rack) delivered(sp *span, end Seq, now, minRTT int64, denied bool) {
 	}
 }
 
-// adapt widens the reordering window when the peer reports that what was sent again had arrived: RFC 8985, 6.2, step 4, RACK_update_reo_wnd.
+// adapt widens the reordering window when the peer reports that what was sent again had arrived:
+// RFC 8985, 6.2, step 4, RACK_update_reo_wnd.
 func (r *rack) adapt(dsack bool, una, nxt Seq) {
 	if r.inRound && una.Geq(r.round) {
 		r.inRound = false
@@ -91,12 +95,14 @@ func (tp *TCB) reorderWindow() int64 {
 	if tp.rttMin == never {
 		return 0
 	}
-	// "reo_wnd = min(RACK.reo_wnd_mult * RACK.min_RTT / 4, SRTT)". What has been late by more than that, and came, would have been sent in vain; to wait as
-	// long as it took saves the detour by the peer's reports.
+	// "reo_wnd = min(RACK.reo_wnd_mult * RACK.min_RTT / 4, SRTT)". What has been late by more than
+	// that, and came, would have been sent in vain; to wait as long as it took saves the detour by
+	// the peer's reports.
 	return min(max(int64(s.rack.mult)*(tp.rttMin/4), s.rack.late+s.rack.late/4), tp.srtt)
 }
 
-// detectLoss marks what is lost at now: RFC 8985, 6.2, step 5, RACK_detect_loss. If something may only be late, the timer looks again.
+// detectLoss marks what is lost at now: RFC 8985, 6.2, step 5, RACK_detect_loss. If something may
+// only be late, the timer looks again.
 func (tp *TCB) detectLoss(now int64) {
 	s := tp.snr
 	r := &s.rack
@@ -141,7 +147,8 @@ func (tp *TCB) detectLoss(now int64) {
 		r.queue, r.head = r.queue[:0], 0
 	}
 	if pending {
-		// The timer is for all that were sent before the segment that has been delivered: the last of them is due about then.
+		// The timer is for all that were sent before the segment that has been delivered: the last
+		// of them is due about then.
 		s.reoAt = r.sent + wait
 	}
 }
@@ -166,7 +173,8 @@ func (tp *TCB) markLost(p place, reason string) {
 	if sp.has(spanProbe) {
 		tp.probeLost()
 	} else {
-		// RFC 4821, 7.6.1: the loss of a probe of the path's MTU alone "SHOULD NOT be treated as an indication of congestion".
+		// RFC 4821, 7.6.1: the loss of a probe of the path's MTU alone "SHOULD NOT be treated as an
+		// indication of congestion".
 		s.ack.Lost += n
 		s.rate.lost += uint64(n)
 	}

@@ -1,7 +1,8 @@
 package tcp
 
-// rateState measures the rate of delivery: draft-ietf-ccwg-bbr, 4.1. A sample is taken over the flight of a segment: what has been delivered between
-// its sending and its acknowledgment, over the longer of the times in which that was sent and acknowledged.
+// rateState measures the rate of delivery: draft-ietf-ccwg-bbr, 4.1. A sample is taken over the
+// flight of a segment: what has been delivered between its sending and its acknowledgment, over the
+// longer of the times in which that was sent and acknowledged.
 type rateState struct {
 	delivered   uint64 // bytes acknowledged or selectively acknowledged so far: C.delivered
 	deliveredAt int64  // when the last of them were: C.delivered_time
@@ -38,7 +39,8 @@ func (r *rateState) stamp(sp *span, s *sender) {
 // appLimited notes that there is nothing to send for the rest of the window.
 func (r *rateState) appLimited(flight int) { r.appUntil = max(r.delivered+uint64(flight), 1) }
 
-// deliver takes n bytes of a span that has just been acknowledged, or selectively. The sample is that of the span that was sent last.
+// deliver takes n bytes of a span that has just been acknowledged, or selectively. The sample is
+// that of the span that was sent last.
 func (r *rateState) deliver(sp *span, n int, now int64) {
 	if sp.deliveredAt == 0 {
 		return
@@ -67,8 +69,9 @@ func (r *rateState) sample(now, minRTT int64) (rs RateSample) {
 	rs.Delivered = int(r.delivered - r.priorDelivered)
 	rs.Interval = max(r.sendElapsed, now-r.priorAt)
 	rs.PriorDelivered, rs.Flight, rs.Lost, rs.AppLimited = r.priorDelivered, r.flight, int(r.lost-r.priorLost), r.appSample
-	// "Normally we expect interval >= MinRTT. Note that rate may still be over-estimated when a spuriously retransmitted skb was first
-	// (s)acked because interval is under-estimated up to an RTT": such a sample has no rate.
+	// "Normally we expect interval >= MinRTT. Note that rate may still be over-estimated when a
+	// spuriously retransmitted skb was first (s)acked because interval is under-estimated up to an
+	// RTT": such a sample has no rate.
 	if rs.Interval <= 0 || minRTT != never && rs.Interval < minRTT {
 		rs.Delivered, rs.Interval = 0, 0
 		return rs

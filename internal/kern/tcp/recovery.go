@@ -1,8 +1,10 @@
 package tcp
 
-// What follows is what a sender does about losses: RFC 6675 with RFC 8985's detection, RFC 9937's reduction, RFC 5682's and RFC 3522's second thoughts.
+// What follows is what a sender does about losses: RFC 6675 with RFC 8985's detection, RFC 9937's
+// reduction, RFC 5682's and RFC 3522's second thoughts.
 
-// recover goes from state to state with an acknowledgment, which has been entered in the scoreboard.
+// recover goes from state to state with an acknowledgment, which has been entered in the
+// scoreboard.
 func (tp *TCB) recover(seg *segment, a *acking) {
 	s := tp.snr
 	done := tp.sndUna.Geq(s.high)
@@ -14,7 +16,8 @@ func (tp *TCB) recover(seg *segment, a *acking) {
 		case done:
 			tp.recovered(seg)
 		case a.acked > 0 && tp.original(seg) && s.sb.again == 0:
-			// What fills the hole is the original, which was only late. So segments overtake each other, and what was found lost with it may be late too.
+			// What fills the hole is the original, which was only late. So segments overtake each
+			// other, and what was found lost with it may be late too.
 			s.rack.seen = true
 			tp.revert("Eifel", seg.now)
 			tp.setRecovery(Disorder)
@@ -80,7 +83,8 @@ func (tp *TCB) lossFound(now int64) {
 	}
 }
 
-// reduce tells the congestion controller of congestion, and begins to bring the flight down to what it says.
+// reduce tells the congestion controller of congestion, and begins to bring the flight down to what
+// it says.
 func (tp *TCB) reduce(sig Signal, now int64) {
 	s := tp.snr
 	tp.congested(sig, now)
@@ -116,8 +120,8 @@ func (tp *TCB) congestionMark(now int64) {
 	tp.reduce(ECN, now)
 }
 
-// probeRepaired reduces the window for a loss that the tail's probe has repaired before it was found: RFC 8985, 7.4.2, "invoke a congestion control response equivalent to
-// a fast recovery".
+// probeRepaired reduces the window for a loss that the tail's probe has repaired before it was
+// found: RFC 8985, 7.4.2, "invoke a congestion control response equivalent to a fast recovery".
 func (tp *TCB) probeRepaired(now int64) {
 	s := tp.snr
 	s.undo.none(tp.sndUna)
@@ -163,7 +167,8 @@ func (tp *TCB) inferLoss(a *acking) {
 	if s.sb.empty() {
 		return
 	}
-	// RFC 6582, 3.2, step 1: not for the flight in which loss was found already; one that was marked has not been found lost.
+	// RFC 6582, 3.2, step 1: not for the flight in which loss was found already; one that was
+	// marked has not been found lost.
 	first := s.state <= CWR && s.dups >= dupthresh && (s.state == CWR || tp.sndUna.Geq(s.high))
 	partial := s.state == Recovering && a.acked > 0 // RFC 6582, 3.2: "a partial acknowledgment": the next hole begins there
 	if !first && !partial {
@@ -184,14 +189,16 @@ func (tp *TCB) lossTimeout(now int64) {
 		return
 	}
 	if s.sb.empty() || tp.sndWnd == 0 {
-		// A window that has been closed over what is in flight: the peer is asked, and not blamed (RFC 9293, SHLD-17, MUST-36).
+		// A window that has been closed over what is in flight: the peer is asked, and not blamed
+		// (RFC 9293, SHLD-17, MUST-36).
 		tp.startOver()
 		tp.Output(now)
 		return
 	}
 	tp.holeSuspected(now)
-	// RFC 5681, 3.1: "When a TCP sender detects segment loss using the retransmission timer and the given segment has already been retransmitted by way of
-	// the retransmission timer at least once, the value of ssthresh is held constant."
+	// RFC 5681, 3.1: "When a TCP sender detects segment loss using the retransmission timer and the
+	// given segment has already been retransmitted by way of the retransmission timer at least
+	// once, the value of ssthresh is held constant."
 	first := s.state <= Disorder || tp.sndUna.Geq(s.high) || s.state == Timeout && tp.backoff == 1
 	s.frto = s.state < Recovering || tp.backoff > 1
 	s.ack = Ack{}
@@ -216,8 +223,8 @@ func (tp *TCB) lossTimeout(now int64) {
 	tp.Output(now)
 }
 
-// markOverdue marks what a time-out says is lost: RFC 8985, 6.3, RACK_mark_losses_on_RTO: "If SEG.SEQ is SND.UNA or Segment.xmit_ts + RACK.rtt +
-// RACK.reo_wnd - Now() <= 0".
+// markOverdue marks what a time-out says is lost: RFC 8985, 6.3, RACK_mark_losses_on_RTO: "If
+// SEG.SEQ is SND.UNA or Segment.xmit_ts + RACK.rtt + RACK.reo_wnd - Now() <= 0".
 func (tp *TCB) markOverdue(now int64) {
 	s := tp.snr
 	s.dups, s.dupBytes = 0, 0
@@ -237,7 +244,8 @@ func (tp *TCB) markOverdue(now int64) {
 	s.lostFrom = tp.sndUna
 }
 
-// reneged forgets what has been acknowledged selectively: what the peer must have acknowledged in order, had it kept it, it has thrown away (RFC 2018, 8).
+// reneged forgets what has been acknowledged selectively: what the peer must have acknowledged in
+// order, had it kept it, it has thrown away (RFC 2018, 8).
 func (tp *TCB) reneged() {
 	s := tp.snr
 	tp.stats.Sackreneged.Inc()
@@ -259,7 +267,8 @@ func (tp *TCB) afterTimeout(seg *segment, a *acking, done bool) {
 		tp.setRecovery(Open)
 		return
 	case s.frto && a.orig:
-		// "(3) b. If the acknowledgment acknowledges data that were not retransmitted after timeout, declare the timeout to be spurious".
+		// "(3) b. If the acknowledgment acknowledges data that were not retransmitted after
+		// timeout, declare the timeout to be spurious".
 		tp.revert("F-RTO", seg.now)
 		tp.setRecovery(Open)
 		return
@@ -268,7 +277,8 @@ func (tp *TCB) afterTimeout(seg *segment, a *acking, done bool) {
 			s.frto = false // "(2) a" and "(3) a. If the acknowledgment is a duplicate ACK": the loss is real
 		}
 	case s.frto && a.acked > 0 && !done:
-		// "(2) b. If the acknowledgment advances the window but does not cover RecoveryPoint: transmit up to two new segments".
+		// "(2) b. If the acknowledgment advances the window but does not cover RecoveryPoint:
+		// transmit up to two new segments".
 		s.high = tp.sndNxt
 		inflight := tp.sndNxt.Sub(tp.sndUna)
 		if unsent := tp.snd.Cc() - inflight; unsent > 0 && int(tp.sndWnd)-inflight >= min(unsent, tp.effMSS()) {
@@ -285,7 +295,8 @@ func (tp *TCB) afterTimeout(seg *segment, a *acking, done bool) {
 	}
 }
 
-// control asks the congestion controller for a new window and rate, or reduces the window in proportion to what has been delivered while losses are repaired.
+// control asks the congestion controller for a new window and rate, or reduces the window in
+// proportion to what has been delivered while losses are repaired.
 func (tp *TCB) control(now int64, safe bool) {
 	s := tp.snr
 	tp.lookNow(now)
@@ -316,7 +327,8 @@ func (tp *TCB) control(now int64, safe bool) {
 	tp.traceWindow()
 }
 
-// startOver forgets what is in flight: all of it is sent again, from sndUna, as the peer opens its window.
+// startOver forgets what is in flight: all of it is sent again, from sndUna, as the peer opens its
+// window.
 func (tp *TCB) startOver() {
 	s := tp.snr
 	s.sb.flush()

@@ -1,10 +1,11 @@
 package tcp
 
-// Congestion control of connections without a scoreboard: RFC 5681 as BSD has it, on sndCwnd and sndSsthresh. Connections that have one
-// ask a CC instead.
+// Congestion control of connections without a scoreboard: RFC 5681 as BSD has it, on sndCwnd and
+// sndSsthresh. Connections that have one ask a CC instead.
 
-// initialWindow is RFC 6928, 2: min(10*MSS, max(2*MSS, 14600)), with the profile's number of segments for 10. On the loopback
-// there is no path to congest, and a window of two segments would wait for a delayed acknowledgment.
+// initialWindow is RFC 6928, 2: min(10*MSS, max(2*MSS, 14600)), with the profile's number of
+// segments for 10. On the loopback there is no path to congest, and a window of two segments would
+// wait for a delayed acknowledgment.
 func (tp *TCB) initialWindow() uint32 {
 	if tp.flags&whole != 0 {
 		return maxWin << tp.sndScale
@@ -24,7 +25,8 @@ func (tp *TCB) renoInit() {
 	}
 }
 
-// renoAcked grows the window: slow start by the bytes acknowledged, at most two segments (RFC 3465); then one segment a window.
+// renoAcked grows the window: slow start by the bytes acknowledged, at most two segments (RFC
+// 3465); then one segment a window.
 func (tp *TCB) renoAcked(acked int) {
 	mss := uint32(tp.effMSS())
 	limit := uint32(maxWin) << tp.sndScale

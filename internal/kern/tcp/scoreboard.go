@@ -6,13 +6,15 @@ import (
 	"bsdnet/internal/kern/mbuf"
 )
 
-// The scoreboard is the sender's record of what is in flight: RFC 6675, 3, with the times that RACK (RFC 8985) and rate sampling need. It is a
-// sequence of spans, one for each chain that was emitted, from sndUna to sndNxt without a gap. SACK blocks split spans at any byte, and what
-// has been acknowledged selectively is merged again.
+// The scoreboard is the sender's record of what is in flight: RFC 6675, 3, with the times that RACK
+// (RFC 8985) and rate sampling need. It is a sequence of spans, one for each chain that was
+// emitted, from sndUna to sndNxt without a gap. SACK blocks split spans at any byte, and what has
+// been acknowledged selectively is merged again.
 //
-// The spans lie in blocks, and the blocks in a list: to find a sequence number takes two binary searches, and to split a span moves half a
-// block, so the work for a SACK block does not grow with what is in flight (CVE-2019-11478, CVE-2018-5390). The number of spans is bounded by
-// the bytes in flight.
+// The spans lie in blocks, and the blocks in a list: to find a sequence number takes two binary
+// searches, and to split a span moves half a block, so the work for a SACK block does not grow with
+// what is in flight (CVE-2019-11478, CVE-2018-5390). The number of spans is bounded by the bytes in
+// flight.
 
 // A spanFlag is one of a span's booleans.
 type spanFlag uint8
@@ -25,7 +27,8 @@ const (
 	spanProbe                          // a segment larger than the others, to find out whether the path carries it (RFC 4821)
 )
 
-// A span is a run of sequence numbers [start, end) that were last sent together. With the FIN it holds a number without a byte.
+// A span is a run of sequence numbers [start, end) that were last sent together. With the FIN it
+// holds a number without a byte.
 type span struct {
 	start, end  Seq
 	flight      uint32 // bytes in flight when it had been sent, with it
@@ -63,7 +66,8 @@ const (
 	maxSpans   = 8192 // of a connection
 )
 
-// A spanBlock holds spans lo to hi-1. Its lost ones are counted, so that whole blocks can be passed over.
+// A spanBlock holds spans lo to hi-1. Its lost ones are counted, so that whole blocks can be passed
+// over.
 type spanBlock struct {
 	lo, hi int
 	lost   int
@@ -148,7 +152,8 @@ func (sb *scoreboard) push(s span) {
 	}
 }
 
-// insert puts a span behind place p, of which it was a part: the sums do not change, except for the count of lost spans. It returns its place.
+// insert puts a span behind place p, of which it was a part: the sums do not change, except for the
+// count of lost spans. It returns its place.
 func (sb *scoreboard) insert(p place, s span) place {
 	b := sb.blocks[p.b]
 	if b.hi-b.lo == blockSpans {
@@ -213,7 +218,8 @@ func (sb *scoreboard) remove(p place) {
 	}
 }
 
-// split cuts the span at p, which holds seq behind its start, in two. It returns the places of both.
+// split cuts the span at p, which holds seq behind its start, in two. It returns the places of
+// both.
 func (sb *scoreboard) split(p place, seq Seq) (left, right place) {
 	s := sb.at(p)
 	r := *s
@@ -304,7 +310,8 @@ func (sb *scoreboard) sack(p place) {
 	sb.sacked += s.len()
 }
 
-// merge joins the span at p, which has arrived, with those beside it that have too. It returns the place of the whole.
+// merge joins the span at p, which has arrived, with those beside it that have too. It returns the
+// place of the whole.
 func (sb *scoreboard) merge(p place) place {
 	for r := sb.next(p); sb.valid(r) && sb.at(r).has(spanSacked); r = sb.next(p) {
 		sb.at(p).end = sb.at(r).end
@@ -348,7 +355,8 @@ func (sb *scoreboard) nextLost(from Seq) (place, bool) {
 	return place{}, false
 }
 
-// lostRun returns how many bytes from the lost span at p on are lost without a gap, up to about most.
+// lostRun returns how many bytes from the lost span at p on are lost without a gap, up to about
+// most.
 func (sb *scoreboard) lostRun(p place, most int) int {
 	n := 0
 	for ; n < most && sb.valid(p) && sb.at(p).has(spanLost); p = sb.next(p) {

@@ -18,8 +18,9 @@ type acking struct {
 	again    bool  // something that was sent again is acknowledged in order
 }
 
-// senderAck takes an acknowledgment that does not lie beyond what has been sent, on a connection with a scoreboard: RFC 9293, 3.10.7.4, fifth, with RFC 6675 and RFC 8985. It
-// reports whether the rest of the segment is to be looked at.
+// senderAck takes an acknowledgment that does not lie beyond what has been sent, on a connection
+// with a scoreboard: RFC 9293, 3.10.7.4, fifth, with RFC 6675 and RFC 8985. It reports whether the
+// rest of the segment is to be looked at.
 func (tp *TCB) senderAck(seg *segment) bool {
 	s := tp.snr
 	var a acking
@@ -51,7 +52,8 @@ func (tp *TCB) senderAck(seg *segment) bool {
 		tp.sampleRound(seg, &a)
 	}
 	if a.acked > 0 {
-		// RFC 6298, 5.3: "When an ACK is received that acknowledges new data, restart the retransmission timer".
+		// RFC 6298, 5.3: "When an ACK is received that acknowledges new data, restart the
+		// retransmission timer".
 		s.rtoAt = seg.now + tp.rxtcur
 	}
 	s.ack.Acked, s.ack.Delivered = a.acked, a.news
@@ -82,7 +84,8 @@ func (tp *TCB) senderAck(seg *segment) bool {
 
 // isDuplicate reports whether an acknowledgment is a duplicate: RFC 5681, 2, (a) to (e).
 func (tp *TCB) isDuplicate(seg *segment) bool {
-	return seg.len == 0 && seg.flags&wire.FIN == 0 && seg.ack == tp.sndUna && seg.win == tp.sndWnd && tp.sndMax.Gt(tp.sndUna)
+	return seg.len == 0 && seg.flags&wire.FIN == 0 && seg.ack == tp.sndUna &&
+		seg.win == tp.sndWnd && tp.sndMax.Gt(tp.sndUna)
 }
 
 // takeAck drops what is acknowledged in order. It reports whether our FIN is.
@@ -110,8 +113,8 @@ func (tp *TCB) takeAck(seg *segment, a *acking) (finAcked bool) {
 		}
 	}
 	if a.again {
-		// What was sent once may have waited behind the hole that has just been filled: it measures no round trip, and without SACK its acknowledgment
-		// is no sign that nothing was lost.
+		// What was sent once may have waited behind the hole that has just been filled: it measures
+		// no round trip, and without SACK its acknowledgment is no sign that nothing was lost.
 		a.oldest, a.newest = 0, 0
 		a.orig = a.orig && tp.flags&SackPermit != 0
 	}
@@ -148,28 +151,33 @@ func (tp *TCB) delivered(sp *span, n int, end Seq, seg *segment, a *acking) {
 	}
 	denied := false
 	if sp.has(spanRexmitted) {
-		// Only the segment that fills the first hole has its own timestamp echoed: what arrives behind a hole draws that of the last one in order (RFC 7323, 4.3).
+		// Only the segment that fills the first hole has its own timestamp echoed: what arrives
+		// behind a hole draws that of the last one in order (RFC 7323, 4.3).
 		denied = sp.start == tp.sndUna && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0 && int32(seg.opt.TSEcr-tp.ts(sp.sent)) < 0
 	} else if end.Leq(s.high) && (end.Leq(seg.ack) || sp.has(spanLost)) {
-		// Behind a hole it says something only if the time-out has given it up: what was sent just before arrives, whatever became of the rest.
+		// Behind a hole it says something only if the time-out has given it up: what was sent just
+		// before arrives, whatever became of the rest.
 		a.orig = true
 	}
 	s.rack.delivered(sp, end, seg.arrived, tp.rttMin, denied)
 }
 
-// takeSacks enters the blocks of an acknowledgment in the scoreboard: RFC 2018, 5; RFC 2883; RFC 6675, 4, Update().
+// takeSacks enters the blocks of an acknowledgment in the scoreboard: RFC 2018, 5; RFC 2883; RFC
+// 6675, 4, Update().
 func (tp *TCB) takeSacks(seg *segment, a *acking) {
 	blocks := seg.opt.Blocks[:seg.opt.Nsack]
 	if len(blocks) == 0 {
 		return
 	}
-	// RFC 2883, 4: the first block reports a duplicate if it lies below the acknowledgment, or within the second.
+	// RFC 2883, 4: the first block reports a duplicate if it lies below the acknowledgment, or
+	// within the second.
 	if b := blocks[0]; b.Left.Lt(b.Right) && (b.Right.Leq(seg.ack) || len(blocks) > 1 && b.Left.Geq(blocks[1].Left) && b.Right.Leq(blocks[1].Right)) {
 		tp.takeDuplicate(b, a)
 		blocks = blocks[1:]
 	}
 	for _, b := range blocks {
-		// What has not been sent, or is the wrong way round, says nothing (CVE-2019-11477 and its like); what lies below has been acknowledged.
+		// What has not been sent, or is the wrong way round, says nothing (CVE-2019-11477 and its
+		// like); what lies below has been acknowledged.
 		if l := b.Left.Max(tp.sndUna); l.Lt(b.Right) && b.Right.Leq(tp.sndNxt) && b.Right.Sub(b.Left) > 0 {
 			tp.sackRange(l, b.Right, seg, a)
 		}
@@ -261,13 +269,15 @@ func (tp *TCB) segmentFrom(sp *span, seq Seq) Seq {
 	return seq
 }
 
-// countDuplicates stands in for SACK with a peer that has none: each duplicate acknowledgment says that one segment has arrived (RFC 6582).
+// countDuplicates stands in for SACK with a peer that has none: each duplicate acknowledgment says
+// that one segment has arrived (RFC 6582).
 func (tp *TCB) countDuplicates(seg *segment, a *acking) {
 	s := tp.snr
 	mss := tp.effMSS()
 	switch {
 	case a.acked > 0:
-		// One of the segments acknowledged filled the hole; the others are those that the duplicates told of, which have been counted.
+		// One of the segments acknowledged filled the hole; the others are those that the
+		// duplicates told of, which have been counted.
 		told := min(s.told, max(a.acked-mss, 0), a.news)
 		s.told -= told
 		a.news -= told
@@ -284,7 +294,8 @@ func (tp *TCB) countDuplicates(seg *segment, a *acking) {
 	}
 }
 
-// sampleRound measures the round trip. What has been sent twice gives none (Karn), except by timestamps, which tell the transmissions apart (RFC 7323, 4).
+// sampleRound measures the round trip. What has been sent twice gives none (Karn), except by
+// timestamps, which tell the transmissions apart (RFC 7323, 4).
 func (tp *TCB) sampleRound(seg *segment, a *acking) {
 	s := tp.snr
 	newest := a.newest
@@ -309,9 +320,10 @@ func (tp *TCB) sampleRound(seg *segment, a *acking) {
 	}
 }
 
-// estimate takes a sample into the estimate of the round trip: RFC 6298, 2, with the gains divided by the samples of a round trip, as each acknowledgment gives one
-// (RFC 7323, appendix G). How many there are is not taken from the size of a segment, as there, but from the bytes that the acknowledgment covers: many peers
-// acknowledge what their network card has merged.
+// estimate takes a sample into the estimate of the round trip: RFC 6298, 2, with the gains divided
+// by the samples of a round trip, as each acknowledgment gives one (RFC 7323, appendix G). How many
+// there are is not taken from the size of a segment, as there, but from the bytes that the
+// acknowledgment covers: many peers acknowledge what their network card has merged.
 func (tp *TCB) estimate(rtt int64, news int) {
 	rtt = max(rtt, 1)
 	if tp.srtt == 0 {

@@ -2,10 +2,11 @@ package tcp
 
 import "bsdnet/internal/kern/mbuf"
 
-// A sender is the sending half of a connection over a path that can lose, beyond what 4.4BSD has for it: the scoreboard, what recovery is at,
-// and the congestion controller. It is made when the first data is sent. A connection over the loopback of its own stack has none, as
-// nothing is lost there, and neither have those of the profiles FreeBSD and Net3: for them the duplicate acknowledgments of RFC 5681 and
-// RFC 6582 are counted in input_ack.go.
+// A sender is the sending half of a connection over a path that can lose, beyond what 4.4BSD has
+// for it: the scoreboard, what recovery is at, and the congestion controller. It is made when the
+// first data is sent. A connection over the loopback of its own stack has none, as nothing is lost
+// there, and neither have those of the profiles FreeBSD and Net3: for them the duplicate
+// acknowledgments of RFC 5681 and RFC 6582 are counted in input_ack.go.
 type sender struct {
 	sb   scoreboard
 	cc   CC
@@ -93,7 +94,8 @@ var senders mbuf.Zone[sender]
 
 // needSender makes the sender when data is about to be sent on a path that can lose.
 func (tp *TCB) needSender(now int64) {
-	if tp.snr != nil || !tp.prof.Scoreboard || tp.flags&local != 0 || !tp.state.HaveEstablished() || tp.sndNxt != tp.sndUna {
+	if tp.snr != nil || !tp.prof.Scoreboard || tp.flags&local != 0 || !tp.state.HaveEstablished() ||
+		tp.sndNxt != tp.sndUna {
 		return
 	}
 	s := senders.Alloc()
@@ -111,8 +113,8 @@ func (tp *TCB) needSender(now int64) {
 	tp.lookNow(now)
 	s.cc.Init(&s.view, &s.ctl)
 	if tp.flags&synRexmitted != 0 {
-		// RFC 5681, 3.1: "If the SYN or SYN/ACK is lost, the initial window used by a sender after a correctly transmitted SYN MUST be one
-		// segment consisting of at most SMSS bytes."
+		// RFC 5681, 3.1: "If the SYN or SYN/ACK is lost, the initial window used by a sender after
+		// a correctly transmitted SYN MUST be one segment consisting of at most SMSS bytes."
 		s.ctl.Cwnd = s.view.MSS
 	}
 }
@@ -146,8 +148,8 @@ func (tp *TCB) lookNow(now int64) {
 	v.Flight = tp.pipe()
 	v.InRecovery = s.state == Recovering || s.state == CWR
 	v.AppLimited = s.starved
-	// RFC 7661: a window that has not been used says nothing about the path, and does not grow. In slow start half of it in use is
-	// enough, as it is about to be doubled.
+	// RFC 7661: a window that has not been used says nothing about the path, and does not grow. In
+	// slow start half of it in use is enough, as it is about to be doubled.
 	v.CwndLimited = s.limited || s.ctl.Cwnd < s.ctl.Ssthresh && s.ctl.Cwnd < 2*s.maxFlight
 }
 
@@ -157,7 +159,8 @@ func (tp *TCB) pipe() int {
 	return max(tp.sndNxt.Sub(tp.sndUna)-s.sb.sacked-s.sb.lost-s.dupBytes, 0)
 }
 
-// cwndEdge returns how far from sndUna the congestion window lets new data go; next is where new data begins.
+// cwndEdge returns how far from sndUna the congestion window lets new data go; next is where new
+// data begins.
 func (tp *TCB) cwndEdge(next int) int {
 	s := tp.snr
 	if s == nil {
@@ -197,7 +200,8 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 	s.peak.add(flight, now, max(3*tp.srtt, sec))
 	s.lastSent = now
 	if s.sb.full(tp.sndNxt.Sub(tp.sndUna)) {
-		// Spans are bounded. What no longer gets one of its own is joined to the last, and is judged together with it.
+		// Spans are bounded. What no longer gets one of its own is joined to the last, and is
+		// judged together with it.
 		if l := s.sb.last(); l.inFlight() {
 			l.end, l.sent = sp.end, now
 			if l.has(spanRexmitted) {
@@ -209,7 +213,8 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 	s.sb.push(sp)
 }
 
-// resent notes that what o says has been sent again. It begins the first lost span, or is the probe of the tail.
+// resent notes that what o says has been sent again. It begins the first lost span, or is the probe
+// of the tail.
 func (tp *TCB) resent(o *outseg, n int, now int64) {
 	s := tp.snr
 	start := tp.sndUna.Add(o.off)
@@ -291,7 +296,8 @@ func (tp *TCB) planRexmit(o *outseg, now int64) bool {
 	return true
 }
 
-// fillRexmit makes o the n numbers at off, from sndUna, that have been sent before. The last of them may be the FIN's.
+// fillRexmit makes o the n numbers at off, from sndUna, that have been sent before. The last of
+// them may be the FIN's.
 func (tp *TCB) fillRexmit(o *outseg, off, n int) {
 	o.rexmit = true
 	o.off, o.len = off, n
@@ -333,7 +339,8 @@ func (tp *TCB) senderTimeout(now int64) {
 	tp.Output(now)
 }
 
-// beforeOutput makes the sender when there is data for it, and tells the congestion controller when it begins again after a pause.
+// beforeOutput makes the sender when there is data for it, and tells the congestion controller when
+// it begins again after a pause.
 func (tp *TCB) beforeOutput(now int64) {
 	if tp.snr == nil {
 		if tp.snd.Cc() > 0 {
@@ -350,7 +357,8 @@ func (tp *TCB) beforeOutput(now int64) {
 	}
 }
 
-// paced limits n bytes of new data to what pacing lets out now, and makes a segment of its own of a probe of the path's MTU.
+// paced limits n bytes of new data to what pacing lets out now, and makes a segment of its own of a
+// probe of the path's MTU.
 func (tp *TCB) paced(o *outseg, n int, now int64) int {
 	s := tp.snr
 	if now < s.pacer.next && s.pacer.rate != 0 {
@@ -364,7 +372,8 @@ func (tp *TCB) paced(o *outseg, n int, now int64) int {
 	return n
 }
 
-// chainMax is the most that may travel in one chain: what the interface takes, or a train of the pacer's.
+// chainMax is the most that may travel in one chain: what the interface takes, or a train of the
+// pacer's.
 func (tp *TCB) chainMax(seg int) int {
 	limit := max(int(tp.tsomax), seg)
 	if s := tp.snr; s != nil && s.pacer.rate != 0 {
@@ -373,7 +382,8 @@ func (tp *TCB) chainMax(seg int) int {
 	return limit
 }
 
-// lookAround is called at the end of Output: it takes note of why nothing more has been sent, and sets the timers.
+// lookAround is called at the end of Output: it takes note of why nothing more has been sent, and
+// sets the timers.
 func (tp *TCB) lookAround(now int64) {
 	s := tp.snr
 	if n := s.sb.size(); n != s.charge {

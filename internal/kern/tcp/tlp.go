@@ -2,8 +2,9 @@ package tcp
 
 import "bsdnet/internal/kern/wire"
 
-// tlp probes the tail of a flight: RFC 8985, 7. A segment that is lost at the end is followed by none whose arrival would tell; so when acknowledgments
-// are overdue, one segment is sent, whose answer says what is missing.
+// tlp probes the tail of a flight: RFC 8985, 7. A segment that is lost at the end is followed by
+// none whose arrival would tell; so when acknowledgments are overdue, one segment is sent, whose
+// answer says what is missing.
 type tlp struct {
 	end   Seq  // SND.NXT when the probe was sent: TLP.end_seq
 	on    bool // a probe is out
@@ -45,7 +46,8 @@ func (tp *TCB) probeTimeout(now int64) {
 	mss := tp.effMSS() - tp.sackOptLen()
 	again := true
 	if n := min(tp.snd.Cc()-inflight, mss, int(tp.sndWnd)-inflight); n > 0 {
-		// "If there is an unsent segment and the receive window allows: transmit the lowest-sequence unsent segment".
+		// "If there is an unsent segment and the receive window allows: transmit the
+		// lowest-sequence unsent segment".
 		again = false
 		o.off, o.len, o.recwin = inflight, n, tp.recwin()
 		if o.flags = outflags[tp.state]; inflight+n < tp.snd.Cc() {
@@ -66,7 +68,8 @@ func (tp *TCB) probeTimeout(now int64) {
 	s.rtoAt = now + tp.rxtcur
 }
 
-// probeAcked looks at what an acknowledgment says of a probe: RFC 8985, 7.4.2, TLP_process_ack. It reports whether the probe has repaired a loss.
+// probeAcked looks at what an acknowledgment says of a probe: RFC 8985, 7.4.2, TLP_process_ack. It
+// reports whether the probe has repaired a loss.
 func (tp *TCB) probeAcked(seg *segment, a *acking) (repaired bool) {
 	s := tp.snr
 	t := &s.tlp
@@ -77,7 +80,8 @@ func (tp *TCB) probeAcked(seg *segment, a *acking) (repaired bool) {
 	case !t.again, a.tlpDup:
 		t.on = false // "TLP.is_retrans is FALSE", or "a DSACK option matching TLP.end_seq": nothing was lost
 	case seg.ack.Gt(t.end):
-		// "ACK.seq > TLP.end_seq": what has been acknowledged behind the probe says that it has arrived, and no DSACK that it was not needed.
+		// "ACK.seq > TLP.end_seq": what has been acknowledged behind the probe says that it has
+		// arrived, and no DSACK that it was not needed.
 		t.on = false
 		return true
 	case a.acked == 0 && !a.sacked:

@@ -20,8 +20,9 @@ const (
 	EvMTU                         // the size of a full segment has changed to Len; Name is the reason
 )
 
-// An Event is something that has happened on a connection, for a tracer. Sequence numbers are relative to our initial one. What a kind does
-// not name is 0; Cwnd, Ssthresh, Rate and Flight are there in every event.
+// An Event is something that has happened on a connection, for a tracer. Sequence numbers are
+// relative to our initial one. What a kind does not name is 0; Cwnd, Ssthresh, Rate and Flight are
+// there in every event.
 type Event struct {
 	Time                      int64 // nanoseconds since the stack began
 	Kind                      EventKind
@@ -38,15 +39,16 @@ type Event struct {
 	DeliveryRate              int64 // bytes a second; 0: not measured yet
 }
 
-// trace tells of an event, which it completes, if anybody wants to know. What happens with each segment has a helper of its own below, as
-// here the Event is made in vain if nobody does.
+// trace tells of an event, which it completes, if anybody wants to know. What happens with each
+// segment has a helper of its own below, as here the Event is made in vain if nobody does.
 func (tp *TCB) trace(e Event) {
 	if tp.traced {
 		tp.tell(e)
 	}
 }
 
-// tell is the part of trace that is not inlined, so that the Event goes to the heap only if somebody wants to know.
+// tell is the part of trace that is not inlined, so that the Event goes to the heap only if
+// somebody wants to know.
 //
 //go:noinline
 func (tp *TCB) tell(e Event) {
@@ -81,7 +83,8 @@ func (tp *TCB) traceRTT(rtt int64) {
 	}
 }
 
-// traceSent tells of a segment that occupies space in the sequence, SYN and FIN included, before sent accounts for it.
+// traceSent tells of a segment that occupies space in the sequence, SYN and FIN included, before
+// sent accounts for it.
 func (tp *TCB) traceSent(o *outseg, space int) {
 	if tp.traced && space > 0 && o.flags&wire.RST == 0 {
 		tp.tellSent(o, space)

@@ -2,8 +2,9 @@ package tcp
 
 import "bsdnet/internal/kern/wire"
 
-// undo remembers what is needed to find out that a reduction of the window was wrong, as what was sent again had not been lost: by timestamps
-// (Eifel, RFC 3522) or by the peer's reports of duplicates (RFC 3708).
+// undo remembers what is needed to find out that a reduction of the window was wrong, as what was
+// sent again had not been lost: by timestamps (Eifel, RFC 3522) or by the peer's reports of
+// duplicates (RFC 3708).
 type undo struct {
 	on      bool
 	sent    bool   // something has been sent again since
@@ -15,7 +16,8 @@ type undo struct {
 // none forgets the last reduction.
 func (u *undo) none(una Seq) { *u = undo{marker: una} }
 
-// begin notes a reduction. again is what has been sent again already and may be reported as a duplicate.
+// begin notes a reduction. again is what has been sent again already and may be reported as a
+// duplicate.
 func (u *undo) begin(una Seq, again int) {
 	stamped, stamp := u.sent && again > 0, u.stamp
 	*u = undo{on: true, marker: una, pending: again, sent: stamped, stamp: stamp}
@@ -36,14 +38,16 @@ func (u *undo) duplicate(l, r Seq) {
 	}
 }
 
-// original reports whether an acknowledgment that has moved the left edge answers the original and not what was sent again (RFC 3522, 3.2, step 4: "the value of the Timestamp
-// Echo Reply field of the acceptable ACK's Timestamps option is smaller than the value of RetransmitTS").
+// original reports whether an acknowledgment that has moved the left edge answers the original and
+// not what was sent again (RFC 3522, 3.2, step 4: "the value of the Timestamp Echo Reply field of
+// the acceptable ACK's Timestamps option is smaller than the value of RetransmitTS").
 func (tp *TCB) original(seg *segment) bool {
 	u := &tp.snr.undo
 	return u.on && u.sent && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0 && int32(seg.opt.TSEcr-u.stamp) < 0
 }
 
-// duplicated reports whether all that was sent again since the reduction has been reported as a duplicate.
+// duplicated reports whether all that was sent again since the reduction has been reported as a
+// duplicate.
 func (u *undo) duplicated() bool { return u.on && u.sent && u.pending <= 0 }
 
 // revert takes the last reduction back: nothing had been lost.
@@ -60,8 +64,8 @@ func (tp *TCB) revert(evidence string, now int64) {
 	tp.traceUndo(evidence)
 }
 
-// unmarkAll takes back what has been marked lost and never been sent again. A retransmission that was lost may have been lost, though the original
-// was not.
+// unmarkAll takes back what has been marked lost and never been sent again. A retransmission that
+// was lost may have been lost, though the original was not.
 func (tp *TCB) unmarkAll() {
 	s := tp.snr
 	s.lostFrom = tp.sndNxt
