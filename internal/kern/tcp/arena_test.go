@@ -107,7 +107,7 @@ func (e *end) input(p *pkt) {
 		c.Append(p.data[off:])
 		m = mbuf.Cat(m, c)
 	}
-	if e.tp.Input(&th, Payload{M: m, Len: p.len, Segs: max(p.segs, 1)}, a.now, a.now) {
+	if e.tp.Input(&th, Payload{M: m, Len: p.len, Segs: max(p.segs, 1)}, e.arrived, a.now) {
 		e.refuse(p)
 	}
 }

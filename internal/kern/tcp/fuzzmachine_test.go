@@ -19,15 +19,19 @@ func runMachine(t *testing.T, data []byte) {
 	if opts[0] == 'D' {
 		opts = opts[len("Default, "):]
 	}
+	if d.one(3) {
+		opts += ", rtt 30ms"
+	}
+	cc := withCC(CCNames()[d.n(len(CCNames()))])
 	var k *kit
 	switch d.n(4) {
 	case 0:
-		k = closed(tt, opts)
+		k = closed(tt, opts, cc)
 		k.connect()
 	case 1:
-		k = synRcvd(tt, opts)
+		k = synRcvd(tt, opts, cc)
 	default:
-		k = established(tt, opts)
+		k = established(tt, opts, cc)
 	}
 	m := &machine{kit: k, d: &d, edge: tt.iss.Add(k.opts.win << 7), hiwat: k.rcv.Hiwat()}
 	m.fill = func(off int) byte { return pattern(int(int32(off))) }
@@ -105,6 +109,10 @@ func (m *machine) act() {
 	d := m.d
 	switch d.n(13) {
 	case 0, 1, 2, 3, 4, 5:
+		if m.lag = 0; d.one(8) { // the process did not run
+			m.lag = int64(d.n(3000)) * ms
+			m.now += m.lag
+		}
 		m.input(m.segment())
 	case 6:
 		if st := m.tp.state; (st == Established || st == CloseWait) && m.snd.Space() > 0 && !m.tp.Has(SentFin) {
@@ -143,7 +151,7 @@ func (m *machine) tick(d time.Duration) {
 func (m *machine) rare() {
 	d, tp := m.d, &m.tp
 	m.logf("rare")
-	switch d.n(18) {
+	switch d.n(20) {
 	case 0:
 		if st := tp.state; st == Established || st == CloseWait || st == SynReceived {
 			m.shutdown()
@@ -184,6 +192,11 @@ func (m *machine) rare() {
 		tp.CongestionExperienced()
 	case 17:
 		tp.MaxUnack = Seconds(d.n(100))
+	case 18:
+		tp.SetCC(CCNames()[d.n(len(CCNames()))], m.now)
+	case 19:
+		m.now += int64(d.n(5000)) * ms // all timers are late
+		tp.Timeout(m.now)
 	}
 	m.check()
 }

@@ -94,6 +94,7 @@ type end struct {
 	noRoom, started      bool
 	emitErrno            syscall.Errno
 	drains               int64 // when the queue has room again
+	arrived              int64 // when the segment in hand came
 }
 
 func (a *arena) logf(format string, args ...any) {
@@ -139,6 +140,7 @@ func newArena(t *testing.T, data []byte, verbose bool) *arena {
 		e.prof.Keepalive = false
 		e.prof.Keepinit = 10000 * sec
 		e.prof.Nodelay = a.d.one(2)
+		e.prof.CC = CCNames()[a.d.n(len(CCNames()))]
 		if a.d.one(3) {
 			e.prof.ECN = 1
 		}
@@ -245,7 +247,7 @@ func (a *arena) act() {
 // whim is something rare.
 func (e *end) whim() {
 	a := e.a
-	switch a.d.n(12) {
+	switch a.d.n(13) {
 	case 0:
 		e.noRoom, e.drains = true, a.now+sec
 	case 1, 2:
@@ -275,6 +277,10 @@ func (e *end) whim() {
 	case 11:
 		// SO_RCVBUF: only what does not take back a window that was given.
 		e.rcv.SetHiwat(e.rcv.Hiwat() + a.d.n(5000))
+	case 12:
+		if !e.gone {
+			e.tp.SetCC(CCNames()[a.d.n(len(CCNames()))], a.now)
+		}
 	}
 }
 
@@ -396,6 +402,8 @@ func (a *arena) step() bool {
 		f := a.q[0]
 		a.q = a.q[1:]
 		a.now = max(a.now, f.at)
+		a.ends[f.to].arrived = a.now
+		a.starve()
 		a.ends[f.to].input(f.p)
 		return true
 	}
@@ -410,9 +418,17 @@ func (a *arena) step() bool {
 		return false
 	}
 	a.now = max(a.now, at)
+	a.starve()
 	a.logf("end %d timer", who)
 	a.ends[who].tp.Timeout(a.now)
 	return true
+}
+
+// starve lets time pass between an event and when somebody looks at it: the process does not run.
+func (a *arena) starve() {
+	if !a.fair && a.d.more() && a.d.one(24) {
+		a.now += int64(a.d.n(2000)) * ms
+	}
 }
 
 func (a *arena) check() {

@@ -68,6 +68,7 @@ type kit struct {
 	emitErrno      syscall.Errno
 	fill           func(off int) byte // contents of what the peer sends
 	tsecr          uint32             // our last TSval, which the peer echoes
+	lag            int64              // how long ago what is input arrived
 }
 
 // pkt is a segment, in either direction.
@@ -387,7 +388,7 @@ func (k *kit) input(p *pkt) {
 		m = mbuf.Cat(m, c)
 	}
 	th := p.th
-	if k.tp.Input(&th, Payload{M: m, Len: p.len, Segs: p.segs}, k.now, k.now) {
+	if k.tp.Input(&th, Payload{M: m, Len: p.len, Segs: p.segs}, k.now-k.lag, k.now) {
 		k.reset(p)
 	}
 	k.check()

@@ -122,7 +122,7 @@ func (tp *TCB) checkScoreboard() error {
 		return fmt.Errorf("scoreboard from %d to %d", s.sb.start().Sub(tp.sndUna), s.sb.end().Sub(tp.sndUna))
 	}
 	n, sacked, lost, again := 0, 0, 0, 0
-	last := tp.sndUna
+	last, arrived := tp.sndUna, false
 	for _, b := range s.sb.blocks {
 		lostHere := 0
 		for i := b.lo; i < b.hi; i++ {
@@ -130,7 +130,10 @@ func (tp *TCB) checkScoreboard() error {
 			if sp.start != last || sp.start.Geq(sp.end) || sp.has(spanLost) && sp.has(spanSacked) {
 				return fmt.Errorf("bad span %d+%d, flags %#x", sp.start.Sub(tp.sndUna), sp.len(), sp.flags)
 			}
-			last = sp.end
+			if arrived && sp.has(spanSacked) {
+				return fmt.Errorf("the span at %d has not been merged", sp.start.Sub(tp.sndUna))
+			}
+			last, arrived = sp.end, sp.has(spanSacked)
 			n++
 			if sp.has(spanSacked) {
 				sacked += sp.len()

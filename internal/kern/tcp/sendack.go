@@ -128,6 +128,9 @@ func (tp *TCB) takeAck(seg *segment, a *acking) (finAcked bool) {
 		tp.unackedSince = 0
 	}
 	finAcked = tp.advance(seg)
+	if m := &s.pmtu; m.said != 0 && tp.sndUna.Geq(m.saidEnd) {
+		m.said = 0 // what it spoke of has arrived
+	}
 	s.lostFrom = s.lostFrom.Max(tp.sndUna)
 	if s.state <= Disorder {
 		s.high = s.high.Max(tp.sndUna) // keep it within half the sequence space

@@ -313,7 +313,7 @@ func (tp *TCB) SetMaxseg(n int) syscall.Errno {
 	}
 	tp.maxseg = n
 	if tp.snr != nil {
-		tp.snr.pmtu.full = n
+		tp.snr.pmtu.full, tp.snr.pmtu.said = n, 0
 	}
 	return 0
 }
