@@ -109,7 +109,7 @@ func (k *Kernel) icmpSendError(ifp *Ifnet, ip *wire.IPv4, orig []byte, typ, code
 			return
 		}
 	}
-	if !k.icmpLimit.take(k.now()) {
+	if !k.icmpLimit.take(in6(ip.Src), k.now()) {
 		k.Stats.ICMP.Limited.Inc()
 		return
 	}

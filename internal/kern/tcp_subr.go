@@ -49,7 +49,7 @@ func (k *Kernel) dropwithreset(in *tcpIn, tos, ttl uint8) *ifqueue {
 	if th.Flags&wire.RST != 0 || in.bcast {
 		return nil
 	}
-	if !in.ifp.loopback && !k.rstLimit.take(in.now) {
+	if !in.ifp.loopback && !k.rstLimit.take(in.t.faddr, in.now) {
 		return nil
 	}
 	r := respondTo{t: in.t, tos: tos, ttl: ttl}

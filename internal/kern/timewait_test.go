@@ -415,3 +415,70 @@ func TestTimeWaitAnswersLimited(t *testing.T) {
 		}
 	})
 }
+
+// The limit of resets, and that of ICMP errors, tells nobody whether segments in the name of another
+// were answered (CVE-2016-5696).
+func TestLimitsTellNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 5)
+		v.established(lfd, 4000, 80)
+		own := netip.MustParseAddr("10.0.0.66")
+		probe := func(victim uint16) (resets, errs int) {
+			pass(2 * time.Second)
+			v.link.fetch()
+			for i := range 100 {
+				s := &seg{from: netip.AddrPortFrom(attPeer, victim), to: netip.AddrPortFrom(attHost, 80)}
+				s.th = wire.TCP{Seq: tcp.Seq(i * 12345678), Ack: 1, Flags: wire.ACK, Win: 1}
+				v.inject(s.bytes())
+			}
+			if victim == 4001 {
+				for range 40 {
+					v.inject(ipPacket(wire.IPv4{}, attPeer, attHost, 99, make([]byte, 8)))
+				}
+			}
+			for i := range 600 {
+				s := &seg{from: netip.AddrPortFrom(own, uint16(20000+i)), to: netip.AddrPortFrom(attHost, 81)}
+				s.th = wire.TCP{Seq: 1, Ack: 1, Flags: wire.ACK, Win: 1}
+				v.inject(s.bytes())
+				v.inject(ipPacket(wire.IPv4{}, own, attHost, 99, make([]byte, 8)))
+			}
+			for _, g := range v.segments() {
+				switch {
+				case g.ip.Dst != own:
+				case g.ip.Proto == wire.ProtoTCP:
+					resets++
+				default:
+					errs++
+				}
+			}
+			return resets, errs
+		}
+		r1, e1 := probe(4000)
+		r2, e2 := probe(4001)
+		if r1 != r2 || e1 != e2 || r1 == 0 || e1 == 0 {
+			t.Errorf("%d resets and %d errors are counted beside a connection, %d and %d beside none", r1, e1, r2, e2)
+		}
+		// All sources together have a limit too, and it is not the same each time.
+		seen := map[int]bool{}
+		for range 5 {
+			pass(10 * time.Second)
+			v.link.count()
+			for i := range 5000 {
+				from := netip.AddrFrom4([4]byte{12, 0, byte(i >> 8), byte(i)})
+				s := &seg{from: netip.AddrPortFrom(from, 9), to: netip.AddrPortFrom(attHost, 81)}
+				s.th = wire.TCP{Seq: 1, Ack: 1, Flags: wire.ACK, Win: 1}
+				v.inject(s.bytes())
+			}
+			n := v.link.count()
+			if n > 2000 {
+				t.Errorf("%d resets at once", n)
+			}
+			seen[n] = true
+		}
+		if len(seen) < 3 {
+			t.Errorf("five times the limit of all was one of %v", seen)
+		}
+	})
+}
