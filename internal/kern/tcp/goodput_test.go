@@ -180,7 +180,7 @@ func TestGoodput(t *testing.T) {
 			t.Fatal(err)
 		}
 	case len(golden) == 0:
-		t.Skip("there is no " + goodputGolden)
+		t.Fatal("there is no " + goodputGolden)
 	}
 	t.Run("drawings", testGoodputDrawings)
 }
