@@ -272,7 +272,7 @@ func (sb *scoreboard) trim(seq Seq) {
 // segment becomes a span of its own, so that the others still begin at multiples of its size.
 func (sb *scoreboard) behead(seq Seq) {
 	s := sb.at(sb.first())
-	if n := int(s.seg); n > 0 {
+	if n := int(s.seg); n > 0 && !s.has(spanSacked) {
 		if over := seq.Sub(s.start) % n; over > 0 && s.end.Sub(seq) > n-over {
 			sb.split(sb.first(), seq.Add(n-over))
 		}

@@ -289,6 +289,11 @@ func (tp *TCB) countDuplicates(seg *segment, a *acking) {
 	case a.dup:
 		s.dups++
 		flight := tp.sndNxt.Sub(tp.sndUna)
+		if s.state == Recovering {
+			// RFC 5681, 3.2, step 4 warns of made-up duplicates: they open the window by no more
+			// than what was in flight when the loss was found.
+			flight = min(flight, max(s.high.Sub(tp.sndUna), 0))
+		}
 		n := max(min(s.dupBytes+mss, flight-mss), s.dupBytes)
 		a.news += n - s.dupBytes
 		s.told += n - s.dupBytes
