@@ -106,6 +106,7 @@ func (tp *TCB) needSender(now int64) {
 	s.rack.mult = 1
 	s.rack.next, s.rack.fack, s.rack.end, s.tlp.end = tp.sndUna, tp.sndUna, tp.sndUna, tp.sndUna
 	s.pmtu.full = tp.maxseg
+	s.minRTTAt = now // if there is one, it is the handshake's
 	s.high, s.lostFrom, s.roundEnd = tp.sndUna, tp.sndUna, tp.sndUna
 	s.undo.none(tp.sndUna)
 	s.ctl.Ssthresh = maxWin << maxScale
