@@ -18,6 +18,7 @@ type rateState struct {
 	priorLost      uint64
 	priorAt        int64
 	sentAt         int64
+	end            Seq
 	sendElapsed    int64
 
 	last    int64 // bytes a second: the last good sample, for Info
@@ -47,11 +48,13 @@ func (r *rateState) deliver(sp *span, n int, now int64) {
 	}
 	r.delivered += uint64(n)
 	r.deliveredAt = now
-	if !r.any || sp.delivered > r.priorDelivered || sp.delivered == r.priorDelivered && sp.sent > r.sentAt {
+	// 4.1.2.3, IsNewestPacket: "P.send_time > C.first_send_time or (P.send_time = C.first_send_time and
+	// after(P.end_seq, RS.last_end_seq))".
+	if !r.any || sp.delivered > r.priorDelivered || sp.delivered == r.priorDelivered && after(sp.sent, sp.end, r.sentAt, r.end) {
 		r.any = true
 		r.priorDelivered, r.priorAt, r.priorLost = sp.delivered, sp.deliveredAt, sp.lost
 		r.appSample = sp.has(spanApp)
-		r.sentAt, r.sendElapsed = sp.sent, sp.sent-sp.firstSent
+		r.sentAt, r.end, r.sendElapsed = sp.sent, sp.end, sp.sent-sp.firstSent
 		r.flight = int(sp.flight)
 		r.firstSent = sp.sent
 	}
