@@ -252,10 +252,10 @@ func (tp *TCB) worth(o *outseg, now int64) bool {
 // data that waits for a window has a probe, lest a lost update stop it for ever.
 func (tp *TCB) arm(now int64) {
 	switch {
-	case tp.on(tRexmt) || tp.on(tPersist) || tp.on(tPace) || tp.state == Closed:
+	case tp.on(tRexmt) || tp.on(tPersist) || tp.state == Closed:
 	case tp.sndMax != tp.sndUna:
 		tp.set(tRexmt, now+tp.rxtcur)
-	case tp.snd.Cc() > 0 && tp.flags&blocked == 0 && tp.state.HaveEstablished():
+	case tp.snd.Cc() > 0 && !tp.on(tPace) && tp.flags&blocked == 0 && tp.state.HaveEstablished():
 		tp.backoff = 0
 		tp.setpersist(now)
 	}
