@@ -156,7 +156,10 @@ func TestLinkBreaksContract(t *testing.T) {
 					if _, err := s.Dial("tcp", "10.0.0.9:80"); !errors.Is(err, syscall.ENETDOWN) {
 						t.Errorf("the next dial: %v, want ENETDOWN", err)
 					}
-					if n := l.writes; n > 16 {
+					l.mu.Lock()
+					n := l.writes
+					l.mu.Unlock()
+					if n > 16 {
 						t.Errorf("the link has been written to %d times", n)
 					}
 					ln, err := peer.Listen("tcp", ":80")
