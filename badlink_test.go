@@ -230,7 +230,7 @@ func TestLinkNotComparable(t *testing.T) {
 // A link of more queues than there can be is refused.
 func TestLinkQueuesBeyond(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
-	l := &sloppyLink{queues: 1 << 40, closed: make(chan struct{})}
+	l := &sloppyLink{queues: 1 << 30, closed: make(chan struct{})}
 	if err := s.Attach(l, netip.MustParsePrefix("10.0.0.1/24")); err == nil || !strings.Contains(err.Error(), "at most 256") {
 		t.Errorf("Attach: %v", err)
 	}

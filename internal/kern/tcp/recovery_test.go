@@ -129,7 +129,7 @@ func TestSackGarbage(t *testing.T) {
 		nxt := k.tp.sndNxt.Sub(t.iss)
 		for _, b := range []string{
 			fmt.Sprintf("%d:%d", nxt, nxt+1000), fmt.Sprintf("4001:%d", nxt+1), "5001:4001", "5001:5001", "-5000:-4000",
-			fmt.Sprintf("%d:%d", 5001, 5001-1<<31), fmt.Sprintf("%d:%d", 2001+1<<31, 3001), "1:2001", "-99:2001",
+			fmt.Sprintf("%d:%d", 5001, int64(5001-1<<31)), fmt.Sprintf("%d:%d", int64(2001+1<<31), 3001), "1:2001", "-99:2001",
 		} {
 			k.ack(2001, b)
 			k.sends("")
