@@ -271,8 +271,9 @@ func (tp *TCB) planRexmit(o *outseg, now int64) bool {
 	s.lostFrom = sp.start
 	off := sp.start.Sub(tp.sndUna)
 	mss := tp.effMSS() - tp.sackOptLen()
+	most := max(int(tp.tsomax), mss)
 	// RFC 9293, SHLD-17: what lies beyond a window that has shrunk waits until it is open again.
-	n := min(s.sb.lostRun(p, max(int(tp.tsomax), mss)), max(int(tp.sndWnd)-off, 0))
+	n := min(s.sb.lostRun(p, most+1), max(int(tp.sndWnd)-off, 0))
 	if n == 0 || !tp.sock.Room() {
 		if n > 0 {
 			tp.flags |= blocked
@@ -287,10 +288,15 @@ func (tp *TCB) planRexmit(o *outseg, now int64) bool {
 		s.limited = true
 		return false
 	}
+	fin := max(off+n-tp.snd.Cc(), 0) // the FIN's number takes no room in a segment
+	n -= fin
 	if quantum := s.pacer.allow(now, mss); quantum == 0 && !s.force {
 		return false
-	} else if n = min(n, max(quantum, mss), max(room, mss), max(int(tp.tsomax), mss)); n > mss {
+	} else if n = min(n, max(quantum, mss), max(room, mss), most); n > mss {
 		n -= n % mss
+	}
+	if off+n == tp.snd.Cc() {
+		n += fin
 	}
 	tp.fillRexmit(o, off, n)
 	o.reason = recoveryNames[s.state]

@@ -22,13 +22,14 @@ func (tp *TCB) armProbe(now int64) {
 	if s.tlp.on || s.sb.empty() || s.state != Open && s.state != CWR || tp.flags&SackPermit == 0 || s.sb.sacked > 0 || s.reoAt != never || tp.backoff > 0 {
 		return
 	}
-	if min(tp.sndNxt.Sub(tp.sndUna), tp.snd.Cc()) > int(tp.sndWnd) {
+	flight := min(tp.sndNxt.Sub(tp.sndUna), tp.snd.Cc()) // without the FIN, which takes no room
+	if flight > int(tp.sndWnd) {
 		return // the peer has closed its window over the tail, and would drop it again (RFC 9293, SHLD-17)
 	}
 	pto := sec // "Else: PTO = 1 sec"
 	if tp.srtt > 0 {
 		pto = 2*tp.srtt + 2*ms
-		if tp.sndNxt.Sub(tp.sndUna) <= tp.effMSS() {
+		if flight <= tp.effMSS() {
 			// "If FlightSize is one segment: PTO += WCDelAckT".
 			pto = 2*tp.srtt + worstDelack
 		}
@@ -56,6 +57,9 @@ func (tp *TCB) probeTimeout(now int64) {
 	} else {
 		// "Else: retransmit the highest-sequence segment sent so far".
 		end := s.sb.end()
+		if end.Sub(tp.sndUna) > tp.snd.Cc() {
+			mss++ // for the FIN, whose number takes no room
+		}
 		start := s.sb.last().lastSegment(tp.flags&SentFin != 0).Max(end - Seq(mss))
 		tp.fillRexmit(&o, start.Sub(tp.sndUna), end.Sub(start))
 		o.reason = "TLP"
