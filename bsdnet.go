@@ -41,6 +41,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"reflect"
 	"sync"
@@ -105,10 +106,10 @@ type Config struct {
 	Rand io.Reader
 
 	// Memory is the most that all buffers together may hold, in bytes. From 13 sixteenths of it on buffers take less and do not grow, and new
-	// connections are refused. 0: 1 GiB.
+	// connections are refused. 0: 1 GiB. New refuses less than 0.
 	Memory int64
 
-	// Backlog is how many connections may wait to be accepted by one listener. 0: 4096.
+	// Backlog is how many connections may wait to be accepted by one listener. 0: 4096. New refuses less than 0.
 	Backlog int
 
 	// LoopbackMTU is the MTU of the loopback interface in bytes, 68 to 65535. 0: 65535.
@@ -127,10 +128,20 @@ type Config struct {
 	TCP TCPConfig
 }
 
+// A Profile is a set of values for TCP. Its own text is its name.
+type Profile string
+
+// The profiles.
+const (
+	ProfileDefault Profile = "Default" // FreeBSD's answers, with a sender like Linux's, and Linux's and Go's defaults
+	ProfileFreeBSD Profile = "FreeBSD" // FreeBSD's answers and defaults
+	ProfileNet3    Profile = "Net3"    // 4.4BSD-Lite2, which TCP/IP Illustrated, Volume 2 describes
+)
+
 // TCPConfig are a stack's defaults for TCP. A zero field takes the default that it names.
 type TCPConfig struct {
-	// Profile names the set of values that the others change: "Default", "FreeBSD" or "Net3" (4.4BSD-Lite2). "": "Default".
-	Profile string
+	// Profile is the set of values that the other fields change. "": ProfileDefault.
+	Profile Profile
 
 	// ReadBuffer and WriteBuffer are the sizes of a connection's buffers, in bytes. 0: in Default they begin with 256 KiB and grow with what the
 	// connection carries in a round trip, up to 8 MiB and 4 MiB, except over the loopback; in the others they are what the originals had, and stay so. A
@@ -153,6 +164,9 @@ type Stack struct {
 	mu    sync.Mutex
 	links map[Link]*kern.Ifnet
 	n     int
+
+	clientOnce sync.Once
+	client     *http.Client
 }
 
 // New makes a stack with a loopback interface: 127.0.0.0/8. Close ends it.
@@ -160,6 +174,12 @@ func New(c Config) (*Stack, error) {
 	prof, err := c.TCP.profile()
 	if err != nil {
 		return nil, err
+	}
+	if c.Memory < 0 {
+		return nil, fmt.Errorf("bsdnet: Config.Memory is %d; it can be 0, for 1 GiB, or more", c.Memory)
+	}
+	if c.Backlog < 0 {
+		return nil, fmt.Errorf("bsdnet: Config.Backlog is %d; it can be 0, for 4096, or more", c.Backlog)
 	}
 	var trace func(*kern.Trace)
 	if c.Trace != nil {
@@ -178,24 +198,24 @@ func New(c Config) (*Stack, error) {
 const maxMSL = 365 * 24 * time.Hour
 
 func (c *TCPConfig) profile() (*kern.Profile, error) {
-	p := kern.ProfileNamed(c.Profile)
+	p := kern.ProfileNamed(string(c.Profile))
 	if p == nil {
-		return nil, fmt.Errorf("bsdnet: TCPConfig.Profile is %q; it can be \"Default\", \"FreeBSD\" or \"Net3\"", c.Profile)
+		return nil, fmt.Errorf("bsdnet: TCPConfig.Profile is %q; it can be %q, %q or %q", c.Profile, ProfileDefault, ProfileFreeBSD, ProfileNet3)
 	}
-	for _, b := range []struct {
-		name string
-		v    int
-		to   *int
-		auto *bool
-	}{{"ReadBuffer", c.ReadBuffer, &p.Recvspace, &p.RecvbufAuto}, {"WriteBuffer", c.WriteBuffer, &p.Sendspace, &p.SendbufAuto}} {
-		switch {
-		case b.v < 0 || b.v > 1<<30:
-			return nil, fmt.Errorf("bsdnet: TCPConfig.%s is %d; it can be up to 1 GiB", b.name, b.v)
-		case b.v > 0:
-			*b.to, *b.auto = max(b.v, kern.MinSockbuf), false
-			p.Maxsockbuf = max(p.Maxsockbuf, b.v)
-		}
+	const most = 1 << 30
+	if c.ReadBuffer < 0 || c.ReadBuffer > most {
+		return nil, fmt.Errorf("bsdnet: TCPConfig.ReadBuffer is %d; it can be up to 1 GiB", c.ReadBuffer)
 	}
+	if c.WriteBuffer < 0 || c.WriteBuffer > most {
+		return nil, fmt.Errorf("bsdnet: TCPConfig.WriteBuffer is %d; it can be up to 1 GiB", c.WriteBuffer)
+	}
+	if c.ReadBuffer > 0 {
+		p.Recvspace, p.RecvbufAuto = max(c.ReadBuffer, kern.MinSockbuf), false
+	}
+	if c.WriteBuffer > 0 {
+		p.Sendspace, p.SendbufAuto = max(c.WriteBuffer, kern.MinSockbuf), false
+	}
+	p.Maxsockbuf = max(p.Maxsockbuf, c.ReadBuffer, c.WriteBuffer)
 	if c.CongestionControl != "" {
 		if !p.HasCC(c.CongestionControl) {
 			return nil, fmt.Errorf("bsdnet: TCPConfig.CongestionControl is %q; with profile %s it can be %q", c.CongestionControl, p.Name, p.CCNames())
@@ -359,9 +379,11 @@ func (s *Stack) Capture(link Link, w io.Writer, filters ...CaptureFilter) (stop 
 }
 
 // Close resets all connections, closes all listeners and links, wakes everyone who waits with net.ErrClosed, and returns when no goroutine and no
-// timer of the stack is left. It waits 200 ms at most for a capture's writer, which nobody can end but its owner.
+// timer of the stack is left. It waits 200 ms at most for a capture's writer, which nobody can end but its owner. The connections of the client
+// that [Stack.HTTPClient] returns end with the others.
 func (s *Stack) Close() error {
 	s.k.Close()
+	s.HTTPClient().CloseIdleConnections()
 	return nil
 }
 

@@ -14,7 +14,8 @@ import (
 	"bsdnet/internal/kern"
 )
 
-// A TCPConn is a TCP connection: a [net.Conn] with the methods of [net.TCPConn]. All of them may be called from several goroutines at once.
+// A TCPConn is a TCP connection: a [net.Conn] with the methods of [net.TCPConn], except SyscallConn: it gives access to a
+// file descriptor, and there is none. The methods may be called from several goroutines at once.
 type TCPConn struct {
 	so      *kern.Socket
 	network string                    // as it was dialed, or listened on

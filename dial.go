@@ -351,16 +351,21 @@ func opAddr(a *net.TCPAddr) net.Addr {
 	return a
 }
 
-// HTTPTransport returns an http.Transport that dials on the stack. Its other settings are those of http.DefaultTransport; it uses no proxy.
+// HTTPTransport returns a new http.Transport that dials on the stack. Its other settings are those of http.DefaultTransport, with its limit of
+// 30 s for a dial; it uses no proxy. Its owner ends its idle connections, by CloseIdleConnections; Close of the stack resets them.
 func (s *Stack) HTTPTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DialContext = s.DialContext
+	t.DialContext = (&Dialer{Stack: s, Timeout: 30 * time.Second}).DialContext
 	t.Proxy = nil
 	return t
 }
 
-// HTTPClient returns an http.Client whose transport is [Stack.HTTPTransport].
-func (s *Stack) HTTPClient() *http.Client { return &http.Client{Transport: s.HTTPTransport()} }
+// HTTPClient returns the stack's http.Client, which dials on the stack; its transport is as [Stack.HTTPTransport] makes it. Each call returns the
+// same client, so that they share idle connections. To change its settings, copy it.
+func (s *Stack) HTTPClient() *http.Client {
+	s.clientOnce.Do(func() { s.client = &http.Client{Transport: s.HTTPTransport()} })
+	return s.client
+}
 
 // HTTPClient is [Stack.HTTPClient] on the default stack.
 func HTTPClient() *http.Client {

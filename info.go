@@ -15,8 +15,8 @@ type ConnInfo struct {
 	// is no socket (TIME_WAIT, half open).
 	ID uint32
 
-	Local, Remote netip.AddrPort
-	State         string // in BSD's spelling: "ESTABLISHED"
+	Local, Remote netip.AddrPort // of what is not connected Remote is 0.0.0.0:0, which stands for any
+	State         string         // in BSD's spelling: "ESTABLISHED"
 
 	// Options that both ends have agreed on in the handshake (RFC 7323, RFC 2018, RFC 3168).
 	Timestamps, SACK, WindowScale, ECN bool
@@ -79,7 +79,7 @@ func connInfo(c *kern.Conn) ConnInfo {
 	i := &c.Info
 	has := func(option uint8) bool { return i.Options&option != 0 }
 	return ConnInfo{
-		ID: c.ID, Local: c.Local, Remote: c.Remote, State: c.State.String(),
+		ID: c.ID, Local: orAny(c.Local), Remote: orAny(c.Remote), State: c.State.String(),
 		Timestamps: has(kern.OptTimestamps), SACK: has(kern.OptSACK), WindowScale: has(kern.OptWscale),
 		ECN:       has(kern.OptECN),
 		SendScale: i.SndWscale, RecvScale: i.RcvWscale,
@@ -95,6 +95,14 @@ func connInfo(c *kern.Conn) ConnInfo {
 		Retransmits: i.Rexmits, BytesRetransmitted: i.BytesRexmit, DSACKs: i.DSACKs,
 		BusyTime: i.BusyTime, RwndLimited: i.RwndLimited, SndbufLimited: i.SndbufLimited,
 	}
+}
+
+// orAny returns a, or 0.0.0.0:0 for none.
+func orAny(a netip.AddrPort) netip.AddrPort {
+	if a.IsValid() {
+		return a
+	}
+	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 }
 
 // Info returns a description of the connection.

@@ -11,7 +11,8 @@ import (
 	"bsdnet/internal/kern"
 )
 
-// A TCPListener is a listening socket: a [net.Listener] with the methods of [net.TCPListener].
+// A TCPListener is a listening socket: a [net.Listener] with the methods of [net.TCPListener], except SyscallConn: there is
+// no file descriptor to which it could give access.
 type TCPListener struct {
 	so        *kern.Socket
 	network   string
