@@ -218,7 +218,7 @@
 //
 //	k, _ := kern.New(kern.Config{Profile: tcp.FreeBSD(), NoLoopback: true})
 //	ifp, _ := k.Attach("tun0", link, []netip.Prefix{netip.MustParsePrefix("192.168.0.1/16")})
-//	k.SetSysctl("net.inet.tcp.ecn.enable", 1)     // Sysctls lists the names
+//	k.SetSysctl("net.inet.tcp.ecn.enable", 1)     // sysctl.go has the names
 //	p := k.NewProc()                              // system calls, errnos
 //	fd, _ := p.Socket(kern.AF_INET, kern.SOCK_STREAM, 0)
 //	p.Fcntl(fd, kern.F_SETFL, kern.O_NONBLOCK)

@@ -3,7 +3,6 @@ package kern
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -160,14 +159,4 @@ func (k *Kernel) SetSysctlString(name, val string) error {
 	}
 	k.prof.CC = val
 	return nil
-}
-
-// Sysctls returns the names of all variables, sorted.
-func Sysctls() []string {
-	names := []string{ccAlgorithm}
-	for n := range sysctls {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
 }

@@ -141,15 +141,6 @@ func (n *NS) Listen(network, address string) (ln net.Listener, err error) {
 	return ln, err
 }
 
-// ListenPacket is net.ListenPacket in the namespace.
-func (n *NS) ListenPacket(network, address string) (c net.PacketConn, err error) {
-	err = n.Do(func() error {
-		c, err = net.ListenPacket(network, address)
-		return err
-	})
-	return c, err
-}
-
 // Dial is net.Dial in the namespace, without a deadline. The address is numeric.
 func (n *NS) Dial(network, address string) (net.Conn, error) {
 	return n.DialContext(context.Background(), network, address)
