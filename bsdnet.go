@@ -1,13 +1,13 @@
-// Package bsdnet is a TCP/IP stack in user space, in the shape of 4.4BSD, behind net.Listener and net.Conn. Replace net.Listen by
-// bsdnet.Listen, and an unmodified net/http server runs on it:
+// Package bsdnet is a TCP/IP stack in user space, in the shape of 4.4BSD, behind net.Listener and
+// net.Conn. Replace net.Listen by bsdnet.Listen, and an unmodified net/http server runs on it:
 //
 //	ln, err := bsdnet.Listen("tcp", "127.0.0.1:80")
 //	…
 //	go http.Serve(ln, handler)
 //	resp, err := bsdnet.HTTPClient().Get("http://127.0.0.1/")
 //
-// The package-level functions use a default stack, which has a loopback and nothing else. A [Stack] of one's own comes from [New]; [Stack.Attach]
-// gives it links to the world or to other stacks:
+// The package-level functions use the default stack, which has a loopback and no other interface.
+// [New] makes another [Stack], and [Stack.Attach] gives it links to the world or to other stacks:
 //
 //	a, b, _ := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
 //	s1, _ := bsdnet.New(bsdnet.Config{})
@@ -17,22 +17,28 @@
 //	ln, err := s1.Listen("tcp", ":80")
 //	conn, err := s2.Dial("tcp", "10.0.0.1:80")
 //
-// [OpenTUN] makes a link to the kernel, [OpenUDP] an encrypted one to another process or host, package wireguard one to a WireGuard network;
-// [Impair] makes any of them as bad as wanted; a [Link] of one's own is five methods.
+// [OpenTUN] opens a link to the kernel, [OpenUDP] an encrypted link to another process or host, and
+// package wireguard a link to a WireGuard network. [Impair] adds delay, loss and other faults to
+// any link. A program can implement a [Link] of its own, which has five methods.
 //
-// The errors of listeners, dials and connections are package net's: every one but io.EOF is a *net.OpError around a *os.SyscallError with the
-// syscall.Errno, net.ErrClosed, os.ErrDeadlineExceeded, a context's error or what is wrong with an address, so errors.Is and errors.As work as they do
-// there.
+// Listeners, dials and connections return package net's errors. Each error except io.EOF is a
+// *net.OpError. It wraps an *os.SyscallError with a syscall.Errno, net.ErrClosed,
+// os.ErrDeadlineExceeded, a context's error or an error about an address. So errors.Is and
+// errors.As work as they do with package net.
 //
 // # In a testing/synctest bubble
 //
-// A stack takes all time from package time, starts its goroutines in New and Attach, and has ended them all when Close returns; nothing in it
-// waits outside of channels, sync.Cond and timers. Make it in the bubble, by New: the default stack belongs to the program. With Config.Rand and
-// the seeds of [Impair] fixed a run repeats exactly, as far as the program itself does.
+// A stack takes the time from package time only, starts its goroutines in New and Attach, and has
+// ended all of them when Close returns. It waits on channels, sync.Cond and timers only. So a stack
+// works in a bubble if it is made there, by [New]; the default stack is made outside. If
+// Config.Rand and the seeds of [Impair] are fixed, a run repeats exactly, as far as the program
+// itself does.
 //
 // # Limits
 //
-// IPv4 and TCP. Names are resolved by a [Dialer] that has a Resolver; otherwise there is localhost alone, which is 127.0.0.1. There are no users: a port below 1024 is like any other.
+// The stack has IPv4 and TCP. A [Dialer] that has a Resolver resolves names; without one, only
+// localhost is known, which is 127.0.0.1. There are no users, so a port below 1024 is like any
+// other.
 package bsdnet
 
 import (
@@ -50,48 +56,62 @@ import (
 	"bsdnet/internal/kern"
 )
 
-// A Link carries IP packets between a stack and the world. Anyone may write one: its methods use standard types only.
+// A Link carries IP packets between a stack and the world. Anyone may write one: its methods use
+// standard types only.
 //
-// The stack calls MTU and then Start once, in Attach; from then on Read from one goroutine, and Write from any.
+// The stack calls MTU and then Start once, in Attach; from then on Read from one goroutine, and
+// Write from any.
 type Link interface {
-	// MTU returns the largest IP packet, in bytes, that the link carries: 68 to 65535, and always the same.
+	// MTU returns the largest IP packet, in bytes, that the link carries: 68 to 65535, and always
+	// the same.
 	MTU() int
 
-	// Start is called before Read and Write. When a Write has taken less than it was given, the link calls ready, from any goroutine but not from
-	// within Write, as soon as it can take more. ready returns at once and does not call the link.
+	// Start is called before Read and Write. When a Write has taken less than it was given, the
+	// link calls ready, from any goroutine but not from within Write, as soon as it can take more.
+	// ready returns at once and does not call the link.
 	Start(ready func()) error
 
-	// Read waits for packets and copies up to len(bufs) of them, each whole, packet i into bufs[i] and its length into sizes[i]. It returns how
-	// many there are: at least one, unless there is an error. Each buffer has room for MTU bytes; a longer packet is dropped. An error ends the
-	// link: net.ErrClosed after Close. If a count or a length is not as said here, in Read or in Write, the link is broken: see [Stack.LinkErr].
+	// Read waits for packets and copies up to len(bufs) of them, each whole, packet i into bufs[i]
+	// and its length into sizes[i]. It returns how many there are: at least one, unless there is an
+	// error. Each buffer has room for MTU bytes; a longer packet is dropped. An error ends the
+	// link: net.ErrClosed after Close. If a count or a length is not as said here, in Read or in
+	// Write, the link is broken: see [Stack.LinkErr].
 	Read(bufs [][]byte, sizes []int) (n int, err error)
 
-	// Write takes packets, each in one or more pieces, and returns how many it has taken: sent, or dropped as networks do. It never waits; where
-	// n < len(pkts) without an error the link is full, and calls ready later. The packets are lent: they must not be changed, nor kept when Write
-	// has returned. With an error, all packets are lost.
+	// Write takes packets, each in one or more pieces, and returns how many it has taken: sent, or
+	// dropped as networks do. It never waits; where n < len(pkts) without an error the link is
+	// full, and calls ready later. The packets are lent: they must not be changed, nor kept when
+	// Write has returned. With an error, all packets are lost.
 	Write(pkts []net.Buffers) (n int, err error)
 
-	// Close ends Read and Write with net.ErrClosed, and returns when nothing of the link runs any more.
+	// Close ends Read and Write with net.ErrClosed, and returns when nothing of the link runs any
+	// more.
 	Close() error
 }
 
-// An OffloadLink is a [Link] that passes on what a network card would do: it carries chains of segments whole, with their checksums left out, to
-// somebody who cuts and sums them, or need not. [TUN] is one. Wrappers that look at packets, such as [Impair], are not, and get them as on a wire.
+// An OffloadLink is a [Link] that passes on what a network card would do: it carries chains of
+// segments whole, with their checksums left out, to somebody who cuts and sums them, or need not.
+// [TUN] is one. Wrappers that look at packets, such as [Impair], are not, and get them as on a
+// wire.
 type OffloadLink interface {
 	Link
 
-	// Offload is called once, before Start. Where it returns true each packet, in Read and in Write, begins with a virtio-net header of 10 bytes from
-	// then on (struct virtio_net_hdr, OASIS virtio 1.2, 5.1.6, little endian, without num_buffers), which tells the size of its segments and where a
-	// checksum is to be filled in; behind it there may be 65535 bytes, whatever the MTU.
+	// Offload is called once, before Start. Where it returns true each packet, in Read and in
+	// Write, begins with a virtio-net header of 10 bytes from then on (struct virtio_net_hdr, OASIS
+	// virtio 1.2, 5.1.6, little endian, without num_buffers), which tells the size of its segments
+	// and where a checksum is to be filled in; behind it there may be 65535 bytes, whatever the
+	// MTU.
 	Offload() bool
 }
 
-// A QueueLink is a [Link] of several queues, each of which the stack reads on a goroutine of its own, so that connections spread over processors.
-// What is written on a queue should come back on the same. [TUN] is one.
+// A QueueLink is a [Link] of several queues, each of which the stack reads on a goroutine of its
+// own, so that connections spread over processors. What is written on a queue should come back on
+// the same. [TUN] is one.
 type QueueLink interface {
 	Link
 
-	// Queues returns how many there are, always the same. With one, only Read and Write are called; else never.
+	// Queues returns how many there are, always the same. With one, only Read and Write are called;
+	// else never.
 	Queues() int
 
 	// ReadQueue and WriteQueue are Read and Write of queue q, 0 to Queues()-1.
@@ -101,34 +121,39 @@ type QueueLink interface {
 
 // Config configures a [Stack]. The zero Config is ready to use.
 type Config struct {
-	// Rand is where the stack's secrets come from, once, in New: initial sequence numbers, ports and the like follow from them. A fixed source
-	// makes a run repeatable, and the stack predictable to an attacker. nil: crypto/rand.
+	// Rand is the source of the stack's secrets, which New reads once, and from which initial
+	// sequence numbers, ports and the like are derived. A fixed source makes a run repeatable, and
+	// the stack predictable to an attacker. If it is nil, it is crypto/rand.Reader.
 	Rand io.Reader
 
-	// Memory is the most that all buffers together may hold, in bytes. From 13 sixteenths of it on buffers take less and do not grow, and new
-	// connections are refused. 0: 1 GiB. New refuses less than 0.
+	// Memory is the most that all buffers together may hold, in bytes. When they hold 13/16 of it,
+	// buffers take less and do not grow, and new connections are refused. If it is 0, it is 1 GiB;
+	// it cannot be negative.
 	Memory int64
 
-	// Backlog is how many connections may wait to be accepted by one listener. 0: 4096. New refuses less than 0.
+	// Backlog is how many connections may wait to be accepted by one listener. If it is 0, it is
+	// 4096; it cannot be negative.
 	Backlog int
 
-	// LoopbackMTU is the MTU of the loopback interface in bytes, 68 to 65535. 0: 65535.
+	// LoopbackMTU is the MTU of the loopback interface in bytes, 68 to 65535. If it is 0, it is
+	// 65535.
 	LoopbackMTU int
 
-	// NoLoopback leaves the loopback interface out: only the links that are attached lead anywhere.
+	// NoLoopback leaves the loopback interface out, so that the stack has the attached links only.
 	NoLoopback bool
 
-	// Trace is told what happens on the stack's connections, on whatever goroutine it happens there, and so possibly on several at once. It is
-	// called with the connection locked: it must return soon, and must not call the stack or anything of it, or it waits forever. The event
-	// is lent and must not be kept when Trace has returned. Package [bsdnet/qlog] writes events to a file, and bsdnet/cmd/tcpplot draws it.
-	// nil: nobody is told, which costs nothing.
+	// Trace is called with each event on the stack's connections, from several goroutines at the
+	// same time. The connection is locked meanwhile: Trace must return soon, and a call of the
+	// stack, or of anything that belongs to it, would block forever. The event must not be kept
+	// after Trace returns. Package [bsdnet/qlog] writes events to a file, and bsdnet/cmd/tcpplot
+	// draws it. If Trace is nil, tracing costs nothing.
 	Trace func(*TraceEvent)
 
-	// TCP are the defaults of TCP.
+	// TCP has the defaults of TCP.
 	TCP TCPConfig
 }
 
-// A Profile is a set of values for TCP. Its own text is its name.
+// A Profile names a set of defaults and choices for TCP.
 type Profile string
 
 // The profiles.
@@ -138,26 +163,33 @@ const (
 	ProfileNet3    Profile = "Net3"    // 4.4BSD-Lite2, which TCP/IP Illustrated, Volume 2 describes
 )
 
-// TCPConfig are a stack's defaults for TCP. A zero field takes the default that it names.
+// TCPConfig has a stack's defaults for TCP. A zero field stands for the value that its comment
+// names.
 type TCPConfig struct {
-	// Profile is the set of values that the other fields change. "": ProfileDefault.
+	// Profile is the set of values that the other fields change. If it is empty, it is
+	// ProfileDefault.
 	Profile Profile
 
-	// ReadBuffer and WriteBuffer are the sizes of a connection's buffers, in bytes. 0: in Default they begin with 256 KiB and grow with what the
-	// connection carries in a round trip, up to 8 MiB and 4 MiB, except over the loopback; in the others they are what the originals had, and stay so. A
-	// size that is given here, at most 1 GiB, stays as well; less than 1 KiB counts as that.
+	// ReadBuffer and WriteBuffer are the fixed sizes of a connection's buffers, in bytes: at most
+	// 1 GiB, and at least 1 KiB, to which a smaller size is raised. If they are 0, the profile
+	// decides. With ProfileDefault, buffers begin at 256 KiB and, except over the loopback, grow
+	// with what the connection carries in a round trip, up to 8 MiB for reading and 4 MiB for
+	// writing. With the other profiles they have the fixed sizes of the originals.
 	ReadBuffer, WriteBuffer int
 
-	// CongestionControl is the algorithm that decides how fast a connection sends: "cubic" (RFC 9438), "newreno" (RFC 5681), "bbr" (version 3) or "bbr1",
-	// which takes no notice of loss and is unfair to others. "": "cubic". The profiles "FreeBSD" and "Net3" have "newreno" alone. Over the loopback there
-	// is nothing to decide.
+	// CongestionControl is the algorithm that decides how fast a connection sends: "cubic" (RFC
+	// 9438), "newreno" (RFC 5681), "bbr" (version 3) or "bbr1" (version 1), which ignores losses and
+	// takes more than its share of a path. If it is empty, it is "cubic". ProfileFreeBSD and
+	// ProfileNet3 have "newreno" only. Over the loopback it has no effect.
 	CongestionControl string
 
-	// MSL is the maximum segment lifetime, at most a year; TIME_WAIT lasts for two of them (RFC 9293, 3.4.2). 0: 30 s.
+	// MSL is the maximum segment lifetime, at most a year. A connection stays in TIME_WAIT for
+	// twice as long (RFC 9293, 3.4.2). If it is 0, it is 30 s.
 	MSL time.Duration
 }
 
-// A Stack is a network of its own: interfaces, routes, ports and connections. Its methods may be called from any goroutine.
+// A Stack is a network stack with its own interfaces, routes, ports and connections. Several
+// goroutines may call its methods at the same time.
 type Stack struct {
 	k *kern.Kernel
 
@@ -169,7 +201,7 @@ type Stack struct {
 	client     *http.Client
 }
 
-// New makes a stack with a loopback interface: 127.0.0.0/8. Close ends it.
+// New makes a stack, which has a loopback interface with 127.0.0.0/8. Close ends it.
 func New(c Config) (*Stack, error) {
 	prof, err := c.TCP.profile()
 	if err != nil {
@@ -194,7 +226,7 @@ func New(c Config) (*Stack, error) {
 	return &Stack{k: k, links: map[Link]*kern.Ifnet{}}, nil
 }
 
-// maxMSL keeps the end of TIME_WAIT within the clock.
+// maxMSL keeps the end of TIME_WAIT within the range of the clock.
 const maxMSL = 365 * 24 * time.Hour
 
 func (c *TCPConfig) profile() (*kern.Profile, error) {
@@ -231,19 +263,23 @@ func (c *TCPConfig) profile() (*kern.Profile, error) {
 	return p, nil
 }
 
-// Attach connects the stack to link, which it starts, under the given addresses, each with the prefix of its network, to which a route is made. The
-// stack owns the link from then on, and closes it. If it returns an error the link has not been closed, unless the error is net.ErrClosed: the stack has
-// been closed, and so is the link. A link must be comparable, such as a pointer, as it is its own name in the other methods.
+// Attach connects the stack to link, and starts it. Each prefix is one of the stack's addresses on
+// the link, with the length of its network, to which Attach adds a route. From then on the stack
+// owns the link, and closes it. The link must be comparable, for example a pointer, as the other
+// methods find it by its value.
 //
-// If an address is IPv6, the error wraps syscall.EAFNOSUPPORT; if the stack has it already, syscall.EADDRINUSE; if no host can have it, such as the
-// address of the network itself in 10.0.0.0/24, syscall.EADDRNOTAVAIL.
+// If Attach fails, the link stays open, unless the error is net.ErrClosed: then the stack has been
+// closed, and the link with it. If an address is IPv6, the error wraps syscall.EAFNOSUPPORT; if the
+// stack already has the address, syscall.EADDRINUSE; if no host can have it, such as the network's
+// own address in 10.0.0.0/24, syscall.EADDRNOTAVAIL.
 //
-// Several links may be in one network. The first that works carries what is dialed, and connections stay with the link that has their address.
+// Several links may be in one network. Dials use the first link that works, and a connection stays
+// with the link that has its local address.
 func (s *Stack) Attach(link Link, prefixes ...netip.Prefix) error {
 	if link == nil {
 		return errors.New("bsdnet: attach: the link is nil")
 	}
-	if !reflect.ValueOf(link).Comparable() { // it could not be told from another in Detach
+	if !reflect.ValueOf(link).Comparable() { // Detach could not find it
 		return fmt.Errorf("bsdnet: attach: the link is a %T, which cannot be compared; pass a pointer to one", link)
 	}
 	s.mu.Lock()
@@ -260,8 +296,10 @@ func (s *Stack) Attach(link Link, prefixes ...netip.Prefix) error {
 	return nil
 }
 
-// LinkErr returns the error that has ended a link, and nil while it works: what its Read has returned, or how it has broken the contract of [Link]. From then on dials over it fail with syscall.ENETDOWN; connections wait, as for
-// any bad network, and go on should another link be attached with the address of the first, once that has been detached.
+// LinkErr returns the error that has ended a link: the error of its Read, or one that says how it
+// has broken the contract of [Link]. It returns nil while the link works. After such an error,
+// dials over the link fail with syscall.ENETDOWN. Connections over it wait until they time out;
+// they continue if the link is detached, and another is attached that has their address.
 func (s *Stack) LinkErr(link Link) error {
 	ifp := s.ifnet(link)
 	if ifp == nil {
@@ -270,7 +308,7 @@ func (s *Stack) LinkErr(link Link) error {
 	return ifp.Err()
 }
 
-// ifnet returns the interface of a link, or nil.
+// ifnet returns the interface of a link, or nil if it is not attached.
 func (s *Stack) ifnet(link Link) *kern.Ifnet {
 	if !reflect.ValueOf(link).Comparable() {
 		return nil // Attach has refused it
@@ -280,8 +318,8 @@ func (s *Stack) ifnet(link Link) *kern.Ifnet {
 	return s.links[link]
 }
 
-// Detach takes a link off the stack and closes it. Connections over it stay, and wait until they time out: they go on should a link with their address
-// be attached meanwhile.
+// Detach removes a link from the stack and closes it. Connections over it wait until they time out,
+// and continue if another link is attached that has their address.
 func (s *Stack) Detach(link Link) error {
 	ifp := s.ifnet(link)
 	if ifp == nil {
@@ -293,7 +331,7 @@ func (s *Stack) Detach(link Link) error {
 		delete(s.links, link)
 	}
 	s.mu.Unlock()
-	if !mine { // somebody else has been faster
+	if !mine { // another goroutine has detached it
 		return errNotAttached
 	}
 	return s.k.Detach(ifp)
@@ -301,8 +339,10 @@ func (s *Stack) Detach(link Link) error {
 
 var errNotAttached = errors.New("bsdnet: the link is not attached to this stack")
 
-// AddRoute sends packets for dst over link, in addition to the routes to the link's own networks. The longest prefix counts; 0.0.0.0/0 is the
-// default route. syscall.EEXIST: there is a route to dst. syscall.EAFNOSUPPORT: dst is IPv6.
+// AddRoute adds a route to dst over link, in addition to the routes to the link's own networks. Of
+// the routes to an address the one with the longest prefix is used; 0.0.0.0/0 is the default route.
+// If there already is a route to dst, the error wraps syscall.EEXIST; if dst is IPv6,
+// syscall.EAFNOSUPPORT.
 func (s *Stack) AddRoute(dst netip.Prefix, link Link) error {
 	ifp := s.ifnet(link)
 	if ifp == nil {
@@ -311,8 +351,9 @@ func (s *Stack) AddRoute(dst netip.Prefix, link Link) error {
 	return s.k.AddRoute(dst, ifp)
 }
 
-// DelRoute removes a route over link: one that [Stack.AddRoute] has made, or the one to a network of the link's own. Connections that use
-// it stay on it. If there is no such route, the error wraps syscall.ESRCH.
+// DelRoute removes a route over link: one that [Stack.AddRoute] has added, or one to a network of
+// the link's own. Connections that use the route go on to use it. If there is no such route, the
+// error wraps syscall.ESRCH.
 func (s *Stack) DelRoute(dst netip.Prefix, link Link) error {
 	ifp := s.ifnet(link)
 	if ifp == nil {
@@ -321,15 +362,17 @@ func (s *Stack) DelRoute(dst netip.Prefix, link Link) error {
 	return s.k.DelRoute(dst, ifp)
 }
 
-// A Route says over which link packets leave for the addresses of a prefix, if there is no route to a longer one.
+// A Route names the link for packets to the addresses of a prefix, except those of a longer prefix
+// to which there is a route as well.
 type Route struct {
 	Dst  netip.Prefix
-	Link Link       // nil: the loopback
-	Src  netip.Addr // the local address of connections that are dialed over it; not valid: the link has none, and the route is not used
+	Link Link       // nil for the loopback
+	Src  netip.Addr // local address of dialed connections; if it is not valid, the link has no address, and the route is not used
 }
 
-// Routes returns all routes, those to the links' own networks and the loopback's included, by address and then by length. Of several to one
-// prefix the first over a link that works is used.
+// Routes returns all routes, including those to the links' own networks and that of the loopback,
+// sorted by address and then by length. Of several routes to one prefix the stack uses the first
+// over a link that works.
 func (s *Stack) Routes() []Route {
 	list := s.k.Routes()
 	routes := make([]Route, len(list))
@@ -340,7 +383,8 @@ func (s *Stack) Routes() []Route {
 	return routes
 }
 
-// Links returns the links that are attached, in the order of their attachment. [Stack.Stats] tells more of each.
+// Links returns the attached links, in the order of their attachment. [Stack.Stats] has the
+// counters of each.
 func (s *Stack) Links() []Link {
 	var links []Link
 	for _, ifp := range s.k.Ifs() {
@@ -351,18 +395,22 @@ func (s *Stack) Links() []Link {
 	return links
 }
 
-// A CaptureFilter says how many bytes of a packet, which begins with its IP header and is lent, a capture takes; with 0 or an error it takes no notice of
-// the packet. A *bpf.VM of golang.org/x/net/bpf is one. Run is called on whatever goroutine the packet passes, one at a time, and must not call the stack.
+// A CaptureFilter chooses packets for a capture; the *bpf.VM of golang.org/x/net/bpf implements it.
+// Run gets a packet that begins with its IP header, and must not keep it. It returns how many bytes
+// the capture takes; the capture skips the packet if that is 0 or if there is an error. Calls come
+// from several goroutines, one after the other. Run must not call the stack.
 type CaptureFilter interface {
 	Run(packet []byte) (int, error)
 }
 
-// Capture writes all packets on a link, or with a nil link on the loopback, to w, as a pcap file with nanosecond times that tcpdump and Wireshark
-// read, until stop is called; stop returns the first error of w. With filters, it writes what all of them take. A link has one capture at a time: another
-// takes its place.
+// Capture writes to w the packets on a link, or on the loopback if link is nil, as a pcap file with
+// nanosecond times, which tcpdump and Wireshark read. If there are filters, it writes the packets
+// that all of them accept. A link has one capture at a time; another call replaces it.
 //
-// A goroutine writes to w, a packet with each call. If w takes less than passes the link, up to 4 MiB wait for it, and packets are dropped and
-// counted (InterfaceStats.CaptureDrops); the link goes on. stop waits until w has taken all, but returns an error if it takes nothing for two seconds.
+// A goroutine writes to w, one packet with each call. If w is slower than the link, up to 4 MiB
+// wait, and further packets are left out and counted in InterfaceStats.CaptureDrops; the link is
+// not slowed down. stop ends the capture, waits until w has taken all that waits, and returns the
+// first error of w. If w takes nothing for two seconds, stop returns an error.
 func (s *Stack) Capture(link Link, w io.Writer, filters ...CaptureFilter) (stop func() error, err error) {
 	ifp := s.ifnet(link)
 	if link == nil {
@@ -378,9 +426,9 @@ func (s *Stack) Capture(link Link, w io.Writer, filters ...CaptureFilter) (stop 
 	return ifp.Capture(w, list...)
 }
 
-// Close resets all connections, closes all listeners and links, wakes everyone who waits with net.ErrClosed, and returns when no goroutine and no
-// timer of the stack is left. It waits 200 ms at most for a capture's writer, which nobody can end but its owner. The connections of the client
-// that [Stack.HTTPClient] returns end with the others.
+// Close resets all connections, closes all listeners and links, and ends all calls that wait with
+// net.ErrClosed. It returns when no goroutine and no timer of the stack is left, except that it
+// waits for the writer of a capture no longer than 200 ms.
 func (s *Stack) Close() error {
 	s.k.Close()
 	s.HTTPClient().CloseIdleConnections()
@@ -389,7 +437,8 @@ func (s *Stack) Close() error {
 
 var defaultStack = sync.OnceValues(func() (*Stack, error) { return New(Config{}) })
 
-// Listen is [Stack.Listen] on the default stack. In a testing/synctest bubble use a stack made there, by [New].
+// Listen is [Stack.Listen] on the default stack. In a testing/synctest bubble use a stack made
+// there, by [New].
 func Listen(network, address string) (net.Listener, error) {
 	s, err := defaultStack()
 	if err != nil {
@@ -398,12 +447,14 @@ func Listen(network, address string) (net.Listener, error) {
 	return s.Listen(network, address)
 }
 
-// Dial is [Stack.Dial] on the default stack. In a testing/synctest bubble use a stack made there, by [New].
+// Dial is [Stack.Dial] on the default stack. In a testing/synctest bubble use a stack made there,
+// by [New].
 func Dial(network, address string) (net.Conn, error) {
 	return DialContext(context.Background(), network, address)
 }
 
-// DialContext is [Stack.DialContext] on the default stack. In a testing/synctest bubble use a stack made there, by [New].
+// DialContext is [Stack.DialContext] on the default stack. In a testing/synctest bubble use a stack
+// made there, by [New].
 func DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	s, err := defaultStack()
 	if err != nil {
@@ -412,17 +463,20 @@ func DialContext(ctx context.Context, network, address string) (net.Conn, error)
 	return s.DialContext(ctx, network, address)
 }
 
-// DialTimeout is [Stack.DialTimeout] on the default stack. In a testing/synctest bubble use a stack made there, by [New].
+// DialTimeout is [Stack.DialTimeout] on the default stack. In a testing/synctest bubble use a stack
+// made there, by [New].
 func DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
 	return (&Dialer{Timeout: timeout}).Dial(network, address)
 }
 
-// DialTCP is [Stack.DialTCP] on the default stack. In a testing/synctest bubble use a stack made there, by [New].
+// DialTCP is [Stack.DialTCP] on the default stack. In a testing/synctest bubble use a stack made
+// there, by [New].
 func DialTCP(network string, laddr, raddr *net.TCPAddr) (*TCPConn, error) {
 	return new(Dialer).dialTCP(context.Background(), network, laddr, raddr)
 }
 
-// ListenTCP is [Stack.ListenTCP] on the default stack. In a testing/synctest bubble use a stack made there, by [New].
+// ListenTCP is [Stack.ListenTCP] on the default stack. In a testing/synctest bubble use a stack
+// made there, by [New].
 func ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
 	s, err := defaultStack()
 	if err != nil {

@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// Errors become package net's here and nowhere else.
+// This file alone makes package net's errors of the kernel's.
 
-// sysError gives an errno of system call call the form that package net gives it; nil for 0.
+// sysError returns the error that package net makes of an errno of the system call that call names.
+// It returns nil if errno is 0.
 func sysError(call string, errno syscall.Errno) error {
 	switch errno {
 	case 0:
@@ -23,7 +24,7 @@ func sysError(call string, errno syscall.Errno) error {
 	return os.NewSyscallError(call, errno)
 }
 
-// ctxError maps a context's error as package net does.
+// ctxError returns the error that package net makes of a context's.
 func ctxError(err error) error {
 	switch err {
 	case context.Canceled:
@@ -34,7 +35,8 @@ func ctxError(err error) error {
 	return err
 }
 
-// Package net's own errors, which have no exported names, so that it is asked for them: none of the calls gets as far as making a socket.
+// These are package net's own errors. As it does not export them, calls of it that fail before they
+// make a socket provide them.
 var (
 	errMissingAddress = opErr(net.DialTCP("tcp", nil, nil))
 	errCanceled       = dialEnded(context.WithCancel(context.Background()))
@@ -47,7 +49,7 @@ func dialEnded(ctx context.Context, cancel context.CancelFunc) error {
 	return opErr(new(net.Dialer).DialContext(ctx, "tcp", "127.0.0.1:1"))
 }
 
-// opErr returns what is in the net.OpError of a call that has failed.
+// opErr returns the error that the net.OpError of a failed call wraps.
 func opErr[T net.Conn](_ T, err error) error {
 	if op, ok := err.(*net.OpError); ok {
 		return op.Err

@@ -11,8 +11,8 @@ import (
 	"bsdnet/internal/kern"
 )
 
-// A TCPListener is a listening socket: a [net.Listener] with the methods of [net.TCPListener], except SyscallConn: there is
-// no file descriptor to which it could give access.
+// A TCPListener is a listening socket: a [net.Listener] with the methods of [net.TCPListener],
+// except SyscallConn, which would give access to a file descriptor; a TCPListener has none.
 type TCPListener struct {
 	so        *kern.Socket
 	network   string
@@ -23,7 +23,8 @@ type TCPListener struct {
 
 var _ net.Listener = (*TCPListener)(nil)
 
-// Accept waits for a connection. net.ErrClosed: the listener has been closed.
+// Accept waits for a connection, and returns it. If the listener is closed, the error wraps
+// net.ErrClosed.
 func (l *TCPListener) Accept() (net.Conn, error) {
 	c, err := l.AcceptTCP()
 	if err != nil {
@@ -32,7 +33,7 @@ func (l *TCPListener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// AcceptTCP is Accept for who wants a *TCPConn.
+// AcceptTCP is Accept, and returns a *TCPConn.
 func (l *TCPListener) AcceptTCP() (*TCPConn, error) {
 	so, errno := l.so.Soaccept()
 	if errno != 0 {
@@ -52,36 +53,42 @@ func (l *TCPListener) opErrno(op, call string, errno syscall.Errno) error {
 	return &net.OpError{Op: op, Net: l.network, Addr: l.laddr, Err: sysError(call, errno)}
 }
 
-// Close stops listening. Blocked Accept calls return net.ErrClosed; connections that nobody has accepted are reset.
+// Close stops listening. Blocked calls of Accept return net.ErrClosed, and connections that have
+// not been accepted are reset.
 func (l *TCPListener) Close() error { return l.opErrno("close", "close", l.so.Soclose()) }
 
 // Addr returns the address, a *net.TCPAddr.
 func (l *TCPListener) Addr() net.Addr { return l.laddr }
 
-// SetDeadline sets the deadline of Accept, blocked calls too; they fail with os.ErrDeadlineExceeded. The zero time: none.
+// SetDeadline sets the deadline of Accept, including blocked calls, which then fail with
+// os.ErrDeadlineExceeded. The zero time means none.
 func (l *TCPListener) SetDeadline(t time.Time) error {
 	return l.opErrno("set", "set", l.so.SetDeadlines(&t, nil))
 }
 
-// File fails with syscall.EOPNOTSUPP, which is errors.ErrUnsupported by errors.Is: there is no file descriptor. After Close it fails with net.ErrClosed.
+// File fails, as there is no file descriptor: the error wraps syscall.EOPNOTSUPP, which
+// errors.ErrUnsupported matches, or net.ErrClosed after Close.
 func (l *TCPListener) File() (*os.File, error) {
 	return nil, l.opErrno("file", "dup", noFile(l.so))
 }
 
 // A ListenConfig has the options of listening: net.ListenConfig for a [Stack].
 type ListenConfig struct {
-	// Stack is the stack to listen on. nil: the default stack.
+	// Stack is the stack to listen on. If it is nil, it is the default stack.
 	Stack *Stack
 
-	// KeepAlive is the keep-alive period of accepted connections. 0: the default of 15 s; negative: off. Ignored where KeepAliveConfig.Enable
-	// is set.
+	// KeepAlive is the keep-alive period of accepted connections. If it is 0, the period is 15 s;
+	// if it is negative, keep-alive probes are disabled. It is ignored if KeepAliveConfig.Enable is
+	// true.
 	KeepAlive time.Duration
 
-	// KeepAliveConfig configures the probes of accepted connections, where Enable is set.
+	// KeepAliveConfig configures the keep-alive probes of accepted connections if its Enable is
+	// true.
 	KeepAliveConfig net.KeepAliveConfig
 }
 
-// Listen is net.ListenConfig.Listen. The context ends the resolving of the address only.
+// Listen is net.ListenConfig.Listen. If ctx ends while the address is being resolved, Listen fails;
+// later, ctx has no effect.
 func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
 	s := lc.Stack
 	if s == nil {
@@ -112,13 +119,16 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	return l, nil
 }
 
-// Listen listens on a local address: net.Listen. The network is "tcp" or "tcp4". No host or an unspecified one is every address of the stack; port
-// 0 is a free one. syscall.EADDRINUSE: somebody listens there; EADDRNOTAVAIL: it is not an address of the stack.
+// Listen listens on a local address: net.Listen. The network is "tcp" or "tcp4". If the host is
+// empty or unspecified, the listener accepts connections to every address of the stack; if the port
+// is 0, the stack chooses a free one. If the address is in use, the error wraps syscall.EADDRINUSE;
+// if the stack does not have the address, syscall.EADDRNOTAVAIL.
 func (s *Stack) Listen(network, address string) (net.Listener, error) {
 	return (&ListenConfig{Stack: s}).Listen(context.Background(), network, address)
 }
 
-// ListenTCP is net.ListenTCP. A nil laddr is any address and a free port.
+// ListenTCP is net.ListenTCP. If laddr is nil, the listener accepts connections to every address of
+// the stack, on a free port.
 func (s *Stack) ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
 	err := checkNetwork(network, laddr.String())
 	var a netip.AddrPort
