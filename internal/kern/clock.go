@@ -1,6 +1,7 @@
 package kern
 
 import (
+	"container/heap"
 	"sync"
 	"time"
 )
@@ -10,6 +11,18 @@ import (
 
 // never is a deadline that does not come.
 const never = int64(1<<63 - 1)
+
+// epoch is the stack's time when it begins: not 0, so that no time is mistaken for "never".
+const epoch = int64(time.Second)
+
+// now is the stack's time, in nanoseconds.
+func (k *Kernel) now() int64 { return int64(time.Since(k.t0)) + epoch }
+
+// wall is the time of day.
+func (k *Kernel) wall() time.Time { return k.t0.Add(time.Since(k.t0)) }
+
+// wallAt is the time of day at an instant of the stack's time.
+func (k *Kernel) wallAt(t int64) time.Time { return k.t0.Add(time.Duration(t - epoch)) }
 
 // A callout is something that wants to be called at a time: a socket, or one of the stack's tables. It stands in one clock.
 type callout struct {
@@ -25,7 +38,7 @@ type clock struct {
 
 	mu     sync.Mutex // a leaf
 	tables []expirer  // constant
-	heap   []*callout
+	heap   calloutHeap
 	timer  *time.Timer
 	set    int64 // what the timer is set to
 	wanted int64 // when it should fire: a deadline that had passed when it was set, as a user's may, does not make it late
@@ -76,14 +89,13 @@ func (c *clock) arm(co *callout, t int64) {
 	if c.closed || t >= co.at {
 		return
 	}
-	if co.at == never {
-		co.at = t
-		c.heap = append(c.heap, co)
-		co.idx = int32(len(c.heap) - 1)
+	waiting := co.at != never
+	co.at = t
+	if waiting {
+		heap.Fix(&c.heap, int(co.idx))
 	} else {
-		co.at = t
+		heap.Push(&c.heap, co)
 	}
-	c.up(int(co.idx))
 	c.schedule()
 }
 
@@ -125,7 +137,7 @@ func (c *clock) fire() {
 		now := c.k.now()
 		due := c.due[:0]
 		for len(c.heap) > 0 && c.heap[0].at <= now {
-			due = append(due, c.pop())
+			due = append(due, heap.Pop(&c.heap).(*callout))
 		}
 		if len(due) == 0 {
 			break
@@ -172,49 +184,37 @@ func (c *clock) close() {
 	c.heap = nil
 }
 
-func (c *clock) less(i, j int) bool {
-	a, b := c.heap[i], c.heap[j]
+// A calloutHeap is a heap of callouts by (deadline, id), for package container/heap.
+type calloutHeap []*callout
+
+// Len implements sort.Interface.
+func (h calloutHeap) Len() int { return len(h) }
+
+// Less implements sort.Interface.
+func (h calloutHeap) Less(i, j int) bool {
+	a, b := h[i], h[j]
 	return a.at < b.at || a.at == b.at && a.id < b.id
 }
 
-func (c *clock) swap(i, j int) {
-	h := c.heap
+// Swap implements sort.Interface.
+func (h calloutHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].idx, h[j].idx = int32(i), int32(j)
 }
 
-func (c *clock) up(i int) {
-	for i > 0 {
-		p := (i - 1) / 2
-		if !c.less(i, p) {
-			return
-		}
-		c.swap(i, p)
-		i = p
-	}
+// Push implements heap.Interface.
+func (h *calloutHeap) Push(x any) {
+	co := x.(*callout)
+	co.idx = int32(len(*h))
+	*h = append(*h, co)
 }
 
-// pop takes the earliest out of the heap.
-func (c *clock) pop() *callout {
-	co := c.heap[0]
-	last := len(c.heap) - 1
-	c.swap(0, last)
-	c.heap[last] = nil
-	c.heap = c.heap[:last]
-	for i := 0; ; {
-		l := 2*i + 1
-		if l >= last {
-			break
-		}
-		if r := l + 1; r < last && c.less(r, l) {
-			l = r
-		}
-		if !c.less(l, i) {
-			break
-		}
-		c.swap(i, l)
-		i = l
-	}
+// Pop implements heap.Interface.
+func (h *calloutHeap) Pop() any {
+	last := len(*h) - 1
+	co := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
 	co.at = never
 	return co
 }

@@ -1,7 +1,6 @@
 package kern
 
 import (
-	"encoding/binary"
 	"fmt"
 
 	"bsdnet/internal/kern/mbuf"
@@ -26,7 +25,7 @@ func (ifp *Ifnet) receive(q *ifqueue) {
 	)
 	size := ifp.mtu
 	if ifp.vnet {
-		size = vnetLen + wire.MaxPacket
+		size = wire.VnetLen + wire.MaxPacket
 	}
 	batch := min(max(rxBytes/size, 4), rxBatch)
 	for {
@@ -68,7 +67,7 @@ func (ifp *Ifnet) countIn(sizes []int) {
 	bytes := 0
 	for _, n := range sizes {
 		if ifp.vnet {
-			n = max(n-vnetLen, 0)
+			n = max(n-wire.VnetLen, 0)
 		}
 		bytes += n
 	}
@@ -130,15 +129,15 @@ func brokenContract(method, what string, err error) error {
 // a large cluster, so it is copied, and its buffer stays where it is.
 func (ifp *Ifnet) received(buf **mbuf.Mbuf, n, size int) *mbuf.Mbuf {
 	m := *buf
-	var vh vnetHdr
+	var vh wire.Vnet
 	room := m.Room()[:n]
 	if ifp.vnet {
-		if n < vnetLen+wire.IPv4MinLen {
+		if n < wire.VnetLen+wire.IPv4MinLen {
 			ifp.Stats.Ierrors.Add(1)
 			return nil
 		}
-		vh.parse(room)
-		vh.complete(room[vnetLen:])
+		vh = wire.ParseVnet(room)
+		vh.Complete(room[wire.VnetLen:])
 	}
 	if size > mbuf.ClMid && n <= size/4 {
 		m = ifp.k.pool.Getcl(n)
@@ -148,99 +147,21 @@ func (ifp *Ifnet) received(buf **mbuf.Mbuf, n, size int) *mbuf.Mbuf {
 		m.Extend(n)
 	}
 	if ifp.vnet {
-		m = mbuf.Adj(m, vnetLen)
-		n -= vnetLen
-		m.Pkt.Csum, m.Pkt.SegSize = vh.csum(), vh.segSize()
+		m = mbuf.Adj(m, wire.VnetLen)
+		n -= wire.VnetLen
+		m.Pkt.Csum, m.Pkt.SegSize = vnetCsum(&vh), vh.SegSize()
 	}
 	m.Pkt.Len = n
 	return m
 }
 
-// A link with offloads puts a header before each packet, which says what is left to do: struct virtio_net_hdr (OASIS virtio 1.2, 5.1.6), little endian.
-// What is said there of a packet that has come in is the word of the kernel at the other end of the device.
-
-const vnetLen = 10
-
-const (
-	vnetNeedsCsum = 1 // flags: the transport checksum is that of the pseudo-header alone
-	vnetDataValid = 2 // flags: it has been verified
-
-	vnetTCPv4 = 1    // gso_type
-	vnetECN   = 0x80 // CWR is for the first segment alone
-)
-
-// A vnetHdr is such a header.
-type vnetHdr struct {
-	flags, gsoType                     uint8
-	hdrLen, gsoSize, csumStart, csumOf uint16
-}
-
-func (v *vnetHdr) parse(b []byte) {
-	le := binary.LittleEndian
-	*v = vnetHdr{b[0], b[1], le.Uint16(b[2:]), le.Uint16(b[4:]), le.Uint16(b[6:]), le.Uint16(b[8:])}
-}
-
-func (v *vnetHdr) append(b []byte) []byte {
-	le := binary.LittleEndian
-	b = append(b, v.flags, v.gsoType)
-	b = le.AppendUint16(le.AppendUint16(b, v.hdrLen), v.gsoSize)
-	return le.AppendUint16(le.AppendUint16(b, v.csumStart), v.csumOf)
-}
-
-// complete fills in the checksum of a packet that is not TCP's. TCP need not look at it, and a capture fills it in by itself.
-func (v *vnetHdr) complete(p []byte) {
-	if v.flags&vnetNeedsCsum == 0 || v.isTCP(p) {
-		return
-	}
-	v.flags = 0
-	at := int(v.csumStart) + int(v.csumOf)
-	if at+2 > len(p) {
-		return
-	}
-	sum := wire.InCksum(p[v.csumStart:])
-	if sum == 0 {
-		sum = 0xffff // UDP: 0 says that there is none (RFC 768)
-	}
-	binary.BigEndian.PutUint16(p[at:], sum)
-}
-
-// isTCP reports whether the header speaks of the checksum of an IPv4 packet that holds all of a TCP header.
-func (v *vnetHdr) isTCP(p []byte) bool {
-	iphl := int(p[0]&15) * 4
-	return p[0]>>4 == 4 && iphl >= wire.IPv4MinLen && p[9] == wire.ProtoTCP && int(v.csumStart) == iphl && v.csumOf == 16 &&
-		len(p) >= iphl+wire.TCPMinLen && p[iphl+12]>>4 >= 5 && len(p) >= iphl+int(p[iphl+12]>>4)*4
-}
-
-// csum says what is known of the transport checksum.
-func (v *vnetHdr) csum() mbuf.Csum {
+// vnetCsum says what a header tells of a packet's transport checksum.
+func vnetCsum(v *wire.Vnet) mbuf.Csum {
 	switch {
-	case v.flags&vnetNeedsCsum != 0:
+	case v.Flags&wire.VnetNeedsCsum != 0:
 		return mbuf.CsumVerified | mbuf.CsumPartial
-	case v.flags&vnetDataValid != 0:
+	case v.Flags&wire.VnetDataValid != 0:
 		return mbuf.CsumVerified
 	}
 	return 0
-}
-
-// segSize is the payload of the segments that a packet has been merged from, 0 for a packet as it was sent.
-func (v *vnetHdr) segSize() int {
-	if v.gsoType&^vnetECN != vnetTCPv4 {
-		return 0
-	}
-	return int(v.gsoSize)
-}
-
-// vnetHeader appends the header of the cutter's next packet, with n bytes of payload.
-func (c *cutter) vnetHeader(b []byte, n int) []byte {
-	var v vnetHdr
-	if c.partial {
-		v = vnetHdr{flags: vnetNeedsCsum, csumStart: uint16(c.iphl), csumOf: 16, hdrLen: uint16(len(c.hdr))}
-	}
-	if c.gso > 0 && n > c.gso {
-		v.gsoType, v.gsoSize = vnetTCPv4, uint16(c.gso)
-		if c.sent == 0 && wire.Flags(c.hdr[c.iphl+13])&wire.CWR != 0 {
-			v.gsoType |= vnetECN
-		}
-	}
-	return v.append(b)
 }

@@ -174,23 +174,23 @@ func TestVnetReceived(t *testing.T) {
 	binary.BigEndian.PutUint16(whole[36:], 0x1234) // nobody looks at it
 	for _, c := range []struct {
 		name string
-		hdr  vnetHdr
+		hdr  wire.Vnet
 		pkt  []byte
 		csum mbuf.Csum
 		seg  int
 	}{
-		{"plain", vnetHdr{}, whole, 0, 0},
-		{"verified", vnetHdr{flags: vnetDataValid}, whole, mbuf.CsumVerified, 0},
-		{"partial", vnetHdr{flags: vnetNeedsCsum, csumStart: 20, csumOf: 16}, whole, mbuf.CsumVerified | mbuf.CsumPartial, 0},
-		{"large", vnetHdr{flags: vnetNeedsCsum, gsoType: vnetTCPv4 | vnetECN, gsoSize: 1448, csumStart: 20, csumOf: 16}, whole, mbuf.CsumVerified | mbuf.CsumPartial, 1448},
-		{"UDP", vnetHdr{flags: vnetNeedsCsum, csumStart: 20, csumOf: 6}, udp, 0, 0},
-		{"UDP with a sum of 0", vnetHdr{flags: vnetNeedsCsum, csumStart: 20, csumOf: 6}, zero, 0, 0},
-		{"a checksum beyond the end", vnetHdr{flags: vnetNeedsCsum, csumStart: 60000, csumOf: 60000}, whole, 0, 0},
-		{"a checksum elsewhere", vnetHdr{flags: vnetNeedsCsum, csumStart: 21, csumOf: 16}, slices.Clone(whole), 0, 0},
+		{"plain", wire.Vnet{}, whole, 0, 0},
+		{"verified", wire.Vnet{Flags: wire.VnetDataValid}, whole, mbuf.CsumVerified, 0},
+		{"partial", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 16}, whole, mbuf.CsumVerified | mbuf.CsumPartial, 0},
+		{"large", wire.Vnet{Flags: wire.VnetNeedsCsum, GSOType: wire.VnetTCPv4 | wire.VnetECN, GSOSize: 1448, CsumStart: 20, CsumOffset: 16}, whole, mbuf.CsumVerified | mbuf.CsumPartial, 1448},
+		{"UDP", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 6}, udp, 0, 0},
+		{"UDP with a sum of 0", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 6}, zero, 0, 0},
+		{"a checksum beyond the end", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 60000, CsumOffset: 60000}, whole, 0, 0},
+		{"a checksum elsewhere", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 21, CsumOffset: 16}, slices.Clone(whole), 0, 0},
 	} {
 		buf := v.k.pool.Getcl(mbuf.ClJumbo)
-		n := copy(buf.Room(), append(c.hdr.append(nil), c.pkt...))
-		m := ifp.received(&buf, n, vnetLen+wire.MaxPacket)
+		n := copy(buf.Room(), append(c.hdr.Append(nil), c.pkt...))
+		m := ifp.received(&buf, n, wire.VnetLen+wire.MaxPacket)
 		mbuf.Free(buf)
 		if m.Pkt.Csum != c.csum || m.Pkt.SegSize != c.seg || m.Pkt.Len != len(c.pkt) || m.Len() != len(c.pkt) {
 			t.Errorf("%s: %+v of %d bytes", c.name, m.Pkt, m.Len())
@@ -208,7 +208,7 @@ func TestVnetReceived(t *testing.T) {
 		}
 		mbuf.Free(m)
 	}
-	if buf := v.k.pool.Getcl(100); ifp.received(&buf, vnetLen+19, 100) != nil || ifp.Stats.Ierrors.Load() != 1 {
+	if buf := v.k.pool.Getcl(100); ifp.received(&buf, wire.VnetLen+19, 100) != nil || ifp.Stats.Ierrors.Load() != 1 {
 		t.Error("a packet shorter than its headers is taken")
 	} else {
 		mbuf.Free(buf)
@@ -225,18 +225,18 @@ func FuzzVnet(f *testing.F) {
 		f.Fatal(err)
 	}
 	syn := v.peer(5000, 80).seg(wire.SYN, make([]byte, 3000)).bytes()
-	for _, h := range []vnetHdr{{}, {flags: vnetNeedsCsum, csumStart: 20, csumOf: 16, gsoType: vnetTCPv4, gsoSize: 100}, {flags: 1, csumStart: 24, csumOf: 6}} {
-		f.Add(append(h.append(nil), syn...))
-		f.Add(append(h.append(nil), syn[:30]...))
+	for _, h := range []wire.Vnet{{}, {Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 16, GSOType: wire.VnetTCPv4, GSOSize: 100}, {Flags: 1, CsumStart: 24, CsumOffset: 6}} {
+		f.Add(append(h.Append(nil), syn...))
+		f.Add(append(h.Append(nil), syn[:30]...))
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
-		if len(p) > vnetLen+wire.MaxPacket {
+		if len(p) > wire.VnetLen+wire.MaxPacket {
 			return
 		}
 		buf := v.k.pool.Getcl(mbuf.ClJumbo)
 		n := copy(buf.Room(), p)
 		var g gro
-		if m := ifp.received(&buf, n, vnetLen+wire.MaxPacket); m != nil {
+		if m := ifp.received(&buf, n, wire.VnetLen+wire.MaxPacket); m != nil {
 			m.Pkt.Arrived = v.k.now()
 			ifp.bpfMtap(m)
 			if g.receive(v.k, ifp, m) {
@@ -374,8 +374,8 @@ func TestVnetCounts(t *testing.T) {
 	} {
 		ifp := v.vnetIfnet()
 		ifp.vnet = c.vnet
-		ifp.countIn([]int{vnetLen + 40, vnetLen - 5})
-		ifp.countOut([]net.Buffers{{make([]byte, vnetLen+20), make([]byte, 30)}, {make([]byte, vnetLen+40)}})
+		ifp.countIn([]int{wire.VnetLen + 40, wire.VnetLen - 5})
+		ifp.countOut([]net.Buffers{{make([]byte, wire.VnetLen+20), make([]byte, 30)}, {make([]byte, wire.VnetLen+40)}})
 		if got := ifp.Counts(); got != c.want {
 			t.Errorf("vnet %v: %+v, want %+v", c.vnet, got, c.want)
 		}

@@ -40,16 +40,6 @@ func (k *Kernel) loopattach(mtu int) error {
 // whole reports whether packets on the interface are never cut, however long: the loopback with its own MTU.
 func (ifp *Ifnet) whole() bool { return ifp.loopback && ifp.mtu == loMTU }
 
-// output puts a packet on the queue of its flow; the drainer is started by the caller once it has left all locks. so is the socket that is
-// charged, or nil.
-func (ifp *Ifnet) output(m *mbuf.Mbuf, so *Socket) (*ifqueue, syscall.Errno) {
-	if ifp.loopback {
-		return ifp.looutput(m)
-	}
-	q := &ifp.queues[m.Pkt.Flow%uint32(len(ifp.queues))]
-	return q, q.enqueue(m, so)
-}
-
 // looutput hands a packet to the input queue: BSD's looutput, which ends in schednetisr. Nothing is received until the queue is drained.
 func (ifp *Ifnet) looutput(m *mbuf.Mbuf) (*ifqueue, syscall.Errno) {
 	ifp.k.chainAt("looutput")

@@ -317,3 +317,15 @@ func (so *Socket) inSetpeeraddr() netip.AddrPort {
 	so.k.chainAt("in_setpeeraddr")
 	return so.inp.remote()
 }
+
+// pcbInsert enters a connection that is being opened. A TIME_WAIT record of ours with the same addresses gives way once the timestamp clock has
+// passed its last value, so that whatever is still on its way is older than what the new connection says (RFC 6191, seen from the active side).
+func (k *Kernel) pcbInsert(inp *inpcb, now int64) syscall.Errno {
+	old := k.pcbs.lookup(&inp.tuple)
+	if old == nil || old.so != nil || !old.tw.reusable(now) {
+		return k.pcbs.insert(inp, nil)
+	}
+	k.tw.discard(old.tw)
+	k.Stats.TCP.Twreuse.Inc()
+	return k.pcbs.insert(inp, nil)
+}

@@ -70,27 +70,6 @@ func (k *Kernel) icmpSend(m *mbuf.Mbuf, o *ipOut) {
 	}
 }
 
-// sumChain sums n bytes of a chain from offset off.
-func sumChain(m *mbuf.Mbuf, off, n int, sum uint64) uint64 {
-	at := 0
-	for ; m != nil && n > 0; m = m.Next() {
-		b := m.Bytes()
-		if off >= len(b) {
-			off -= len(b)
-			continue
-		}
-		b = b[off:]
-		off = 0
-		if len(b) > n {
-			b = b[:n]
-		}
-		sum = wire.SumAt(b, at, sum)
-		at += len(b)
-		n -= len(b)
-	}
-	return sum
-}
-
 // icmpError reports an error about packet m, which stays the caller's: BSD's icmp_error.
 func (k *Kernel) icmpError(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, typ, code uint8, rest uint32) {
 	var b [wire.IPv4MaxLen + 8]byte
@@ -186,9 +165,3 @@ func (e *icmpError) classify(ic wire.ICMP) bool {
 	}
 	return false // source quench (RFC 6633), redirects, parameter problems: no connection suffers from them
 }
-
-// pmtuPlateaus are the MTUs to try where a router does not tell its own: RFC 1191, 7.1.
-var pmtuPlateaus = []int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 552}
-
-// minPMTU is the least that an ICMP message can make us believe (RFC 1191 allows 68, which an attacker would like).
-const minPMTU = 552

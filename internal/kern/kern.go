@@ -1,14 +1,9 @@
 package kern
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"io"
-	"math/bits"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,9 +109,6 @@ func (k *Kernel) chainAt(fn string) {
 	}
 }
 
-// epoch is the stack's time when it begins: not 0, so that no time is mistaken for "never".
-const epoch = int64(time.Second)
-
 // New makes a stack, with its loopback.
 func New(c Config) (*Kernel, error) {
 	k := &Kernel{t0: time.Now(), memory: c.Memory, somaxconn: c.Somaxconn}
@@ -160,9 +152,6 @@ func New(c Config) (*Kernel, error) {
 	}
 	return k, nil
 }
-
-// now is the stack's time, in nanoseconds.
-func (k *Kernel) now() int64 { return int64(time.Since(k.t0)) + epoch }
 
 // Pool returns the count of the stack's buffers.
 func (k *Kernel) Pool() *mbuf.Pool { return &k.pool }
@@ -210,190 +199,3 @@ func (k *Kernel) close() {
 	}
 	k.tw.flush()
 }
-
-// secrets are a stack's keys, one for each purpose, so that what one lets out tells nothing of another (CVE-2024-10026).
-type secrets struct {
-	iss, ts, port, cookie, ipid cipher.Block
-	hash                        [2]uint64
-}
-
-func (s *secrets) init(r io.Reader) error {
-	var b [5*16 + 16]byte
-	if _, err := io.ReadFull(r, b[:]); err != nil {
-		return err
-	}
-	for i, c := range []*cipher.Block{&s.iss, &s.ts, &s.port, &s.cookie, &s.ipid} {
-		at := 16 * i
-		if i == 4 {
-			at += 16 // behind the key of the hash
-		}
-		blk, err := aes.NewCipher(b[at : at+16])
-		if err != nil {
-			return err
-		}
-		*c = blk
-	}
-	s.hash[0] = binary.LittleEndian.Uint64(b[64:])
-	s.hash[1] = binary.LittleEndian.Uint64(b[72:])
-	return nil
-}
-
-// A prfScratch is what prf works in: through the interface of a cipher it would be garbage each time.
-type prfScratch struct {
-	msg [48]byte
-	x   [16]byte
-}
-
-var prfScratches = sync.Pool{New: func() any { return new(prfScratch) }}
-
-// prf is a keyed hash of a connection's addresses and a number: CBC-MAC with AES over a message of fixed length.
-func prf(key cipher.Block, t *tuple, extra uint64) uint64 {
-	s := prfScratches.Get().(*prfScratch)
-	defer prfScratches.Put(s)
-	b := &s.msg
-	copy(b[0:], t.laddr[:])
-	copy(b[16:], t.faddr[:])
-	binary.BigEndian.PutUint16(b[32:], t.lport)
-	binary.BigEndian.PutUint16(b[34:], t.fport)
-	binary.BigEndian.PutUint64(b[40:], extra)
-	s.x = [16]byte{}
-	for i := 0; i < len(b); i += 16 {
-		for j := range s.x {
-			s.x[j] ^= b[i+j]
-		}
-		key.Encrypt(s.x[:], s.x[:])
-	}
-	return binary.BigEndian.Uint64(s.x[:])
-}
-
-// iss chooses an initial sequence number: RFC 6528, 3: a clock of 4 µs plus a keyed hash of the addresses.
-func (k *Kernel) iss(t *tuple, now int64) tcp.Seq {
-	return tcp.Seq(uint32(now/4000) + uint32(prf(k.seed.iss, t, 0)))
-}
-
-// tsOffset is where a connection's timestamps begin: RFC 7323, 7.1. It depends on all of the addresses.
-func (k *Kernel) tsOffset(t *tuple) uint32 { return uint32(prf(k.seed.ts, t, 0)) }
-
-// An in6Addr is an address as struct in6_addr has it, IPv4's mapped (RFC 4291, 2.5.5.2): what tables hold, as it has 16 bytes to compare and to hash, and
-// a netip.Addr 24. The zero in6Addr is no address.
-type in6Addr [16]byte
-
-// in6 returns a as an in6Addr, the zero Addr as zero.
-func in6(a netip.Addr) in6Addr { return a.As16() }
-
-// addr is the way back.
-func (a *in6Addr) addr() netip.Addr {
-	switch {
-	case a.is4():
-		return netip.AddrFrom4([4]byte(a[12:]))
-	case *a == in6Addr{}:
-		return netip.Addr{}
-	}
-	return netip.AddrFrom16(*a)
-}
-
-func (a *in6Addr) is4() bool {
-	return binary.LittleEndian.Uint64(a[:]) == 0 && binary.LittleEndian.Uint32(a[8:]) == 0xffff0000
-}
-
-// unspecified reports whether a is no address, or 0.0.0.0, which stands for any.
-func (a *in6Addr) unspecified() bool {
-	return *a == in6Addr{} || a.is4() && binary.LittleEndian.Uint32(a[12:]) == 0
-}
-
-// A tuple names a connection.
-type tuple struct {
-	laddr, faddr in6Addr
-	lport, fport uint16
-}
-
-// local and remote are its ends.
-func (t *tuple) local() netip.AddrPort  { return netip.AddrPortFrom(t.laddr.addr(), t.lport) }
-func (t *tuple) remote() netip.AddrPort { return netip.AddrPortFrom(t.faddr.addr(), t.fport) }
-
-// hash is a keyed hash for tables: an attacker who chooses addresses must not be able to choose a bucket.
-func (t *tuple) hash(key [2]uint64) uint64 {
-	l, f := &t.laddr, &t.faddr
-	le := binary.LittleEndian
-	h := key[0]
-	mix := func(a, b uint64) {
-		hi, lo := bits.Mul64(a^h, b^key[1])
-		h = hi ^ lo
-	}
-	if l.is4() {
-		mix(uint64(le.Uint32(l[12:]))<<32|uint64(le.Uint32(f[12:])), uint64(t.lport)<<32|uint64(t.fport))
-	} else {
-		mix(le.Uint64(l[:]), le.Uint64(l[8:]))
-		mix(le.Uint64(f[:]), le.Uint64(f[8:]))
-		mix(uint64(t.lport)<<32|uint64(t.fport), 0x9e3779b97f4a7c15)
-	}
-	mix(0xd6e8feb86659fd93, 0x9e3779b97f4a7c15) // h itself is in every mix: once more would make it 0
-	return h
-}
-
-// flow is a hash that is the same for both directions, so that a conversation over the loopback stays on one queue.
-func (t *tuple) flow(key [2]uint64) uint32 {
-	r := tuple{t.faddr, t.laddr, t.fport, t.lport}
-	h := t.hash(key) ^ r.hash(key)
-	return uint32(h ^ h>>32)
-}
-
-// A bucket limits a rate: a token bucket.
-type bucket struct {
-	mu          sync.Mutex
-	rate, burst int64 // a second; at once
-	tokens      int64 // in 1e-9
-	last        int64
-	noise       uint64 // where the random numbers have got to; 0: there are none
-}
-
-// take reports whether one more is allowed at now.
-func (b *bucket) take(now int64) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	const unit = int64(time.Second)
-	b.tokens = min(b.tokens+min(now-b.last, unit)*b.rate, b.burst*unit)
-	b.last = now
-	if b.noise != 0 && b.tokens == b.burst*unit {
-		b.noise += 0x9e3779b97f4a7c15
-		hi, lo := bits.Mul64(b.noise, 0xd6e8feb86659fd93)
-		b.tokens -= int64((hi^lo)%uint64(b.burst/2)) * unit
-	}
-	if b.tokens < unit {
-		return false
-	}
-	b.tokens -= unit
-	return true
-}
-
-// A limiter limits the rate of answers, to each source and in all. Were there one bucket for all,
-// somebody who sends in the name of another, and counts the answers to segments of his own, would
-// learn whether those of the other were answered, and so whether a connection stands
-// (CVE-2016-5696). Each source has a bucket, of a table in which a keyed hash finds it; all together
-// have one of four times as much, from which a random number of tokens is missing each time it has
-// been full.
-type limiter struct {
-	key     [2]uint64
-	all     bucket
-	sources [256]bucket
-}
-
-func (l *limiter) init(key [2]uint64, rate, burst int64) {
-	l.key = key
-	l.all = bucket{rate: 4 * rate, burst: 4 * burst, noise: key[1] | 1}
-	for i := range l.sources {
-		l.sources[i] = bucket{rate: rate, burst: burst}
-	}
-}
-
-// take reports whether one more answer to src is allowed at now.
-func (l *limiter) take(src in6Addr, now int64) bool {
-	t := tuple{laddr: in6Addr{10: 0xff, 11: 0xff}, faddr: src}
-	return l.sources[t.hash(l.key)>>8%uint64(len(l.sources))].take(now) && l.all.take(now)
-}
-
-// wall is the time of day.
-func (k *Kernel) wall() time.Time { return k.t0.Add(time.Since(k.t0)) }
-
-// wallAt is the time of day at an instant of the stack's time.
-func (k *Kernel) wallAt(t int64) time.Time { return k.t0.Add(time.Duration(t - epoch)) }

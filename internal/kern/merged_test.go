@@ -88,11 +88,11 @@ func (m *merging) segments(off, n, size int) (pkts [][]byte) {
 		s.th.Seq = m.seq.Add(off)
 		p := s.bytes()
 		if m.vnet {
-			h := vnetHdr{flags: vnetDataValid}
+			h := wire.Vnet{Flags: wire.VnetDataValid}
 			if len(s.data) > size {
-				h = vnetHdr{flags: vnetNeedsCsum, gsoType: vnetTCPv4, gsoSize: uint16(size), csumStart: 20, csumOf: 16}
+				h = wire.Vnet{Flags: wire.VnetNeedsCsum, GSOType: wire.VnetTCPv4, GSOSize: uint16(size), CsumStart: 20, CsumOffset: 16}
 			}
-			p = append(h.append(nil), p...)
+			p = append(h.Append(nil), p...)
 		}
 		pkts = append(pkts, p)
 	}

@@ -163,3 +163,9 @@ func (so *Socket) pathMTU(e *icmpError, now int64) {
 	}
 	so.tp.Mtudisc(max(mtu, minPMTU), wire.IPv4MinLen, now)
 }
+
+// pmtuPlateaus are the MTUs to try where a router does not tell its own: RFC 1191, 7.1.
+var pmtuPlateaus = []int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 552}
+
+// minPMTU is the least that an ICMP message can make us believe (RFC 1191 allows 68, which an attacker would like).
+const minPMTU = 552

@@ -3,7 +3,6 @@ package kern
 import (
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/tcp"
@@ -237,18 +236,6 @@ func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 		q.start()
 	}
 	return false
-}
-
-// pcbInsert enters a connection that is being opened. A TIME_WAIT record of ours with the same addresses gives way once the timestamp clock has
-// passed its last value, so that whatever is still on its way is older than what the new connection says (RFC 6191, seen from the active side).
-func (k *Kernel) pcbInsert(inp *inpcb, now int64) syscall.Errno {
-	old := k.pcbs.lookup(&inp.tuple)
-	if old == nil || old.so != nil || !old.tw.reusable(now) {
-		return k.pcbs.insert(inp, nil)
-	}
-	k.tw.discard(old.tw)
-	k.Stats.TCP.Twreuse.Inc()
-	return k.pcbs.insert(inp, nil)
 }
 
 // reusableLater reports whether a dial may take the record's addresses before its 2 MSL are over, reusable whether it may now.

@@ -2,7 +2,6 @@ package kern
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net"
 
 	"bsdnet/internal/kern/mbuf"
@@ -139,144 +138,6 @@ func (c *cutter) sum(h []byte, data net.Buffers, n int) {
 	binary.BigEndian.PutUint16(t[16:], ^wire.Fold(s))
 }
 
-// txState is what a device queue's drainer works with.
-type txState struct {
-	pkts   []net.Buffers
-	arena  net.Buffers // the slices of pkts
-	hbuf   []byte
-	owners []int // index of the batch entry of each packet
-}
-
-// txPackets is how many packets go to a link at once, at the least.
-const txPackets = 64
-
-// transmit hands a batch to the link. What the link does not take goes back to the front of the queue.
-func (q *ifqueue) transmit(batch []qent) {
-	for i := 0; i < len(batch); {
-		n, ok := q.transmitSome(batch[i:])
-		for range n {
-			e := batch[i]
-			batch[i] = qent{}
-			mbuf.Free(e.m)
-			e.so.txDone(e.n)
-			i++
-		}
-		if !ok {
-			q.unget(batch[i:])
-			clear(batch[i:])
-			return
-		}
-	}
-}
-
-// transmitSome sends the first entries, about txPackets packets. It returns how many entries are done with, and false where the link is full;
-// of an entry that the link took in part only the rest is left.
-func (q *ifqueue) transmitSome(batch []qent) (done int, ok bool) {
-	t := &q.tx
-	t.pkts, t.arena, t.hbuf, t.owners = t.pkts[:0], t.arena[:0], t.hbuf[:0], t.owners[:0]
-	for i := range batch {
-		if len(t.pkts) >= txPackets {
-			break
-		}
-		m := batch[i].m
-		if !batch[i].tapped { // what the link has refused comes here again
-			q.ifp.bpfMtap(m)
-			batch[i].tapped = true
-		}
-		var c cutter
-		for c.start(m, q.ifp.vnet); c.more(); {
-			a0 := len(t.arena)
-			t.hbuf, t.arena = c.next(t.hbuf, t.arena)
-			t.pkts = append(t.pkts, t.arena[a0:len(t.arena):len(t.arena)])
-			t.owners = append(t.owners, i)
-		}
-		done++
-	}
-	sent := q.write(t.pkts)
-	if sent == len(t.pkts) {
-		return done, true
-	}
-	// Entries before the one that was cut short are done; that one loses the segments which have gone.
-	i := t.owners[sent]
-	gone := 0
-	for k := sent - 1; k >= 0 && t.owners[k] == i; k-- {
-		gone++
-	}
-	if gone > 0 {
-		var c cutter
-		c.start(batch[i].m, q.ifp.vnet)
-		batch[i].m = dropSegments(batch[i].m, gone*c.seg)
-	}
-	return i, false
-}
-
-// write gives packets to the link and returns how many it has taken or lost.
-func (q *ifqueue) write(pkts []net.Buffers) int {
-	ifp := q.ifp
-	noted := false
-	setOactive := func(on bool) {
-		q.mu.Lock()
-		q.oactive = on
-		q.mu.Unlock()
-	}
-	for sent := 0; sent < len(pkts); {
-		if ifp.down.Load() {
-			ifp.Stats.Odrops.Add(uint64(len(pkts) - sent))
-			return len(pkts)
-		}
-		n, err := q.linkWrite(pkts[sent:])
-		ifp.countOut(pkts[sent : sent+n])
-		sent += n
-		switch {
-		case err != nil:
-			ifp.Stats.Oerrors.Add(uint64(len(pkts) - sent))
-			return len(pkts) // lost, as on any broken cable
-		case n > 0 && noted:
-			noted = false
-			setOactive(false)
-		case n == 0 && noted:
-			return sent
-		case n == 0:
-			// The link is full, and may have called ready since it said so: note it first, then ask once more.
-			noted = true
-			setOactive(true)
-		}
-	}
-	return len(pkts)
-}
-
-// countOut counts packets that a link has taken.
-func (ifp *Ifnet) countOut(pkts []net.Buffers) {
-	bytes := 0
-	for _, p := range pkts {
-		for _, b := range p {
-			bytes += len(b)
-		}
-	}
-	if ifp.vnet {
-		bytes -= vnetLen * len(pkts)
-	}
-	ifp.Stats.Opackets.Add(uint64(len(pkts)))
-	ifp.Stats.Obytes.Add(uint64(bytes))
-}
-
-// linkWrite is Write of the link's queue that is the drainer's. A link that returns what it must not is broken, as in linkRead.
-func (q *ifqueue) linkWrite(pkts []net.Buffers) (n int, err error) {
-	call := "Write"
-	if q.ifp.mq != nil {
-		call = "WriteQueue"
-		n, err = q.ifp.mq.WriteQueue(q.i, pkts)
-	} else {
-		n, err = q.ifp.link.Write(pkts)
-	}
-	if n < 0 || n > len(pkts) {
-		err = brokenContract(call, fmt.Sprintf("%d of %d packets; it returns how many packets it has taken, not bytes", n, len(pkts)), err)
-		q.ifp.broken(err)
-		return 0, err
-	}
-	return n, err
-}
-
 // dropSegments takes the first cut bytes of payload, whole segments, off a chain that is to be cut.
 func dropSegments(m *mbuf.Mbuf, cut int) *mbuf.Mbuf {
 	be := binary.BigEndian
@@ -295,4 +156,21 @@ func dropSegments(m *mbuf.Mbuf, cut int) *mbuf.Mbuf {
 	m.SetNext(rest)
 	m.Pkt.Len -= cut
 	return m
+}
+
+// vnetHeader appends to b the header of the cutter's next packet, which has n bytes of payload.
+func (c *cutter) vnetHeader(b []byte, n int) []byte {
+	var v wire.Vnet
+	if c.partial {
+		v = wire.Vnet{
+			Flags: wire.VnetNeedsCsum, HdrLen: uint16(len(c.hdr)), CsumStart: uint16(c.iphl), CsumOffset: 16,
+		}
+	}
+	if c.gso > 0 && n > c.gso {
+		v.GSOType, v.GSOSize = wire.VnetTCPv4, uint16(c.gso)
+		if c.sent == 0 && wire.Flags(c.hdr[c.iphl+13])&wire.CWR != 0 {
+			v.GSOType |= wire.VnetECN
+		}
+	}
+	return v.Append(b)
 }

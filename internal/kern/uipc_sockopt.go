@@ -2,6 +2,7 @@ package kern
 
 import (
 	"syscall"
+	"time"
 
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/tcp"
@@ -330,3 +331,44 @@ func (k *Kernel) sbMax() int { return min(int(int64(k.prof.Maxsockbuf)*2048/2304
 
 // Clampbuf returns the nearest size that a buffer may have.
 func (so *Socket) Clampbuf(n int) int { return min(max(n, MinSockbuf), so.k.sbMax()) }
+
+// SetDeadlines sets when calls that read (accept) and write (connect) give up; the zero time never, nil leaves it. A blocked call sees the new
+// deadline. EBADF once the socket is closed.
+func (so *Socket) SetDeadlines(read, write *time.Time) syscall.Errno {
+	so.lock()
+	defer so.unlock()
+	if so.closed() {
+		return syscall.EBADF
+	}
+	at := func(t time.Time) int64 {
+		if t.IsZero() {
+			return never
+		}
+		d := time.Until(t)
+		now := so.k.now()
+		if int64(d) > never-now {
+			return never - 1
+		}
+		return now + int64(d)
+	}
+	if read != nil {
+		so.setDeadline(&so.rcv.sleepers, at(*read))
+	}
+	if write != nil {
+		so.setDeadline(&so.snd.sleepers, at(*write))
+	}
+	return 0
+}
+
+// Setnbio makes calls block or not: fcntl(O_NONBLOCK).
+func (so *Socket) Setnbio(on bool) {
+	so.lock()
+	defer so.unlock()
+	if on {
+		so.state |= ssNbio
+		so.sowakeup(&so.rcv.sleepers)
+		so.sowakeup(&so.snd.sleepers)
+	} else {
+		so.state &^= ssNbio
+	}
+}

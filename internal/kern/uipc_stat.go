@@ -4,11 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"syscall"
-	"time"
 
-	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/tcp"
-	"bsdnet/internal/kern/wire"
 )
 
 // What follows shows a stack's sockets: netstat and tcpdrop.
@@ -76,47 +73,6 @@ func (so *Socket) Closed() syscall.Errno {
 		return syscall.EBADF
 	}
 	return 0
-}
-
-// SetDeadlines sets when calls that read (accept) and write (connect) give up; the zero time never, nil leaves it. A blocked call sees the new
-// deadline. EBADF once the socket is closed.
-func (so *Socket) SetDeadlines(read, write *time.Time) syscall.Errno {
-	so.lock()
-	defer so.unlock()
-	if so.closed() {
-		return syscall.EBADF
-	}
-	at := func(t time.Time) int64 {
-		if t.IsZero() {
-			return never
-		}
-		d := time.Until(t)
-		now := so.k.now()
-		if int64(d) > never-now {
-			return never - 1
-		}
-		return now + int64(d)
-	}
-	if read != nil {
-		so.setDeadline(&so.rcv.sleepers, at(*read))
-	}
-	if write != nil {
-		so.setDeadline(&so.snd.sleepers, at(*write))
-	}
-	return 0
-}
-
-// Setnbio makes calls block or not: fcntl(O_NONBLOCK).
-func (so *Socket) Setnbio(on bool) {
-	so.lock()
-	defer so.unlock()
-	if on {
-		so.state |= ssNbio
-		so.sowakeup(&so.rcv.sleepers)
-		so.sowakeup(&so.snd.sleepers)
-	} else {
-		so.state &^= ssNbio
-	}
 }
 
 // Pcblist lists all connections, half-open ones and TIME_WAIT records included, and sockets without a connection, in the order of their
@@ -198,24 +154,4 @@ func (k *Kernel) dropOne(t *tuple, state tcp.State) bool {
 		return ok
 	}
 	return false
-}
-
-// pressed reports whether the stack is near its memory budget: buffers shrink and new connections are refused.
-func (k *Kernel) pressed() bool { return k.pool.Pressed() }
-
-// share is what one socket may pin in a buffer while the stack is pressed.
-func (k *Kernel) share() int {
-	return int(max(k.memory/8/(k.sockets.n.Load()+1), minShare))
-}
-
-// minShare lets every connection make some progress, however many there are.
-const minShare = mbuf.ClMid
-
-// affords reports whether the socket may keep n more bytes that have arrived. While the stack is pressed, a socket that has not read its share refuses
-// them, and says so to its peer; so does one that waits for others before them. A reader that keeps up does not notice.
-func (so *Socket) affords(th *wire.TCP, n int) bool {
-	if n == 0 || !so.k.pressed() || !so.tp.News(th.Seq, n) {
-		return true
-	}
-	return so.tp.InOrder(th.Seq) && (so.rcv.Cc() == 0 || so.rcv.Pinned()+n <= so.k.share())
 }

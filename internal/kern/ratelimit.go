@@ -1,0 +1,61 @@
+package kern
+
+import (
+	"math/bits"
+	"sync"
+	"time"
+)
+
+// A bucket limits a rate: a token bucket.
+type bucket struct {
+	mu          sync.Mutex
+	rate, burst int64 // a second; at once
+	tokens      int64 // in 1e-9
+	last        int64
+	noise       uint64 // where the random numbers have got to; 0: there are none
+}
+
+// take reports whether one more is allowed at now.
+func (b *bucket) take(now int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	const unit = int64(time.Second)
+	b.tokens = min(b.tokens+min(now-b.last, unit)*b.rate, b.burst*unit)
+	b.last = now
+	if b.noise != 0 && b.tokens == b.burst*unit {
+		b.noise += 0x9e3779b97f4a7c15
+		hi, lo := bits.Mul64(b.noise, 0xd6e8feb86659fd93)
+		b.tokens -= int64((hi^lo)%uint64(b.burst/2)) * unit
+	}
+	if b.tokens < unit {
+		return false
+	}
+	b.tokens -= unit
+	return true
+}
+
+// A limiter limits the rate of answers, to each source and in all. Were there one bucket for all,
+// somebody who sends in the name of another, and counts the answers to segments of his own, would
+// learn whether those of the other were answered, and so whether a connection stands
+// (CVE-2016-5696). Each source has a bucket, of a table in which a keyed hash finds it; all together
+// have one of four times as much, from which a random number of tokens is missing each time it has
+// been full.
+type limiter struct {
+	key     [2]uint64
+	all     bucket
+	sources [256]bucket
+}
+
+func (l *limiter) init(key [2]uint64, rate, burst int64) {
+	l.key = key
+	l.all = bucket{rate: 4 * rate, burst: 4 * burst, noise: key[1] | 1}
+	for i := range l.sources {
+		l.sources[i] = bucket{rate: rate, burst: burst}
+	}
+}
+
+// take reports whether one more answer to src is allowed at now.
+func (l *limiter) take(src in6Addr, now int64) bool {
+	t := tuple{laddr: in6Addr{10: 0xff, 11: 0xff}, faddr: src}
+	return l.sources[t.hash(l.key)>>8%uint64(len(l.sources))].take(now) && l.all.take(now)
+}
