@@ -180,7 +180,8 @@
 //     the header prediction. The machine never lets time go back (onwards).
 //   - Header prediction also takes data that brings an acknowledgment along, as all data in a conversation does (tcp.predicted); BSD's does not.
 //   - Merged segments of up to 2 KiB are copied into larger clusters, a dozen each (gro.add): a copy of a hot segment costs less than another cluster.
-//   - Checksums use AVX2 where there is, 64 bytes a step (wire/cksum_amd64.s): 45 GB/s for a full segment, against 11.
+//   - Checksums use AVX2 where there is, 64 bytes a step (wire/cksum_amd64.s): 45 GB/s for a full segment, against 11. On arm64 they use Advanced SIMD
+//     (wire/cksum_arm64.s): 8 instructions for 64 bytes, against 42.
 //   - Buffers grow with what is read, or acknowledged, in the least round trip (tcp/autobuf.go): over a short way that is what a flight needs to stay in
 //     the processor's cache, and over a long one what fills the path. The loopback's stay at 256 KiB.
 //   - A Socket is one allocation of 688 bytes, and TestSocketSize holds its size class: what a stack's connections share is behind one pointer (tcp.Env),

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"math/rand/v2"
@@ -52,7 +53,8 @@ func TestCksumVectors(t *testing.T) {
 	}
 }
 
-// Every length up to some hundred bytes at every alignment, with contents that carry often and with ones that do at random.
+// Every length up to more than a segment's at every alignment, with contents that carry often and
+// with ones that do at random.
 func TestCksumLengths(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, fill := range []func() byte{
@@ -61,12 +63,12 @@ func TestCksumLengths(t *testing.T) {
 		func() byte { return 0 },
 		func() byte { return byte(r.Uint32()&1) * 0xff },
 	} {
-		buf := make([]byte, 600)
+		buf := make([]byte, 2000+15)
 		for i := range buf {
 			buf[i] = fill()
 		}
-		for align := range 8 {
-			for n := 0; n <= len(buf)-8; n++ {
+		for align := range 16 {
+			for n := 0; n <= 2000; n++ {
 				p := buf[align : align+n]
 				if got, want := Fold(Sum(p, 0)), refSum(p); got != want {
 					t.Fatalf("%d bytes at %d: %04x, want %04x", n, align, got, want)
@@ -82,6 +84,43 @@ func TestCksumLengths(t *testing.T) {
 		if got, want := Fold(Sum(big[:n], 0)), refSum(big[:n]); got != want {
 			t.Errorf("%d bytes: %04x, want %04x", n, got, want)
 		}
+	}
+}
+
+// The assembly's sum is that of little-endian words, exactly, however much there is to sum: no carry
+// is lost, and nothing beside p counts.
+func TestSumBlocks(t *testing.T) {
+	if !hasBlocks {
+		t.Skip("this machine has none")
+	}
+	const most = 1 << 20 // four times what a chain on the loopback holds
+	r := rand.New(rand.NewPCG(5, 6))
+	random, ones := make([]byte, most+16), bytes.Repeat([]byte{0xff}, most+16)
+	for i := range random {
+		random[i] = byte(r.Uint32())
+	}
+	for _, n := range []int{64, 128, 192, 256, 320, 384, 448, 512, 1024, 1408, 65472, 1 << 16, 1<<16 + 64, 1 << 18, most - 64, most} {
+		for _, buf := range [][]byte{random, ones} {
+			for _, align := range []int{0, 1, 2, 3, 4, 8, 15} {
+				var want uint64
+				p := buf[align : align+n]
+				for i := 0; i < n; i += 4 {
+					want += uint64(binary.LittleEndian.Uint32(p[i:]))
+				}
+				if got := sumBlocks(&p[0], n); got != want {
+					t.Errorf("%d bytes of %02x... at %d: %x, want %x", n, p[:2], align, got, want)
+				}
+			}
+		}
+	}
+	// Each bit counts once, at its place.
+	p := make([]byte, 192)
+	for bit := range len(p) * 8 {
+		p[bit/8] = 1 << (bit % 8)
+		if got, want := sumBlocks(&p[0], len(p)), uint64(1)<<(bit%32); got != want {
+			t.Errorf("bit %d alone: %x, want %x", bit, got, want)
+		}
+		p[bit/8] = 0
 	}
 }
 
@@ -111,10 +150,14 @@ func TestCksumRunning(t *testing.T) {
 
 // Pieces of any lengths sum to the whole.
 func TestSumAt(t *testing.T) {
-	buf := make([]byte, 120)
+	buf := make([]byte, 4000)
 	for seed := range uint64(2000) {
 		r := rand.New(rand.NewPCG(seed, 3))
-		p := buf[:r.IntN(len(buf)+1)]
+		most, piece := 120, 40
+		if seed%2 == 0 {
+			most, piece = len(buf), 1500 // long enough for sumBlocks
+		}
+		p := buf[:r.IntN(most+1)]
 		for i := range p {
 			p[i] = byte(r.Uint32())
 			if seed%3 == 0 {
@@ -123,7 +166,7 @@ func TestSumAt(t *testing.T) {
 		}
 		sum, off := uint64(0), 0
 		for off < len(p) {
-			n := 1 + r.IntN(min(len(p)-off, 40))
+			n := 1 + r.IntN(min(len(p)-off, piece))
 			sum = SumAt(p[off:off+n], off, sum)
 			off += n
 		}
