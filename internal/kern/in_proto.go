@@ -77,14 +77,11 @@ const (
 	pruSend       pruReq = 9
 	pruAbort      pruReq = 10
 	pruSendoob    pruReq = 14
-	pruSockaddr   pruReq = 15
-	pruPeeraddr   pruReq = 16
 )
 
 var pruNames = map[pruReq]string{pruAttach: "PRU_ATTACH", pruDetach: "PRU_DETACH", pruBind: "PRU_BIND", pruListen: "PRU_LISTEN",
 	pruConnect: "PRU_CONNECT", pruAccept: "PRU_ACCEPT", pruDisconnect: "PRU_DISCONNECT", pruShutdown: "PRU_SHUTDOWN",
-	pruRcvd: "PRU_RCVD", pruSend: "PRU_SEND", pruAbort: "PRU_ABORT", pruSendoob: "PRU_SENDOOB", pruSockaddr: "PRU_SOCKADDR",
-	pruPeeraddr: "PRU_PEERADDR"}
+	pruRcvd: "PRU_RCVD", pruSend: "PRU_SEND", pruAbort: "PRU_ABORT", pruSendoob: "PRU_SENDOOB"}
 
 // String returns the request's name in BSD's spelling.
 func (r pruReq) String() string { return pruNames[r] }

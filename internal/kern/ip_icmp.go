@@ -36,7 +36,7 @@ func icmpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 			k.Stats.ICMP.Bmcastecho.Inc() // no amplifier (RFC 1122, 3.2.2.6 allows it)
 			break
 		}
-		k.icmpReflect(ifp, &ip, m, ic)
+		k.icmpReflect(&ip, m, ic)
 		return
 	case wire.ICMPUnreach, wire.ICMPTimxceed, wire.ICMPParamProb, wire.ICMPSourceQuench:
 		k.icmpDeliver(ic, got[wire.ICMPLen:])
@@ -45,7 +45,7 @@ func icmpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 }
 
 // icmpReflect answers an echo request with its own data: BSD's icmp_reflect and icmp_send.
-func (k *Kernel) icmpReflect(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, ic wire.ICMP) {
+func (k *Kernel) icmpReflect(ip *wire.IPv4, m *mbuf.Mbuf, ic wire.ICMP) {
 	pkt := m.Pkt
 	n := ip.Len - ip.Hlen
 	data := mbuf.Adj(m, ip.Hlen+wire.ICMPLen)

@@ -16,7 +16,6 @@ type tcpIn struct {
 	size    int // payload of each
 	ifp     *Ifnet
 	tos     uint8
-	bcast   bool // to more than one host
 	arrived int64
 	now     int64
 }
@@ -89,8 +88,9 @@ func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bo
 	}
 	in.ifp, in.tos = ifp, ip.TOS
 	in.arrived, in.now = pkt.Arrived, pkt.Arrived
-	in.bcast = ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst)
-	if in.bcast { // RFC 9293, MUST-57
+	if ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst) {
+		// RFC 9293, 3.9.2.3, MUST-57: "A TCP implementation MUST silently discard an incoming SYN
+		// segment that is addressed to a broadcast or multicast address", and so whatever else is.
 		mbuf.Free(in.m)
 		return false
 	}

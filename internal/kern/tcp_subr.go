@@ -11,7 +11,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A respondTo is a segment that is made without a machine, in answer to another: what BSD's tcp_respond takes.
+// A respondTo is a segment that is made without a machine, in answer to another: what BSD's
+// tcp_respond takes.
 type respondTo struct {
 	t        tuple // our side is laddr
 	seq, ack tcp.Seq
@@ -42,11 +43,13 @@ func (k *Kernel) tcpRespond(r *respondTo) *ifqueue {
 	return q
 }
 
-// dropwithreset answers a segment that belongs to nothing, or not here, with a reset: RFC 9293, 3.5.2, and BSD's label of that name. Never in
-// answer to a reset, nor to more than one host; and on real interfaces not more often than net.inet.icmp.icmplim allows.
+// dropwithreset answers a segment that belongs to nothing, or not here, with a reset: RFC 9293,
+// 3.5.2, and BSD's label of that name. It does not answer a reset, and on real interfaces it
+// answers no more often than net.inet.icmp.icmplim allows. Segments to more than one host do not
+// come here.
 func (k *Kernel) dropwithreset(in *tcpIn, tos, ttl uint8) *ifqueue {
 	th := &in.th
-	if th.Flags&wire.RST != 0 || in.bcast {
+	if th.Flags&wire.RST != 0 {
 		return nil
 	}
 	if !in.ifp.loopback && !k.rstLimit.take(in.t.faddr, in.now) {
@@ -71,12 +74,14 @@ func (k *Kernel) dropwithreset(in *tcpIn, tos, ttl uint8) *ifqueue {
 	return k.tcpRespond(&r)
 }
 
-// How tcpDrain is paced. A stack whose memory is held by connections that go on must not look at all of them for each SYN.
+// How tcpDrain is paced. A stack whose memory is held by connections that go on must not look at
+// all of them for each SYN.
 const drainAgain = int64(time.Second)
 
-// tcpDrain makes room for others when the stack is pressed, by ending connections whose data waits for a peer that keeps its window closed: BSD's
-// tcp_drain. Those that their users have closed go first, the oldest of them before the others, then the rest in the same order (CVE-2008-4609). It goes on until
-// there is a reserve for new connections. The caller holds no lock.
+// tcpDrain makes room for others when the stack is pressed, by ending connections whose data waits
+// for a peer that keeps its window closed: BSD's tcp_drain. Those that their users have closed go
+// first, the oldest of them before the others, then the rest in the same order (CVE-2008-4609). It
+// goes on until there is a reserve for new connections. The caller holds no lock.
 func (k *Kernel) tcpDrain() {
 	now := k.now()
 	next := k.drainAt.Load()
@@ -119,8 +124,8 @@ func (k *Kernel) tcpDrain() {
 	}
 }
 
-// tcpCtlinput tells a connection of an ICMP error about it: BSD's tcp_ctlinput. Only an error that quotes a number in flight is believed
-// (RFC 5927, 4.1).
+// tcpCtlinput tells a connection of an ICMP error about it: BSD's tcp_ctlinput. Only an error that
+// quotes a number in flight is believed (RFC 5927, 4.1).
 func tcpCtlinput(k *Kernel, e *icmpError) {
 	inp := k.pcbs.lookup(&e.t)
 	if inp == nil || inp.so == nil {
@@ -143,7 +148,8 @@ func tcpCtlinput(k *Kernel, e *icmpError) {
 	so.tp.Ctlinput(e.errno, e.seq, e.hard, now)
 }
 
-// pathMTU takes a router's word for a smaller MTU, where it may be true: RFC 1191, with the checks of RFC 5927, 7.
+// pathMTU takes a router's word for a smaller MTU, where it may be true: RFC 1191, with the checks
+// of RFC 5927, 7.
 func (so *Socket) pathMTU(e *icmpError, now int64) {
 	if !so.tp.Inflight(e.seq) {
 		return
@@ -167,5 +173,6 @@ func (so *Socket) pathMTU(e *icmpError, now int64) {
 // pmtuPlateaus are the MTUs to try where a router does not tell its own: RFC 1191, 7.1.
 var pmtuPlateaus = []int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 552}
 
-// minPMTU is the least that an ICMP message can make us believe (RFC 1191 allows 68, which an attacker would like).
+// minPMTU is the least that an ICMP message can make us believe (RFC 1191 allows 68, which an
+// attacker would like).
 const minPMTU = 552

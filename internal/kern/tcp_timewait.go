@@ -9,7 +9,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A tcptw is a connection in TIME_WAIT: FreeBSD's struct tcptw, about a hundred bytes and no socket.
+// A tcptw is a connection in TIME_WAIT: FreeBSD's struct tcptw, about a hundred bytes and no
+// socket.
 type tcptw struct {
 	inpcb
 	kernel     *Kernel
@@ -22,7 +23,8 @@ type tcptw struct {
 	next, prev *tcptw
 }
 
-// twList is the records of a stack, the oldest first: all live equally long, so one callout serves them.
+// twList is the records of a stack, the oldest first: all live equally long, so one callout serves
+// them.
 type twList struct {
 	k   *Kernel
 	out callout
@@ -37,11 +39,9 @@ func (l *twList) init(k *Kernel) {
 	l.out = k.clock.table(l)
 }
 
-// TcpTwstart puts a record in the place of the connection: BSD's tcp_twstart. Over the loopback, where nothing can be late, there is none in
-// the Default profile (net.inet.tcp.nolocaltimewait).
-func (so *Socket) TcpTwstart() { so.tcpTwstart() }
-
-func (so *Socket) tcpTwstart() {
+// TcpTwstart puts a record in the place of the connection: BSD's tcp_twstart. Over the loopback,
+// where nothing can be late, there is none in the Default profile (net.inet.tcp.nolocaltimewait).
+func (so *Socket) TcpTwstart() {
 	if so.dead {
 		return
 	}
@@ -56,8 +56,9 @@ func (so *Socket) tcpTwstart() {
 	if so.state&ssNofdref == 0 {
 		inp.tw = tw
 	}
-	// The record takes the tuple, so that no segment finds nothing in between. The port goes back to its destination's set, as a dial may have it
-	// again as soon as the timestamps allow; where they never will, it is the record's, so that dials need not try it in vain.
+	// The record takes the tuple, so that no segment finds nothing in between. The port goes back
+	// to its destination's set, as a dial may have it again as soon as the timestamps allow; where
+	// they never will, it is the record's, so that dials need not try it in vain.
 	if inp.ephemeral && !tw.reusableLater() {
 		inp.ephemeral, tw.inpcb.ephemeral = false, true
 	}
@@ -147,7 +148,8 @@ func (l *twList) discard(tw *tcptw) bool {
 	return ok
 }
 
-// mayAnswer limits the answers of a record: two that disagree about their numbers would answer each other for ever (RFC 5961, 7).
+// mayAnswer limits the answers of a record: two that disagree about their numbers would answer each
+// other for ever (RFC 5961, 7).
 func (l *twList) mayAnswer(tw *tcptw, now int64) bool {
 	n := l.k.prof.ChallengeN
 	if n == 0 {
@@ -201,8 +203,8 @@ func (tw *tcptw) gone() {
 // inTimeWait reports whether a record stands for the socket.
 func (so *Socket) inTimeWait() bool { return so.inp.tw != nil && !so.inp.tw.ended.Load() }
 
-// tcpTwcheck gives a segment to a record: BSD's tcp_twcheck. It reports whether the segment is to be looked up again, as the record has given way
-// to a new connection.
+// tcpTwcheck gives a segment to a record: BSD's tcp_twcheck. It reports whether the segment is to
+// be looked up again, as the record has given way to a new connection.
 func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 	v := tw.rec.Input(&in.th, in.len, &k.prof)
 	if v == tcp.TwNew {
@@ -217,8 +219,9 @@ func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 	case v == tcp.TwAck && th.Flags&(wire.SYN|wire.ACK) == wire.SYN:
 		tw.asked.Store(true)
 	case th.Flags&wire.RST != 0 && th.Seq == tw.rec.RcvNxt && tw.asked.Load():
-		// RFC 1337 ignores resets, as an old duplicate of data would draw one from a peer that has closed. This one is the answer to our acknowledgment of
-		// its SYN: RFC 9293, 3.10.7.4, second: "if the RST bit is set, then enter the CLOSED state, delete the TCB".
+		// RFC 1337 ignores resets, as an old duplicate of data would draw one from a peer that has
+		// closed. This one is the answer to our acknowledgment of its SYN: RFC 9293, 3.10.7.4,
+		// second: "if the RST bit is set, then enter the CLOSED state, delete the TCB".
 		k.tw.discard(tw)
 		return false
 	}
@@ -238,7 +241,8 @@ func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 	return false
 }
 
-// reusableLater reports whether a dial may take the record's addresses before its 2 MSL are over, reusable whether it may now.
+// reusableLater reports whether a dial may take the record's addresses before its 2 MSL are over,
+// reusable whether it may now.
 func (tw *tcptw) reusableLater() bool { return tw.rec.HasTS && tw.kernel.prof.RFC6191 }
 
 func (tw *tcptw) reusable(now int64) bool {

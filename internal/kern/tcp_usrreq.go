@@ -19,7 +19,7 @@ type usrreqArgs struct {
 
 // tcpUsrreq does what the socket layer asks of TCP: 4.4BSD's tcp_usrreq. The socket is locked.
 func tcpUsrreq(so *Socket, req pruReq, a usrreqArgs) syscall.Errno {
-	if so.dead && req != pruAttach && req != pruSockaddr && req != pruPeeraddr {
+	if so.dead && req != pruAttach {
 		mbuf.Free(a.m)
 		if req == pruConnect {
 			return syscall.ECONNREFUSED // FreeBSD's, for a socket whose connection was dropped: it takes no other
@@ -189,10 +189,9 @@ func (so *Socket) tcpDisconnect(now int64) {
 // tcpDrop ends the connection with a reset: BSD's tcp_drop.
 func (so *Socket) tcpDrop(errno syscall.Errno, now int64) { so.tp.Drop(errno, now) }
 
-// TcpClose: the machine has come to its end: BSD's tcp_close. The socket lives on as long as somebody refers to it.
-func (so *Socket) TcpClose() { so.tcpClose() }
-
-func (so *Socket) tcpClose() {
+// TcpClose ends the connection for the machine, which has come to its end: BSD's tcp_close. The
+// socket stays as long as the user or a listener's queue refers to it.
+func (so *Socket) TcpClose() {
 	if so.dead {
 		return
 	}

@@ -11,9 +11,11 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// The life of a connection, as seen from the socket: soconnect makes it SS_ISCONNECTING, and soisconnected, when the protocol says so,
-// SS_ISCONNECTED; sodisconnect SS_ISDISCONNECTING, and soisdisconnected neither. On the passive side a listener's sonewconn makes the
-// socket, which waits on so_q until soaccept takes it. All of it happens under the socket's lock, and leave is the only way out.
+// The life of a connection, as seen from the socket: soconnect makes it SS_ISCONNECTING, and
+// soisconnected, when the protocol says so, SS_ISCONNECTED; sodisconnect SS_ISDISCONNECTING, and
+// soisdisconnected neither. On the passive side a listener's sonewconn makes the socket, which
+// waits on so_q until soaccept takes it. All of it happens under the socket's lock, which a
+// goroutine that has changed the socket leaves by leave; one that has only read may unlock so.mu.
 
 // soState is so_state, under BSD's SS_ and SBS_ names.
 type soState uint16
@@ -35,7 +37,8 @@ const (
 var ssNames = [...]string{"SS_NOFDREF", "SS_ISCONNECTED", "SS_ISCONNECTING", "SS_ISDISCONNECTING", "SS_ISDISCONNECTED", "SS_CANTSENDMORE",
 	"SS_CANTRCVMORE", "SS_NBIO", "SS_WASCONNECTED"}
 
-// String returns the flags that BSD has, in its spelling, with "|" between them; "0" if there are none.
+// String returns the flags that BSD has, in its spelling, with "|" between them; "0" if there are
+// none.
 func (s soState) String() string {
 	var set []string
 	for i, name := range ssNames {
@@ -57,7 +60,8 @@ const (
 	sndWant
 )
 
-// An rcvbuf and a sndbuf are the directions of a socket: data, and who sleeps for it. Together they are 4.4BSD's struct sockbuf.
+// An rcvbuf and a sndbuf are the directions of a socket: data, and who sleeps for it. Together they
+// are 4.4BSD's struct sockbuf.
 type rcvbuf struct {
 	mbuf.Sockbuf
 	sleepers
@@ -121,7 +125,8 @@ type exit struct {
 	wake *sync.Cond
 }
 
-// leave unlocks the socket and returns what must be done then. It also sets the clock, which it may under the lock.
+// leave unlocks the socket and returns what must be done then. It also sets the clock, which it may
+// under the lock.
 func (so *Socket) leave() exit {
 	e := exit{so: so, q: so.txq, more: so.txMore}
 	so.txq, so.txMore = nil, nil
@@ -176,7 +181,8 @@ func (so *Socket) drain(q *ifqueue) {
 // unlock is the one exit.
 func (so *Socket) unlock() { so.leave().do() }
 
-// closed reports whether its user has closed it, and that may still be waiting: other calls fail with EBADF.
+// closed reports whether its user has closed it, and that may still be waiting: other calls fail
+// with EBADF.
 func (so *Socket) closed() bool { return so.state&(ssNofdref|ssLingering) != 0 }
 
 // busy reports whether there is something to do before the socket may sleep.
@@ -211,8 +217,8 @@ func (so *Socket) expire(now int64) {
 	so.unlock()
 }
 
-// sbwait sleeps until the buffer changes: BSD's sbwait. The caller looks at its condition again. EWOULDBLOCK: the deadline has passed, or
-// the socket does not block.
+// sbwait sleeps until the buffer changes: BSD's sbwait. The caller looks at its condition again.
+// EWOULDBLOCK: the deadline has passed, or the socket does not block.
 func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 	if so.state&ssNbio != 0 {
 		return syscall.EAGAIN
@@ -238,7 +244,8 @@ func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 	return 0
 }
 
-// late reports whether the buffer's deadline has passed: then calls fail even where they need not wait, as package net's do.
+// late reports whether the buffer's deadline has passed: then calls fail even where they need not
+// wait, as package net's do.
 func (so *Socket) late(sb *sleepers) bool { return sb.deadline != never && so.k.now() >= sb.deadline }
 
 // sbbits returns which flags are the buffer's.
@@ -295,8 +302,8 @@ func (so *Socket) soisconnecting() {
 	so.state |= ssIsconnecting
 }
 
-// Soisconnected: the connection stands. A connection from outside moves to its listener's so_q: BSD's soisconnected. In that case the
-// listener is locked too.
+// Soisconnected: the connection stands. A connection from outside moves to its listener's so_q:
+// BSD's soisconnected. In that case the listener is locked too.
 func (so *Socket) Soisconnected() {
 	so.k.chainAt("soisconnected")
 	so.state &^= ssIsconnecting | ssIsdisconnecting
@@ -346,7 +353,8 @@ func (so *Socket) socantsendmore() {
 // Sorwakeup: there is something to read: BSD's sorwakeup.
 func (so *Socket) Sorwakeup() { so.sowakeup(&so.rcv.sleepers) }
 
-// Sowwakeup: there is room to write: BSD's sowwakeup. Nobody is woken for less than the low-water mark.
+// Sowwakeup: there is room to write: BSD's sowwakeup. Nobody is woken for less than the low-water
+// mark.
 func (so *Socket) Sowwakeup() {
 	if so.snd.waiters > 0 && (so.snd.Space() >= int(so.snd.lowat) || so.snd.Cc() == 0) {
 		so.wake = true
@@ -366,8 +374,9 @@ func (so *Socket) soreserve(snd, rcv int) {
 	so.sbreserve(&so.rcv.Sockbuf, rcv)
 }
 
-// MinSockbuf is the least that a user can set a buffer to, in bytes. Less would make for segments of a few bytes, and what is less than the unit of the
-// window scale (256 bytes for buffers of 8 MiB) cannot be offered at all: each byte would wait for a window probe.
+// MinSockbuf is the least that a user can set a buffer to, in bytes. Less would make for segments
+// of a few bytes, and what is less than the unit of the window scale (256 bytes for buffers of 8
+// MiB) cannot be offered at all: each byte would wait for a window probe.
 const MinSockbuf = 1 << 10
 
 // sbreserve sets the size of a buffer: BSD's sbreserve.
@@ -406,8 +415,9 @@ type listenq struct {
 // full reports whether there is no place left.
 func (lq *listenq) full() bool { return len(lq.q)+lq.reserved >= lq.qlimit }
 
-// sonewconn makes the socket of a connection that a listener's handshake has brought: BSD's sonewconn. The listener is locked; the new socket
-// is too when it is returned. nil: the stack is at its limits.
+// sonewconn makes the socket of a connection that a listener's handshake has brought: BSD's
+// sonewconn. The listener is locked; the new socket is too when it is returned. nil: the stack is
+// at its limits.
 func (head *Socket) sonewconn() *Socket {
 	k := head.k
 	k.chainAt("sonewconn")
@@ -438,7 +448,8 @@ func (head *Socket) sonewconn() *Socket {
 	return so
 }
 
-// enlist enters a socket, which is locked and whole, in the list of all. It reports false where the stack has been closed, which may have missed it.
+// enlist enters a socket, which is locked and whole, in the list of all. It reports false where the
+// stack has been closed, which may have missed it.
 func (k *Kernel) enlist(so *Socket) bool {
 	k.sockets.add(so)
 	return !k.closed.Load()
@@ -450,7 +461,8 @@ func (head *Socket) soqinsque(so *Socket) {
 	head.lq.q = append(head.lq.q, so)
 }
 
-// soqremque takes a connection off the listener's queue: BSD's soqremque. It reports whether it was there.
+// soqremque takes a connection off the listener's queue: BSD's soqremque. It reports whether it was
+// there.
 func (head *Socket) soqremque(so *Socket) bool {
 	head.k.chainAt("soqremque")
 	if head.lq == nil {
@@ -465,7 +477,8 @@ func (head *Socket) soqremque(so *Socket) bool {
 	return false
 }
 
-// soqmend takes a connection that has died while it waited off the queue. Its own lock is not held: the order is listener, then child.
+// soqmend takes a connection that has died while it waited off the queue. Its own lock is not held:
+// the order is listener, then child.
 func (head *Socket) soqmend(so *Socket) {
 	head.lock()
 	if head.soqremque(so) {
