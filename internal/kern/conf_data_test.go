@@ -2,7 +2,7 @@ package kern
 
 import "testing"
 
-// conformance.md, "Data": merging, SACK blocks, DSACK.
+// Data: merging, SACK blocks, D-SACK.
 func TestConfReassembly(t *testing.T) {
 	const noSack = scrListen + `
 < S  0:0(0) win 65535 <mss 1460>
@@ -173,7 +173,7 @@ states CLOSE_WAIT LISTEN
 	})
 }
 
-// conformance.md: delayed acknowledgments, windows, updates.
+// Data: delayed acknowledgments, windows, updates.
 func TestConfDelayedAck(t *testing.T) {
 	runScripts(t, map[string]string{
 		"alone": scrAccepted + "< P. 1:11(10) ack 1 win 65535\n+0.04 > . 1:1(0) ack 11 win 65535\n",

@@ -2,7 +2,7 @@ package kern
 
 import "testing"
 
-// conformance.md, "ICMP": RFC 5927 and RFC 1122, 4.2.3.9.
+// ICMP: RFC 5927 and RFC 1122, 4.2.3.9.
 func TestConfICMP(t *testing.T) {
 	const goesOn = `
 states SYN_SENT

@@ -2,7 +2,7 @@ package kern
 
 import "testing"
 
-// conformance.md, "Socket API".
+// The socket options, as FreeBSD has them.
 func TestConfSocketAPI(t *testing.T) {
 	runScripts(t, map[string]string{
 		"connect, non-blocking": scrSynSent + `

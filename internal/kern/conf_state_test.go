@@ -2,7 +2,7 @@ package kern
 
 import "testing"
 
-// conformance.md, "By state": CLOSED, a socket that is bound and does not listen, and a port that nobody has.
+// CLOSED: a socket that is bound and does not listen, and a port that nobody has.
 func TestConfClosed(t *testing.T) {
 	scripts := map[string]string{}
 	for name, begin := range map[string]string{"bound": scrBound + "states CLOSED\n", "nobody": "\n"} {
@@ -44,7 +44,7 @@ setsockopt(3, IPPROTO_IP, IP_TTL, [5], 4) = 0
 	runScripts(t, scripts)
 }
 
-// conformance.md: LISTEN. After each segment the next SYN must be accepted.
+// LISTEN. After each segment the next SYN must be accepted.
 func TestConfListen(t *testing.T) {
 	const again = `
 states LISTEN
@@ -141,7 +141,7 @@ states
 	runScripts(t, scripts)
 }
 
-// conformance.md: SYN-SENT.
+// SYN-SENT.
 func TestConfSynSent(t *testing.T) {
 	const unaffected = `
 states SYN_SENT
@@ -209,7 +209,7 @@ recv(3, ..., 100, 0) = 0
 	runScripts(t, scripts)
 }
 
-// conformance.md: SYN-SENT, a SYN without ACK: simultaneous open (RFC 9293, 3.5).
+// SYN-SENT: a SYN without ACK: simultaneous open (RFC 9293, 3.5).
 func TestConfSimultaneousOpen(t *testing.T) {
 	const syn = scrSynSent + `
 +0.05 < S  0:0(0) win 65535 <mss 1460,sackOK,eol,eol>
@@ -257,7 +257,7 @@ recv(3, ..., 100, 0) = 10
 	runScripts(t, scripts)
 }
 
-// conformance.md: SYN-RCVD of a listener.
+// SYN-RCVD of a listener.
 func TestConfSynRcvd(t *testing.T) {
 	const stays = "\nstates LISTEN SYN_RECEIVED\n< . 1:1(0) ack 1 win 65535\naccept(3, ..., ...) = 4\n"
 	scripts := map[string]string{}

@@ -42,7 +42,7 @@ getsockopt(3, SOL_SOCKET, SO_ERROR, [0], [4]) = 0
 `
 )
 
-// conformance.md, "Defaults".
+// The defaults of a SYN, as FreeBSD has them.
 func TestConfDefaults(t *testing.T) {
 	runScripts(t, map[string]string{
 		"buffers passive": scrListen + `
@@ -116,7 +116,7 @@ fcntl(3, F_GETFL) = 2
 	})
 }
 
-// conformance.md: the variables that scripts set.
+// The variables that FreeBSD's scripts set.
 func TestConfSysctl(t *testing.T) {
 	k, err := New(Config{Profile: tcp.FreeBSD()})
 	if err != nil {
@@ -137,7 +137,7 @@ func TestConfSysctl(t *testing.T) {
 	}
 }
 
-// conformance.md: "SYN options in this order", window scales, MSS.
+// The order of a SYN's options, window scales, and the MSS.
 func TestConfSynOptions(t *testing.T) {
 	const connect = scrSocket + "connect(3, ..., ...) = -1 EINPROGRESS\n"
 	const off = "sysctl net.inet.tcp.rfc1323=0\n"
@@ -232,7 +232,7 @@ getsockopt(4, SOL_SOCKET, SO_RCVBUF, [71680], [4]) = 0
 	})
 }
 
-// conformance.md: initial RTO 1.0 s, SYN again at +1.0 and +2.2, 12 retransmissions, TCP_KEEPINIT.
+// The first RTO is 1.0 s; a SYN goes again after 1.0 s and 2.2 s, 12 times in all, or until TCP_KEEPINIT.
 func TestConfSynRetransmit(t *testing.T) {
 	const full = "<mss 1460,nop,wscale 6,sackOK,TS val "
 	const syns = `
@@ -307,7 +307,7 @@ getsockopt(3, IPPROTO_TCP, TCP_INFO, {tcpi_state=TCPS_ESTABLISHED, tcpi_options=
 	})
 }
 
-// conformance.md: ECN SYN "SEW", dropped after maxretries.
+// A SYN that asks for ECN has the flags "SEW"; after maxretries it goes without.
 func TestConfECN(t *testing.T) {
 	const full = "<mss 1460,nop,wscale 6,sackOK,TS val "
 	const on = "sysctl net.inet.tcp.ecn.enable=1\n" + scrSocket + `

@@ -23,7 +23,7 @@ var scrStates = []scrState{
 	{name: "LAST_ACK", script: scrConnected + "< F. 1:1(0) ack 1 win 65535\n> . 1:1(0) ack 2 win 65535\nshutdown(3, SHUT_WR) = 0\n> F. 1:1(0) ack 2 win 65535\n", nxt: 2, rcv: 2, una: 1},
 }
 
-// conformance.md: ESTABLISHED, CLOSE-WAIT, FIN-WAIT-1/2, CLOSING, LAST-ACK: RST.
+// A reset in ESTABLISHED, CLOSE-WAIT, FIN-WAIT-1, FIN-WAIT-2, CLOSING and LAST-ACK.
 func TestConfRST(t *testing.T) {
 	scripts := map[string]string{}
 	for _, st := range scrStates {
@@ -52,7 +52,7 @@ func TestConfRST(t *testing.T) {
 	runScripts(t, scripts)
 }
 
-// conformance.md: SYN anywhere in a synchronized state.
+// A SYN anywhere in a synchronized state.
 func TestConfSYN(t *testing.T) {
 	scripts := map[string]string{}
 	for _, st := range scrStates {
@@ -133,7 +133,7 @@ func TestConfAcceptability(t *testing.T) {
 	runScripts(t, scripts)
 }
 
-// conformance.md: simultaneous close, and the ways through the closing states.
+// A simultaneous close, and the ways through the closing states.
 func TestConfClose(t *testing.T) {
 	runScripts(t, map[string]string{
 		"simultaneous": scrConnected + `

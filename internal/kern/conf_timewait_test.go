@@ -14,7 +14,7 @@ close(4) = 0
 states LISTEN TIME_WAIT
 `
 
-// conformance.md: TIME-WAIT.
+// TIME-WAIT.
 func TestConfTimeWait(t *testing.T) {
 	const stays = "states LISTEN TIME_WAIT\n"
 	scripts := map[string]string{}

@@ -134,7 +134,22 @@ func (r *ipReass) hold(src netip.Addr, datagrams, bytes int) {
 	r.sources[src] = s
 }
 
-// insert puts a fragment in its place. It reports false where the datagram must be dropped. It takes over m.
+// overlaps reports whether a fragment overlaps one of those that have arrived. i is its place.
+func (q *ipq) overlaps(i int, f ipfrag) bool {
+	return i > 0 && q.frags[i-1].end > f.off || i < len(q.frags) && q.frags[i].off < f.end
+}
+
+// contradictsEnd reports whether a fragment says of where the datagram ends something else than those
+// that have arrived. If more is false, it is the last.
+func (q *ipq) contradictsEnd(f ipfrag, more bool) bool {
+	if q.total != 0 {
+		return !more || f.end > q.total // there is a last one already
+	}
+	return !more && len(q.frags) > 0 && q.frags[len(q.frags)-1].end > f.end
+}
+
+// insert puts a fragment in its place. It reports false if the datagram must be dropped. It takes
+// over m.
 func (r *ipReass) insert(q *ipq, ip *wire.IPv4, m *mbuf.Mbuf, n int, more bool) bool {
 	f := ipfrag{off: ip.Off, end: ip.Off + n}
 	i, _ := slices.BinarySearchFunc(q.frags, f.off, func(a ipfrag, off int) int { return a.off - off })
@@ -142,10 +157,10 @@ func (r *ipReass) insert(q *ipq, ip *wire.IPv4, m *mbuf.Mbuf, n int, more bool) 
 		mbuf.Free(m) // an exact duplicate is harmless
 		return true
 	}
-	bad := i > 0 && q.frags[i-1].end > f.off || i < len(q.frags) && q.frags[i].off < f.end ||
-		!more && q.total != 0 || q.total != 0 && f.end > q.total ||
-		!more && len(q.frags) > 0 && q.frags[len(q.frags)-1].end > f.end || len(q.frags) >= reassFrags
-	if bad {
+	// RFC 8200, 4.5, of IPv6, whose rule is as good for IPv4: if fragments overlap,
+	// "reassembly of that packet must be abandoned and all the fragments that have been received for
+	// that packet must be discarded".
+	if q.overlaps(i, f) || q.contradictsEnd(f, more) || len(q.frags) >= reassFrags {
 		r.k.Stats.IP.Fragdropped.Inc()
 		mbuf.Free(m)
 		return false

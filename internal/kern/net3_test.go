@@ -16,8 +16,9 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A tcpdump is a capture's reader: it keeps a line for each segment that passes a loopback, numbers relative as tcpdump prints them. The side
-// that sends the first SYN is c, the other s; a socket that talks to itself has no sides.
+// A tcpdump is a capture's reader: it keeps a line for each segment that passes a loopback, numbers
+// relative as tcpdump prints them. The side that sends the first SYN is c, the other s; a socket
+// that talks to itself has no sides.
 type tcpdump struct {
 	t *testing.T
 
@@ -75,7 +76,8 @@ func (d *tcpdump) segment(p []byte) {
 	d.lines = append(d.lines, side+tsValues.ReplaceAllString(line, "TS"))
 }
 
-// expect compares what has passed with the lines of want, from the first on; in them "//" begins a comment.
+// expect compares what has passed with the lines of want, from the first on; in them "//" begins a
+// comment.
 func (d *tcpdump) expect(want string) {
 	d.t.Helper()
 	synctest.Wait() // until the capture has been written
@@ -102,7 +104,8 @@ func (d *tcpdump) expect(want string) {
 	}
 }
 
-// A prog is a program of the seed: a process on a stack of its own whose loopback is captured. A call that fails ends the test.
+// A prog is a process on a stack of its own whose loopback is captured. A call that fails ends the
+// test.
 type prog struct {
 	t    *testing.T
 	k    *Kernel
@@ -195,7 +198,8 @@ func localhost(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
 }
 
-// fasttimo lets the book's fast timer go by once: in 200 ms whatever acknowledgment is delayed has left.
+// fasttimo lets the book's fast timer go by once: in 200 ms whatever acknowledgment is delayed has
+// left.
 func fasttimo() {
 	time.Sleep(200 * time.Millisecond)
 	synctest.Wait()
@@ -204,7 +208,7 @@ func fasttimo() {
 // net3MTU is the book's LOMTU.
 const net3MTU = 1536
 
-// The first program of the seed, test_init: with the book's values the stack sends the book's segments, one for one.
+// With the book's values the stack sends the book's segments, one for one.
 func TestNet3Trace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newProg(t, tcp.Net3(), net3MTU)
@@ -243,8 +247,8 @@ func TestNet3Trace(t *testing.T) {
 	})
 }
 
-// selfConnect is the seed's test_self on a port of its own choosing: a socket that is bound to a port connects to that port. It returns the states
-// that its one control block sends its segments in.
+// selfConnect connects a socket to itself: a socket that is bound to a port connects to that port.
+// It returns the states that its one control block sends its segments in.
 func selfConnect(t *testing.T, g *prog) (states []tcp.State) {
 	t.Helper()
 	fd := g.socket()
@@ -268,8 +272,8 @@ func selfConnect(t *testing.T, g *prog) (states []tcp.State) {
 	return states
 }
 
-// Simultaneous open and simultaneous close, on one control block (RFC 9293, 3.5 and 3.6). Net/3 repeats the FIN with the acknowledgment of the
-// other's, and so does FreeBSD.
+// Simultaneous open and simultaneous close, on one control block (RFC 9293, 3.5 and 3.6). Net/3
+// repeats the FIN with the acknowledgment of the other's, and so does FreeBSD.
 func TestSelfConnect(t *testing.T) {
 	for _, c := range []struct {
 		profile *tcp.Profile
@@ -322,7 +326,8 @@ func TestSelfConnect(t *testing.T) {
 	}
 }
 
-// wantEnd ends the test unless what is left of the connection from a is a TIME_WAIT record, which goes after 2 MSL; or, for CLOSED, nothing.
+// wantEnd ends the test unless what is left of the connection from a is a TIME_WAIT record, which
+// goes after 2 MSL; or, for CLOSED, nothing.
 func (g *prog) wantEnd(a netip.AddrPort, end tcp.State) {
 	g.t.Helper()
 	list := g.k.Pcblist()

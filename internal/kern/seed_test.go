@@ -12,7 +12,8 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// TestSeedHandshake is the first program of the seed, one call after another, for a debugger: docs/step-through.md.
+// TestSeedHandshake sets up a connection over the loopback, one call after another, for a debugger:
+// docs/step-through.md.
 func TestSeedHandshake(t *testing.T) {
 	k, err := New(Config{Profile: tcp.Net3(), LoopbackMTU: net3MTU})
 	if err != nil {
@@ -42,8 +43,9 @@ func TestSeedHandshake(t *testing.T) {
 	p.Close(server)
 }
 
-// show prints what bsd-sockets.md follows through each call: so_state, options and queues of a listener, t_state, the timers that are on, and
-// the bytes in the buffers where there are any. SS_WASCONNECTED, which BSD does not know, is left out.
+// show prints what a reader of the book follows through each call: so_state, options and queues of
+// a listener, t_state, the timers that are on, and the bytes in the buffers where there are any.
+// SS_WASCONNECTED, which BSD does not know, is left out.
 func (g *prog) show(so *Socket) string {
 	so.lock()
 	defer so.mu.Unlock()
@@ -93,7 +95,8 @@ func (g *prog) want(step string, so *Socket, want string) {
 	}
 }
 
-// step delivers what is on the loopback's queues and holds back what is sent in answer: the seed's ipintr() by hand, one packet at a time.
+// step delivers what is on the loopback's queues and holds back what is sent in answer: ipintr by
+// hand, one packet at a time.
 func (g *prog) step() {
 	g.k.chain = func(at string) {
 		if at == "looutput" {
@@ -107,7 +110,8 @@ func (g *prog) step() {
 	g.k.chain = nil
 }
 
-// The state after each call and each segment, by bsd-sockets.md, 2.1 to 2.9, as far as it still holds.
+// The state after each call and each segment is the book's, except for what RFCs have changed
+// since.
 func TestSeedStates(t *testing.T) {
 	for _, p := range []*tcp.Profile{tcp.Net3(), tcp.Default()} {
 		t.Run(p.Name, func(t *testing.T) {
@@ -156,7 +160,8 @@ func (g *prog) statesHandshake(l int) (c, s int) {
 		g.t.Fatalf("connect: %v", errno)
 	}
 	so := g.p.Sock(c)
-	// KEEP is off, not 75 s: over the loopback a SYN is never lost, and may wait for its place at the listener.
+	// KEEP is off, not 75 s: over the loopback a SYN is never lost, and may wait for its place at
+	// the listener.
 	g.want("connect", so, "SS_ISCONNECTING|SS_NBIO SYN_SENT rexmt {6s|1s}")
 	g.step()
 	g.want("SYN, at the listener", head, "0 SO_ACCEPTCONN qlen 0 qlimit 5 LISTEN")
@@ -183,7 +188,8 @@ func (g *prog) statesData(c, s int) {
 	g.step()
 	g.want("data, at the receiver", sso, "SS_ISCONNECTED ESTABLISHED {delack 200ms|keep 15s delack 40ms} rcv 5")
 	g.recv(s, 5, 5)
-	// In Default the first read tells the peer of the window beyond a SYN,ACK's 65535, and with that acknowledges.
+	// In Default the first read tells the peer of the window beyond a SYN,ACK's 65535, and with
+	// that acknowledges.
 	g.want("receive", sso, "SS_ISCONNECTED ESTABLISHED {delack 200ms|keep 15s}")
 	fasttimo()
 	g.want("delayed ACK", sso, "SS_ISCONNECTED ESTABLISHED{| keep 14.8s}")
@@ -210,7 +216,8 @@ func (g *prog) statesClose(c, s int) {
 	g.want("ACK of the peer's FIN", sso, "SS_NOFDREF|"+over+" CLOSED detached")
 }
 
-// statesShutdown follows shutdown, and close after it: FIN_WAIT_2 ends, whoever has closed how (pitfall 20).
+// statesShutdown follows shutdown, and close after it: FIN_WAIT_2 ends, in whichever way the two
+// ends have closed.
 func (g *prog) statesShutdown(c, s int) {
 	cso, sso := g.p.Sock(c), g.p.Sock(s)
 	g.ok(g.p.Shutdown(c, SHUT_WR))

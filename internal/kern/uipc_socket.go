@@ -279,7 +279,7 @@ func (so *Socket) sendspace() int {
 }
 
 // sendsome copies up to limit bytes into the send buffer and lets the protocol send: one PRU_SEND for each chunk, not, as in 4.4BSD, for
-// each mbuf (pitfall 7).
+// each mbuf.
 func (so *Socket) sendsome(p []byte, limit, flags int) int {
 	k := min(len(p), limit)
 	last := flags&MSG_MORETOCOME == 0
