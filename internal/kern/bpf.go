@@ -11,10 +11,12 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// bpf is a tap on an interface: it writes what passes to a capture file. Chains are cut and checksums filled in, as on a wire.
+// bpf is a tap on an interface: it writes what passes to a capture file. Chains are cut and
+// checksums filled in, as on a wire.
 //
-// As BSD's, it has two buffers: packets go into the store, on whatever goroutine they pass, while the hold is written to w by a goroutine that ends when
-// there is nothing left. If w takes too little, packets are dropped and counted: an interface does not stand still because a viewer does.
+// As BSD's, it has two buffers: packets go into the store, on whatever goroutine they pass, while
+// the hold is written to w by a goroutine that ends when there is nothing left. If w takes too
+// little, packets are dropped and counted: an interface does not stand still because a viewer does.
 type bpf struct {
 	k *Kernel
 
@@ -28,7 +30,7 @@ type bpf struct {
 	writing        bool          // a goroutine is at it
 	late           bool          // a packet has waited for room in vain since the buffers were swapped last
 	since          int64         // when w last took something, or was given it while it had nothing to do
-	moved          chan struct{} // closed when the buffers are swapped, or all is written; nil: nobody waits
+	moved          chan struct{} // closed when the buffers are swapped, or all is written; nil: no goroutine waits
 	stopped        bool
 	err            error
 	taken, dropped uint64 // packets
@@ -37,17 +39,20 @@ type bpf struct {
 const (
 	bpfBufsize = 4 << 20                // bytes of each buffer: net.bpf.bufsize
 	bpfWait    = 50 * time.Millisecond  // for how long a full store holds a packet up, once until the buffers are swapped
-	bpfStop    = 2 * time.Second        // for how long a w that takes nothing holds up who stops the capture
-	bpfClose   = 200 * time.Millisecond // or a w that takes too little who closes the stack
+	bpfStop    = 2 * time.Second        // for how long stop waits for a w that takes nothing
+	bpfClose   = 200 * time.Millisecond // and Close of the stack for one that takes too little
 )
 
-// A Filter says how many bytes of a packet a capture takes; none: it takes no notice of the packet. It has the method of bpf.VM in golang.org/x/net/bpf.
+// A Filter says how many bytes of a packet a capture takes; none: it takes no notice of the packet.
+// It has the method of bpf.VM in golang.org/x/net/bpf.
 type Filter interface {
 	Run(packet []byte) (int, error)
 }
 
-// Capture writes a capture of everything that passes the interface and the filters, if there are any, to w, in the format of tcpdump and Wireshark
-// (nanosecond pcap, raw IP), until stop is called, which returns the first error of w. An interface has one capture at a time; a second one replaces it.
+// Capture writes a capture of everything that passes the interface and the filters, if there are
+// any, to w, in the format of tcpdump and Wireshark (nanosecond pcap, raw IP), until stop is
+// called, which returns the first error of w. An interface has one capture at a time; a second one
+// replaces it.
 func (ifp *Ifnet) Capture(w io.Writer, filters ...Filter) (stop func() error, err error) {
 	h := wire.PcapHeader(wire.MaxPacket)
 	if _, err := w.Write(h[:]); err != nil {
@@ -131,9 +136,10 @@ func (b *bpf) full(n int) bool {
 	return len(b.store) > 0 && len(b.store)+wire.PcapRecordLen+n > bpfBufsize
 }
 
-// awaitRoom waits for room for a packet of n bytes, so that a capture is whole if w is hardly slower than the interface, and reports whether there is.
-// Where w is slower than that, one packet waits for each time that the buffers are swapped, and the others are dropped at once. The lock is held, but not
-// while it waits.
+// awaitRoom waits for room for a packet of n bytes, so that a capture is whole if w is hardly
+// slower than the interface, and reports whether there is. If w is slower than that, one packet
+// waits for each time that the buffers are swapped, and the others are dropped at once. The lock is
+// held, but not while it waits.
 func (b *bpf) awaitRoom(n int) bool {
 	for end := b.k.now() + int64(bpfWait); b.full(n) && !b.late && b.err == nil && !b.stopped; {
 		if !b.await(end) {
@@ -143,7 +149,8 @@ func (b *bpf) awaitRoom(n int) bool {
 	return !b.full(n) && b.err == nil && !b.stopped
 }
 
-// await waits until the buffers are swapped or all is written, or until end, when it returns false. The lock is held, but not while it waits.
+// await waits until the buffers are swapped or all is written, or until end, when it returns false.
+// The lock is held, but not while it waits.
 func (b *bpf) await(end int64) bool {
 	left := time.Duration(end - b.k.now())
 	if left <= 0 {
@@ -173,7 +180,8 @@ func (b *bpf) move() {
 	}
 }
 
-// write is the goroutine that writes what there is, a packet with each call of w: BSD's reader of the device.
+// write is the goroutine that writes what there is, a packet with each call of w: BSD's reader of
+// the device.
 func (b *bpf) write() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -215,7 +223,8 @@ func (b *bpf) settle(limit time.Duration) {
 	}
 }
 
-// stop ends a capture and waits until all has been written, as long as w takes something now and then. It returns the first error of w.
+// stop ends a capture and waits until all has been written, as long as w takes something now and
+// then. It returns the first error of w.
 func (b *bpf) stop() error {
 	b.end()
 	b.mu.Lock()
@@ -229,7 +238,8 @@ func (b *bpf) stop() error {
 	return b.err
 }
 
-// bpfCounts returns how many packets a capture has taken, and dropped as its writer took nothing: BSD's BIOCGSTATS.
+// bpfCounts returns how many packets a capture has taken, and dropped as its writer took nothing:
+// BSD's BIOCGSTATS.
 func (ifp *Ifnet) bpfCounts() (taken, dropped uint64) {
 	if b := ifp.tap.Load(); b != nil {
 		b.mu.Lock()

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// The stack's clock: BSD's callouts. A heap of callouts by (deadline, id) and one time.Timer at the earliest. A callout that fires early
-// is harmless, so nobody takes one out: it fires, finds nothing due, and is set again.
+// The stack's clock: BSD's callouts. A heap of callouts by (deadline, id) and one time.Timer at the
+// earliest. A callout that fires early is harmless, so none is ever taken out: it fires, finds
+// nothing due, and is set again.
 
 // never is a deadline that does not come.
 const never = int64(1<<63 - 1)
@@ -24,7 +25,8 @@ func (k *Kernel) wall() time.Time { return k.t0.Add(time.Since(k.t0)) }
 // wallAt is the time of day at an instant of the stack's time.
 func (k *Kernel) wallAt(t int64) time.Time { return k.t0.Add(time.Duration(t - epoch)) }
 
-// A callout is something that wants to be called at a time: a socket, or one of the stack's tables. It stands in one clock.
+// A callout is something that wants to be called at a time: a socket, or one of the stack's tables.
+// It stands in one clock.
 type callout struct {
 	at    int64   // never: not in the heap; guarded by the clock
 	armed int64   // what its owner last asked for; guarded by the owner
@@ -51,7 +53,8 @@ type clock struct {
 // An expirer is a table with a callout.
 type expirer interface{ expire(now int64) }
 
-// table makes the callout of a table. The tables come before all sockets, so their ids are 1, 2, and so on.
+// table makes the callout of a table. The tables come before all sockets, so their ids are 1, 2,
+// and so on.
 func (c *clock) table(e expirer) callout {
 	c.tables = append(c.tables, e)
 	return callout{at: never, id: c.k.socketID.Add(1)}
@@ -72,9 +75,10 @@ func (c *clock) init(k *Kernel) {
 	c.idle.L = &c.mu
 }
 
-// even returns t, or the next instant, whichever is even on the clock of the day. The timers of protocols fire at even instants, and our links let packets
-// arrive at odd ones: at one and the same instant a synctest bubble would run them in any order. What begins at a round time, as a test's packets and
-// calls do, has its timers to the nanosecond.
+// even returns t, or the next instant, whichever is even on the clock of the day. The timers of
+// protocols fire at even instants, and our links let packets arrive at odd ones: at one and the
+// same instant a synctest bubble would run them in any order. What begins at a round time, as a
+// test's packets and calls do, has its timers to the nanosecond.
 func (k *Kernel) even(t int64) int64 {
 	if t != never && (t^k.parity)&1 != 0 {
 		t++
@@ -115,8 +119,9 @@ func (c *clock) schedule() {
 	}
 }
 
-// grace is how late the timer may be before the clock concludes that the processor was busy elsewhere, and lets what has arrived
-// meanwhile be processed first; and how often it does so in a row.
+// grace is how late the timer may be before the clock concludes that the processor was busy
+// elsewhere, and lets what has arrived meanwhile be processed first; and how often it does so in a
+// row.
 const (
 	grace     = int64(20 * time.Millisecond)
 	graceWait = time.Millisecond

@@ -7,8 +7,9 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// gro merges the segments of a batch that follow each other on one connection, so that a run of them enters the machine once: what LRO does
-// for a BSD. Only what can be told apart in nothing but sequence number, PUSH and length is merged.
+// gro merges the segments of a batch that follow each other on one connection, so that a run of
+// them enters the machine once: what LRO does for a BSD. Only what can be told apart in nothing but
+// sequence number, PUSH and length is merged.
 type gro struct {
 	m     *mbuf.Mbuf // the packet under construction; nil: none
 	tail  *mbuf.Mbuf
@@ -21,7 +22,8 @@ type gro struct {
 	room  bool   // behind the tail, for more
 }
 
-// receive takes a packet of the batch. It reports whether it has copied it, so that the Mbuf is still the caller's.
+// receive takes a packet of the batch. It reports whether it has copied it, so that the Mbuf is
+// still the caller's.
 func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) bool {
 	iphl, hl, n, ok := groHeader(m)
 	if !ok || m.Pkt.SegSize > 0 { // the link may have merged it already
@@ -40,7 +42,8 @@ func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) bool {
 	return false
 }
 
-// groHeader reports whether m is a segment that may be merged: TCP with data, ACK and at most PUSH, nothing odd in IP, checksums right.
+// groHeader reports whether m is a segment that may be merged: TCP with data, ACK and at most PUSH,
+// nothing odd in IP, checksums right.
 func groHeader(m *mbuf.Mbuf) (iphl, hl, n int, ok bool) {
 	b := m.Bytes()
 	if len(b) < wire.IPv4MinLen+wire.TCPMinLen || b[0] != 4<<4|5 || b[9] != wire.ProtoTCP {
@@ -80,7 +83,8 @@ func (g *gro) extends(m *mbuf.Mbuf, iphl, hl, n int) bool {
 		string(a[iphl+20:hl]) == string(b[iphl+20:hl]) // options
 }
 
-// groCopy is up to what payload segments are copied into larger clusters: a dozen in one cost less, to get, to free and to read, than each in its own.
+// groCopy is up to what payload segments are copied into larger clusters: a dozen in one cost less,
+// to get, to free and to read, than each in its own.
 const groCopy = mbuf.ClMid
 
 // add puts a segment behind the others. It reports whether it has copied it.

@@ -13,7 +13,8 @@ import (
 	"bsdnet/internal/kern/mbuf"
 )
 
-// A Link carries IP packets between an interface and the world. It has the methods of bsdnet.Link, where their contract stands.
+// A Link carries IP packets between an interface and the world. It has the methods of bsdnet.Link,
+// where their contract stands.
 type Link interface {
 	MTU() int
 	Start(ready func()) error
@@ -22,7 +23,8 @@ type Link interface {
 	Close() error
 }
 
-// An offloader is a Link that passes the cutting and summing of segments on. It has the methods of bsdnet.OffloadLink.
+// An offloader is a Link that passes the cutting and summing of segments on. It has the methods of
+// bsdnet.OffloadLink.
 type offloader interface {
 	Link
 	Offload() bool
@@ -44,7 +46,7 @@ type Ifnet struct {
 	loopback bool
 	prefixes []netip.Prefix // addresses with their networks; constant
 	link     Link           // nil: the loopback
-	mq       multiqueuer    // the link, where it has several queues
+	mq       multiqueuer    // the link, if it has several queues
 	vnet     bool           // its packets begin with a virtio-net header
 	queues   []ifqueue      // one, or several by flow
 	down     atomic.Bool
@@ -54,8 +56,8 @@ type Ifnet struct {
 	Stats    IfStats
 }
 
-// IfStats are an interface's counters: struct if_data. What passes the loopback its queues count, under their locks, which they hold anyway: see
-// Counts.
+// IfStats are an interface's counters: struct if_data. What passes the loopback its queues count,
+// under their locks, which they hold anyway: see Counts.
 type IfStats struct {
 	Ipackets, Opackets, Ibytes, Obytes, Odrops, Ierrors, Oerrors atomic.Uint64
 }
@@ -110,7 +112,8 @@ func (ifp *Ifnet) Err() error {
 	return nil
 }
 
-// owns reports whether a is one of the interface's addresses; of the loopback's prefixes, any address (RFC 1122, 3.2.1.3).
+// owns reports whether a is one of the interface's addresses; of the loopback's prefixes, any
+// address (RFC 1122, 3.2.1.3).
 func (ifp *Ifnet) owns(a netip.Addr) bool {
 	for _, p := range ifp.prefixes {
 		if p.Addr() == a || ifp.loopback && p.Contains(a) {
@@ -120,7 +123,8 @@ func (ifp *Ifnet) owns(a netip.Addr) bool {
 	return false
 }
 
-// addrFor returns the interface's address for packets to dst: one in its network, else the first of its family.
+// addrFor returns the interface's address for packets to dst: one in its network, else the first of
+// its family.
 func (ifp *Ifnet) addrFor(dst netip.Addr) netip.Addr {
 	var first netip.Addr
 	for _, p := range ifp.prefixes {
@@ -134,7 +138,8 @@ func (ifp *Ifnet) addrFor(dst netip.Addr) netip.Addr {
 	return first
 }
 
-// broadcast reports whether a is a broadcast address of the interface's networks, or the limited one: BSD's in_broadcast.
+// broadcast reports whether a is a broadcast address of the interface's networks, or the limited
+// one: BSD's in_broadcast.
 func (ifp *Ifnet) broadcast(a netip.Addr) bool {
 	if !a.Is4() {
 		return false
@@ -165,10 +170,12 @@ func lastAddr(p netip.Prefix) netip.Addr {
 // MinMTU is the smallest MTU of a link (RFC 791).
 const MinMTU = 68
 
-// maxQueues is how many queues a link has at most: each costs a goroutine and the buffers that it reads into. Linux stops at 256 for a TUN device.
+// maxQueues is how many queues a link has at most: each costs a goroutine and the buffers that it
+// reads into. Linux stops at 256 for a TUN device.
 const maxQueues = 256
 
-// Attach makes an interface of a link, with addresses and a route to each of their networks: BSD's if_attach and in_ifinit.
+// Attach makes an interface of a link, with addresses and a route to each of their networks: BSD's
+// if_attach and in_ifinit.
 func (k *Kernel) Attach(name string, link Link, prefixes []netip.Prefix) (*Ifnet, error) {
 	mtu := link.MTU()
 	if mtu < MinMTU || mtu > 65535 {
@@ -259,7 +266,8 @@ func (k *Kernel) checkIf(ifp *Ifnet) error {
 	return nil
 }
 
-// CheckHost reports why a host cannot have the IPv4 address of p in p's network (RFC 1122, 3.2.1.3), and what it can have. Nothing would ever arrive there.
+// CheckHost reports why a host cannot have the IPv4 address of p in p's network (RFC 1122,
+// 3.2.1.3), and what it can have. Nothing would ever arrive there.
 func CheckHost(p netip.Prefix) error {
 	a := p.Addr()
 	if !a.Is4() {
@@ -361,7 +369,8 @@ type Route struct {
 	Src netip.Addr // the local address that packets bear; not valid: there is none, and the route is not used
 }
 
-// Routes returns all routes, by address and then by length; those to one prefix in the order of their use.
+// Routes returns all routes, by address and then by length; those to one prefix in the order of
+// their use.
 func (k *Kernel) Routes() []Route {
 	list := k.routes.root.Load().appendTo(nil)
 	routes := make([]Route, len(list))
@@ -389,7 +398,8 @@ func (ifp *Ifnet) detach() error {
 	return ifp.link.Close()
 }
 
-// flushTime is how long a link that is full, or somebody who is sending, may hold up the last packets of a stack that closes.
+// flushTime is how long a link that is full, or a goroutine that is sending, may hold up the last
+// packets of a stack that closes.
 const flushTime = 100 * time.Millisecond
 
 // flush sends what its queues hold.
@@ -433,8 +443,8 @@ func (ifp *Ifnet) ready() {
 	}
 }
 
-// Inject processes one packet as if it had arrived on the interface, to the end: when Inject returns, all that follows from it has
-// been done. Tests use it in place of a link.
+// Inject processes one packet as if it had arrived on the interface, to the end: when Inject
+// returns, all that follows from it has been done. Tests use it in place of a link.
 func (ifp *Ifnet) Inject(pkt []byte) {
 	m := ifp.k.pool.Getcl(len(pkt))
 	if m.Append(pkt) < len(pkt) {
@@ -446,8 +456,8 @@ func (ifp *Ifnet) Inject(pkt []byte) {
 	ifp.k.ipintr(ifp, m)
 }
 
-// output puts a packet on the queue of its flow; the drainer is started by the caller once it has left all locks. so is the socket that is
-// charged, or nil.
+// output puts a packet on the queue of its flow; the drainer is started by the caller once it has
+// left all locks. so is the socket that is charged, or nil.
 func (ifp *Ifnet) output(m *mbuf.Mbuf, so *Socket) (*ifqueue, syscall.Errno) {
 	if ifp.loopback {
 		return ifp.looutput(m)

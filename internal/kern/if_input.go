@@ -7,13 +7,15 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// rxBatch is how many packets are read at once, at most; rxBytes bounds the buffers that wait for them.
+// rxBatch is how many packets are read at once, at most; rxBytes bounds the buffers that wait for
+// them.
 const (
 	rxBatch = 64
 	rxBytes = 256 << 10
 )
 
-// receive is the goroutine of a link's queue: the interrupt. It reads batches, hands them to ipintr, and sends what they have brought about.
+// receive is the goroutine of a link's queue: the interrupt. It reads batches, hands them to
+// ipintr, and sends what they have brought about.
 func (ifp *Ifnet) receive(q *ifqueue) {
 	defer ifp.readers.Done()
 	k := ifp.k
@@ -85,16 +87,17 @@ func reuse(buf **mbuf.Mbuf, m *mbuf.Mbuf) {
 	*buf = m
 }
 
-// broken notes what has ended a link, the first time. Nothing comes any more, so nothing is sent: ENETDOWN. On an interface that the stack has taken
-// down the end is no news. A link that somebody else has closed is as broken as any: nobody reads it.
+// broken notes what has ended a link, the first time. Nothing comes any more, so nothing is sent:
+// ENETDOWN. On an interface that the stack has taken down the end is no news. A link that its user
+// has closed counts as broken too, as it brings nothing any more.
 func (ifp *Ifnet) broken(err error) {
 	if !ifp.down.Load() && ifp.lastErr.CompareAndSwap(nil, &err) {
 		ifp.down.Store(true)
 	}
 }
 
-// linkRead reads packets from the link. A link may be anybody's: what it returns is checked, and one that breaks the contract is broken. Each buffer has
-// size bytes.
+// linkRead reads packets from the link. A link may be anybody's: what it returns is checked, and
+// one that breaks the contract is broken. Each buffer has size bytes.
 func (ifp *Ifnet) linkRead(q int, bufs [][]byte, sizes []int, size int) (n int, err error) {
 	call := "Read"
 	if ifp.mq != nil {
@@ -117,7 +120,8 @@ func (ifp *Ifnet) linkRead(q int, bufs [][]byte, sizes []int, size int) (n int, 
 	return n, err
 }
 
-// brokenContract is the error of a link whose method has returned what it must not. err is what it has returned as an error.
+// brokenContract is the error of a link whose method has returned what it must not. err is what it
+// has returned as an error.
 func brokenContract(method, what string, err error) error {
 	if err != nil {
 		return fmt.Errorf("bsdnet: the link breaks its contract: %s has returned %s (and the error: %w)", method, what, err)
@@ -125,8 +129,9 @@ func brokenContract(method, what string, err error) error {
 	return fmt.Errorf("bsdnet: the link breaks its contract: %s has returned %s", method, what)
 }
 
-// received takes a packet of n bytes that has been read into a buffer of size, as an Mbuf of its own; nil: there is none. A small packet must not pin
-// a large cluster, so it is copied, and its buffer stays where it is.
+// received takes a packet of n bytes that has been read into a buffer of size, as an Mbuf of its
+// own; nil: there is none. A small packet must not pin a large cluster, so it is copied, and its
+// buffer stays in its place.
 func (ifp *Ifnet) received(buf **mbuf.Mbuf, n, size int) *mbuf.Mbuf {
 	m := *buf
 	var vh wire.Vnet

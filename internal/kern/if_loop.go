@@ -8,8 +8,9 @@ import (
 	"bsdnet/internal/kern/mbuf"
 )
 
-// The loopback is an interface of the kernel's own, as in BSD: looutput puts a packet on an input queue, and whoever leaves the kernel
-// next runs ipintr. There are several queues, by flow, so that conversations spread over processors; both directions of one use the same.
+// The loopback is an interface of the kernel's own, as in BSD: looutput puts a packet on an input
+// queue, and the goroutine that leaves the kernel next runs ipintr. There are several queues, by
+// flow, so that conversations spread over processors; both directions of one use the same.
 
 const (
 	loMTU    = 65535
@@ -37,18 +38,21 @@ func (k *Kernel) loopattach(mtu int) error {
 	return k.addIf(ifp)
 }
 
-// whole reports whether packets on the interface are never cut, however long: the loopback with its own MTU.
+// whole reports whether packets on the interface are never cut, however long: the loopback with its
+// own MTU.
 func (ifp *Ifnet) whole() bool { return ifp.loopback && ifp.mtu == loMTU }
 
-// looutput hands a packet to the input queue: BSD's looutput, which ends in schednetisr. Nothing is received until the queue is drained.
+// looutput hands a packet to the input queue: BSD's looutput, which ends in schednetisr. Nothing is
+// received until the queue is drained.
 func (ifp *Ifnet) looutput(m *mbuf.Mbuf) (*ifqueue, syscall.Errno) {
 	ifp.k.chainAt("looutput")
 	q := &ifp.queues[m.Pkt.Flow&(loQueues-1)]
 	return q, q.enqueue(m, nil)
 }
 
-// looptransmit is the other half of looutput: the packet arrives. At once says that it has hardly been on the queue: then the time at which it was
-// sent will do, and the clock need not be read again.
+// looptransmit is the other half of looutput: the packet arrives. At once says that it has hardly
+// been on the queue: then the time at which it was sent will do, and the clock need not be read
+// again.
 func (ifp *Ifnet) looptransmit(m *mbuf.Mbuf, atOnce bool) {
 	k := ifp.k
 	ifp.bpfMtap(m)

@@ -9,8 +9,9 @@ import (
 	"syscall"
 )
 
-// An ifqueue is an interface's output queue, BSD's if_snd, or for the loopback its input queue, ipintrq. Packets are put on it under
-// their socket's lock, so their order is the connection's; it is drained without, by whoever finds it idle.
+// An ifqueue is an interface's output queue, BSD's if_snd, or for the loopback its input queue,
+// ipintrq. Packets are put on it under their socket's lock, so their order is the connection's; it
+// is drained without, by the goroutine that finds it idle.
 type ifqueue struct {
 	ifp *Ifnet
 	i   int // which of the interface's it is
@@ -19,7 +20,7 @@ type ifqueue struct {
 	ring     []qent
 	head, n  int
 	bytes    int
-	draining bool // somebody is at it
+	draining bool // a goroutine drains it
 	oactive  bool // the link is full: IFF_OACTIVE
 
 	packets, sent uint64 // the loopback's: how many packets, and bytes, have been taken from the queue
@@ -36,7 +37,8 @@ type qent struct {
 	tapped bool // a capture has seen it
 }
 
-// Bounds of a device's queue. A connection stops at its share; the rest is for segments that cannot wait.
+// Bounds of a device's queue. A connection stops at its share; the rest is for segments that cannot
+// wait.
 const (
 	ifqMaxPackets = 4096
 	ifqMaxBytes   = 16 << 20
@@ -45,7 +47,7 @@ const (
 
 func (q *ifqueue) init(ifp *Ifnet, i int) { q.ifp, q.i = ifp, i }
 
-// enqueue puts m at the end; where the queue is full it frees m and returns ENOBUFS. so may be nil.
+// enqueue puts m at the end; if the queue is full it frees m and returns ENOBUFS. so may be nil.
 func (q *ifqueue) enqueue(m *mbuf.Mbuf, so *Socket) syscall.Errno {
 	n := m.Pkt.Len
 	q.mu.Lock()
@@ -76,8 +78,9 @@ func (q *ifqueue) enqueue(m *mbuf.Mbuf, so *Socket) syscall.Errno {
 	return 0
 }
 
-// superseded puts an acknowledgment in the place of the last packet, where that is an older one of the same connection, as long, which it returns:
-// acknowledgments are cumulative (RFC 9293, MUST-58), and each that a kernel gets from a TUN device costs it as much as a segment. The lock is held.
+// superseded puts an acknowledgment in the place of the last packet, if that is an older one of the
+// same connection, as long, which it returns: acknowledgments are cumulative (RFC 9293, MUST-58),
+// and each that a kernel gets from a TUN device costs it as much as a segment. The lock is held.
 func (q *ifqueue) superseded(m *mbuf.Mbuf, so *Socket) *mbuf.Mbuf {
 	if !m.Pkt.Ack || q.n == 0 || q.ifp.link == nil {
 		return nil
@@ -99,14 +102,15 @@ func (q *ifqueue) grow() {
 	q.ring, q.head = ring, 0
 }
 
-// txBatch is how many queue entries a drainer takes at once; drainBudget how many it does for others before it hands over to a
-// goroutine of the stack's.
+// txBatch is how many queue entries a drainer takes at once; drainBudget how many it does for
+// others before it hands over to a goroutine of the stack's.
 const (
 	txBatch     = 16
 	drainBudget = 256
 )
 
-// start drains the queue, where nobody else is at it: BSD's if_start, or splx and ipintr. The caller holds no lock.
+// start drains the queue, unless another goroutine does: BSD's if_start, or splx and ipintr. The
+// caller holds no lock.
 func (q *ifqueue) start() { q.drain(drainBudget, true) }
 
 func (q *ifqueue) drain(budget int, fresh bool) {
@@ -119,8 +123,8 @@ func (q *ifqueue) drain(budget int, fresh bool) {
 	q.runLocked(budget, fresh)
 }
 
-// hold makes the caller the drainer, where there is none, so that what is enqueued waits until it calls run: a batch that has arrived is answered
-// at once, in as few packets as do.
+// hold makes the caller the drainer, if there is none, so that what is enqueued waits until it
+// calls run: a batch that has arrived is answered at once, in as few packets as do.
 func (q *ifqueue) hold() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -137,7 +141,8 @@ func (q *ifqueue) run(budget int) {
 	q.runLocked(budget, false)
 }
 
-// runLocked is run with the lock held, which it leaves. Fresh says that the caller has just put something on the queue.
+// runLocked is run with the lock held, which it leaves. Fresh says that the caller has just put
+// something on the queue.
 func (q *ifqueue) runLocked(budget int, fresh bool) {
 	batch := q.batch[:]
 	for {
@@ -191,7 +196,8 @@ func (q *ifqueue) take(batch []qent) int {
 	return n
 }
 
-// unget puts entries that the link did not take back at the front. On an interface that has been detached meanwhile nobody would fetch them.
+// unget puts entries that the link did not take back at the front. If the interface has been
+// detached meanwhile, it frees them, as nothing would fetch them.
 func (q *ifqueue) unget(batch []qent) {
 	q.mu.Lock()
 	if q.ifp.down.Load() {
@@ -213,7 +219,8 @@ func (q *ifqueue) unget(batch []qent) {
 	q.n += len(batch)
 }
 
-// background drains the queue on a goroutine of its own, which ends when the queue is empty: BSD's netisr.
+// background drains the queue on a goroutine of its own, which ends when the queue is empty: BSD's
+// netisr.
 func (q *ifqueue) background() {
 	q.ifp.k.goWorker(func() { q.drain(1<<30, false) })
 }
@@ -247,7 +254,8 @@ type txState struct {
 // txPackets is how many packets go to a link at once, at the least.
 const txPackets = 64
 
-// transmit hands a batch to the link. What the link does not take goes back to the front of the queue.
+// transmit hands a batch to the link. What the link does not take goes back to the front of the
+// queue.
 func (q *ifqueue) transmit(batch []qent) {
 	for i := 0; i < len(batch); {
 		n, ok := q.transmitSome(batch[i:])
@@ -266,8 +274,9 @@ func (q *ifqueue) transmit(batch []qent) {
 	}
 }
 
-// transmitSome sends the first entries, about txPackets packets. It returns how many entries are done with, and false where the link is full;
-// of an entry that the link took in part only the rest is left.
+// transmitSome sends the first entries, about txPackets packets. It returns how many entries are
+// done with, and false if the link is full; of an entry that the link took in part only the rest is
+// left.
 func (q *ifqueue) transmitSome(batch []qent) (done int, ok bool) {
 	t := &q.tx
 	t.pkts, t.arena, t.hbuf, t.owners = t.pkts[:0], t.arena[:0], t.hbuf[:0], t.owners[:0]
@@ -293,7 +302,8 @@ func (q *ifqueue) transmitSome(batch []qent) (done int, ok bool) {
 	if sent == len(t.pkts) {
 		return done, true
 	}
-	// Entries before the one that was cut short are done; that one loses the segments which have gone.
+	// Entries before the one that was cut short are done; that one loses the segments which have
+	// gone.
 	i := t.owners[sent]
 	gone := 0
 	for k := sent - 1; k >= 0 && t.owners[k] == i; k-- {
@@ -334,7 +344,8 @@ func (q *ifqueue) write(pkts []net.Buffers) int {
 		case n == 0 && noted:
 			return sent
 		case n == 0:
-			// The link is full, and may have called ready since it said so: note it first, then ask once more.
+			// The link is full, and may have called ready since it said so: note it first, then ask
+			// once more.
 			noted = true
 			setOactive(true)
 		}
@@ -357,7 +368,8 @@ func (ifp *Ifnet) countOut(pkts []net.Buffers) {
 	ifp.Stats.Obytes.Add(uint64(bytes))
 }
 
-// linkWrite is Write of the link's queue that is the drainer's. A link that returns what it must not is broken, as in linkRead.
+// linkWrite is Write of the link's queue that is the drainer's. A link that returns what it must
+// not is broken, as in linkRead.
 func (q *ifqueue) linkWrite(pkts []net.Buffers) (n int, err error) {
 	call := "Write"
 	if q.ifp.mq != nil {

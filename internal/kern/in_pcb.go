@@ -6,8 +6,9 @@ import (
 	"syscall"
 )
 
-// An inpcb is a protocol control block: the addresses of a socket, or of a TIME_WAIT record, and its places in the tables: 4.4BSD's
-// struct inpcb. Locking key: (c) constant once hashed, (b) its bucket's lock, (s) the socket's lock, (p) the port's lock.
+// An inpcb is a protocol control block: the addresses of a socket, or of a TIME_WAIT record, and
+// its places in the tables: 4.4BSD's struct inpcb. Locking key: (c) constant once hashed, (b) its
+// bucket's lock, (s) the socket's lock, (p) the port's lock.
 type inpcb struct {
 	tuple         // (c) addresses and ports
 	hash  uint32  // (b)
@@ -16,7 +17,7 @@ type inpcb struct {
 
 	hashNext *inpcb // (b)
 	hashed   bool   // (b) in the table of connections
-	dead     bool   // (b) detached: whoever has found it must look again
+	dead     bool   // (b) detached: a goroutine that has found it must look again
 
 	bound              bool      // (p)
 	ephemeral          bool      // (s) the port was taken from the destination's set
@@ -50,8 +51,10 @@ type listenShard struct {
 
 func (t *pcbTable) init(key [2]uint64) { t.key = key }
 
-// inPcblookup finds whom a segment is for: the connection, or TIME_WAIT record, with exactly these addresses, else who listens for the local
-// one: BSD's in_pcblookup with INPLOOKUP_WILDCARD. Who has begun a handshake ends it, though another may listen on a better match by now.
+// inPcblookup finds the control block that a segment is for: that of the connection, or TIME_WAIT
+// record, with exactly these addresses, or else that of a listener for the local one: BSD's
+// in_pcblookup with INPLOOKUP_WILDCARD. The listener that has begun a handshake ends it, though
+// another may listen on a better match by now.
 func (k *Kernel) inPcblookup(a *tuple) *inpcb {
 	if inp := k.pcbs.lookup(a); inp != nil {
 		return inp
@@ -62,7 +65,8 @@ func (k *Kernel) inPcblookup(a *tuple) *inpcb {
 	return k.pcbs.lookupListener(a.laddr, a.lport)
 }
 
-// lookup finds the connection, or TIME_WAIT record, with exactly these addresses: the first part of BSD's in_pcblookup.
+// lookup finds the connection, or TIME_WAIT record, with exactly these addresses: the first part of
+// BSD's in_pcblookup.
 func (t *pcbTable) lookup(a *tuple) *inpcb {
 	h := uint32(a.hash(t.key))
 	s := &t.shards[h%pcbShards]
@@ -87,8 +91,8 @@ func (s *pcbShard) find(a *tuple, h uint32) *inpcb {
 	return nil
 }
 
-// insert enters inp; EADDRINUSE where its addresses are taken. A TIME_WAIT record in its place, which the caller has found fit to give way, is
-// replaced.
+// insert enters inp; EADDRINUSE if its addresses are taken. A TIME_WAIT record in its place, which
+// the caller has found fit to give way, is replaced.
 func (t *pcbTable) insert(inp *inpcb, replace *inpcb) syscall.Errno {
 	h := uint32(inp.tuple.hash(t.key))
 	s := &t.shards[h%pcbShards]
@@ -194,8 +198,9 @@ func (t *pcbTable) delListener(inp *inpcb) {
 	inp.dead = true
 }
 
-// lookupListener finds who listens for (or, in state CLOSED, is bound to) a local address: the one that names it before the one that takes
-// any: the second part of BSD's in_pcblookup.
+// lookupListener finds the socket that listens for (or, in state CLOSED, is bound to) a local
+// address: the one that names it before the one that takes any: the second part of BSD's
+// in_pcblookup.
 func (t *pcbTable) lookupListener(laddr in6Addr, lport uint16) *inpcb {
 	s := &t.listen[lport%pcbShards]
 	s.mu.Lock()
@@ -212,7 +217,8 @@ func (t *pcbTable) lookupListener(laddr in6Addr, lport uint16) *inpcb {
 	return any
 }
 
-// inPcbbind gives a socket a local address and port: BSD's in_pcbbind. The port 0 takes a free one. The socket is locked.
+// inPcbbind gives a socket a local address and port: BSD's in_pcbbind. The port 0 takes a free one.
+// The socket is locked.
 func (so *Socket) inPcbbind(laddr netip.Addr, lport uint16) syscall.Errno {
 	k, inp := so.k, &so.inp
 	k.chainAt("in_pcbbind")
@@ -236,7 +242,8 @@ func (so *Socket) inPcbbind(laddr netip.Addr, lport uint16) syscall.Errno {
 	return errno
 }
 
-// inPcbconnect gives a socket its peer, and where it has none yet a local address and port: BSD's in_pcbconnect. The socket is locked.
+// inPcbconnect gives a socket its peer, and if it has none yet a local address and port: BSD's
+// in_pcbconnect. The socket is locked.
 func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscall.Errno {
 	k, inp := so.k, &so.inp
 	if !faddr.IsValid() || fport == 0 {
@@ -279,7 +286,8 @@ func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscal
 	return errno
 }
 
-// thisHost is the address that an unspecified destination means: the loopback's, else that of the first interface.
+// thisHost is the address that an unspecified destination means: the loopback's, else that of the
+// first interface.
 func (k *Kernel) thisHost() netip.Addr {
 	for _, ifp := range *k.ifs.Load() {
 		for _, p := range ifp.prefixes {
@@ -291,8 +299,8 @@ func (k *Kernel) thisHost() netip.Addr {
 	return netip.Addr{}
 }
 
-// inPcbdetach takes a socket's addresses out of the tables; the addresses themselves stay, for whoever asks what they were: BSD's
-// in_pcbdetach. The socket is locked.
+// inPcbdetach takes a socket's addresses out of the tables; the addresses themselves stay, for
+// calls that ask what they were: BSD's in_pcbdetach. The socket is locked.
 func (so *Socket) inPcbdetach() {
 	k, inp := so.k, &so.inp
 	k.chainAt("in_pcbdetach")
@@ -303,7 +311,8 @@ func (so *Socket) inPcbdetach() {
 	so.sofree()
 }
 
-// inSetsockaddr returns the local address, 0.0.0.0:0 where there is none: BSD's in_setsockaddr. The socket is locked.
+// inSetsockaddr returns the local address, 0.0.0.0:0 if there is none: BSD's in_setsockaddr. The
+// socket is locked.
 func (so *Socket) inSetsockaddr() netip.AddrPort {
 	a := so.inp.laddr.addr()
 	if !a.IsValid() {
@@ -312,14 +321,16 @@ func (so *Socket) inSetsockaddr() netip.AddrPort {
 	return netip.AddrPortFrom(a, so.inp.lport)
 }
 
-// inSetpeeraddr returns the peer's address, not valid where there is none: BSD's in_setpeeraddr. The socket is locked.
+// inSetpeeraddr returns the peer's address, not valid if there is none: BSD's in_setpeeraddr. The
+// socket is locked.
 func (so *Socket) inSetpeeraddr() netip.AddrPort {
 	so.k.chainAt("in_setpeeraddr")
 	return so.inp.remote()
 }
 
-// pcbInsert enters a connection that is being opened. A TIME_WAIT record of ours with the same addresses gives way once the timestamp clock has
-// passed its last value, so that whatever is still on its way is older than what the new connection says (RFC 6191, seen from the active side).
+// pcbInsert enters a connection that is being opened. A TIME_WAIT record of ours with the same
+// addresses gives way once the timestamp clock has passed its last value, so that whatever is still
+// on its way is older than what the new connection says (RFC 6191, seen from the active side).
 func (k *Kernel) pcbInsert(inp *inpcb, now int64) syscall.Errno {
 	old := k.pcbs.lookup(&inp.tuple)
 	if old == nil || old.so != nil || !old.tw.reusable(now) {

@@ -6,8 +6,9 @@ import (
 	"syscall"
 )
 
-// Local ports. Two questions are asked of them: may a socket bind to this one (BSD's rule of addresses that overlap), and which is free for a
-// connection to that destination (RFC 6056). A port may serve any number of connections, as long as their destinations differ.
+// Local ports. Two questions are asked of them: may a socket bind to this one (BSD's rule of
+// addresses that overlap), and which is free for a connection to that destination (RFC 6056). A
+// port may serve any number of connections, as long as their destinations differ.
 
 // The ephemeral ports: net.inet.ip.portrange.first and last.
 const (
@@ -23,7 +24,8 @@ type portTable struct {
 	next   [64]uint32 // counter of ports handed to bind
 }
 
-// A portShard holds, by port, everyone who uses it. Connections have lists of their own, so that a stray segment need not pass by all those of a busy port.
+// A portShard holds, by port, the sockets that use it. Connections have lists of their own, so that
+// a stray segment need not pass by all those of a busy port.
 type portShard struct {
 	mu    sync.Mutex        // a leaf
 	users map[uint16]*inpcb // those without a peer
@@ -41,8 +43,8 @@ type dest struct {
 	fport        uint16
 }
 
-// A portSet is the ports that connections to one destination use. Few are kept in a list; many in a bitmap, where the next free one is found
-// in as many steps when nearly all are taken.
+// A portSet is the ports that connections to one destination use. Few are kept in a list; many in a
+// bitmap, where the next free one is found in as many steps when nearly all are taken.
 type portSet struct {
 	n    int
 	next uint32 // where to begin: RFC 6056, algorithm 3: a keyed offset and a counter
@@ -56,12 +58,12 @@ func (t *portTable) init(k *Kernel) { t.k = k }
 
 func (t *portTable) shard(port uint16) *portShard { return &t.shards[port%64] }
 
-// bind gives so the local port, or a free one where port is 0. so.inp.laddr is set.
+// bind gives so the local port, or a free one if port is 0. so.inp.laddr is set.
 func (t *portTable) bind(so *Socket, port uint16) syscall.Errno {
 	if port != 0 {
 		return t.tryBind(so, port)
 	}
-	// Any port that nobody uses. The start is keyed by the address; a counter goes on from there.
+	// Any port that is not in use. The start is keyed by the address; a counter goes on from there.
 	a := tuple{laddr: so.inp.laddr, faddr: so.inp.laddr}
 	start := uint32(prf(t.k.seed.port, &a, 1))
 	c := &t.next[start%64]
@@ -77,8 +79,9 @@ func (t *portTable) bind(so *Socket, port uint16) syscall.Errno {
 	return syscall.EADDRNOTAVAIL
 }
 
-// tryBind applies BSD's rule: two sockets may share a port where their addresses cannot be confused; with SO_REUSEADDR on both, a listener also
-// beside connections that have been accepted from it or are closing; with SO_REUSEPORT on both, always.
+// tryBind applies BSD's rule: two sockets may share a port if their addresses cannot be confused;
+// with SO_REUSEADDR on both, a listener also beside connections that have been accepted from it or
+// are closing; with SO_REUSEPORT on both, always.
 func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 	s := t.shard(port)
 	s.mu.Lock()
@@ -225,11 +228,13 @@ func (t *portTable) destShard(d *dest) *destShard {
 	return &t.dests[a.hash(t.k.seed.hash)%64]
 }
 
-// ephemeral chooses a local port for a connection whose other addresses are set, and enters the connection.
+// ephemeral chooses a local port for a connection whose other addresses are set, and enters the
+// connection.
 func (t *portTable) ephemeral(so *Socket, now int64) syscall.Errno {
 	inp := &so.inp
 	d := dest{inp.laddr, inp.faddr, inp.fport}
-	// A port may be free here and the addresses taken all the same: by a socket that is bound to it, a listener's child, or TIME_WAIT.
+	// A port may be free here and the addresses taken all the same: by a socket that is bound to
+	// it, a listener's child, or TIME_WAIT.
 	for range portRange {
 		port, ok := t.take(&d)
 		if !ok {

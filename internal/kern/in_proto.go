@@ -21,7 +21,8 @@ type protosw struct {
 	proto       int
 	name        string
 
-	// input takes a packet from IP: pr_input. th is the IP header, already parsed; the chain begins with it.
+	// input takes a packet from IP: pr_input. th is the IP header, already parsed; the chain begins
+	// with it.
 	input func(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet)
 	// ctlinput takes an ICMP error about a packet of ours: pr_ctlinput.
 	ctlinput func(k *Kernel, e *icmpError)
@@ -40,7 +41,7 @@ func init() { // the functions lead back to the switch
 	inetsw[1].input = icmpInput
 }
 
-// pffindtype finds the protocol of a socket type, nil where there is none: BSD's pffindtype.
+// pffindtype finds the protocol of a socket type, or nil if there is none: BSD's pffindtype.
 func pffindtype(domain, typ int) *protosw {
 	for _, p := range inetsw {
 		if p.domain == domain && p.typ != 0 && p.typ == typ {

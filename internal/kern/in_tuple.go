@@ -6,8 +6,9 @@ import (
 	"net/netip"
 )
 
-// An in6Addr is an address as struct in6_addr has it, IPv4's mapped (RFC 4291, 2.5.5.2): what tables hold, as it has 16 bytes to compare and to hash, and
-// a netip.Addr 24. The zero in6Addr is no address.
+// An in6Addr is an address as struct in6_addr has it, IPv4's mapped (RFC 4291, 2.5.5.2): what
+// tables hold, as it has 16 bytes to compare and to hash, and a netip.Addr 24. The zero in6Addr is
+// no address.
 type in6Addr [16]byte
 
 // in6 returns a as an in6Addr, the zero Addr as zero.
@@ -44,7 +45,8 @@ func (t *tuple) local() netip.AddrPort { return netip.AddrPortFrom(t.laddr.addr(
 
 func (t *tuple) remote() netip.AddrPort { return netip.AddrPortFrom(t.faddr.addr(), t.fport) }
 
-// hash is a keyed hash for tables: an attacker who chooses addresses must not be able to choose a bucket.
+// hash is a keyed hash for tables: an attacker who chooses addresses must not be able to choose a
+// bucket.
 func (t *tuple) hash(key [2]uint64) uint64 {
 	l, f := &t.laddr, &t.faddr
 	le := binary.LittleEndian
@@ -64,7 +66,8 @@ func (t *tuple) hash(key [2]uint64) uint64 {
 	return h
 }
 
-// flow is a hash that is the same for both directions, so that a conversation over the loopback stays on one queue.
+// flow is a hash that is the same for both directions, so that a conversation over the loopback
+// stays on one queue.
 func (t *tuple) flow(key [2]uint64) uint32 {
 	r := tuple{t.faddr, t.laddr, t.fport, t.lport}
 	h := t.hash(key) ^ r.hash(key)

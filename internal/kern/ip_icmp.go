@@ -77,8 +77,9 @@ func (k *Kernel) icmpError(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, typ, code ui
 	k.icmpSendError(ifp, ip, got, typ, code, rest)
 }
 
-// icmpSendError sends an error about the packet that begins with orig, unless RFC 1122, 3.2.2, forbids it: never about an ICMP error, a
-// fragment other than the first, or anything sent to or from more than one host; and not more than so many a second.
+// icmpSendError sends an error about the packet that begins with orig, unless RFC 1122, 3.2.2,
+// forbids it: never about an ICMP error, a fragment other than the first, or anything sent to or
+// from more than one host; and no more than net.inet.icmp.icmplim a second.
 func (k *Kernel) icmpSendError(ifp *Ifnet, ip *wire.IPv4, orig []byte, typ, code uint8, rest uint32) {
 	if ip.Off != 0 || ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst) || ip.Src.IsMulticast() || ip.Src.IsUnspecified() {
 		return
@@ -112,7 +113,8 @@ type icmpError struct {
 	seq   tcp.Seq
 }
 
-// icmpDeliver finds out whose packet an error is about, and tells its protocol: the deliver part of BSD's icmp_input, with inetctlerrmap.
+// icmpDeliver finds out whose packet an error is about, and tells its protocol: the deliver part of
+// BSD's icmp_input, with inetctlerrmap.
 func (k *Kernel) icmpDeliver(ic wire.ICMP, orig []byte) {
 	k.Stats.ICMP.Inerror.Inc()
 	if len(orig) < wire.IPv4MinLen+8 || orig[0]>>4 != 4 {
@@ -138,7 +140,8 @@ func (k *Kernel) icmpDeliver(ic wire.ICMP, orig []byte) {
 	p.ctlinput(k, &e)
 }
 
-// classify maps type and code to what they mean. It reports false for what means nothing to anybody.
+// classify maps type and code to what they mean. It reports false for what means nothing to
+// anybody.
 func (e *icmpError) classify(ic wire.ICMP) bool {
 	switch ic.Type {
 	case wire.ICMPUnreach:

@@ -16,8 +16,9 @@ type IPStats struct {
 	Localout, Noroute, Fragmented, Ofragments                                           tcp.Counter
 }
 
-// ipintr takes a packet that has arrived on an interface, the chain included: 4.4BSD's ipintr. When it returns all that follows has been
-// done, but for packets that wait on queues; the caller drains them.
+// ipintr takes a packet that has arrived on an interface, the chain included: 4.4BSD's ipintr. When
+// it returns all that follows has been done, except for packets that wait on queues; the caller
+// drains them.
 func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 	k.Stats.IP.Total.Inc()
 	if m.Pkt.Arrived == 0 {
@@ -80,7 +81,8 @@ func (k *Kernel) countBad(err error) {
 	}
 }
 
-// ipHeader reads a header that this stack has written. The length of a chain may be more than the field can say.
+// ipHeader reads a header that this stack has written. The length of a chain may be more than the
+// field can say.
 func ipHeader(p []byte, plen int) wire.IPv4 {
 	ip, hl := ipAddrs(p)
 	ip.Hlen, ip.Len = hl, plen
@@ -98,8 +100,8 @@ func ipAddrs(p []byte) (ip wire.IPv4, hlen int) {
 	return ip, int(p[0]&15) * 4
 }
 
-// ipAcceptable applies RFC 1122, 3.2.1.3, to a packet from a wire: it is for us, from somebody who can be its source, and without a source
-// route (RFC 7126, 4.3 and 4.4).
+// ipAcceptable applies RFC 1122, 3.2.1.3, to a packet from a wire: it is for us, from an address
+// that a host can have, and without a source route (RFC 7126, 4.3 and 4.4).
 func (k *Kernel) ipAcceptable(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) bool {
 	src, dst := ip.Src, ip.Dst
 	if src.IsLoopback() || dst.IsLoopback() {

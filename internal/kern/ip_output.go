@@ -14,16 +14,17 @@ type ipOut struct {
 	proto    uint8
 	tos, ttl uint8
 	df       bool
-	ifp      *Ifnet // the route, where the caller has it; nil: rtalloc
+	ifp      *Ifnet // the route, if the caller has it; nil: rtalloc
 	so       *Socket
 }
 
 // defTTL is net.inet.ip.ttl (RFC 9293, MUST-49: configurable, IP_TTL).
 const defTTL = 64
 
-// ipOutput puts an IP header before the chain, which it takes over, and the packet on its interface's queue: BSD's ip_output. It returns
-// the queue, which the caller starts once it has left all locks; nil with an error. A packet longer than the MTU is cut into fragments,
-// or refused with EMSGSIZE where it must not be.
+// ipOutput puts an IP header before the chain, which it takes over, and the packet on its
+// interface's queue: BSD's ip_output. It returns the queue, which the caller starts once it has
+// left all locks; nil with an error. A packet longer than the MTU is cut into fragments, or refused
+// with EMSGSIZE if it must not be.
 func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 	ifp := o.ifp
 	if ifp == nil {
@@ -66,8 +67,10 @@ func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 	return ifp.output(m, o.so)
 }
 
-// nextID returns an identification for a packet that may be fragmented: unique for long among those of its addresses and protocol (RFC 6864, 4.2), and not to be guessed
-// from others (RFC 7739, 5.3; CVE-2024-10026): a counter runs through a permutation that is the addresses' own, under a key that serves nothing else.
+// nextID returns an identification for a packet that may be fragmented: unique for long among those
+// of its addresses and protocol (RFC 6864, 4.2), and not to be guessed from others (RFC 7739, 5.3;
+// CVE-2024-10026): a counter runs through a permutation that is the addresses' own, under a key
+// that serves nothing else.
 func (k *Kernel) nextID(ip *wire.IPv4) uint16 {
 	h := prf(k.seed.ipid, &tuple{laddr: in6(ip.Src), faddr: in6(ip.Dst)}, uint64(ip.Proto))
 	n := k.ipIDs[h%uint64(len(k.ipIDs))].Add(1)

@@ -10,8 +10,9 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// IP reassembly: BSD's ip_reass, with limits (CVE-2018-5391): so many datagrams, so many bytes, so many fragments each, and a share for each
-// source. A datagram whose fragments overlap is dropped as a whole, as RFC 5722 has it for IPv6.
+// IP reassembly: BSD's ip_reass, with limits (CVE-2018-5391): on datagrams, on bytes, on the
+// fragments of each, and a share for each source. A datagram whose fragments overlap is dropped as
+// a whole, as RFC 5722 has it for IPv6.
 
 const (
 	reassTime      = int64(30 * time.Second)
@@ -66,8 +67,8 @@ func (r *ipReass) init(k *Kernel) {
 	r.out = k.clock.table(r)
 }
 
-// input takes a fragment and returns the datagram, its chain beginning with the first fragment's header, once it is complete; else nil.
-// ip is changed to describe the datagram.
+// input takes a fragment and returns the datagram, its chain beginning with the first fragment's
+// header, once it is complete; else nil. ip is changed to describe the datagram.
 func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 	k := r.k
 	n := ip.Len - ip.Hlen
@@ -84,7 +85,8 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 	q := r.q[key]
 	if q == nil {
 		if r.sources[ip.Src].datagrams >= reassPerSource {
-			// The oldest of this source has most likely lost a fragment; to refuse the newest would shut the source out until that times out.
+			// The oldest of this source has most likely lost a fragment; to refuse the newest would
+			// shut the source out until that times out.
 			r.dropOldest(ip.Src)
 		}
 		for len(r.order) >= reassMax {
@@ -104,7 +106,7 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 		r.dropOldest(ip.Src) // so that one source does not fill what is for all
 	}
 	for r.bytes > reassBytes && len(r.order) > 0 {
-		r.drop(r.order[0]) // the oldest goes first, be it this one
+		r.drop(r.order[0]) // the oldest goes first, which may be this one
 	}
 	if q.total == 0 || q.have < q.total || q.frags == nil {
 		return nil
@@ -139,8 +141,8 @@ func (q *ipq) overlaps(i int, f ipfrag) bool {
 	return i > 0 && q.frags[i-1].end > f.off || i < len(q.frags) && q.frags[i].off < f.end
 }
 
-// contradictsEnd reports whether a fragment says of where the datagram ends something else than those
-// that have arrived. If more is false, it is the last.
+// contradictsEnd reports whether a fragment says of where the datagram ends something else than
+// those that have arrived. If more is false, it is the last.
 func (q *ipq) contradictsEnd(f ipfrag, more bool) bool {
 	if q.total != 0 {
 		return !more || f.end > q.total // there is a last one already
@@ -157,9 +159,9 @@ func (r *ipReass) insert(q *ipq, ip *wire.IPv4, m *mbuf.Mbuf, n int, more bool) 
 		mbuf.Free(m) // an exact duplicate is harmless
 		return true
 	}
-	// RFC 8200, 4.5, of IPv6, whose rule is as good for IPv4: if fragments overlap,
-	// "reassembly of that packet must be abandoned and all the fragments that have been received for
-	// that packet must be discarded".
+	// RFC 8200, 4.5, of IPv6, whose rule is as good for IPv4: if fragments overlap, "reassembly of
+	// that packet must be abandoned and all the fragments that have been received for that packet
+	// must be discarded".
 	if q.overlaps(i, f) || q.contradictsEnd(f, more) || len(q.frags) >= reassFrags {
 		r.k.Stats.IP.Fragdropped.Inc()
 		mbuf.Free(m)
@@ -231,7 +233,8 @@ func (r *ipReass) forget(q *ipq) {
 	r.hold(q.key.src, -1, 0)
 }
 
-// expire gives up what has waited too long, with an ICMP time exceeded where the first fragment is there (RFC 792): BSD's ip_slowtimo.
+// expire gives up what has waited too long, with an ICMP time exceeded if the first fragment is
+// there (RFC 792): BSD's ip_slowtimo.
 func (r *ipReass) expire(now int64) {
 	type report struct {
 		ifp *Ifnet

@@ -20,7 +20,7 @@ type Config struct {
 	NoLoopback  bool         // no lo0
 	Memory      int64        // bytes of buffers at most, 0: 1 GiB
 	Somaxconn   int          // kern.ipc.somaxconn, 0: 4096
-	Trace       func(*Trace) // is told what happens on connections, under their lock; nil: nobody is
+	Trace       func(*Trace) // is told what happens on connections, under their lock; nil: nothing is
 }
 
 // MaxWindow is the largest window of TCP, in bytes (RFC 7323, 2.3).
@@ -40,7 +40,8 @@ const (
 	OptECN        = tcp.OptECN
 )
 
-// ProfileNamed returns a new profile of that name, "Default" (or "") "FreeBSD" or "Net3", nil where there is none.
+// ProfileNamed returns a new profile of that name, "Default" (or "") "FreeBSD" or "Net3", or nil if
+// there is none.
 func ProfileNamed(name string) *Profile {
 	switch name {
 	case "", "Default":
@@ -59,7 +60,7 @@ type Kernel struct {
 	pool    mbuf.Pool
 	drainAt atomic.Int64 // when tcpDrain next looks
 	t0      time.Time
-	parity  int64 // an instant is even on the clock of the day where it is as odd as this
+	parity  int64 // an instant is even on the clock of the day if it is as odd as this
 	clock   clock
 	seed    secrets
 	tcpEnv  *tcp.Env
@@ -98,7 +99,7 @@ type Kernel struct {
 
 	closeOnce sync.Once
 
-	// chain, where a test has set it, is called at places that the book's call trees end in.
+	// chain, if a test has set it, is called at places that the book's call trees end in.
 	chain func(at string)
 }
 
@@ -162,7 +163,7 @@ func (k *Kernel) Profile() tcp.Profile { return k.prof }
 // Somaxconn returns the largest backlog of a listener: kern.ipc.somaxconn.
 func (k *Kernel) Somaxconn() int { return k.somaxconn }
 
-// goWorker starts a goroutine that Close waits for. It reports false where the stack is closed.
+// goWorker starts a goroutine that Close waits for. It reports false if the stack is closed.
 func (k *Kernel) goWorker(f func()) bool {
 	k.closeMu.Lock()
 	defer k.closeMu.Unlock()
@@ -173,7 +174,8 @@ func (k *Kernel) goWorker(f func()) bool {
 	return true
 }
 
-// Close resets what is open, wakes everyone who waits, and returns when no goroutine and no timer of the stack is left.
+// Close resets what is open, ends all calls that wait, and returns when no goroutine and no timer
+// of the stack is left.
 func (k *Kernel) Close() { k.closeOnce.Do(k.close) }
 
 func (k *Kernel) close() {

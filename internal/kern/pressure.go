@@ -5,7 +5,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// pressed reports whether the stack is near its memory budget: buffers shrink and new connections are refused.
+// pressed reports whether the stack is near its memory budget: buffers shrink and new connections
+// are refused.
 func (k *Kernel) pressed() bool { return k.pool.Pressed() }
 
 // share is what one socket may pin in a buffer while the stack is pressed.
@@ -16,8 +17,9 @@ func (k *Kernel) share() int {
 // minShare lets every connection make some progress, however many there are.
 const minShare = mbuf.ClMid
 
-// affords reports whether the socket may keep n more bytes that have arrived. While the stack is pressed, a socket that has not read its share refuses
-// them, and says so to its peer; so does one that waits for others before them. A reader that keeps up does not notice.
+// affords reports whether the socket may keep n more bytes that have arrived. While the stack is
+// pressed, a socket that has not read its share refuses them, and says so to its peer; so does one
+// that waits for others before them. A reader that keeps up does not notice.
 func (so *Socket) affords(th *wire.TCP, n int) bool {
 	if n == 0 || !so.k.pressed() || !so.tp.News(th.Seq, n) {
 		return true

@@ -35,11 +35,11 @@ func (b *bucket) take(now int64) bool {
 }
 
 // A limiter limits the rate of answers, to each source and in all. Were there one bucket for all,
-// somebody who sends in the name of another, and counts the answers to segments of his own, would
-// learn whether those of the other were answered, and so whether a connection stands
-// (CVE-2016-5696). Each source has a bucket, of a table in which a keyed hash finds it; all together
-// have one of four times as much, from which a random number of tokens is missing each time it has
-// been full.
+// an attacker that sends in the name of another host, and counts the answers to segments of his
+// own, would learn whether those of the other were answered, and so whether a connection stands
+// (CVE-2016-5696). Each source has a bucket, of a table in which a keyed hash finds it; all
+// together have one of four times as much, from which a random number of tokens is missing each
+// time it has been full.
 type limiter struct {
 	key     [2]uint64
 	all     bucket

@@ -16,8 +16,9 @@ type rtentry struct {
 	src netip.Addr // of a route to an interface's own network: its address there, the one to use; invalid: the interface's
 }
 
-// rtable is the routing table: a binary trie of IPv4 prefixes without nodes that decide nothing, BSD's radix tree. A change copies the nodes on its way,
-// and replaces the root, so readers take no lock. The caller serialises changes.
+// rtable is the routing table: a binary trie of IPv4 prefixes without nodes that decide nothing,
+// BSD's radix tree. A change copies the nodes on its way, and replaces the root, so readers take no
+// lock. The caller serialises changes.
 type rtable struct {
 	root atomic.Pointer[rnode]
 }
@@ -83,7 +84,8 @@ func (n *rnode) find(key uint32, plen int) *rnode {
 	return n
 }
 
-// without returns the trie below n without the routes of an interface: all of them, or, with a plen of 0 or more, those to one prefix.
+// without returns the trie below n without the routes of an interface: all of them, or, with a plen
+// of 0 or more, those to one prefix.
 func (n *rnode) without(ifp *Ifnet, key uint32, plen int) *rnode {
 	if n == nil {
 		return nil
@@ -122,7 +124,8 @@ func (n *rnode) appendTo(list []rtentry) []rtentry {
 	return n.child[1].appendTo(n.child[0].appendTo(list))
 }
 
-// rtadd adds a route: BSD's rtrequest(RTM_ADD). EEXIST: there is one to the prefix; of interfaces in one network each has its own. The prefix is IPv4.
+// rtadd adds a route: BSD's rtrequest(RTM_ADD). EEXIST: there is one to the prefix; of interfaces
+// in one network each has its own. The prefix is IPv4.
 func (rt *rtable) rtadd(e rtentry) error {
 	e.dst = e.dst.Masked()
 	key, plen := rtkey(e.dst)
@@ -136,7 +139,8 @@ func (rt *rtable) rtadd(e rtentry) error {
 	return nil
 }
 
-// rtdelete removes an interface's route to a prefix: BSD's rtrequest(RTM_DELETE). ESRCH: there is none.
+// rtdelete removes an interface's route to a prefix: BSD's rtrequest(RTM_DELETE). ESRCH: there is
+// none.
 func (rt *rtable) rtdelete(dst netip.Prefix, ifp *Ifnet) error {
 	key, plen := rtkey(dst)
 	root := rt.root.Load()
@@ -151,9 +155,10 @@ func (rt *rtable) rtdelete(dst netip.Prefix, ifp *Ifnet) error {
 // rtdelif removes the routes of an interface.
 func (rt *rtable) rtdelif(ifp *Ifnet) { rt.root.Store(rt.root.Load().without(ifp, 0, -1)) }
 
-// rtalloc finds the interface that leads to dst, the longest prefix first, and the local address that such packets bear: BSD's rtalloc
-// and the choice of in_pcbconnect. Packets to one of our own addresses go over the loopback. Of several interfaces in one network it takes one that
-// works, and has the address from, if it is valid and one of them has; else the first.
+// rtalloc finds the interface that leads to dst, the longest prefix first, and the local address
+// that such packets bear: BSD's rtalloc and the choice of in_pcbconnect. Packets to one of our own
+// addresses go over the loopback. Of several interfaces in one network it takes one that works, and
+// has the address from, if it is valid and one of them has; else the first.
 func (k *Kernel) rtalloc(dst, from netip.Addr) (ifp *Ifnet, src netip.Addr, errno syscall.Errno) {
 	k.chainAt("rtalloc")
 	if k.lo0 != nil && k.ifaWithAddr(dst) != nil {
@@ -184,7 +189,8 @@ func (k *Kernel) rtalloc(dst, from netip.Addr) (ifp *Ifnet, src netip.Addr, errn
 	return nil, netip.Addr{}, syscall.EHOSTUNREACH
 }
 
-// choose is rtalloc's choice among the routes to one prefix. It passes over interfaces without an address.
+// choose is rtalloc's choice among the routes to one prefix. It passes over interfaces without an
+// address.
 func choose(routes []rtentry, dst, from netip.Addr) (ifp *Ifnet, src netip.Addr) {
 	best := 0
 	for i := range routes {
@@ -210,7 +216,8 @@ func choose(routes []rtentry, dst, from netip.Addr) (ifp *Ifnet, src netip.Addr)
 	return ifp, src
 }
 
-// ifaWithAddr returns the interface that has address a: BSD's ifa_ifwithaddr. All of the loopback's prefix is ours.
+// ifaWithAddr returns the interface that has address a: BSD's ifa_ifwithaddr. All of the loopback's
+// prefix is ours.
 func (k *Kernel) ifaWithAddr(a netip.Addr) *Ifnet {
 	for _, ifp := range *k.ifs.Load() {
 		if ifp.owns(a) {

@@ -9,7 +9,8 @@ import (
 	"sync"
 )
 
-// secrets are a stack's keys, one for each purpose, so that what one lets out tells nothing of another (CVE-2024-10026).
+// secrets are a stack's keys, one for each purpose, so that what one lets out tells nothing of
+// another (CVE-2024-10026).
 type secrets struct {
 	iss, ts, port, cookie, ipid cipher.Block
 	hash                        [2]uint64
@@ -36,7 +37,8 @@ func (s *secrets) init(r io.Reader) error {
 	return nil
 }
 
-// A prfScratch is what prf works in: through the interface of a cipher it would be garbage each time.
+// A prfScratch is what prf works in: through the interface of a cipher it would be garbage each
+// time.
 type prfScratch struct {
 	msg [48]byte
 	x   [16]byte
@@ -44,7 +46,8 @@ type prfScratch struct {
 
 var prfScratches = sync.Pool{New: func() any { return new(prfScratch) }}
 
-// prf is a keyed hash of a connection's addresses and a number: CBC-MAC with AES over a message of fixed length.
+// prf is a keyed hash of a connection's addresses and a number: CBC-MAC with AES over a message of
+// fixed length.
 func prf(key cipher.Block, t *tuple, extra uint64) uint64 {
 	s := prfScratches.Get().(*prfScratch)
 	defer prfScratches.Put(s)
@@ -64,10 +67,12 @@ func prf(key cipher.Block, t *tuple, extra uint64) uint64 {
 	return binary.BigEndian.Uint64(s.x[:])
 }
 
-// iss chooses an initial sequence number: RFC 6528, 3: a clock of 4 µs plus a keyed hash of the addresses.
+// iss chooses an initial sequence number: RFC 6528, 3: a clock of 4 µs plus a keyed hash of the
+// addresses.
 func (k *Kernel) iss(t *tuple, now int64) tcp.Seq {
 	return tcp.Seq(uint32(now/4000) + uint32(prf(k.seed.iss, t, 0)))
 }
 
-// tsOffset is where a connection's timestamps begin: RFC 7323, 7.1. It depends on all of the addresses.
+// tsOffset is where a connection's timestamps begin: RFC 7323, 7.1. It depends on all of the
+// addresses.
 func (k *Kernel) tsOffset(t *tuple) uint32 { return uint32(prf(k.seed.ts, t, 0)) }

@@ -11,8 +11,9 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// Variables under FreeBSD's names, so that a script, a test or a debugger can set them on one stack. Times are in milliseconds, as sysctl(8) has
-// them, sizes in bytes, booleans 0 or 1. Set them before the sockets are made that they shall hold for.
+// Variables under FreeBSD's names, so that a script, a test or a debugger can set them on one
+// stack. Times are in milliseconds, as sysctl(8) has them, sizes in bytes, booleans 0 or 1. Set
+// them before the sockets are made that they shall hold for.
 
 // A sysctlVar reads and writes a variable.
 type sysctlVar struct {
@@ -149,7 +150,8 @@ func (k *Kernel) SysctlString(name string) (string, error) {
 	return k.prof.CCName(), nil
 }
 
-// SetSysctlString sets a variable that is a word. ENOENT: there is none of that name; EINVAL: not such a value.
+// SetSysctlString sets a variable that is a word. ENOENT: there is none of that name; EINVAL: not
+// such a value.
 func (k *Kernel) SetSysctlString(name, val string) error {
 	if name != ccAlgorithm {
 		return fmt.Errorf("sysctl %s: %w", name, syscall.ENOENT)

@@ -20,8 +20,8 @@ type tcpIn struct {
 	now     int64
 }
 
-// tcpInput takes a segment from IP: 4.4BSD's tcp_input up to the state machine: checksum, the control block, its lock; the rest is
-// tcp.(*TCB).Input. It takes over the chain.
+// tcpInput takes a segment from IP: 4.4BSD's tcp_input up to the state machine: checksum, the
+// control block, its lock; the rest is tcp.(*TCB).Input. It takes over the chain.
 func tcpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 	var in tcpIn
 	if !k.tcpParse(&in, &ip, m, ifp) {
@@ -50,7 +50,8 @@ func tcpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 	}
 }
 
-// tcpParse verifies the segment and reads its header. It reports false, the chain freed, for what is not one.
+// tcpParse verifies the segment and reads its header. It reports false, the chain freed, for what
+// is not one.
 func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bool {
 	st := &k.Stats.TCP
 	st.Rcvtotal.Inc()
@@ -97,8 +98,8 @@ func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bo
 	return true
 }
 
-// noPort answers a segment to a port that nobody has, or that is merely bound: the state CLOSED. The answer of the latter bears its socket's
-// TOS and TTL.
+// noPort answers a segment to a port that no socket has, or that is merely bound: the state CLOSED.
+// The answer of the latter bears its socket's TOS and TTL.
 func (k *Kernel) noPort(in *tcpIn) {
 	mbuf.Free(in.m)
 	k.Stats.TCP.Noport.Inc()
@@ -113,7 +114,8 @@ func (k *Kernel) noPort(in *tcpIn) {
 	}
 }
 
-// tcpSocketInput gives the segment to its socket's machine. It reports false where the socket was found dead.
+// tcpSocketInput gives the segment to its socket's machine. It reports false if the socket was
+// found dead.
 func (k *Kernel) tcpSocketInput(inp *inpcb, in *tcpIn) bool {
 	so := inp.so
 	so.lock()
@@ -141,8 +143,9 @@ func (k *Kernel) tcpSocketInput(inp *inpcb, in *tcpIn) bool {
 	return true
 }
 
-// tcpListenInput deals with a segment for a listening, or merely bound, socket: the LISTEN part of FreeBSD's tcp_input. It reports false where
-// the socket was found gone. It takes over the payload otherwise.
+// tcpListenInput deals with a segment for a listening, or merely bound, socket: the LISTEN part of
+// FreeBSD's tcp_input. It reports false where the socket was found gone. It takes over the payload
+// otherwise.
 func (k *Kernel) tcpListenInput(head *Socket, in *tcpIn) bool {
 	if in.th.Flags&wire.SYN != 0 && k.pressed() {
 		k.tcpDrain()
@@ -167,7 +170,7 @@ func (k *Kernel) tcpListenInput(head *Socket, in *tcpIn) bool {
 	case th.Flags&wire.RST != 0:
 		k.syncacheChkrst(head, in)
 	case th.Flags&wire.SYN == 0, th.Flags&wire.ACK != 0:
-		k.Stats.TCP.Badsyn.Inc() // without a SYN nothing can begin; a SYN,ACK is nobody's answer here
+		k.Stats.TCP.Badsyn.Inc() // without a SYN nothing can begin; and a SYN,ACK answers nothing here
 	case th.Flags&wire.FIN != 0 && k.prof.DropSynFin:
 		k.Stats.TCP.Badsyn.Inc()
 	default:
@@ -181,8 +184,8 @@ func (k *Kernel) tcpListenInput(head *Socket, in *tcpIn) bool {
 		head.unlock()
 		return true
 	}
-	// The acknowledgment that completes the handshake is the new connection's first segment. The listener stays locked: soisconnected puts the
-	// connection on its queue.
+	// The acknowledgment that completes the handshake is the new connection's first segment. The
+	// listener stays locked: soisconnected puts the connection on its queue.
 	if child.tp.Input(th, tcp.Payload{M: in.m, Len: in.len, Segs: in.segs, Size: in.size}, in.arrived, in.now) {
 		child.drain(k.dropwithreset(in, child.inp.tos, child.inp.ttl))
 	}

@@ -20,7 +20,7 @@ type respondTo struct {
 	win      uint16
 	opt      wire.Options
 	tos, ttl uint8
-	ifp      *Ifnet // the way back, where it is known
+	ifp      *Ifnet // the way back, if it is known
 }
 
 // tcpRespond sends a bare segment: BSD's tcp_respond. It returns the queue to drain.
@@ -148,7 +148,7 @@ func tcpCtlinput(k *Kernel, e *icmpError) {
 	so.tp.Ctlinput(e.errno, e.seq, e.hard, now)
 }
 
-// pathMTU takes a router's word for a smaller MTU, where it may be true: RFC 1191, with the checks
+// pathMTU takes a router's word for a smaller MTU, if it may be true: RFC 1191, with the checks
 // of RFC 5927, 7.
 func (so *Socket) pathMTU(e *icmpError, now int64) {
 	if !so.tp.Inflight(e.seq) {
@@ -170,7 +170,7 @@ func (so *Socket) pathMTU(e *icmpError, now int64) {
 	so.tp.Mtudisc(max(mtu, minPMTU), wire.IPv4MinLen, now)
 }
 
-// pmtuPlateaus are the MTUs to try where a router does not tell its own: RFC 1191, 7.1.
+// pmtuPlateaus are the MTUs to try if a router does not tell its own: RFC 1191, 7.1.
 var pmtuPlateaus = []int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 552}
 
 // minPMTU is the least that an ICMP message can make us believe (RFC 1191 allows 68, which an

@@ -7,9 +7,11 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// SYN cookies (RFC 4987, 3.6): where the syncache has no place for a handshake, the initial sequence number of the answer is a keyed hash that
-// the final ACK brings back, with what must be remembered in its low bits; the window scale and whether SACK was agreed travel in our timestamp,
-// where the peer echoes one. Without a timestamp the number holds all of it (FreeBSD's way): MSS, scale and SACK in a byte.
+// SYN cookies (RFC 4987, 3.6): if the syncache has no place for a handshake, the initial sequence
+// number of the answer is a keyed hash that the final ACK brings back, with what must be remembered
+// in its low bits; the window scale and whether SACK was agreed travel in our timestamp, if the
+// peer echoes one. Without a timestamp the number holds all of it (FreeBSD's way): MSS, scale and
+// SACK in a byte.
 //
 //	Iss: 24 bits of hash | 1 bit time | 3 bits MSS | 3 bits scale | 1 bit SACK
 //	TS:  clock with its low 6 bits replaced: 1 bit scaled | 4 bits scale | 1 bit SACK
@@ -35,7 +37,8 @@ func (k *Kernel) cookieMAC(t *tuple, irs tcp.Seq, tick int64, low uint8) uint32 
 	return uint32(prf(k.seed.cookie, t, extra)) &^ (1<<cookieBits - 1)
 }
 
-// cookie returns the sequence number that stands for the entry, and the timestamp offset that encodes the rest.
+// cookie returns the sequence number that stands for the entry, and the timestamp offset that
+// encodes the rest.
 func (k *Kernel) cookie(e *scEntry, now int64) (iss tcp.Seq, tsOffset uint32) {
 	o := &e.s.Opt
 	tick := now / cookieTick
@@ -72,7 +75,7 @@ func rounddown[T uint8 | uint16](tab []T, v T) int {
 	return i
 }
 
-// cookieCheck rebuilds the entry from the final ACK, or returns nil where it brings no cookie of ours.
+// cookieCheck rebuilds the entry from the final ACK, or returns nil if it brings no cookie of ours.
 func (k *Kernel) cookieCheck(head *Socket, in *tcpIn) *scEntry {
 	th := &in.th
 	iss, irs := th.Ack-1, th.Seq-1

@@ -137,7 +137,7 @@ func (l *twList) expire(now int64) {
 	}
 }
 
-// discard ends a record before its time. It reports false where somebody else has done so.
+// discard ends a record before its time. It reports false if another goroutine has done so.
 func (l *twList) discard(tw *tcptw) bool {
 	l.mu.Lock()
 	ok := l.unlink(tw)
@@ -149,7 +149,7 @@ func (l *twList) discard(tw *tcptw) bool {
 }
 
 // mayAnswer limits the answers of a record: two that disagree about their numbers would answer each
-// other for ever (RFC 5961, 7).
+// other forever (RFC 5961, 7).
 func (l *twList) mayAnswer(tw *tcptw, now int64) bool {
 	n := l.k.prof.ChallengeN
 	if n == 0 {

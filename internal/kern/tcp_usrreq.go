@@ -138,8 +138,8 @@ func (so *Socket) setPath() {
 	so.tp.SetPath(tcp.Path{MTU: ifp.mtu, Hdr: wire.IPv4MinLen, TSOmax: ifp.tsomax(so.k), Whole: ifp.whole(), Local: ifp.loopback})
 }
 
-// tsomax is the largest payload of a chain on this interface: what fits in an IP packet, for a device whose link or whose queue cuts it.
-// The book's TCP emits single segments.
+// tsomax is the largest payload of a chain on this interface: what fits in an IP packet, for a
+// device whose link or whose queue cuts it. The book's TCP emits single segments.
 func (ifp *Ifnet) tsomax(k *Kernel) int {
 	switch {
 	case ifp.whole():
@@ -234,7 +234,8 @@ func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
 	return errno
 }
 
-// reroute looks for another way where the interface has gone: to one that has been attached since with the connection's address.
+// reroute looks for another way if the interface has gone: to one that has been attached since with
+// the connection's address.
 func (so *Socket) reroute() {
 	inp := &so.inp
 	if ifp, _, errno := so.k.rtalloc(inp.faddr.addr(), inp.laddr.addr()); errno == 0 && ifp.owns(inp.laddr.addr()) {
@@ -242,7 +243,8 @@ func (so *Socket) reroute() {
 	}
 }
 
-// Room reports whether the interface's queue takes more of this connection's data. On the loopback the peer's window is bound enough.
+// Room reports whether the interface's queue takes more of this connection's data. On the loopback
+// the peer's window is bound enough.
 func (so *Socket) Room() bool {
 	if so.local || so.txPending.Load() < txShare {
 		return true
@@ -251,7 +253,8 @@ func (so *Socket) Room() bool {
 	return so.txPending.Load() < txShare // it may have drained meanwhile
 }
 
-// txDone: n bytes of the socket have left the queue. A connection that has stopped at its share goes on when half of it has drained.
+// txDone: n bytes of the socket have left the queue. A connection that has stopped at its share
+// goes on when half of it has drained.
 func (so *Socket) txDone(n int) {
 	if so == nil {
 		return

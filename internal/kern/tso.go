@@ -8,7 +8,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A chain longer than a link's packets is cut at the last moment, in one place, for every link and for captures.
+// A chain longer than a link's packets is cut at the last moment, in one place, for every link and
+// for captures.
 
 // A cutter turns a chain into the packets that go on a wire.
 type cutter struct {
@@ -26,7 +27,8 @@ type cutter struct {
 	vnet    bool // packets begin with a virtio-net header, and what it can say is left to the link
 }
 
-// start begins with packet m. Its first Mbuf holds all headers where it is to be cut or summed; data may follow them there.
+// start begins with packet m. Its first Mbuf holds all headers if it is to be cut or summed; data
+// may follow them there.
 func (c *cutter) start(m *mbuf.Mbuf, vnet bool) {
 	*c = cutter{m: m, hdr: m.Bytes(), data: m, partial: m.Pkt.Csum&mbuf.CsumPartial != 0, vnet: vnet}
 	c.iphl = int(c.hdr[0]&15) * 4
@@ -49,7 +51,8 @@ func (c *cutter) start(m *mbuf.Mbuf, vnet bool) {
 // more reports whether there is another packet.
 func (c *cutter) more() bool { return c.left > 0 || c.sent == 0 && c.hdr != nil }
 
-// next returns the next packet: its header in hbuf, which is grown, its data as slices appended to bufs.
+// next returns the next packet: its header in hbuf, which is grown, its data as slices appended to
+// bufs.
 func (c *cutter) next(hbuf []byte, bufs net.Buffers) ([]byte, net.Buffers) {
 	n := min(c.seg, c.left)
 	h0 := len(hbuf)

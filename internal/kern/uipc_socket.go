@@ -8,9 +8,11 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// What follows are BSD's calls on a socket, as the system calls and the facade use them. Each takes the socket's lock and leaves by unlock.
+// What follows are BSD's calls on a socket, as the system calls and the facade use them. Each takes
+// the socket's lock and leaves by unlock.
 
-// Socreate makes a socket: 4.4BSD's socreate. EPROTONOSUPPORT where there is no such protocol, EPROTOTYPE where it is of another type.
+// Socreate makes a socket: 4.4BSD's socreate. EPROTONOSUPPORT if there is no such protocol,
+// EPROTOTYPE if it is of another type.
 func (k *Kernel) Socreate(domain, typ, proto int) (*Socket, syscall.Errno) {
 	if k.closed.Load() {
 		return nil, syscall.EBADF
@@ -53,8 +55,9 @@ func (so *Socket) Sobind(nam netip.AddrPort) syscall.Errno {
 	return so.proto.usrreq(so, pruBind, usrreqArgs{nam: nam})
 }
 
-// Solisten makes the socket accept connections, at most backlog waiting: 4.4BSD's solisten. Less than 1 counts as 1, more than
-// kern.ipc.somaxconn as that. EINVAL on a socket that is connected or being so.
+// Solisten makes the socket accept connections, at most backlog waiting: 4.4BSD's solisten. Less
+// than 1 counts as 1, more than kern.ipc.somaxconn as that. EINVAL on a socket that is connected or
+// being so.
 func (so *Socket) Solisten(backlog int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -87,8 +90,9 @@ func (so *Socket) Soconnect(nam netip.AddrPort) syscall.Errno {
 	return so.proto.usrreq(so, pruConnect, usrreqArgs{nam: nam, now: so.k.now()})
 }
 
-// Soconnectwait sleeps until the socket is connected or has failed: the second half of BSD's connect system call. EINPROGRESS where the
-// socket does not block, EWOULDBLOCK where the write deadline has passed.
+// Soconnectwait sleeps until the socket is connected or has failed: the second half of BSD's
+// connect system call. EINPROGRESS if the socket does not block, EWOULDBLOCK if the write deadline
+// has passed.
 func (so *Socket) Soconnectwait() syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -116,7 +120,8 @@ func (so *Socket) takeError() syscall.Errno {
 	return errno
 }
 
-// Soaccept takes a connection off the queue of a listening socket, and sleeps while there is none: BSD's accept1 and soaccept.
+// Soaccept takes a connection off the queue of a listening socket, and sleeps while there is none:
+// BSD's accept1 and soaccept.
 func (so *Socket) Soaccept() (*Socket, syscall.Errno) {
 	so.lock()
 	defer so.unlock()
@@ -176,8 +181,9 @@ const (
 	MSG_MORETOCOME = 0x100000 // more follows in another call: hold back what does not fill a segment (Linux's MSG_MORE)
 )
 
-// Sosend queues p for transmission and sleeps while the buffer is full: 4.4BSD's sosend. It returns how much was taken. EPIPE once
-// nothing more can be sent, EWOULDBLOCK when the deadline has passed, so_error where there is one.
+// Sosend queues p for transmission and sleeps while the buffer is full: 4.4BSD's sosend. It returns
+// how much was taken. EPIPE once nothing more can be sent, EWOULDBLOCK when the deadline has
+// passed, so_error if there is one.
 func (so *Socket) Sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 	if so.k.pressed() {
 		so.k.tcpDrain()
@@ -191,7 +197,8 @@ func (so *Socket) Sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 	return so.sosend(p, flags)
 }
 
-// Sosendv is Sosend for several buffers, which go out as if they were one: BSD's sosend with an uio of several iovecs.
+// Sosendv is Sosend for several buffers, which go out as if they were one: BSD's sosend with an uio
+// of several iovecs.
 func (so *Socket) Sosendv(v [][]byte) (n int, errno syscall.Errno) {
 	if so.k.pressed() {
 		so.k.tcpDrain()
@@ -232,7 +239,7 @@ func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 			return total, 0
 		}
 		space := so.sendspace()
-		// Who waits with nothing to be acknowledged would never be woken.
+		// A call that waits with nothing to be acknowledged would never be woken.
 		if space <= 0 || space < len(p) && space < min(int(so.snd.lowat), so.snd.Cc()) {
 			if flags&MSG_DONTWAIT != 0 {
 				return total - len(p), syscall.EAGAIN
@@ -269,7 +276,7 @@ func (so *Socket) sendable() syscall.Errno {
 	return 0
 }
 
-// sendspace is the room in the send buffer, less where the stack is short of memory.
+// sendspace is the room in the send buffer, less if the stack is short of memory.
 func (so *Socket) sendspace() int {
 	space := so.snd.Space()
 	if so.k.pressed() {
@@ -278,8 +285,8 @@ func (so *Socket) sendspace() int {
 	return space
 }
 
-// sendsome copies up to limit bytes into the send buffer and lets the protocol send: one PRU_SEND for each chunk, not, as in 4.4BSD, for
-// each mbuf.
+// sendsome copies up to limit bytes into the send buffer and lets the protocol send: one PRU_SEND
+// for each chunk, not, as in 4.4BSD, for each mbuf.
 func (so *Socket) sendsome(p []byte, limit, flags int) int {
 	k := min(len(p), limit)
 	last := flags&MSG_MORETOCOME == 0
@@ -318,8 +325,9 @@ func (so *Socket) sendsome(p []byte, limit, flags int) int {
 	return k
 }
 
-// Soreceive copies what has arrived into p and sleeps while there is nothing: 4.4BSD's soreceive. 0 bytes without an error are the end of
-// the stream. EWOULDBLOCK when the deadline has passed; ENOTCONN where there never was a connection; so_error once there is no more data.
+// Soreceive copies what has arrived into p and sleeps while there is nothing: 4.4BSD's soreceive. 0
+// bytes without an error are the end of the stream. EWOULDBLOCK when the deadline has passed;
+// ENOTCONN if there never was a connection; so_error once there is no more data.
 func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 	so.lock()
 	if errno := so.sblock(&so.rcv.sleepers); errno != 0 {
@@ -359,8 +367,10 @@ func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 	return 0, errno
 }
 
-// Sorcvwait sleeps until Soreceive would not: until there is data, its end or an error, which Soreceive will return. It is BSD's select for one socket,
-// for callers that take no buffer before there is something to put into it. EWOULDBLOCK: the deadline has passed; EBADF: the socket is closed.
+// Sorcvwait sleeps until Soreceive would not: until there is data, its end or an error, which
+// Soreceive will return. It is BSD's select for one socket, for callers that take no buffer before
+// there is something to put into it. EWOULDBLOCK: the deadline has passed; EBADF: the socket is
+// closed.
 func (so *Socket) Sorcvwait() syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -383,7 +393,7 @@ func (so *Socket) Sorcvwait() syscall.Errno {
 func (so *Socket) receivable() syscall.Errno {
 	switch {
 	case so.state&ssDone != 0:
-		return 0 // the stream was whole, whatever has become of the connection since: the error is for who writes
+		return 0 // the stream was whole, whatever has become of the connection since: the error is for writes
 	case so.err != 0:
 		return so.takeError()
 	case so.state&(ssIsconnected|ssIsconnecting|ssCantrcvmore|ssWasconnected) == 0:
@@ -392,7 +402,8 @@ func (so *Socket) receivable() syscall.Errno {
 	return 0
 }
 
-// receivesome takes data out of the buffer, tells the protocol, and copies it after the lock has been left. It ends Soreceive.
+// receivesome takes data out of the buffer, tells the protocol, and copies it after the lock has
+// been left. It ends Soreceive.
 func (so *Socket) receivesome(p []byte, flags int) (int, syscall.Errno) {
 	n := min(len(p), so.rcv.Cc())
 	if flags&MSG_PEEK != 0 || n == 0 {
@@ -428,7 +439,7 @@ const (
 	SHUT_RDWR = 2
 )
 
-// Soshutdown ends one or both directions: 4.4BSD's soshutdown. ENOTCONN where there is no connection.
+// Soshutdown ends one or both directions: 4.4BSD's soshutdown. ENOTCONN if there is no connection.
 func (so *Socket) Soshutdown(how int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -453,7 +464,8 @@ func (so *Socket) Soshutdown(how int) syscall.Errno {
 	return 0
 }
 
-// sorflush ends receiving and throws away what is there: BSD's sorflush. Linux's shutdown throws nothing away.
+// sorflush ends receiving and throws away what is there: BSD's sorflush. Linux's shutdown throws
+// nothing away.
 func (so *Socket) sorflush() {
 	so.state |= ssCantrcvmore
 	so.tp.Set(tcp.CantRcvMore)
@@ -463,9 +475,10 @@ func (so *Socket) sorflush() {
 	so.sowakeup(&so.rcv.sleepers)
 }
 
-// Soclose gives the socket up: 4.4BSD's soclose. Data that is queued is still delivered, and then the connection closed, unless SO_LINGER
-// has the time 0, or, in the Default profile, unread data has been lost (RFC 2525, 2.17): then it is reset. A listener's connections that nobody
-// has accepted are reset.
+// Soclose gives the socket up: 4.4BSD's soclose. Data that is queued is still delivered, and then
+// the connection closed, unless SO_LINGER has the time 0, or, in the Default profile, unread data
+// has been lost (RFC 2525, 2.17): then it is reset. A listener's connections that nobody has
+// accepted are reset.
 func (so *Socket) Soclose() syscall.Errno {
 	so.lock()
 	if so.closed() {
@@ -512,9 +525,10 @@ func (so *Socket) sodisconnect(now int64) syscall.Errno {
 	return so.proto.usrreq(so, pruDisconnect, usrreqArgs{now: now})
 }
 
-// lingering sleeps until all has been sent and acknowledged, for SO_LINGER seconds at the most; the rest is delivered in the background all the
-// same. Its deadline is that of writing: from here on all other calls fail with EBADF, those that sleep and another close too, as the descriptor
-// has gone in BSD before soclose is called.
+// lingering sleeps until all has been sent and acknowledged, for SO_LINGER seconds at the most; the
+// rest is delivered in the background all the same. Its deadline is that of writing: from here on
+// all other calls fail with EBADF, those that sleep and another close too, as the descriptor has
+// gone in BSD before soclose is called.
 func (so *Socket) lingering(now int64) {
 	if so.state&ssNbio != 0 {
 		return
@@ -533,7 +547,7 @@ func (so *Socket) lingering(now int64) {
 	}
 }
 
-// Soabort ends a socket at once, with a reset where there is a connection: BSD's soabort.
+// Soabort ends a socket at once, with a reset if there is a connection: BSD's soabort.
 func (so *Socket) Soabort() {
 	so.lock()
 	var orphans []*Socket
@@ -557,7 +571,8 @@ func (so *Socket) Soabort() {
 	}
 }
 
-// Socancel ends an attempt to connect, from any goroutine: Soconnectwait returns errno. It does nothing to a connection that stands.
+// Socancel ends an attempt to connect, from any goroutine: Soconnectwait returns errno. It does
+// nothing to a connection that stands.
 func (so *Socket) Socancel(errno syscall.Errno) {
 	so.lock()
 	defer so.unlock()

@@ -52,7 +52,8 @@ func (s soState) String() string {
 	return strings.Join(set, "|")
 }
 
-// Flags of the two sockbufs: BSD's SB_LOCK, somebody is at it, and SB_WANT, somebody waits for it.
+// Flags of the two sockbufs: BSD's SB_LOCK, a call has the buffer, and SB_WANT, another waits for
+// it.
 const (
 	rcvLock = 1 << iota
 	rcvWant
@@ -60,8 +61,8 @@ const (
 	sndWant
 )
 
-// An rcvbuf and a sndbuf are the directions of a socket: data, and who sleeps for it. Together they
-// are 4.4BSD's struct sockbuf.
+// An rcvbuf and a sndbuf are the directions of a socket: data, and the calls that sleep for it.
+// Together they are 4.4BSD's struct sockbuf.
 type rcvbuf struct {
 	mbuf.Sockbuf
 	sleepers
@@ -72,7 +73,8 @@ type sndbuf struct {
 	sleepers
 }
 
-// sleepers are those who sleep for one direction, and the rest of struct sockbuf that is for them.
+// sleepers are the calls that sleep for one direction, and the rest of struct sockbuf that is for
+// them.
 type sleepers struct {
 	deadline int64 // when calls give up: what SO_RCVTIMEO and SO_SNDTIMEO lead to, as net.Conn has it
 	waiters  int32
@@ -98,10 +100,10 @@ type Socket struct {
 	sbflags uint8      // sb_flags of both buffers
 	flow    uint32     // of its segments: see tuple.flow
 	local   bool       // the peer is on this stack
-	wake    bool       // whoever sleeps, at leave
+	wake    bool       // the sleepers, at leave
 	dead    bool       // detached: every door looks at it
 	mend    bool       // it died on the listener's queue
-	cond    *sync.Cond // whoever sleeps in either buffer: they are rarely two, and each looks at what it waits for; nil: nobody has, for a while
+	cond    *sync.Cond // the sleepers of either buffer: they are rarely two, and each looks at what it waits for; nil: none, for a while
 	rcv     rcvbuf
 	snd     sndbuf
 	head    *Socket // the listener on whose queue it is: so_head
@@ -110,13 +112,13 @@ type Socket struct {
 	tp      tcp.TCB
 
 	txq    *ifqueue
-	txMore *[]*ifqueue // where there is more than one: a listener's
+	txMore *[]*ifqueue // if there is more than one: a listener's
 }
 
 // lock enters by any of the three doors.
 func (so *Socket) lock() { so.mu.Lock() }
 
-// An exit is what is left to do after the lock: whom to wake, which queue to drain.
+// An exit is what is left to do after the lock: which sleepers to wake, which queue to drain.
 type exit struct {
 	so   *Socket
 	q    *ifqueue
@@ -282,7 +284,7 @@ func (so *Socket) sbunlock(sb *sleepers) {
 	}
 }
 
-// sowakeup wakes who sleeps for a buffer, once the lock is left: BSD's sowakeup.
+// sowakeup wakes the sleepers of a buffer, once the lock is left: BSD's sowakeup.
 func (so *Socket) sowakeup(sb *sleepers) {
 	if sb.waiters > 0 {
 		so.wake = true
@@ -353,8 +355,8 @@ func (so *Socket) socantsendmore() {
 // Sorwakeup: there is something to read: BSD's sorwakeup.
 func (so *Socket) Sorwakeup() { so.sowakeup(&so.rcv.sleepers) }
 
-// Sowwakeup: there is room to write: BSD's sowwakeup. Nobody is woken for less than the low-water
-// mark.
+// Sowwakeup: there is room to write: BSD's sowwakeup. No sleeper is woken for less than the
+// low-water mark.
 func (so *Socket) Sowwakeup() {
 	if so.snd.waiters > 0 && (so.snd.Space() >= int(so.snd.lowat) || so.snd.Cc() == 0) {
 		so.wake = true
@@ -448,7 +450,7 @@ func (head *Socket) sonewconn() *Socket {
 	return so
 }
 
-// enlist enters a socket, which is locked and whole, in the list of all. It reports false where the
+// enlist enters a socket, which is locked and whole, in the list of all. It reports false if the
 // stack has been closed, which may have missed it.
 func (k *Kernel) enlist(so *Socket) bool {
 	k.sockets.add(so)
@@ -543,7 +545,7 @@ func (l *socketList) all() []*Socket {
 // abortAll ends every socket, for Close.
 func (l *socketList) abortAll(k *Kernel) {
 	list := l.all()
-	for _, so := range list { // first none has a user any more, lest one see the reset of another
+	for _, so := range list { // none has a user any more before the first is reset, so that none sees the reset of another
 		so.lock()
 		so.state |= ssNofdref
 		so.sowakeup(&so.rcv.sleepers)

@@ -54,8 +54,9 @@ const (
 	IP_TTL = 4
 )
 
-// Sosetopt sets an option: 4.4BSD's sosetopt, with TCP's and IP's ctloutput. EBADF: the socket is closed; ENOPROTOOPT: there is none of
-// that name; EINVAL: not such a value; ENOBUFS: larger than kern.ipc.maxsockbuf; ECONNRESET: TCP's, on a connection that is over.
+// Sosetopt sets an option: 4.4BSD's sosetopt, with TCP's and IP's ctloutput. EBADF: the socket is
+// closed; ENOPROTOOPT: there is none of that name; EINVAL: not such a value; ENOBUFS: larger than
+// kern.ipc.maxsockbuf; ECONNRESET: TCP's, on a connection that is over.
 func (so *Socket) Sosetopt(level, name, val int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -138,7 +139,8 @@ func (so *Socket) setFlag(opt soOptions, val int) {
 	}
 }
 
-// Setlinger sets SO_LINGER: whether closing waits until what was sent has been acknowledged, and for how many seconds; 0 resets instead.
+// Setlinger sets SO_LINGER: whether closing waits until what was sent has been acknowledged, and
+// for how many seconds; 0 resets instead.
 func (so *Socket) Setlinger(on bool, seconds int) syscall.Errno {
 	if seconds < 0 || seconds > 65535 {
 		return syscall.EDOM
@@ -157,8 +159,9 @@ func (so *Socket) Setlinger(on bool, seconds int) syscall.Errno {
 	return 0
 }
 
-// Setcongestion chooses the connection's congestion controller by its name: setsockopt(TCP_CONGESTION), whose value is a word. ENOENT: there is none of
-// that name; EBADF: the socket is closed; ECONNRESET: the connection is over.
+// Setcongestion chooses the connection's congestion controller by its name:
+// setsockopt(TCP_CONGESTION), whose value is a word. ENOENT: there is none of that name; EBADF: the
+// socket is closed; ECONNRESET: the connection is over.
 func (so *Socket) Setcongestion(name string) syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -325,15 +328,16 @@ func (so *Socket) tcpInfo() tcp.Info {
 	return i
 }
 
-// sbMax is the largest size that a buffer may be given: kern.ipc.maxsockbuf counts what the buffers' memory costs, 2304 bytes for 2048 of data
-// (BSD's sb_max_adj); more than the largest window is of no use.
+// sbMax is the largest size that a buffer may be given: kern.ipc.maxsockbuf counts what the
+// buffers' memory costs, 2304 bytes for 2048 of data (BSD's sb_max_adj); more than the largest
+// window is of no use.
 func (k *Kernel) sbMax() int { return min(int(int64(k.prof.Maxsockbuf)*2048/2304), mbuf.MaxHiwat) }
 
 // Clampbuf returns the nearest size that a buffer may have.
 func (so *Socket) Clampbuf(n int) int { return min(max(n, MinSockbuf), so.k.sbMax()) }
 
-// SetDeadlines sets when calls that read (accept) and write (connect) give up; the zero time never, nil leaves it. A blocked call sees the new
-// deadline. EBADF once the socket is closed.
+// SetDeadlines sets when calls that read (accept) and write (connect) give up; the zero time never,
+// nil leaves it. A blocked call sees the new deadline. EBADF once the socket is closed.
 func (so *Socket) SetDeadlines(read, write *time.Time) syscall.Errno {
 	so.lock()
 	defer so.unlock()

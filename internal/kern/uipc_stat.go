@@ -39,21 +39,23 @@ func (so *Socket) conn() Conn {
 	}
 }
 
-// Laddr and Faddr return the socket's addresses. They stay what they were when the connection is over.
+// Laddr and Faddr return the socket's addresses. They stay what they were when the connection is
+// over.
 func (so *Socket) Laddr() netip.AddrPort {
 	so.lock()
 	defer so.mu.Unlock()
 	return so.inSetsockaddr()
 }
 
-// Faddr returns the peer's address; not valid where there is none.
+// Faddr returns the peer's address; not valid if there is none.
 func (so *Socket) Faddr() netip.AddrPort {
 	so.lock()
 	defer so.mu.Unlock()
 	return so.inSetpeeraddr()
 }
 
-// Addrs returns both addresses of a socket that is connected, or has been: they do not change any more, so it takes no lock.
+// Addrs returns both addresses of a socket that is connected, or has been: they do not change any
+// more, so it takes no lock.
 func (so *Socket) Addrs() (local, remote netip.AddrPort) {
 	return so.inp.local(), so.inp.remote()
 }
@@ -75,13 +77,14 @@ func (so *Socket) Closed() syscall.Errno {
 	return 0
 }
 
-// Pcblist lists all connections, half-open ones and TIME_WAIT records included, and sockets without a connection, in the order of their
-// addresses: sysctl net.inet.tcp.pcblist.
+// Pcblist lists all connections, half-open ones and TIME_WAIT records included, and sockets without
+// a connection, in the order of their addresses: sysctl net.inet.tcp.pcblist.
 func (k *Kernel) Pcblist() []Conn {
 	var list []Conn
 	for _, so := range k.sockets.all() {
 		so.lock()
-		// A socket whose connection is over stays in the list, in CLOSED, until it is closed; one in TIME_WAIT is its record below.
+		// A socket whose connection is over stays in the list, in CLOSED, until it is closed; one
+		// in TIME_WAIT is its record below.
 		if !so.dead || so.state&ssNofdref == 0 && !so.inTimeWait() {
 			list = append(list, so.conn())
 		}
@@ -114,7 +117,8 @@ func (k *Kernel) Pcblist() []Conn {
 	return list
 }
 
-// Tcpdrop drops every connection that match accepts, each with a reset where its peer knows of it, and returns how many there were: tcpdrop(8).
+// Tcpdrop drops every connection that match accepts, each with a reset if its peer knows of it, and
+// returns how many there were: tcpdrop(8).
 func (k *Kernel) Tcpdrop(match func(Conn) bool) int {
 	n := 0
 	for _, c := range k.Pcblist() {

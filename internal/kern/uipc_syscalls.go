@@ -8,8 +8,8 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// A Proc is a process as far as sockets go: a table of descriptors on one stack, and BSD's system calls on them. All errors are errnos; a call
-// that blocks sleeps in its caller's goroutine.
+// A Proc is a process as far as sockets go: a table of descriptors on one stack, and BSD's system
+// calls on them. All errors are errnos; a call that blocks sleeps in its caller's goroutine.
 type Proc struct {
 	k *Kernel
 
@@ -23,7 +23,7 @@ const maxFds = 1 << 16
 // NewProc makes a process. Descriptors count from 3, as a shell's children know it.
 func (k *Kernel) NewProc() *Proc { return &Proc{k: k, fds: make([]*Socket, 3)} }
 
-// falloc finds the lowest free descriptor for so: BSD's falloc. EMFILE where there is none.
+// falloc finds the lowest free descriptor for so: BSD's falloc. EMFILE if there is none.
 func (p *Proc) falloc(so *Socket) (int, syscall.Errno) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,7 +87,8 @@ func (p *Proc) Listen(fd, backlog int) syscall.Errno {
 	return so.Solisten(backlog)
 }
 
-// Accept is accept(2): a descriptor and the peer's address. EWOULDBLOCK where there is no connection and the socket does not block.
+// Accept is accept(2): a descriptor and the peer's address. EWOULDBLOCK if there is no connection
+// and the socket does not block.
 func (p *Proc) Accept(fd int) (nfd int, nam netip.AddrPort, errno syscall.Errno) {
 	so, errno := p.getsock(fd)
 	if errno != 0 {
@@ -105,7 +106,7 @@ func (p *Proc) Accept(fd int) (nfd int, nam netip.AddrPort, errno syscall.Errno)
 	return nfd, aso.Faddr(), 0
 }
 
-// Connect is connect(2). EINPROGRESS where the socket does not block; then SO_ERROR tells the result.
+// Connect is connect(2). EINPROGRESS if the socket does not block; then SO_ERROR tells the result.
 func (p *Proc) Connect(fd int, nam netip.AddrPort) syscall.Errno {
 	so, errno := p.getsock(fd)
 	if errno != 0 {
@@ -258,7 +259,8 @@ func (p *Proc) Getpeername(fd int) (netip.AddrPort, syscall.Errno) {
 	return so.Faddr(), 0
 }
 
-// Poll reports whether a descriptor can be read from (or accepted on), and written to, without waiting: BSD's soo_select.
+// Poll reports whether a descriptor can be read from (or accepted on), and written to, without
+// waiting: BSD's soo_select.
 func (p *Proc) Poll(fd int) (readable, writable bool, errno syscall.Errno) {
 	so, errno := p.getsock(fd)
 	if errno != 0 {

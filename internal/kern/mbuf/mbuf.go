@@ -1,14 +1,16 @@
-// Package mbuf holds the stack's buffers: 4.4BSD's mbufs and sockbufs, over reference-counted clusters.
+// Package mbuf holds the stack's buffers: 4.4BSD's mbufs and sockbufs, over reference-counted
+// clusters.
 //
-// An Mbuf is a view on a cluster; several Mbufs share one cluster, so the send buffer, a segment in flight and (over the
-// loopback) the peer's receive buffer hold the same bytes once. An Mbuf without a cluster is a header: it carries its bytes
-// in itself, with headroom for the headers that are still to come.
+// An Mbuf is a view on a cluster; several Mbufs share one cluster, so the send buffer, a segment in
+// flight and (over the loopback) the peer's receive buffer hold the same bytes once. An Mbuf
+// without a cluster is a header: it carries its bytes in itself, with headroom for the headers that
+// are still to come.
 //
 //	header mbuf    |<- headroom 76 ->|<- TCP header ->|   Prepend grows to the left
 //	cluster        |xxxx|<- data ->|<- Room ->|           Append grows to the right, by the cluster's owner alone
 //
-// Bytes in a cluster never change once they have been appended. The package is pure but for its pools: it starts nothing,
-// waits for nothing and reads no clock.
+// Bytes in a cluster never change once they have been appended. The package is pure except for its
+// pools: it starts nothing, waits for nothing and reads no clock.
 package mbuf
 
 import (
@@ -49,7 +51,8 @@ var (
 	mbufs    = sync.Pool{New: func() any { return &Mbuf{home: stripe()} }}
 )
 
-// A Pool counts the buffers of one stack; its zero value is ready. The memory comes from stores that all stacks share.
+// A Pool counts the buffers of one stack; its zero value is ready. The memory comes from stores
+// that all stacks share.
 type Pool struct {
 	mbufs   [8]counter
 	cluster [8]counter
@@ -61,7 +64,8 @@ type Pool struct {
 	over  atomic.Bool
 }
 
-// SetLimit sets the bytes in use beyond which the pool is Pressed. It is called before the pool is used.
+// SetLimit sets the bytes in use beyond which the pool is Pressed. It is called before the pool is
+// used.
 func (p *Pool) SetLimit(n int64) {
 	p.limit = n
 	p.shift = uint8(bits.Len64(uint64(n) / 256))
@@ -70,8 +74,8 @@ func (p *Pool) SetLimit(n int64) {
 // Limit returns what SetLimit has set.
 func (p *Pool) Limit() int64 { return p.limit }
 
-// Pressed reports whether more than the limit is in use. It costs next to nothing where that is not so, and then it may be off by the
-// 16th part of the limit.
+// Pressed reports whether more than the limit is in use. It costs next to nothing if that is not
+// so, and then it may be off by the 16th part of the limit.
 func (p *Pool) Pressed() bool {
 	if !p.over.Load() {
 		return false
@@ -83,7 +87,8 @@ func (p *Pool) Pressed() bool {
 	return false
 }
 
-// Relieved reports whether the pool is so far from being Pressed that it will not be at the next packet: less than 7/8 of the limit is in use.
+// Relieved reports whether the pool is so far from being Pressed that it will not be at the next
+// packet: less than 7/8 of the limit is in use.
 func (p *Pool) Relieved() bool {
 	if p.limit == 0 {
 		return true
@@ -91,7 +96,8 @@ func (p *Pool) Relieved() bool {
 	return p.Used() < p.limit/8*7
 }
 
-// Charge counts n bytes, which may be negative, of memory other than Mbufs and clusters: what holds what has been sent, or has come out of order, in order.
+// Charge counts n bytes, which may be negative, of memory other than Mbufs and clusters: what holds
+// what has been sent, or has come out of order, in order.
 func (p *Pool) Charge(n int) { p.count(&p.other, int64(n)) }
 
 // charge counts n bytes of clusters, which may be negative, on stripe i.
@@ -110,7 +116,8 @@ type counter struct {
 	_ [56]byte
 }
 
-// Outstanding returns how many Mbufs and how many bytes of clusters are in use: both are 0 once all has been freed.
+// Outstanding returns how many Mbufs and how many bytes of clusters are in use: both are 0 once all
+// has been freed.
 func (p *Pool) Outstanding() (mbufs, bytes int64) {
 	for i := range p.mbufs {
 		mbufs += p.mbufs[i].n.Load()
@@ -119,10 +126,12 @@ func (p *Pool) Outstanding() (mbufs, bytes int64) {
 	return mbufs, bytes
 }
 
-// overhead is what an Mbuf takes beside its cluster's bytes. With tiny segments it is most of what they take.
+// overhead is what an Mbuf takes beside its cluster's bytes. With tiny segments it is most of what
+// they take.
 const overhead = int64(unsafe.Sizeof(Mbuf{}) + unsafe.Sizeof(cluster{}))
 
-// Used returns how many bytes of memory are in use: those of clusters, the Mbufs, and what Charge has counted.
+// Used returns how many bytes of memory are in use: those of clusters, the Mbufs, and what Charge
+// has counted.
 func (p *Pool) Used() int64 {
 	m, n := p.Outstanding()
 	return n + m*overhead + p.other.n.Load()
@@ -132,9 +141,11 @@ func (p *Pool) Used() int64 {
 type Csum uint8
 
 const (
-	// CsumPartial: the transport checksum has not been computed; whoever puts the packet on a wire does.
+	// CsumPartial: the transport checksum has not been computed; it is when the packet is put on a
+	// wire.
 	CsumPartial Csum = 1 << iota
-	// CsumValid: the packet has never left the machine: its headers are our own, its checksums are not computed.
+	// CsumValid: the packet has never left the machine: its headers are our own, its checksums are
+	// not computed.
 	CsumValid
 	// CsumVerified: the transport checksum has been verified.
 	CsumVerified
@@ -159,7 +170,7 @@ type Mbuf struct {
 	pool  *Pool
 	own   bool  // made by Getcl or Getsmall: may append behind data while others share what stands before
 	inner bool  // made by Getsmall: its own bytes are counted as a cluster's are
-	home  uint8 // the counter it is counted on, for ever: an Mbuf mostly comes back to the core that has freed it
+	home  uint8 // the counter it is counted on, forever: an Mbuf mostly comes back to the core that has freed it
 	Pkt   Pkthdr
 	dat   [datSize]byte
 }
@@ -191,7 +202,8 @@ func (p *Pool) Getsmall() *Mbuf {
 	return m
 }
 
-// Getcl returns an empty Mbuf on a cluster that holds n bytes, or on one of the largest where n is larger: BSD's MCLGET.
+// Getcl returns an empty Mbuf on a cluster that holds n bytes, or on one of the largest if n is
+// larger: BSD's MCLGET.
 func (p *Pool) Getcl(n int) *Mbuf {
 	m := p.get()
 	c := getCluster(n)
@@ -251,11 +263,12 @@ func (m *Mbuf) free() {
 	mbufs.Put(m)
 }
 
-// share returns a second view on m's bytes [off, off+n). A header is copied, as its storage cannot outlive it.
+// share returns a second view on m's bytes [off, off+n). A header is copied, as its storage cannot
+// outlive it.
 func (m *Mbuf) share(off, n int) *Mbuf {
 	if m.cl == nil {
 		d := m.pool.Gethdr()
-		at := min(headroom, datSize-n) // where headers have been put in front, there may be more than fits behind the headroom
+		at := min(headroom, datSize-n) // if headers have been put in front, there may be more than fits behind the headroom
 		d.data = d.dat[at : at+n]
 		copy(d.data, m.data[off:])
 		return d
@@ -270,10 +283,11 @@ func (m *Mbuf) share(off, n int) *Mbuf {
 // Next returns the rest of the chain.
 func (m *Mbuf) Next() *Mbuf { return m.next }
 
-// Bytes returns this Mbuf's bytes, which must not be written to where the cluster may be shared.
+// Bytes returns this Mbuf's bytes, which must not be written to if the cluster may be shared.
 func (m *Mbuf) Bytes() []byte { return m.data }
 
-// Room returns the free bytes behind the data, which only the cluster's maker may fill (and then claim by Extend).
+// Room returns the free bytes behind the data, which only the cluster's maker may fill (and then
+// claim by Extend).
 func (m *Mbuf) Room() []byte {
 	if m.cl == nil {
 		return m.data[len(m.data):cap(m.data)]
@@ -294,10 +308,11 @@ func (m *Mbuf) Append(p []byte) int {
 	return n
 }
 
-// writable reports whether bytes behind m's data belong to nobody else.
+// writable reports whether bytes behind m's data belong to no other Mbuf.
 func (m *Mbuf) writable() bool { return m.own || m.cl.ref.Load() == 1 }
 
-// Prepend grows a header Mbuf by n bytes in front and returns them; the contents are whatever was there: BSD's M_PREPEND.
+// Prepend grows a header Mbuf by n bytes in front and returns them; the contents are whatever was
+// there: BSD's M_PREPEND.
 func (m *Mbuf) Prepend(n int) []byte {
 	if m.cl != nil {
 		panic("mbuf: prepend to a cluster")
@@ -308,7 +323,7 @@ func (m *Mbuf) Prepend(n int) []byte {
 	return m.data[:n]
 }
 
-// Reset empties an Mbuf of Getcl's that nobody shares, so that it is as new.
+// Reset empties an Mbuf of Getcl's that is not shared, so that it is as new.
 func (m *Mbuf) Reset() {
 	m.data, m.own, m.Pkt = m.cl.buf[:0], true, Pkthdr{}
 }
@@ -338,7 +353,8 @@ func Cat(m, n *Mbuf) *Mbuf {
 // SetNext makes n the rest of the chain behind m. The caller owns both.
 func (m *Mbuf) SetNext(n *Mbuf) { m.next = n }
 
-// Copym returns a chain that shares bytes [off, off+n) of chain m: BSD's m_copym. It returns nil where n is 0.
+// Copym returns a chain that shares bytes [off, off+n) of chain m: BSD's m_copym. It returns nil if
+// n is 0.
 func Copym(m *Mbuf, off, n int) *Mbuf {
 	for m != nil && off >= len(m.data) {
 		off -= len(m.data)
@@ -366,7 +382,8 @@ func Copym(m *Mbuf, off, n int) *Mbuf {
 	return head
 }
 
-// Copydata copies bytes of the chain, from offset off, into p and returns how many: BSD's m_copydata.
+// Copydata copies bytes of the chain, from offset off, into p and returns how many: BSD's
+// m_copydata.
 func Copydata(m *Mbuf, off int, p []byte) int {
 	total := 0
 	for ; m != nil && len(p) > 0; m = m.next {
@@ -382,8 +399,9 @@ func Copydata(m *Mbuf, off int, p []byte) int {
 	return total
 }
 
-// Adj drops n bytes from the front of the chain, or -n from its end, and returns the chain, with no empty Mbuf in front or
-// at the end it has cut; nil where nothing is left: BSD's m_adj. The packet header, where there is one, must be fetched before.
+// Adj drops n bytes from the front of the chain, or -n from its end, and returns the chain, with no
+// empty Mbuf in front or at the end it has cut; nil if nothing is left: BSD's m_adj. The packet
+// header, if there is one, must be fetched before.
 func Adj(m *Mbuf, n int) *Mbuf {
 	if n >= 0 {
 		for m != nil && n >= len(m.data) {
@@ -416,8 +434,9 @@ func Adj(m *Mbuf, n int) *Mbuf {
 	return m
 }
 
-// Pullup makes the first n bytes of the chain contiguous, where they are not, and returns the chain: BSD's m_pullup.
-// It returns nil, the chain freed, where fewer than n bytes are there or n is larger than a header can be.
+// Pullup makes the first n bytes of the chain contiguous, where they are not, and returns the
+// chain: BSD's m_pullup. It returns nil, the chain freed, if fewer than n bytes are there or n is
+// larger than a header can be.
 func Pullup(m *Mbuf, n int) *Mbuf {
 	if len(m.data) >= n {
 		return m

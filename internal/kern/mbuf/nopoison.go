@@ -2,8 +2,8 @@
 
 package mbuf
 
-// Poisoned reports whether freed clusters are filled with a pattern and checked when they are used again (build tag
-// mbufpoison).
+// Poisoned reports whether freed clusters are filled with a pattern and checked when they are used
+// again (build tag mbufpoison).
 const Poisoned = false
 
 func poison(*cluster)   {}

@@ -4,8 +4,9 @@ package mbuf
 
 import "bytes"
 
-// Poisoned reports whether freed clusters are filled with a pattern and checked when they are used again
-// (build tag mbufpoison): a write through a stale view is found where it happens to memory, a read by what it returns.
+// Poisoned reports whether freed clusters are filled with a pattern and checked when they are used
+// again (build tag mbufpoison): a write through a stale view is found where it happens to memory, a
+// read by what it returns.
 const Poisoned = true
 
 const poisonByte = 0xdb

@@ -1,7 +1,7 @@
 package mbuf
 
-// A Sockbuf is one direction of a socket's data: 4.4BSD's struct sockbuf without the sleeping, which package kern adds.
-// The owner's lock guards it.
+// A Sockbuf is one direction of a socket's data: 4.4BSD's struct sockbuf without the sleeping,
+// which package kern adds. The owner's lock guards it.
 type Sockbuf struct {
 	head, tail *Mbuf
 	mbcnt      int   // bytes of clusters pinned: sb_mbcnt
@@ -24,7 +24,8 @@ func (sb *Sockbuf) SetHiwat(n int) { sb.hiwat = int32(min(n, MaxHiwat)) }
 // Pinned returns the bytes of clusters that the buffer keeps alive.
 func (sb *Sockbuf) Pinned() int { return sb.mbcnt }
 
-// maxPin bounds what a buffer pins, as a multiple of its high-water mark: BSD's sb_mbmax over sb_hiwat (sb_efficiency 8).
+// maxPin bounds what a buffer pins, as a multiple of its high-water mark: BSD's sb_mbmax over
+// sb_hiwat (sb_efficiency 8).
 const maxPin = 8
 
 // Space returns the bytes that may be appended: BSD's sbspace. It may be negative.
@@ -41,11 +42,13 @@ func (m *Mbuf) Pins() int {
 	return len(m.cl.buf)
 }
 
-// wasteful reports whether m's storage is mostly empty, so that copying its bytes is cheaper than pinning it.
+// wasteful reports whether m's storage is mostly empty, so that copying its bytes is cheaper than
+// pinning it.
 func (m *Mbuf) wasteful() bool { return len(m.data)*4 < m.Pins() }
 
-// Append adds chain m, which it takes over: BSD's sbappendstream with its sbcompress. Small pieces are copied into the room
-// behind the last one, so that a stream of tiny segments cannot pin much more than it holds.
+// Append adds chain m, which it takes over: BSD's sbappendstream with its sbcompress. Small pieces
+// are copied into the room behind the last one, so that a stream of tiny segments cannot pin much
+// more than it holds.
 func (sb *Sockbuf) Append(m *Mbuf) {
 	for m != nil {
 		n := m.next
@@ -72,7 +75,7 @@ func (sb *Sockbuf) link(m *Mbuf) {
 	sb.mbcnt += m.Pins()
 }
 
-// compress copies m behind the tail, in a new cluster where there is no room, and frees m.
+// compress copies m behind the tail, in a new cluster if there is no room, and frees m.
 func (sb *Sockbuf) compress(m *Mbuf) bool {
 	t := sb.tail
 	if t.cl == nil || len(t.Room()) < len(m.data) {
@@ -88,7 +91,8 @@ func (sb *Sockbuf) compress(m *Mbuf) bool {
 	return true
 }
 
-// AppendBytes copies as much of p as fits into the room behind the last Mbuf, and returns how much that was.
+// AppendBytes copies as much of p as fits into the room behind the last Mbuf, and returns how much
+// that was.
 func (sb *Sockbuf) AppendBytes(p []byte) int {
 	if sb.TailRoom() == 0 {
 		return 0
@@ -176,14 +180,16 @@ func (sb *Sockbuf) Flush() {
 	sb.head, sb.tail, sb.cc, sb.mbcnt = nil, nil, 0, 0
 }
 
-// A Sendbuf is a Sockbuf that is sent from: what lies in it goes out, piece by piece, long before it is dropped.
+// A Sendbuf is a Sockbuf that is sent from: what lies in it goes out, piece by piece, long before
+// it is dropped.
 type Sendbuf struct {
 	Sockbuf
 	ptr    *Mbuf // where the last Copym began, so that the next need not walk the chain: FreeBSD's sb_sndptr
 	ptrOff int32 // offset of ptr's first byte
 }
 
-// Copym returns a chain that shares n bytes from offset off. Successive calls with rising offsets do not walk the chain anew.
+// Copym returns a chain that shares n bytes from offset off. Successive calls with rising offsets
+// do not walk the chain anew.
 func (sb *Sendbuf) Copym(off, n int) *Mbuf {
 	if n == 0 {
 		return nil
