@@ -48,7 +48,8 @@
 //	in_ports.go        bind, connect, ephemeral ports (RFC 6056)
 //	tcp_usrreq.go      tcpUsrreq, and what the machine asks of its socket (tcp.Sock)
 //	tcp_input.go       checksum, lookup, lock, listener or connection or record
-//	tcp_syncache.go    half-open connections; parked SYNs; a listener's close
+//	tcp_syncache.go    half-open connections
+//	tcp_park.go        SYNs over the loopback that wait for a place on so_q; a listener's close
 //	tcp_syncookie.go   the answer that needs no memory
 //	tcp_timewait.go    TIME_WAIT records
 //	tcp_subr.go        segments without a machine: tcpRespond, dropwithreset; tcpCtlinput

@@ -11,13 +11,10 @@ import (
 // so_q0 is a syncache: a handshake that has begun is an entry of a table of bounded size, not a socket: FreeBSD's tcp_syncache.c, RFC 4987.
 // sonewconn runs at the final ACK. A SYN that finds its bucket full is answered with a cookie (tcp_syncookie.go) and leaves nothing behind, so
 // that a flood neither fills the memory nor drives out those who came before.
-//
-// Over the loopback nothing is ever lost: there a SYN reserves its place on so_q, and one that finds none is parked until soaccept makes room.
 
 const (
 	scBuckets     = 512
 	scBucketLimit = 30
-	maxParked     = 1 << 16
 
 	scFew  = 64                           // up to here each entry's retransmission is on time
 	scTick = int64(10 * time.Millisecond) // else they are looked at as often as this
@@ -64,9 +61,6 @@ type syncache struct {
 
 	rexmtLimit int // net.inet.tcp.syncache.rexmtlimit
 }
-
-// A parkedSyn is a SYN over the loopback that waits for a place.
-type parkedSyn struct{ in tcpIn }
 
 func (sc *syncache) init(k *Kernel) {
 	sc.k = k
@@ -515,57 +509,4 @@ func (sc *syncache) drop(head *Socket) (gone []*scEntry) {
 		sc.remove(e)
 	}
 	return gone
-}
-
-// park lets a SYN over the loopback wait for a place, first come first served. The listener is locked.
-func (head *Socket) park(in *tcpIn) {
-	p := parkedSyn{in: *in}
-	p.in.m, p.in.len = nil, 0 // data in a SYN is sent again
-	for i := range head.lq.parked {
-		if head.lq.parked[i].in.t == in.t {
-			head.lq.parked[i] = p // the same SYN again, or a later one of the same port
-			return
-		}
-	}
-	if len(head.lq.parked) >= maxParked {
-		head.k.Stats.TCP.Listendrop.Inc()
-		return
-	}
-	head.lq.parked = append(head.lq.parked, p)
-}
-
-// unpark lets in as many parked SYNs as there are places now. The listener is locked.
-func (head *Socket) unpark() {
-	lq := head.lq
-	if lq == nil {
-		return
-	}
-	for len(lq.parked) > 0 && !lq.full() && head.options&SO_ACCEPTCONN != 0 && !head.dead && !head.k.pressed() {
-		p := lq.parked[0]
-		lq.parked = lq.parked[1:]
-		if len(lq.parked) == 0 {
-			lq.parked = nil
-		}
-		p.in.now = head.k.now()
-		head.k.syncacheBegin(head, &p.in)
-	}
-}
-
-// solistenclose empties the queues of a listener that closes, and returns the connections that nobody has accepted, which the caller aborts
-// once the lock is left. Handshakes over the loopback are refused at once; others meet a reset when they go on.
-func (head *Socket) solistenclose() (orphans []*Socket) {
-	k := head.k
-	for i := range head.lq.parked {
-		head.drain(k.dropwithreset(&head.lq.parked[i].in, 0, 0))
-	}
-	for _, e := range k.syncache.drop(head) {
-		if e.ifp.loopback {
-			r := respondTo{t: e.t, seq: e.s.Iss + 1, ack: e.s.Irs + 1, flags: wire.RST | wire.ACK}
-			head.drain(k.tcpRespond(&r))
-		}
-		e.free()
-	}
-	orphans = head.lq.q
-	head.lq.q, head.lq.parked = nil, nil
-	return orphans
 }
