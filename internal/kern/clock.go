@@ -7,8 +7,8 @@ import (
 )
 
 // The stack's clock: BSD's callouts. A heap of callouts by (deadline, id) and one time.Timer at the
-// earliest. A callout that fires early is harmless, so none is ever taken out: it fires, finds
-// nothing due, and is set again.
+// earliest. A callout that fires early is harmless, so none is taken out as long as its owner
+// lives: it fires, finds nothing due, and is set again.
 
 // never is a deadline that does not come.
 const never = int64(1<<63 - 1)
@@ -101,6 +101,16 @@ func (c *clock) arm(co *callout, t int64) {
 		heap.Push(&c.heap, co)
 	}
 	c.schedule()
+}
+
+// disarm takes co out, for good: a socket that is gone must not wait for its keep-alive timer,
+// which may be hours away.
+func (c *clock) disarm(co *callout) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if co.at != never {
+		heap.Remove(&c.heap, int(co.idx))
+	}
 }
 
 // schedule sets the timer to the earliest deadline. The lock is held.

@@ -2,9 +2,11 @@ package kern
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
+	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
 )
 
@@ -65,5 +67,41 @@ func TestStarvedProcessor(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// A connection that is gone does not wait for its timers, or for the deadlines of those who slept in it: they may be hours away, and a peer that connects and
+// resets all the time would fill the memory.
+func TestGoneSocketsLeaveClock(t *testing.T) {
+	for _, prof := range []func() *tcp.Profile{tcp.Default, tcp.FreeBSD} {
+		inBubble(t, func(t *testing.T) {
+			v := attacked(t, func(_ *Config, p *tcp.Profile) {
+				*p = *prof()
+				p.Keepalive = true
+				p.Keepidle = int64(2 * time.Hour)
+			})
+			defer v.done()
+			lfd := v.listen(80, 10)
+			for i := range uint16(100) {
+				p, fd := v.established(lfd, 5000+i, 80)
+				so := v.p.Sock(fd)
+				far := time.Now().Add(24 * time.Hour)
+				so.SetDeadlines(&far, &far)
+				so.Setnbio(false)
+				var wg sync.WaitGroup
+				wg.Go(func() { so.Soreceive(make([]byte, 1), 0) })
+				settle()
+				if i%2 == 0 {
+					v.inject(p.seg(wire.RST, nil).bytes())
+				} else {
+					v.no(v.p.Setlinger(fd, true, 0))
+				}
+				v.no(v.p.Close(fd))
+				wg.Wait()
+			}
+			if n, most := len(v.k.clock.heap), 1+len(v.k.clock.tables); n > most {
+				t.Errorf("%s: %d callouts are set, want at most %d", v.k.prof.Name, n, most)
+			}
+		})
 	}
 }

@@ -156,7 +156,7 @@
 //
 // A socket has one callout, and one deadline: the earliest of its machine's timers and of those who sleep in it (nextDeadline). leave
 // compares it with what it last asked for, and goes to the heap only when it has become earlier. A callout that comes too early finds nothing due and
-// is set again, so no one is ever taken out: an acknowledgment that restarts the retransmission timer costs nothing. One time.Timer stands at the
+// is set again, so no one is taken out while its socket lives: an acknowledgment that restarts the retransmission timer costs nothing. One time.Timer stands at the
 // earliest callout, by (deadline, id). The TIME_WAIT list, the syncache and the reassembly queue have a callout each. If the timer is
 // more than 20 ms late, or a call has taken so long, the clock waits up to 3 ms before it calls: a busy processor must not look like a lost packet.
 //

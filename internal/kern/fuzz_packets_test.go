@@ -217,7 +217,7 @@ func (g *siege) check() {
 			g.fatalf("%v", err)
 		}
 	}
-	if n := len(g.k.clock.heap); n > len(all)+16 {
+	if n := len(g.k.clock.heap); n > len(all)+len(g.k.clock.tables) {
 		g.fatalf("%d callouts for %d sockets", n, len(all))
 	}
 	if n := len(all); n > 64 {

@@ -596,4 +596,6 @@ func (so *Socket) sofree() {
 	so.snd.Flush()
 	so.inp.tw = nil
 	so.k.sockets.remove(so)
+	so.k.clock.disarm(&so.out)
+	so.out.armed = never
 }

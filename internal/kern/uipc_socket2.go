@@ -195,6 +195,8 @@ func (so *Socket) nextDeadline() int64 {
 	t := never
 	if !so.dead {
 		t = so.k.even(so.tp.Next())
+	} else if so.state&ssNofdref != 0 {
+		return never // whoever still sleeps has been woken
 	}
 	if so.rcv.waiters > 0 {
 		t = min(t, so.rcv.deadline)

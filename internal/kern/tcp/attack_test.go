@@ -406,3 +406,24 @@ func TestHalfSequenceSpace(t *testing.T) {
 		}
 	})
 }
+
+// BSD's ends repeat their FIN in each answer. A FIN that comes before its turn is answered at a limited rate, or two of them would answer each other for ever
+// (A09).
+func TestFinStorm(t *testing.T) {
+	each(t, func(t *T) {
+		for _, prof := range []string{"nodelay", "FreeBSD", "bsd"} {
+			k := established(t, prof)
+			k.shutdown()
+			k.sent = nil
+			n := 0
+			for range 1000 {
+				k.input(k.pkt("F.", 100, 1, 0))
+				n += len(k.sent)
+				k.sent = nil
+			}
+			if n == 0 || n > 5 {
+				k.fatalf("%s: %d answers to a thousand FINs", prof, n)
+			}
+		}
+	})
+}

@@ -643,7 +643,12 @@ func (tp *TCB) processData(seg *segment) {
 		return
 	}
 	fin := tp.reassemble(seg)
-	tp.flags |= AckNow // out of order, or a gap is filled: at once (RFC 5681, 4.2)
+	if seg.len > 0 || fin {
+		tp.flags |= AckNow // out of order, or a gap is filled: at once (RFC 5681, 4.2)
+	} else {
+		// A FIN before its turn. Two BSD ends that have sent theirs would answer each other with FINs for ever.
+		tp.ackUnacceptable(seg)
+	}
 	seg.flags &^= wire.FIN
 	if fin {
 		seg.flags |= wire.FIN

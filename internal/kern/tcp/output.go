@@ -558,19 +558,29 @@ func (tp *TCB) respond(seq Seq, now int64) {
 
 // ackUnacceptable asks for the answer to a segment that is not acceptable (RFC 9293, 3.10.7.4). What brings no data is answered
 // at a limited rate: two ends that disagree about their numbers would answer each other for ever (RFC 5961, 7), and BSD's ends repeat their FIN in each answer.
-// What brings data comes by a timer.
+// This limit also holds if there is none for challenges, as in the book. What brings data comes by a timer.
 func (tp *TCB) ackUnacceptable(seg *segment) {
-	if seg.len == 0 && seg.flags&wire.SYN == 0 && tp.prof.ChallengeN > 0 {
-		if !lately(&tp.oowTime, seg.now, tp.prof.ChallengeT) {
+	if seg.len == 0 && seg.flags&wire.SYN == 0 {
+		most, period := tp.prof.ChallengeN, tp.prof.ChallengeT
+		if most == 0 {
+			most, period = warN, warT
+		}
+		if !lately(&tp.oowTime, seg.now, period) {
 			tp.oowAcks = 0
 		}
-		if int(tp.oowAcks) >= tp.prof.ChallengeN {
+		if int(tp.oowAcks) >= most {
 			return
 		}
 		tp.oowAcks++
 	}
 	tp.flags |= AckNow
 }
+
+// warN and warT limit answers to what is not acceptable where net.inet.tcp.ack_war_cnt is 0: so many in so long.
+const (
+	warN = 5
+	warT = sec
+)
 
 // challengeAck answers a segment that may be an attack (RFC 5961, 3 to 5), at a limited rate for each connection, which nobody
 // else can observe (CVE-2016-5696).
