@@ -411,7 +411,7 @@ func TestHalfSequenceSpace(t *testing.T) {
 // (A09).
 func TestFinStorm(t *testing.T) {
 	each(t, func(t *T) {
-		for _, prof := range []string{"nodelay", "FreeBSD", "bsd"} {
+		for _, prof := range []string{"nodelay", "FreeBSD", "Net3"} {
 			k := established(t, prof)
 			k.shutdown()
 			k.sent = nil
