@@ -34,6 +34,13 @@
 // Config.Rand and the seeds of [Impair] are fixed, a run repeats exactly, as far as the program
 // itself does.
 //
+// A bubble has a time of its own, so a stack is for the goroutines of one bubble, or for those that
+// are in none. Calls from elsewhere fail with an error that says so, and change nothing: dials,
+// Listen, Accept, reads that would wait, writes, Close of a connection, options, deadlines, Attach,
+// Detach and Capture. So does a deadline that is computed outside, with time.Now, and set in a
+// bubble; one that is computed in a bubble has long passed outside. Only [Stack.Close] may be
+// called from anywhere once nobody waits for the stack any more.
+//
 // # Limits
 //
 // The stack has IPv4 and TCP. A [Dialer] that has a Resolver resolves names; without one, only
@@ -201,7 +208,9 @@ type Stack struct {
 	client     *http.Client
 }
 
-// New makes a stack, which has a loopback interface with 127.0.0.0/8. Close ends it.
+// New makes a stack, which has a loopback interface with 127.0.0.0/8. Close ends it. A stack that
+// is made in a testing/synctest bubble is for the goroutines of that bubble only, and one that is
+// made outside is for those outside of bubbles.
 func New(c Config) (*Stack, error) {
 	prof, err := c.TCP.profile()
 	if err != nil {
@@ -279,6 +288,9 @@ func (s *Stack) Attach(link Link, prefixes ...netip.Prefix) error {
 	if link == nil {
 		return errors.New("bsdnet: attach: the link is nil")
 	}
+	if errno := s.k.Here(); errno != 0 {
+		return sysError("attach", errno)
+	}
 	if !reflect.ValueOf(link).Comparable() { // Detach could not find it
 		return fmt.Errorf("bsdnet: attach: the link is a %T, which cannot be compared; pass a pointer to one", link)
 	}
@@ -324,6 +336,9 @@ func (s *Stack) Detach(link Link) error {
 	ifp := s.ifnet(link)
 	if ifp == nil {
 		return errNotAttached
+	}
+	if errno := s.k.Here(); errno != 0 {
+		return sysError("detach", errno)
 	}
 	s.mu.Lock()
 	mine := s.links[link] == ifp
@@ -418,6 +433,9 @@ func (s *Stack) Capture(link Link, w io.Writer, filters ...CaptureFilter) (stop 
 	}
 	if ifp == nil {
 		return nil, errNotAttached
+	}
+	if errno := s.k.Here(); errno != 0 {
+		return nil, sysError("capture", errno)
 	}
 	var list []kern.Filter
 	for _, f := range filters {

@@ -2,10 +2,13 @@ package bsdnet
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"syscall"
 	"time"
+
+	"bsdnet/internal/kern"
 )
 
 // This file alone makes package net's errors of the kernel's.
@@ -20,9 +23,21 @@ func sysError(call string, errno syscall.Errno) error {
 		return net.ErrClosed
 	case syscall.EAGAIN:
 		return os.ErrDeadlineExceeded
+	case kern.EXDEV:
+		return errOtherBubble
+	case kern.ERANGE:
+		return errOtherClock
 	}
 	return os.NewSyscallError(call, errno)
 }
+
+// The errors of calls across the border of a testing/synctest bubble.
+var (
+	errOtherBubble = errors.New("bsdnet: the stack was made in another testing/synctest bubble, or outside of any, where time is another: " +
+		"make one with New in the bubble that uses it (the default stack is made by its first use)")
+	errOtherClock = errors.New("bsdnet: the deadline was computed outside of the testing/synctest bubble of the stack, where time is another: " +
+		"compute it with time.Now in the bubble")
+)
 
 // ctxError returns the error that package net makes of a context's.
 func ctxError(err error) error {

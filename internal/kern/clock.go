@@ -187,7 +187,7 @@ func (c *clock) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	if c.timer != nil {
+	if c.timer != nil && !c.k.away(c.k.now()) { // the timer of a bubble that has ended does not fire any more, and if it did, fire would see closed
 		c.timer.Stop()
 	}
 	for c.firing {

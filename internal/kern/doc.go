@@ -42,6 +42,7 @@
 //	uipc_sockopt.go    Sosetopt, Sogetopt, TCP_INFO
 //	uipc_stat.go       Pcblist, Tcpdrop, deadlines: a socket seen from outside
 //	sysctl.go          variables under FreeBSD's names
+//	bubble.go          calls from another testing/synctest bubble than the stack's
 //	clock.go           callouts: the heap and its one timer
 //	in_proto.go        the protocol switch, PRU_ requests
 //	in_pcb.go          inpcb, the table of connections, the listeners and their match order

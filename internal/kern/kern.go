@@ -60,7 +60,8 @@ type Kernel struct {
 	pool    mbuf.Pool
 	drainAt atomic.Int64 // when tcpDrain next looks
 	t0      time.Time
-	parity  int64 // an instant is even on the clock of the day if it is as odd as this
+	home    uint64 // the bubble that the stack was made in; 0: outside of bubbles
+	parity  int64  // an instant is even on the clock of the day if it is as odd as this
 	clock   clock
 	seed    secrets
 	tcpEnv  *tcp.Env
@@ -112,7 +113,7 @@ func (k *Kernel) chainAt(fn string) {
 
 // New makes a stack, with its loopback.
 func New(c Config) (*Kernel, error) {
-	k := &Kernel{t0: time.Now(), memory: c.Memory, somaxconn: c.Somaxconn}
+	k := &Kernel{t0: time.Now(), home: bubble(), memory: c.Memory, somaxconn: c.Somaxconn}
 	k.parity = k.t0.UnixNano() + epoch
 	if c.Profile == nil {
 		c.Profile = tcp.Default()

@@ -85,7 +85,7 @@ const drainAgain = int64(time.Second)
 func (k *Kernel) tcpDrain() {
 	now := k.now()
 	next := k.drainAt.Load()
-	if !k.pressed() || now < next || !k.drainAt.CompareAndSwap(next, now+drainAgain) {
+	if !k.pressed() || now < next || k.away(now) || !k.drainAt.CompareAndSwap(next, now+drainAgain) {
 		return
 	}
 	type stalled struct {

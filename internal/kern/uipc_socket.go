@@ -17,6 +17,9 @@ func (k *Kernel) Socreate(domain, typ, proto int) (*Socket, syscall.Errno) {
 	if k.closed.Load() {
 		return nil, syscall.EBADF
 	}
+	if k.away(k.now()) {
+		return nil, EXDEV
+	}
 	p := pffindtype(domain, typ)
 	if proto != 0 {
 		p = pffindproto(domain, proto)
@@ -61,10 +64,14 @@ func (so *Socket) Sobind(nam netip.AddrPort) syscall.Errno {
 func (so *Socket) Solisten(backlog int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
+	now := so.k.now()
+	if so.k.away(now) {
+		return EXDEV
+	}
 	if so.state&(ssIsconnected|ssIsconnecting|ssIsdisconnecting) != 0 || so.dead || so.inTimeWait() {
 		return syscall.EINVAL // FreeBSD's solisten_proto_check; 4.4BSD would corrupt the state machine
 	}
-	if errno := so.proto.usrreq(so, pruListen, usrreqArgs{now: so.k.now()}); errno != 0 {
+	if errno := so.proto.usrreq(so, pruListen, usrreqArgs{now: now}); errno != 0 {
 		return errno
 	}
 	if so.lq == nil {
@@ -79,6 +86,10 @@ func (so *Socket) Solisten(backlog int) syscall.Errno {
 func (so *Socket) Soconnect(nam netip.AddrPort) syscall.Errno {
 	so.lock()
 	defer so.unlock()
+	now := so.k.now()
+	if so.k.away(now) {
+		return EXDEV
+	}
 	switch {
 	case so.options&SO_ACCEPTCONN != 0:
 		return syscall.EOPNOTSUPP
@@ -87,7 +98,7 @@ func (so *Socket) Soconnect(nam netip.AddrPort) syscall.Errno {
 	case so.state&ssIsconnecting != 0:
 		return syscall.EALREADY
 	}
-	return so.proto.usrreq(so, pruConnect, usrreqArgs{nam: nam, now: so.k.now()})
+	return so.proto.usrreq(so, pruConnect, usrreqArgs{nam: nam, now: now})
 }
 
 // Soconnectwait sleeps until the socket is connected or has failed: the second half of BSD's
@@ -123,6 +134,9 @@ func (so *Socket) takeError() syscall.Errno {
 // Soaccept takes a connection off the queue of a listening socket, and sleeps while there is none:
 // BSD's accept1 and soaccept.
 func (so *Socket) Soaccept() (*Socket, syscall.Errno) {
+	if so.k.away(so.k.now()) {
+		return nil, EXDEV
+	}
 	so.lock()
 	defer so.unlock()
 	if so.options&SO_ACCEPTCONN == 0 {
@@ -238,19 +252,23 @@ func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 		if len(p) == 0 {
 			return total, 0
 		}
+		now := so.k.now()
+		if so.k.away(now) {
+			return total - len(p), EXDEV
+		}
 		space := so.sendspace()
 		// A call that waits with nothing to be acknowledged would never be woken.
 		if space <= 0 || space < len(p) && space < min(int(so.snd.lowat), so.snd.Cc()) {
 			if flags&MSG_DONTWAIT != 0 {
 				return total - len(p), syscall.EAGAIN
 			}
-			so.proto.usrreq(so, pruSend, usrreqArgs{now: so.k.now()}) // what was held back for more, which will be long in coming
+			so.proto.usrreq(so, pruSend, usrreqArgs{now: now}) // what was held back for more, which will be long in coming
 			if errno := so.sbwait(&so.snd.sleepers); errno != 0 {
 				return total - len(p), errno
 			}
 			continue
 		}
-		k := so.sendsome(p, min(space, sendChunk), flags)
+		k := so.sendsome(p, min(space, sendChunk), flags, now)
 		p = p[k:]
 		if len(p) > 0 && so.busy() {
 			so.unlock() // let it go out, and the peer read, while we copy on
@@ -287,10 +305,10 @@ func (so *Socket) sendspace() int {
 
 // sendsome copies up to limit bytes into the send buffer and lets the protocol send: one PRU_SEND
 // for each chunk, not, as in 4.4BSD, for each mbuf.
-func (so *Socket) sendsome(p []byte, limit, flags int) int {
+func (so *Socket) sendsome(p []byte, limit, flags int, now int64) int {
 	k := min(len(p), limit)
 	last := flags&MSG_MORETOCOME == 0
-	a := usrreqArgs{now: so.k.now(), more: len(p) > k || !last}
+	a := usrreqArgs{now: now, more: len(p) > k || !last}
 	req := pruSend
 	if flags&MSG_OOB != 0 && !a.more {
 		req = pruSendoob
@@ -329,6 +347,9 @@ func (so *Socket) sendsome(p []byte, limit, flags int) int {
 // bytes without an error are the end of the stream. EWOULDBLOCK when the deadline has passed;
 // ENOTCONN if there never was a connection; so_error once there is no more data.
 func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
+	if so.k.home != 0 && so.k.away(so.k.now()) {
+		return 0, EXDEV // what is there needs no clock, and to read it for every call would cost too much: outside of bubbles sbwait finds out
+	}
 	so.lock()
 	if errno := so.sblock(&so.rcv.sleepers); errno != 0 {
 		so.unlock()
@@ -372,6 +393,9 @@ func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 // there is something to put into it. EWOULDBLOCK: the deadline has passed; EBADF: the socket is
 // closed.
 func (so *Socket) Sorcvwait() syscall.Errno {
+	if so.k.home != 0 && so.k.away(so.k.now()) {
+		return EXDEV
+	}
 	so.lock()
 	defer so.unlock()
 	for {
@@ -420,7 +444,9 @@ func (so *Socket) receivesome(p []byte, flags int) (int, syscall.Errno) {
 		m = so.rcv.Cut(n)
 	}
 	if so.tp.OwesUpdate() { // else tcp_output would find nothing to do, and the time of day is dear
-		so.proto.usrreq(so, pruRcvd, usrreqArgs{now: so.k.now()})
+		if now := so.k.now(); !so.k.away(now) {
+			so.proto.usrreq(so, pruRcvd, usrreqArgs{now: now})
+		}
 	}
 	so.sbunlock(&so.rcv.sleepers)
 	e := so.leave()
@@ -443,6 +469,10 @@ const (
 func (so *Socket) Soshutdown(how int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
+	now := so.k.now()
+	if so.k.away(now) {
+		return EXDEV
+	}
 	switch {
 	case how < SHUT_RD || how > SHUT_RDWR:
 		return syscall.EINVAL
@@ -459,7 +489,7 @@ func (so *Socket) Soshutdown(how int) syscall.Errno {
 		so.sorflush()
 	}
 	if how != SHUT_RD {
-		return so.proto.usrreq(so, pruShutdown, usrreqArgs{now: so.k.now()})
+		return so.proto.usrreq(so, pruShutdown, usrreqArgs{now: now})
 	}
 	return 0
 }
@@ -481,15 +511,19 @@ func (so *Socket) sorflush() {
 // accepted are reset.
 func (so *Socket) Soclose() syscall.Errno {
 	so.lock()
+	now := so.k.now()
 	if so.closed() {
 		so.unlock()
 		return syscall.EBADF
+	}
+	if so.k.away(now) {
+		so.unlock()
+		return EXDEV
 	}
 	var orphans []*Socket
 	if so.options&SO_ACCEPTCONN != 0 {
 		orphans = so.solistenclose()
 	}
-	now := so.k.now()
 	errno := syscall.Errno(0)
 	if so.state&ssIsconnected != 0 {
 		if so.state&ssIsdisconnecting == 0 {

@@ -222,7 +222,8 @@ func (so *Socket) expire(now int64) {
 }
 
 // sbwait sleeps until the buffer changes: BSD's sbwait. The caller looks at its condition again.
-// EWOULDBLOCK: the deadline has passed, or the socket does not block.
+// EWOULDBLOCK: the deadline has passed, or the socket does not block. EXDEV: the caller is in
+// another bubble.
 func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 	if so.state&ssNbio != 0 {
 		return syscall.EAGAIN
@@ -234,6 +235,9 @@ func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 	}
 	if so.late(sb) {
 		return syscall.EAGAIN
+	}
+	if so.k.away(so.k.now()) {
+		return EXDEV // who wakes a sleeper in another bubble ends the program
 	}
 	sb.waiters++
 	if t := so.nextDeadline(); t < so.out.armed {

@@ -60,8 +60,11 @@ const (
 func (so *Socket) Sosetopt(level, name, val int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
-	if so.closed() {
+	switch {
+	case so.closed():
 		return syscall.EBADF
+	case so.k.away(so.k.now()):
+		return EXDEV
 	}
 	switch level {
 	case SOL_SOCKET:
@@ -171,7 +174,11 @@ func (so *Socket) Setcongestion(name string) syscall.Errno {
 	case so.dead:
 		return syscall.ECONNRESET
 	}
-	return so.tp.SetCC(name, so.k.now())
+	now := so.k.now()
+	if so.k.away(now) {
+		return EXDEV
+	}
+	return so.tp.SetCC(name, now)
 }
 
 // tcpCtloutput sets an option of TCP's: BSD's tcp_ctloutput.
@@ -337,19 +344,25 @@ func (k *Kernel) sbMax() int { return min(int(int64(k.prof.Maxsockbuf)*2048/2304
 func (so *Socket) Clampbuf(n int) int { return min(max(n, MinSockbuf), so.k.sbMax()) }
 
 // SetDeadlines sets when calls that read (accept) and write (connect) give up; the zero time never,
-// nil leaves it. A blocked call sees the new deadline. EBADF once the socket is closed.
+// nil leaves it. A blocked call sees the new deadline. EBADF once the socket is closed; EXDEV if
+// the caller is in another bubble; ERANGE for a deadline by another clock than the stack's.
 func (so *Socket) SetDeadlines(read, write *time.Time) syscall.Errno {
 	so.lock()
 	defer so.unlock()
-	if so.closed() {
+	now := so.k.now()
+	switch {
+	case so.closed():
 		return syscall.EBADF
+	case so.k.away(now):
+		return EXDEV
+	case so.k.foreign(read), so.k.foreign(write):
+		return ERANGE
 	}
 	at := func(t time.Time) int64 {
 		if t.IsZero() {
 			return never
 		}
 		d := time.Until(t)
-		now := so.k.now()
 		if int64(d) > never-now {
 			return never - 1
 		}
