@@ -184,7 +184,7 @@ func newRally(t *testing.T, data []byte) *rally {
 		g.ends[i] = &endUser{g: g, i: i}
 		g.links[i] = newMoodyLink(t, end, g.impairment(), uint64(d.n(256)))
 		c := bsdnet.Config{Rand: fixedRand(uint64(i + d.n(16)*2)), NoLoopback: true}
-		c.TCP.Profile = []string{"Default", "FreeBSD", "Default", "Net3"}[d.n(4)]
+		c.TCP.Profile = []bsdnet.Profile{"Default", "FreeBSD", "Default", "Net3"}[d.n(4)]
 		if c.TCP.Profile == "Default" {
 			c.TCP.CongestionControl = []string{"cubic", "newreno", "bbr", "bbr1"}[d.n(4)]
 		}
