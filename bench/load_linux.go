@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A load is how busy the machine has been, in seconds of one processor.
@@ -67,8 +69,8 @@ func kernelVersion() string {
 
 const congestionFile = "/proc/sys/net/ipv4/tcp_congestion_control"
 
-// congestion returns the name of the kernel's congestion control.
-func congestion() string {
+// kernelCongestion returns the name of the kernel's congestion control.
+func kernelCongestion() string {
 	v, _ := os.ReadFile(congestionFile)
 	return strings.TrimSpace(string(v))
 }
@@ -123,4 +125,16 @@ func descriptors(want int) int {
 		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &r)
 	}
 	return int(min(r.Cur, 1<<30))
+}
+
+// control gives a new socket the congestion control (tcp(7), TCP_CONGESTION).
+func (c congestion) control(_, _ string, rc syscall.RawConn) error {
+	var set error
+	err := rc.Control(func(fd uintptr) {
+		set = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, c.kernel)
+	})
+	if set != nil {
+		return fmt.Errorf("congestion control %s: %w", c.kernel, set)
+	}
+	return err
 }

@@ -21,7 +21,9 @@ With files, which are what -json has printed before, it measures nothing and rep
 const examples = `
 examples:
   go run .                                       all rows but those of growth
+  go run . -group 'tunnel|wireguard'             two groups of rows
   go run . -row '^(bulk|pp)1$' -peer bsdnet      two rows of one peer
+  go run . -row '^bulk' -beside old=/tmp/old     beside another build
   go run . -row . -json >all.json                everything, as JSON
   go run . -md -plot charts all.json >RESULTS.md what the project shows
 `
@@ -33,71 +35,126 @@ func main() {
 	}
 }
 
+// options are what the arguments say.
+type options struct {
+	plan
+	asJSON, md, list bool
+	plots, beside    string
+	ccAsked          bool // -cc is there
+	files            []string
+}
+
 // command does what the arguments say.
 func command() error {
-	p := plan{progress: os.Stderr, settings: settings{verify: 16 << 20, scale: 1}}
-	asJSON := flag.Bool("json", false, "print JSON, with every round")
-	md := flag.Bool("md", false, "print Markdown: all of RESULTS.md")
-	plots := flag.String("plot", "", "write charts, as SVG, into the `folder`")
+	o, err := parse()
+	if err != nil {
+		return err
+	}
+	if o.list {
+		return printList(os.Stdout, &o.plan)
+	}
+	if len(o.files) > 0 {
+		rep, err := readReports(o.files)
+		if err != nil {
+			return err
+		}
+		return o.output(rep)
+	}
+	return o.measureAll()
+}
+
+// parse reads the arguments.
+func parse() (*options, error) {
+	o := &options{plan: plan{progress: os.Stderr, settings: settings{verify: 16 << 20, scale: 1}}}
+	flag.BoolVar(&o.asJSON, "json", false, "print JSON, with every round")
+	flag.BoolVar(&o.md, "md", false, "print Markdown: all of RESULTS.md")
+	flag.StringVar(&o.plots, "plot", "", "write charts, as SVG, into the `folder`")
 	row := flag.String("row", "", "measure the rows whose names match the `regexp`; all but those of growth without one")
+	group := flag.String("group", "", "measure the groups whose whole names match the `regexp`: loopback, pair, tun, tunnel, wireguard, grow")
 	who := flag.String("peer", "", "measure the peers whose names match the `regexp`")
-	list := flag.Bool("list", false, "list the rows, and their peers")
-	flag.IntVar(&p.rounds, "rounds", 5, "how many rounds")
-	flag.DurationVar(&p.time, "time", time.Second, "how long each measurement takes, after the warm-up")
-	flag.DurationVar(&p.warm, "warm", 300*time.Millisecond, "how long the warm-up takes")
-	flag.StringVar(&p.profiles, "cpuprofile", "", "write a CPU profile of the last round of each row and peer into the `folder`, as ROW.PEER.prof")
-	cc := flag.String("cc", "", "the kernel's congestion control, by `name`: reno, cubic, bbr; without one what the machine has")
+	flag.BoolVar(&o.list, "list", false, "list the rows, and their peers, and say how long they take")
+	flag.IntVar(&o.rounds, "rounds", 5, "how many rounds")
+	flag.DurationVar(&o.time, "time", time.Second, "how long each measurement takes, after the warm-up")
+	flag.DurationVar(&o.warm, "warm", 300*time.Millisecond, "how long the warm-up takes")
+	flag.StringVar(&o.profiles, "cpuprofile", "", "write a CPU profile of the last round of each row and peer into the `folder`, as ROW.PEER.prof")
+	cc := flag.String("cc", congestions[0].kernel, "the congestion control at all ends, by the kernel's `name` for it: cubic, reno, bbr")
+	flag.StringVar(&o.beside, "beside", "", "measure also the bsdnet of another binary of this program, such as one of another commit: `NAME=PATH`")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
 		fmt.Fprint(flag.CommandLine.Output(), examples)
 	}
 	flag.Parse()
-	if p.rounds < 1 || p.time <= 0 || p.warm < 0 {
-		return errors.New("-rounds and -time are more than nothing")
+	flag.Visit(func(f *flag.Flag) { o.ccAsked = o.ccAsked || f.Name == "cc" })
+	o.files = flag.Args()
+	switch {
+	case o.rounds < 1 || o.time <= 0 || o.warm < 0:
+		return nil, errors.New("-rounds and -time are more than nothing")
+	case o.beside != "" && o.profiles != "":
+		return nil, errors.New("-beside measures in other processes, of which -cpuprofile knows nothing")
 	}
 	var err error
-	if p.rows, err = pattern(*row); err != nil {
-		return fmt.Errorf("-row: %w", err)
+	if o.rows, err = pattern(*row); err != nil {
+		return nil, fmt.Errorf("-row: %w", err)
 	}
-	if p.peers, err = pattern(*who); err != nil {
-		return fmt.Errorf("-peer: %w", err)
+	if o.peers, err = pattern(*who); err != nil {
+		return nil, fmt.Errorf("-peer: %w", err)
 	}
-	if *list {
-		printList(os.Stdout, &p)
-		return nil
-	}
-	if flag.NArg() > 0 {
-		rep, err := readReports(flag.Args())
-		if err != nil {
-			return err
+	if *group != "" {
+		if o.groups, err = pattern("^(?:" + *group + ")$"); err != nil {
+			return nil, fmt.Errorf("-group: %w", err)
 		}
-		return output(rep, *asJSON, *md, *plots)
 	}
+	if o.cc, err = findCongestion(*cc); err != nil {
+		return nil, fmt.Errorf("-cc: %w", err)
+	}
+	return o, nil
+}
+
+// measureAll measures what the plan says, and reports it.
+func (o *options) measureAll() error {
 	if err := isolate(); err != nil {
 		return fmt.Errorf("network namespace: %w", err)
 	}
-	if *cc != "" {
-		if err := setCongestion(*cc); err != nil {
-			return fmt.Errorf("-cc: %w", err)
+	if err := o.cc.possible(); err != nil && o.ccAsked {
+		return fmt.Errorf("-cc: %w", err)
+	} else if err != nil {
+		kept := kernelCongestion()
+		fmt.Fprintf(o.progress, "the kernel keeps its congestion control, %s: %v\n", kept, err)
+		if o.cc, err = findCongestion(kept); err != nil {
+			o.cc = congestions[0]
+			o.cc.kernel = kept
 		}
 	}
-	for _, dir := range []string{p.profiles, *plots} {
+	if o.beside != "" {
+		b, err := openBuild(o.beside)
+		if err != nil {
+			return fmt.Errorf("-beside: %w", err)
+		}
+		o.plan.beside = b
+	}
+	for _, dir := range []string{o.profiles, o.plots} {
 		if dir != "" {
 			if err := os.MkdirAll(dir, 0o777); err != nil {
 				return err
 			}
 		}
 	}
-	rep := report{Machine: thisMachine(), Rounds: p.rounds, Seconds: p.time.Seconds()}
-	if rep.Results = p.run(); len(rep.Results) == 0 {
-		return errors.New("no row matches; -list lists them")
+	fmt.Fprintln(o.progress, o.estimateText())
+	start := time.Now()
+	rep := report{Machine: thisMachine(o.cc.kernel), Rounds: o.rounds, Seconds: o.time.Seconds()}
+	if rep.Results = o.run(); len(rep.Results) == 0 {
+		return errors.New(noRow)
 	}
-	if err := output(&rep, *asJSON, *md, *plots); err != nil {
+	rep.Took = time.Since(start).Seconds()
+	if err := o.output(&rep); err != nil {
 		return err
 	}
 	return rep.failures()
 }
+
+// noRow is the error of a run that has nothing to measure.
+const noRow = "no row matches; -list lists them"
 
 // pattern compiles a regular expression, if there is one.
 func pattern(s string) (*regexp.Regexp, error) {
@@ -108,23 +165,23 @@ func pattern(s string) (*regexp.Regexp, error) {
 }
 
 // output prints a report in the form that is asked for.
-func output(rep *report, asJSON, md bool, plots string) error {
+func (o *options) output(rep *report) error {
 	var charts []chart
-	if plots != "" {
-		if err := os.MkdirAll(plots, 0o777); err != nil {
+	if o.plots != "" {
+		if err := os.MkdirAll(o.plots, 0o777); err != nil {
 			return err
 		}
 		var err error
-		if charts, err = writeCharts(plots, rep); err != nil {
+		if charts, err = writeCharts(o.plots, rep); err != nil {
 			return err
 		}
 	}
 	switch {
-	case asJSON:
+	case o.asJSON:
 		e := json.NewEncoder(os.Stdout)
 		e.SetIndent("", " ")
 		return e.Encode(rep)
-	case md:
+	case o.md:
 		return markdown(os.Stdout, rep, charts)
 	}
 	return text(os.Stdout, rep)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
+	"strings"
 )
 
 // markdown prints a report as a page: where, what is lost, what is won, and the details.
@@ -12,13 +14,13 @@ func markdown(out io.Writer, rep *report, charts []chart) error {
 	w := bufio.NewWriter(out)
 	m := rep.Machine
 	fmt.Fprintf(w, "# Results\n\nMade by `go run .` in this folder, which measures all peers in turn in each round; [doc.go](doc.go) says what the rows and the peers are.\n\n")
-	fmt.Fprintf(w, "%s, %d cores; %s with %s; %s; commit %s; gVisor %s. Medians of %d rounds of %v s each, with the least and the most. ",
-		m.CPU, m.Cores, m.Kernel, m.Congestion, m.Go, m.Commit, m.Gvisor, rep.Rounds, rep.Seconds)
-	fmt.Fprintf(w, "× is how many times as good as the kernel, or as the best set-up of gVisor: above 1 is better in every row. Only these ratios mean something on another machine.\n")
+	fmt.Fprintf(w, "%s, %d cores; %s with %s at both ends; %s; commit %s; gVisor %s. Medians of %d rounds of %v s each, with the least and the most; it took %v. ",
+		m.CPU, m.Cores, m.Kernel, m.Congestion, m.Go, m.Commit, m.Gvisor, rep.Rounds, rep.Seconds, seconds(rep.Took))
+	fmt.Fprintf(w, "× is how many times as good as the kernel, or as the best set-up of gVisor, in each round by itself: above 1 is better in every row. Only these ratios mean something on another machine.\n")
 	markdownVerdicts(w, rep)
 	for i := range rep.Results {
 		if i == 0 || rep.Results[i].Scene != rep.Results[i-1].Scene || rep.Results[i].growth() != rep.Results[i-1].growth() {
-			markdownScene(w, rep.Results[i:])
+			markdownScene(w, rep.compared(), rep.Results[i:])
 		}
 	}
 	if len(charts) > 0 {
@@ -33,36 +35,61 @@ func markdown(out io.Writer, rep *report, charts []chart) error {
 // growth reports whether a row is one of growth.
 func (r *result) growth() bool { return r.Kind == kindGrow }
 
-// markdownVerdicts lists the rows by how bsdnet does in them, those where it loses first.
-func markdownVerdicts(w io.Writer, rep *report) {
-	type line struct {
-		r *result
-		p *peerResult
-		s summary
-	}
-	var lost, won []line
-	for i := range rep.Results {
-		r := &rep.Results[i]
-		sums := summarize(r)
-		for j := range r.Peers {
-			if p := &r.Peers[j]; p.Role == ours && len(p.Samples) > 0 {
-				l := line{r: r, p: p, s: sums[j]}
-				if l.s.ofKernel < 1 || l.s.ofGvisor < 1 {
-					lost = append(lost, l)
-				} else if !math.IsNaN(l.s.ofKernel) || !math.IsNaN(l.s.ofGvisor) {
-					won = append(won, l)
-				}
+// A verdict is what a peer of bsdnet's has made of a row, or of several that measure one thing.
+type verdict struct {
+	rows, title, value string
+	of                 map[role]span
+}
+
+// verdicts returns the verdicts of a report, of those who can be compared.
+func verdicts(rep *report) (all []verdict) {
+	together := map[string]bool{}
+	add := func(r *result, peer string, v verdict) {
+		v.title = r.Title
+		if peer != "bsdnet" {
+			v.title += ", " + peer
+		}
+		for _, of := range v.of {
+			if !math.IsNaN(of.median) {
+				all = append(all, v)
+				return
 			}
 		}
 	}
-	table := func(lines []line) {
-		fmt.Fprintf(w, "| row | | bsdnet | × kernel | × gVisor |\n| --- | --- | ---: | ---: | ---: |\n")
-		for _, l := range lines {
-			name := ""
-			if l.p.Name != "bsdnet" {
-				name = ", " + l.p.Name
+	for _, t := range rep.twins() {
+		for _, row := range t.rows {
+			together[row+" "+t.peer] = true
+		}
+		value := number(t.value.least) + " to " + number(t.value.most) + " " + t.first.Unit
+		add(t.first, t.peer, verdict{rows: "`" + strings.Join(t.rows, "`, `") + "`", value: value, of: t.of})
+	}
+	for i := range rep.Results {
+		r := &rep.Results[i]
+		sums := summarize(r)
+		for j, p := range r.Peers {
+			if p.Role == ours && len(p.Samples) > 0 && !together[r.Row+" "+p.Name] {
+				add(r, p.Name, verdict{rows: "`" + r.Row + "`", value: number(sums[j].median) + " " + r.Unit, of: sums[j].of})
 			}
-			fmt.Fprintf(w, "| `%s` | %s%s | %s %s | %s | %s |\n", l.r.Row, l.r.Title, name, number(l.s.median), l.r.Unit, bold(l.s.ofKernel), bold(l.s.ofGvisor))
+		}
+	}
+	return all
+}
+
+// markdownVerdicts lists the rows by how bsdnet does in them, those where it loses first.
+func markdownVerdicts(w io.Writer, rep *report) {
+	var lost, won []verdict
+	for _, v := range verdicts(rep) {
+		if v.of[kernel].median < 1 || v.of[gvisor].median < 1 {
+			lost = append(lost, v)
+		} else {
+			won = append(won, v)
+		}
+	}
+	compared := rep.compared()
+	table := func(lines []verdict) {
+		fmt.Fprintf(w, "| row | | bsdnet |%s\n| --- | --- | ---: |%s\n", heads(compared), strings.Repeat(" ---: |", len(compared)))
+		for _, v := range lines {
+			fmt.Fprintf(w, "| %s | %s | %s |%s\n", v.rows, v.title, v.value, ratios(compared, v.of))
 		}
 	}
 	fmt.Fprintf(w, "\n## Where bsdnet loses\n\n")
@@ -77,23 +104,55 @@ func markdownVerdicts(w io.Writer, rep *report) {
 	}
 }
 
-// bold prints a ratio, so that a lost one is seen.
-func bold(v float64) string {
-	if v < 1 {
-		return "**" + times(v) + "**"
+// compared returns whom a report compares with: another build only if it has been measured.
+func (rep *report) compared() (roles []role) {
+	for _, a := range against {
+		if a.role != before || slices.ContainsFunc(rep.Results, func(r result) bool { return r.compares(before) }) {
+			roles = append(roles, a.role)
+		}
 	}
-	return times(v)
+	return roles
+}
+
+// heads are the columns' titles of those who are compared with.
+func heads(compared []role) (s string) {
+	for _, a := range against {
+		if slices.Contains(compared, a.role) {
+			s += " " + a.title + " |"
+		}
+	}
+	return s
+}
+
+// ratios are the columns of those who are compared with.
+func ratios(compared []role, of map[role]span) (s string) {
+	for _, r := range compared {
+		s += " " + bold(of[r]) + " |"
+	}
+	return s
+}
+
+// bold prints a ratio with its range, so that a lost one is seen.
+func bold(v span) string {
+	s := times(v.median)
+	if v.median < 1 {
+		s = "**" + s + "**"
+	}
+	if v.least < v.most {
+		s += fmt.Sprintf(" (%s to %s)", figures(v.least), figures(v.most))
+	}
+	return s
 }
 
 // markdownScene prints the rows of one scene, with all that is known of each peer.
-func markdownScene(w io.Writer, results []result) {
+func markdownScene(w io.Writer, compared []role, results []result) {
 	first := &results[0]
 	title := first.Scene
 	if first.growth() {
 		title = "Growth"
 	}
-	fmt.Fprintf(w, "\n## %s\n\n| row | peer | median | least to most | × kernel | × gVisor | CPU | allocs/op | others | |\n", title)
-	fmt.Fprintf(w, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n")
+	fmt.Fprintf(w, "\n## %s\n\n| row | peer | median | least to most |%s CPU | allocs/op | others | |\n", title, heads(compared))
+	fmt.Fprintf(w, "| --- | --- | ---: | ---: |%s ---: | ---: | ---: | --- |\n", strings.Repeat(" ---: |", len(compared)))
 	for i := range results {
 		r := &results[i]
 		if r.Scene != first.Scene || r.growth() != first.growth() {
@@ -105,10 +164,10 @@ func markdownScene(w io.Writer, results []result) {
 			s := &sums[j]
 			switch {
 			case len(p.Samples) > 0:
-				fmt.Fprintf(w, "| %s | %s | %s %s | %s to %s | %s | %s | %s %s | %s | %s | %s |\n", name, p.Name, number(s.median), r.Unit, number(s.least),
-					number(s.most), bold(s.ofKernel), bold(s.ofGvisor), number(s.cpu), r.cpuUnit()[len("CPU "):], number(s.allocs), percent(s.others), s.notes())
+				fmt.Fprintf(w, "| %s | %s | %s %s | %s to %s |%s %s %s | %s | %s | %s |\n", name, p.Name, number(s.median), r.Unit, number(s.least),
+					number(s.most), ratios(compared, s.of), number(s.cpu), r.cpuUnit()[len("CPU "):], number(s.allocs), percent(s.others), s.notes())
 			default:
-				fmt.Fprintf(w, "| %s | %s | - | | | | | | | %s%s |\n", name, p.Name, p.Skipped, p.Error)
+				fmt.Fprintf(w, "| %s | %s | - | |%s | | | %s%s |\n", name, p.Name, strings.Repeat(" |", len(compared)), p.Skipped, p.Error)
 			}
 			name = ""
 		}

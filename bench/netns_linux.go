@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
-	"strings"
 	"syscall"
 	"unsafe"
 
@@ -73,18 +72,6 @@ func again(attr *syscall.SysProcAttr) error {
 func namespace() error {
 	if s := os.Getenv(isolated); s != "yes" {
 		return errors.New(s)
-	}
-	return nil
-}
-
-// setCongestion chooses the kernel's congestion control for all that is measured.
-func setCongestion(name string) error {
-	if err := namespace(); err != nil {
-		return err
-	}
-	if err := os.WriteFile(congestionFile, []byte(name), 0); err != nil {
-		allowed, _ := os.ReadFile("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
-		return fmt.Errorf("%w; a network namespace may have: %s", err, strings.TrimSpace(string(allowed)))
 	}
 	return nil
 }

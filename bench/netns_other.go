@@ -8,11 +8,9 @@ var errNotHere = errors.New("there is no such device on this system")
 
 func isolate() error { return nil }
 
-func setCongestion(string) error { return errNotHere }
-
 func tunCheck() error { return errNotHere }
 
 func tunPeers() []peer {
-	none := func() (*network, error) { return nil, errNotHere }
+	none := func(congestion) (*network, error) { return nil, errNotHere }
 	return []peer{{name: "bsdnet", role: ours, open: none}, {name: "veth", role: kernel, open: none}}
 }

@@ -7,8 +7,8 @@ type peer struct {
 	name string
 	role role
 
-	// open makes a network for one measurement.
-	open func() (*network, error)
+	// open makes a network for one measurement, all of whose TCP has the congestion control.
+	open func(cc congestion) (*network, error)
 
 	// kinds are the kinds of rows that it takes part in; nil: all.
 	kinds []string
@@ -22,6 +22,7 @@ const (
 	kernel              // what "× kernel" compares with
 	gvisor              // "× gVisor" compares with the best of these
 	ceiling             // no TCP: what is possible at all
+	before              // the bsdnet of another build, which "× before" compares with
 )
 
 // A network is a server's and a client's side of something that carries connections.
@@ -67,5 +68,6 @@ func pairPeers() []peer {
 	return []peer{
 		{name: "bsdnet", role: ours, open: openBsdnetPair},
 		{name: "gvisor", role: gvisor, open: openGvisorPair},
+		{name: "gvisor-batch", role: gvisor, open: openGvisorBatchPair},
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"net/netip"
+	"reflect"
 
 	"bsdnet"
 )
@@ -14,12 +15,22 @@ var (
 )
 
 // openBsdnet is one stack and its loopback, as it comes.
-func openBsdnet() (*network, error) {
-	s, err := bsdnet.New(bsdnet.Config{})
+func openBsdnet(cc congestion) (*network, error) {
+	s, err := newBsdnet(cc)
 	if err != nil {
 		return nil, err
 	}
 	return bsdnetNetwork(s, s, "127.0.0.1:0"), nil
+}
+
+// newBsdnet makes a stack. These sources can be built with a bsdnet that is older than its choice of a congestion control, to measure the two side by
+// side; hence the reflection.
+func newBsdnet(cc congestion) (*bsdnet.Stack, error) {
+	var c bsdnet.Config
+	if f := reflect.ValueOf(&c.TCP).Elem().FieldByName("CongestionControl"); f.IsValid() {
+		f.SetString(cc.bsdnet)
+	}
+	return bsdnet.New(c)
 }
 
 func bsdnetNetwork(server, client *bsdnet.Stack, at string) *network {
@@ -31,21 +42,21 @@ func bsdnetNetwork(server, client *bsdnet.Stack, at string) *network {
 }
 
 // openBsdnetPair is two stacks on a cable with Ethernet's MTU.
-func openBsdnetPair() (*network, error) {
+func openBsdnetPair(cc congestion) (*network, error) {
 	a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
 	if err != nil {
 		return nil, err
 	}
-	return bsdnetOver(a, b)
+	return bsdnetOver(cc, a, b)
 }
 
 // bsdnetOver makes two stacks, the server's at link a and the client's at b.
-func bsdnetOver(a, b bsdnet.Link) (*network, error) {
-	server, err := bsdnetAt(a, serverPrefix)
+func bsdnetOver(cc congestion, a, b bsdnet.Link) (*network, error) {
+	server, err := bsdnetAt(cc, a, serverPrefix)
 	if err != nil {
 		return nil, err
 	}
-	client, err := bsdnetAt(b, clientPrefix)
+	client, err := bsdnetAt(cc, b, clientPrefix)
 	if err != nil {
 		server.Close()
 		return nil, err
@@ -54,8 +65,8 @@ func bsdnetOver(a, b bsdnet.Link) (*network, error) {
 }
 
 // bsdnetAt makes a stack with one link, which it closes in case of an error.
-func bsdnetAt(l bsdnet.Link, p netip.Prefix) (*bsdnet.Stack, error) {
-	s, err := bsdnet.New(bsdnet.Config{})
+func bsdnetAt(cc congestion, l bsdnet.Link, p netip.Prefix) (*bsdnet.Stack, error) {
+	s, err := newBsdnet(cc)
 	if err != nil {
 		l.Close()
 		return nil, err

@@ -10,7 +10,7 @@ import (
 )
 
 // openBufpipe is a pair of rings for each connection: what two copies and a wake-up cost, without a protocol.
-func openBufpipe() (*network, error) {
+func openBufpipe(congestion) (*network, error) {
 	return pipes(func() (net.Conn, net.Conn) {
 		a, b := newRing(), newRing()
 		return &ringConn{in: a, out: b}, &ringConn{in: b, out: a}
@@ -18,7 +18,7 @@ func openBufpipe() (*network, error) {
 }
 
 // openPipe is net.Pipe: what a connection costs at least.
-func openPipe() (*network, error) { return pipes(net.Pipe), nil }
+func openPipe(congestion) (*network, error) { return pipes(net.Pipe), nil }
 
 // pipes makes a network of connections that pair makes.
 func pipes(pair func() (net.Conn, net.Conn)) *network {

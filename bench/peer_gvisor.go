@@ -14,6 +14,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/link/loopback"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
@@ -22,7 +23,7 @@ const gvisorBuffer = 4 << 20
 
 // newGvisor makes a stack with one link, in the way that programs with speed in mind set it up: SACK is on, buffers are large, and the
 // receive buffer moderates itself.
-func newGvisor(link stack.LinkEndpoint, p netip.Prefix) (*stack.Stack, error) {
+func newGvisor(cc congestion, link stack.LinkEndpoint, p netip.Prefix) (*stack.Stack, error) {
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol},
@@ -30,7 +31,8 @@ func newGvisor(link stack.LinkEndpoint, p netip.Prefix) (*stack.Stack, error) {
 	sack, moderate := tcpip.TCPSACKEnabled(true), tcpip.TCPModerateReceiveBufferOption(true)
 	rcv := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: gvisorBuffer, Max: gvisorBuffer}
 	snd := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: gvisorBuffer, Max: gvisorBuffer}
-	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rcv, &snd} {
+	algorithm := tcpip.CongestionControlOption(cc.gvisor)
+	for _, o := range []tcpip.SettableTransportProtocolOption{&sack, &moderate, &rcv, &snd, &algorithm} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
 			s.Destroy()
 			return nil, fmt.Errorf("gvisor: %T: %v", o, err)
@@ -125,9 +127,9 @@ func gvisorEnd(s *stack.Stack) {
 }
 
 // openGvisor is one stack and its loopback.
-func openGvisor() (*network, error) {
+func openGvisor(cc congestion) (*network, error) {
 	p := netip.MustParsePrefix("127.0.0.1/8")
-	s, err := newGvisor(loopback.New(), p)
+	s, err := newGvisor(cc, loopback.New(), p)
 	if err != nil {
 		return nil, err
 	}
@@ -144,14 +146,23 @@ const gvisorQueue = 4096
 
 // openGvisorPair is two stacks with a channel link each, and a goroutine for each direction that takes the packets across. TCP cuts its
 // segments for the link (gVisor GSO), and the checksums are made and checked.
-func openGvisorPair() (*network, error) {
+func openGvisorPair(cc congestion) (*network, error) { return gvisorPair(cc, 0, carry) }
+
+// openGvisorBatchPair is the same with goroutines that take packets across in batches. They join them first (GRO), which checks their checksums.
+func openGvisorBatchPair(cc congestion) (*network, error) {
+	return gvisorPair(cc, stack.CapabilityRXChecksumOffload, carryBatches)
+}
+
+// gvisorPair is two stacks with links that can do what they say, and functions that take packets from one to the other.
+func gvisorPair(cc congestion, can stack.LinkEndpointCapabilities, across func(ctx context.Context, from, to *channel.Endpoint)) (*network, error) {
 	a, b := channel.New(gvisorQueue, 1500, ""), channel.New(gvisorQueue, 1500, "")
 	a.SupportedGSOKind, b.SupportedGSOKind = stack.GVisorGSOSupported, stack.GVisorGSOSupported
-	server, err := newGvisor(a, serverPrefix)
+	a.LinkEPCapabilities, b.LinkEPCapabilities = can, can
+	server, err := newGvisor(cc, a, serverPrefix)
 	if err != nil {
 		return nil, err
 	}
-	client, err := newGvisor(b, clientPrefix)
+	client, err := newGvisor(cc, b, clientPrefix)
 	if err != nil {
 		gvisorEnd(server)
 		return nil, err
@@ -159,8 +170,8 @@ func openGvisorPair() (*network, error) {
 	d := newGvisorDialer(client)
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { carry(ctx, a, b) })
-	wg.Go(func() { carry(ctx, b, a) })
+	wg.Go(func() { across(ctx, a, b) })
+	wg.Go(func() { across(ctx, b, a) })
 	return &network{
 		listen: func() (net.Listener, error) { return gvisorListen(server, serverPrefix.Addr()) },
 		dial:   d.dial,
@@ -186,3 +197,47 @@ func carry(ctx context.Context, from, to *channel.Endpoint) {
 		in.DecRef()
 	}
 }
+
+// gvisorBatch is the most packets that are joined at once: as many as make a packet of 64 KiB, of Ethernet's MTU.
+const gvisorBatch = 45
+
+// carryBatches takes packets across, as many at once as there are.
+func carryBatches(ctx context.Context, from, to *channel.Endpoint) {
+	var g gro.GRO
+	g.Init(true)
+	g.Dispatcher = intoLink{Endpoint: to, checked: true}
+	for {
+		out := from.ReadContext(ctx)
+		if out == nil {
+			return
+		}
+		for n := 1; out != nil; n++ {
+			in := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: out.ToBuffer()})
+			out.DecRef()
+			in.NetworkProtocolNumber = header.IPv4ProtocolNumber
+			g.Enqueue(in)
+			in.DecRef()
+			if n == gvisorBatch {
+				break
+			}
+			out = from.Read()
+		}
+		g.Flush()
+	}
+}
+
+// intoLink is where GRO sends its packets. With checked, those whose checksums GRO has not found right get no further.
+type intoLink struct {
+	*channel.Endpoint
+	checked bool
+}
+
+// DeliverNetworkPacket implements stack.NetworkDispatcher.
+func (l intoLink) DeliverNetworkPacket(protocol tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
+	if !l.checked || pkt.RXChecksumValidated {
+		l.InjectInbound(protocol, pkt)
+	}
+}
+
+// DeliverLinkPacket implements stack.NetworkDispatcher.
+func (intoLink) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) {}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -39,7 +38,7 @@ type vnetLink struct {
 }
 
 // openGvisorTUN is gVisor behind a device with host GSO, of one queue: with two it is slower.
-func openGvisorTUN() (*network, error) {
+func openGvisorTUN(cc congestion) (*network, error) {
 	fd, err := openTUN(unix.IFF_VNET_HDR)
 	if err != nil {
 		return nil, err
@@ -60,13 +59,13 @@ func openGvisorTUN() (*network, error) {
 		l.end()
 		return nil, err
 	}
-	s, err := newGvisor(l, serverPrefix)
+	s, err := newGvisor(cc, l, serverPrefix)
 	if err != nil {
 		l.end()
 		return nil, err
 	}
 	l.reader.Go(func() { l.read(rc) })
-	return overDevice(func() (net.Listener, error) { return gvisorListen(s, serverPrefix.Addr()) }, func() {
+	return overDevice(cc, func() (net.Listener, error) { return gvisorListen(s, serverPrefix.Addr()) }, func() {
 		gvisorEnd(s)
 		l.end()
 	}), nil
@@ -185,29 +184,4 @@ func take(views []*buffer.View, n int) (b buffer.Buffer) {
 		views[i] = nil
 	}
 	return b
-}
-
-// carryOut takes packets from a channel link to write in batches, of which each packet has room for a header before it.
-func carryOut(ctx context.Context, from *channel.Endpoint, batch int, write func(bufs [][]byte) error) {
-	space := make([][]byte, batch)
-	for i := range space {
-		space[i] = make([]byte, wgOffset+65535)
-	}
-	bufs := make([][]byte, 0, batch)
-	for {
-		bufs = bufs[:0]
-		for pkt := from.ReadContext(ctx); pkt != nil; pkt = from.Read() {
-			b := space[len(bufs)][:wgOffset]
-			for _, v := range pkt.AsSlices() {
-				b = append(b, v...)
-			}
-			pkt.DecRef()
-			if bufs = append(bufs, b); len(bufs) == batch {
-				break
-			}
-		}
-		if len(bufs) == 0 || write(bufs) != nil {
-			return
-		}
-	}
 }

@@ -14,13 +14,12 @@ import (
 const (
 	tunName = "bench0"
 	tunMTU  = 1500
-	// tunQueues is how many queues bsdnet's device has: as many as the machine that the targets are for has processors.
-	tunQueues = 2
 )
 
 func tunPeers() []peer {
 	return []peer{
-		{name: "bsdnet", role: ours, open: openBsdnetTUN},
+		{name: "bsdnet", role: ours, open: func(cc congestion) (*network, error) { return openBsdnetTUN(cc, 2) }},
+		{name: "bsdnet-1q", role: ours, open: func(cc congestion) (*network, error) { return openBsdnetTUN(cc, 1) }},
 		{name: "veth", role: kernel, open: openVeth},
 		{name: "gvisor-gso", role: gvisor, open: openGvisorTUN},
 		{name: "gvisor-wgtun", role: gvisor, open: openGvisorWgTUN},
@@ -40,30 +39,30 @@ func tunCheck() error {
 }
 
 // overDevice is a network whose client is the kernel and whose server listens behind a device.
-func overDevice(listen func() (net.Listener, error), close func()) *network {
+func overDevice(cc congestion, listen func() (net.Listener, error), close func()) *network {
 	return &network{
 		listen: listen,
-		dial:   func(address string) (net.Conn, error) { return net.Dial("tcp4", address) },
+		dial:   cc.dial,
 		close:  close,
 		kernel: true,
 	}
 }
 
-// openBsdnetTUN is a stack behind a device.
-func openBsdnetTUN() (*network, error) {
-	tun, err := bsdnet.OpenTUN(bsdnet.TUNConfig{Name: tunName, MTU: tunMTU, Queues: tunQueues, Host: clientPrefix})
+// openBsdnetTUN is a stack behind a device with so many queues.
+func openBsdnetTUN(cc congestion, queues int) (*network, error) {
+	tun, err := bsdnet.OpenTUN(bsdnet.TUNConfig{Name: tunName, MTU: tunMTU, Queues: queues, Host: clientPrefix})
 	if err != nil {
 		return nil, err
 	}
-	s, err := bsdnetAt(tun, serverPrefix)
+	s, err := bsdnetAt(cc, tun, serverPrefix)
 	if err != nil {
 		return nil, err
 	}
-	return overDevice(func() (net.Listener, error) { return s.Listen("tcp", serverPrefix.Addr().String()+":0") }, func() { s.Close() }), nil
+	return overDevice(cc, func() (net.Listener, error) { return s.Listen("tcp", serverPrefix.Addr().String()+":0") }, func() { s.Close() }), nil
 }
 
 // openVeth is the kernel at both ends of a pair of devices, the server's in a namespace of its own.
-func openVeth() (*network, error) {
+func openVeth(cc congestion) (*network, error) {
 	ns, err := newNamespace()
 	if err != nil {
 		return nil, fmt.Errorf("veth: namespace: %w", err)
@@ -84,9 +83,9 @@ func openVeth() (*network, error) {
 		closeAll()
 		return nil, err
 	}
-	return overDevice(func() (ln net.Listener, err error) {
+	return overDevice(cc, func() (ln net.Listener, err error) {
 		err = inNamespace(ns, func() error {
-			ln, err = net.Listen("tcp4", netip.AddrPortFrom(serverPrefix.Addr(), 0).String())
+			ln, err = cc.listen(netip.AddrPortFrom(serverPrefix.Addr(), 0).String())
 			return err
 		})
 		return ln, err

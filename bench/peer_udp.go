@@ -16,6 +16,7 @@ import (
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
+	"golang.zx2c4.com/wireguard/tun"
 	"golang.zx2c4.com/wireguard/tun/netstack"
 )
 
@@ -24,11 +25,12 @@ func udpPeers() []peer {
 		{name: "bsdnet", role: ours, open: openBsdnetUDP},
 		{name: "bsdnet-wg", role: ours, open: openBsdnetWireGuard},
 		{name: "wireguard-go", role: gvisor, open: openWireGuardGo},
+		{name: "wireguard-go-batch", role: gvisor, open: openWireGuardBatch},
 	}
 }
 
 // openBsdnetUDP is two stacks and bsdnet's own tunnel between them.
-func openBsdnetUDP() (*network, error) {
+func openBsdnetUDP(cc congestion) (*network, error) {
 	key := make([]byte, 32)
 	rand.Read(key)
 	server, err := bsdnet.OpenUDP(bsdnet.UDPConfig{Local: "127.0.0.1:0", Key: key, MTU: wireguard.DefaultMTU})
@@ -40,11 +42,11 @@ func openBsdnetUDP() (*network, error) {
 		server.Close()
 		return nil, err
 	}
-	return bsdnetOver(server, client)
+	return bsdnetOver(cc, server, client)
 }
 
 // openBsdnetWireGuard is two stacks and WireGuard between them.
-func openBsdnetWireGuard() (*network, error) {
+func openBsdnetWireGuard(cc congestion) (*network, error) {
 	keys := [2]wireguard.Secret{wireguard.NewSecret(), wireguard.NewSecret()}
 	end := func(i int, own, other netip.Prefix, endpoint string) (*wireguard.Link, *bsdnet.Stack, error) {
 		l, err := wireguard.Open(&wireguard.Config{
@@ -58,7 +60,7 @@ func openBsdnetWireGuard() (*network, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		s, err := bsdnet.New(bsdnet.Config{})
+		s, err := newBsdnet(cc)
 		if err == nil {
 			if err = l.AttachTo(s); err == nil {
 				return l, s, nil
@@ -80,49 +82,25 @@ func openBsdnetWireGuard() (*network, error) {
 	return bsdnetNetwork(server, client, serverPrefix.Addr().String()+":0"), nil
 }
 
-// openWireGuardGo is two of WireGuard's own devices in user space, with gVisor's netstack as its package netstack sets it up.
-func openWireGuardGo() (*network, error) {
-	var keys [2]*ecdh.PrivateKey
-	for i := range keys {
-		var err error
-		if keys[i], err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
-			return nil, err
-		}
-	}
-	var devs [2]*device.Device
+// openWireGuardGo is two of WireGuard's own devices in user space, with gVisor's netstack as its package netstack sets it up: with Reno, whatever
+// the others have.
+func openWireGuardGo(congestion) (*network, error) {
+	var tuns [2]tun.Device
 	var nets [2]*netstack.Net
-	end := func() {
-		// Down first, and both: a packet that arrives while netstack closes would make it send on a closed channel.
-		for _, f := range []func(*device.Device){func(d *device.Device) { d.Down() }, (*device.Device).Close} {
-			for _, d := range devs {
-				if d != nil {
-					f(d)
-				}
-			}
-		}
-	}
 	addrs := [2]netip.Addr{serverPrefix.Addr(), clientPrefix.Addr()}
-	endpoint := ""
-	for i := range devs {
+	for i := range tuns {
 		t, n, err := netstack.CreateNetTUN(addrs[i:i+1], nil, wireguard.DefaultMTU)
 		if err != nil {
-			end()
+			if i > 0 {
+				tuns[0].Close()
+			}
 			return nil, err
 		}
-		nets[i] = n
-		devs[i] = device.NewDevice(t, conn.NewDefaultBind(), device.NewLogger(device.LogLevelSilent, ""))
-		text := fmt.Sprintf("private_key=%x\npublic_key=%x\n%sallowed_ip=%v/32\n", keys[i].Bytes(), keys[1-i].PublicKey().Bytes(), endpoint, addrs[1-i])
-		if err = devs[i].IpcSet(text); err == nil {
-			err = devs[i].Up()
-		}
-		if err != nil {
-			end()
-			return nil, fmt.Errorf("wireguard-go: %w", err)
-		}
-		if endpoint, err = wireGuardPort(devs[i]); err != nil {
-			end()
-			return nil, err
-		}
+		tuns[i], nets[i] = t, n
+	}
+	end, err := wireGuardPair(tuns)
+	if err != nil {
+		return nil, err
 	}
 	return &network{
 		listen: func() (net.Listener, error) {
@@ -145,6 +123,44 @@ func openWireGuardGo() (*network, error) {
 		},
 		close: end,
 	}, nil
+}
+
+// wireGuardPair puts WireGuard between the server's device and the client's. end, or an error, closes both.
+func wireGuardPair(tuns [2]tun.Device) (end func(), err error) {
+	var devs [2]*device.Device
+	for i, t := range tuns {
+		devs[i] = device.NewDevice(t, conn.NewDefaultBind(), device.NewLogger(device.LogLevelSilent, ""))
+	}
+	end = func() {
+		// Down first, and both: a packet that arrives while netstack closes would make it send on a closed channel.
+		for _, f := range []func(*device.Device){func(d *device.Device) { d.Down() }, (*device.Device).Close} {
+			for _, d := range devs {
+				f(d)
+			}
+		}
+	}
+	var keys [2]*ecdh.PrivateKey
+	for i := range keys {
+		if keys[i], err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
+			end()
+			return nil, err
+		}
+	}
+	endpoint := ""
+	for i, other := range []netip.Addr{clientPrefix.Addr(), serverPrefix.Addr()} {
+		text := fmt.Sprintf("private_key=%x\npublic_key=%x\n%sallowed_ip=%v/32\n", keys[i].Bytes(), keys[1-i].PublicKey().Bytes(), endpoint, other)
+		if err = devs[i].IpcSet(text); err == nil {
+			err = devs[i].Up()
+		}
+		if err == nil {
+			endpoint, err = wireGuardPort(devs[i])
+		}
+		if err != nil {
+			end()
+			return nil, fmt.Errorf("wireguard-go: %w", err)
+		}
+	}
+	return end, nil
 }
 
 // wireGuardPort returns a device's UDP port, in the form of an endpoint for the other end's configuration.

@@ -7,9 +7,6 @@ import (
 	"sync"
 
 	"golang.zx2c4.com/wireguard/tun"
-	"gvisor.dev/gvisor/pkg/buffer"
-	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
@@ -20,7 +17,7 @@ const wgOffset = vnetHdrLen
 
 // openGvisorWgTUN is gVisor behind WireGuard's TUN package, which cuts what it reads into packets of the device's MTU, and joins what it
 // writes. gVisor joins them again (GRO), and cuts what it sends (gVisor GSO). A channel link is between them.
-func openGvisorWgTUN() (*network, error) {
+func openGvisorWgTUN(cc congestion) (*network, error) {
 	dev, err := tun.CreateTUN(tunName, tunMTU)
 	if err != nil {
 		return nil, fmt.Errorf("gvisor: TUN: %w", err)
@@ -32,7 +29,7 @@ func openGvisorWgTUN() (*network, error) {
 	link := channel.New(gvisorQueue, tunMTU, "")
 	link.SupportedGSOKind = stack.GVisorGSOSupported
 	link.LinkEPCapabilities = stack.CapabilityRXChecksumOffload // the checksums of joined packets are those of the first
-	s, err := newGvisor(link, serverPrefix)
+	s, err := newGvisor(cc, link, serverPrefix)
 	if err != nil {
 		dev.Close()
 		return nil, err
@@ -50,7 +47,7 @@ func openGvisorWgTUN() (*network, error) {
 		for range dev.Events() {
 		}
 	})
-	return overDevice(func() (net.Listener, error) { return gvisorListen(s, serverPrefix.Addr()) }, func() {
+	return overDevice(cc, func() (net.Listener, error) { return gvisorListen(s, serverPrefix.Addr()) }, func() {
 		stop()
 		dev.Close()
 		wg.Wait()
@@ -66,17 +63,11 @@ func carryIn(dev tun.Device, link *channel.Endpoint) {
 	}
 	var g gro.GRO
 	g.Init(true)
-	g.Dispatcher = intoLink{link}
+	g.Dispatcher = intoLink{Endpoint: link}
 	for {
 		n, err := dev.Read(bufs, sizes, wgOffset)
 		for i := range n {
-			pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{
-				Payload: buffer.MakeWithData(bufs[i][wgOffset : wgOffset+sizes[i]]),
-			})
-			pkt.NetworkProtocolNumber = header.IPv4ProtocolNumber
-			pkt.RXChecksumValidated = true // the device's
-			g.Enqueue(pkt)
-			pkt.DecRef()
+			enqueue(&g, bufs[i][wgOffset:wgOffset+sizes[i]])
 		}
 		g.Flush()
 		if err != nil {
@@ -85,13 +76,20 @@ func carryIn(dev tun.Device, link *channel.Endpoint) {
 	}
 }
 
-// intoLink is where GRO sends its packets.
-type intoLink struct{ *channel.Endpoint }
-
-// DeliverNetworkPacket implements stack.NetworkDispatcher.
-func (l intoLink) DeliverNetworkPacket(protocol tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
-	l.InjectInbound(protocol, pkt)
+// carryOut takes packets from a channel link to write in batches, of which each packet has room for a header before it.
+func carryOut(ctx context.Context, from *channel.Endpoint, batch int, write func(bufs [][]byte) error) {
+	bufs, sizes := make([][]byte, batch), make([]int, batch)
+	for i := range bufs {
+		bufs[i] = make([]byte, wgOffset+65535)
+	}
+	out := make([][]byte, batch)
+	for {
+		n := dequeue(ctx, from, bufs, sizes, wgOffset)
+		for i := range n {
+			out[i] = bufs[i][:wgOffset+sizes[i]]
+		}
+		if n == 0 || write(out[:n]) != nil {
+			return
+		}
+	}
 }
-
-// DeliverLinkPacket implements stack.NetworkDispatcher.
-func (intoLink) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) {}

@@ -66,6 +66,7 @@ func fileName(title string) string {
 // The colours of the peers, by role, and a second one for a second peer of the role.
 var colours = map[role][2]string{
 	ours: {"#0969da", "#80ccff"}, kernel: {"#57606a", "#afb8c1"}, gvisor: {"#d4572a", "#f2a98a"}, ceiling: {"#afb8c1", "#d0d7de"},
+	before: {"#8250df", "#d8b9ff"},
 }
 
 // peerColours returns a colour for each peer.
@@ -124,8 +125,8 @@ func bars(s *svg, x, y float64, r *result) {
 		mid := y + barHeight/2
 		s.line(x+labelWidth+v.least*scale, mid, x+labelWidth+v.most*scale, mid, inkColour, 1.5)
 		t := number(v.median)
-		if p.Role != kernel && !math.IsNaN(v.ofKernel) {
-			t += " (" + times(v.ofKernel) + ")"
+		if p.Role != kernel && !math.IsNaN(v.of[kernel].median) {
+			t += " (" + times(v.of[kernel].median) + ")"
 		}
 		s.text(x+labelWidth+v.most*scale+6, y+14, "start", "normal", t)
 		y += barHeight + 4

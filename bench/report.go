@@ -8,11 +8,13 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // A report is all that a run has found.
@@ -20,6 +22,7 @@ type report struct {
 	Machine machine  `json:"machine"`
 	Rounds  int      `json:"rounds"`
 	Seconds float64  `json:"seconds"`
+	Took    float64  `json:"took_seconds"` // all of the run
 	Results []result `json:"results"`
 }
 
@@ -31,14 +34,14 @@ type machine struct {
 	Go     string `json:"go"`
 	Commit string `json:"commit"`
 	Gvisor string `json:"gvisor"`
-	// Congestion is the kernel's congestion control. One that paces, as bbr, is several times slower over devices than one that does not.
+	// Congestion is the kernel's congestion control, at both ends. One that paces, as bbr, is several times slower over devices than one that does not.
 	Congestion string `json:"congestion"`
 }
 
-func thisMachine() machine {
+func thisMachine(congestion string) machine {
 	return machine{
 		CPU: cpuModel(), Cores: runtime.NumCPU(), Kernel: kernelVersion(), Go: runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,
-		Commit: commit(), Gvisor: dependency("gvisor.dev/gvisor"), Congestion: congestion(),
+		Commit: commit(), Gvisor: dependency("gvisor.dev/gvisor"), Congestion: congestion,
 	}
 }
 
@@ -88,6 +91,7 @@ func readReports(names []string) (*report, error) {
 		if r.Machine != all.Machine {
 			return nil, fmt.Errorf("%s is of another machine, or commit, than %s: %v, and not %v", name, names[0], r.Machine, all.Machine)
 		}
+		all.Took += r.Took
 		for _, res := range r.Results {
 			if i := slices.IndexFunc(all.Results, func(o result) bool { return o.Row == res.Row }); i >= 0 {
 				all.Results[i] = res
@@ -114,47 +118,79 @@ func (r *report) failures() error {
 
 // A summary is what a peer has made of a row, by the medians of its rounds. What is not known is NaN.
 type summary struct {
-	median, least, most float64
-	ofKernel, ofGvisor  float64 // times as good as
+	span
+	of                  map[role]span // how many times as good as who has that role, round by round
 	cpu, allocs, others float64
 	allocBytes          float64
 	extra               map[string]float64
 	latency             []float64
 }
 
+// A span is the middle of several numbers, with the least and the most of them.
+type span struct{ median, least, most float64 }
+
+// spanOf returns the span of v; all is NaN if there is nothing.
+func spanOf(v []float64) span {
+	if len(v) == 0 {
+		return span{math.NaN(), math.NaN(), math.NaN()}
+	}
+	return span{median(v), slices.Min(v), slices.Max(v)}
+}
+
+// against are those that everybody is compared with.
+var against = []struct {
+	role  role
+	title string
+}{{kernel, "× kernel"}, {gvisor, "× gVisor"}, {before, "× before"}}
+
 // summarize returns the summary of each peer of a row.
 func summarize(r *result) []summary {
 	s := make([]summary, len(r.Peers))
-	theKernel, theGvisor := math.NaN(), math.NaN()
+	best := map[role]int{} // of those who have a role
 	for i, p := range r.Peers {
 		s[i] = p.summary()
-		switch {
-		case p.Role == kernel:
-			theKernel = s[i].median
-		case p.Role == gvisor && !(ratio(s[i].median, theGvisor, r.Less) <= 1):
-			theGvisor = pick(s[i].median, theGvisor)
+		if b, ok := best[p.Role]; len(p.Samples) > 0 && (!ok || ratio(s[i].median, s[b].median, r.Less) > 1) {
+			best[p.Role] = i
 		}
 	}
 	for i := range s {
-		s[i].ofKernel, s[i].ofGvisor = ratio(s[i].median, theKernel, r.Less), ratio(s[i].median, theGvisor, r.Less)
+		s[i].of = map[role]span{}
+		for _, a := range against {
+			other, ok := best[a.role]
+			if a.role == before { // each has one of its own
+				other, ok = predecessor(r, i)
+			}
+			var v []float64
+			if ok {
+				v = compare(&r.Peers[i], &r.Peers[other], r.Less)
+			}
+			s[i].of[a.role] = spanOf(v)
+		}
 	}
 	return s
 }
 
-// pick returns a, or b if there is no a.
-func pick(a, b float64) float64 {
-	if math.IsNaN(a) {
-		return b
+// predecessor returns the peer that peer i of a row is in another build.
+func predecessor(r *result, i int) (int, bool) {
+	j := slices.IndexFunc(r.Peers, func(p peerResult) bool {
+		return p.Role == before && strings.HasPrefix(p.Name, r.Peers[i].Name+"@")
+	})
+	return j, j >= 0
+}
+
+// compare returns how many times as good a is as b in each round.
+func compare(a, b *peerResult, less bool) (v []float64) {
+	for i := range min(len(a.Samples), len(b.Samples)) {
+		if q := ratio(a.Samples[i].Value, b.Samples[i].Value, less); !math.IsNaN(q) {
+			v = append(v, q)
+		}
 	}
-	return a
+	return v
 }
 
 func (p *peerResult) summary() summary {
 	values := p.each(func(s *sample) float64 { return s.Value })
-	sum := summary{median: median(values), least: math.NaN(), most: math.NaN(), extra: map[string]float64{}}
-	if len(values) > 0 {
-		sum.least, sum.most = slices.Min(values), slices.Max(values)
-	}
+	sum := summary{span: spanOf(values), extra: map[string]float64{}}
 	sum.cpu = median(p.each(func(s *sample) float64 { return s.CPU }))
 	sum.allocs = median(p.each(func(s *sample) float64 { return s.Allocs }))
 	sum.allocBytes = median(p.each(func(s *sample) float64 { return s.AllocBytes }))
@@ -192,7 +228,20 @@ func times(v float64) string {
 	if math.IsNaN(v) {
 		return "-"
 	}
-	return number(v) + "×"
+	return figures(v) + "×"
+}
+
+// figures prints a ratio with as many digits as count.
+func figures(v float64) string {
+	switch {
+	case math.IsNaN(v):
+		return "-"
+	case v >= 10:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 2:
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
 }
 
 // percent prints a part of the whole.
@@ -224,34 +273,76 @@ func (s *summary) notes() string {
 func text(w io.Writer, rep *report) error {
 	m := rep.Machine
 	fmt.Fprintf(w, "%s, %d cores, %s with %s, %s, commit %s, gvisor %s\n", m.CPU, m.Cores, m.Kernel, m.Congestion, m.Go, m.Commit, m.Gvisor)
-	fmt.Fprintf(w, "medians of %d rounds of %v s; × is how many times as good\n", rep.Rounds, rep.Seconds)
+	fmt.Fprintf(w, "medians of %d rounds of %v s, and the least and the most; × is how many times as good, in each round by itself\n", rep.Rounds, rep.Seconds)
 	for i := range rep.Results {
-		r := &rep.Results[i]
-		fmt.Fprintf(w, "\n%s: %s (%s, %s is better)\n", r.Row, r.Title, r.Unit, r.better())
-		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintf(tw, "peer\tmedian\tleast\tmost\t× kernel\t× gVisor\t%s\tallocs/op\tothers\t\n", r.cpuUnit())
-		sums := summarize(r)
-		var notes []string
-		for j, p := range r.Peers {
-			if len(p.Samples) == 0 {
-				notes = append(notes, fmt.Sprintf("  %s: none: %s%s", p.Name, p.Skipped, p.Error))
-				continue
-			}
-			s := &sums[j]
-			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", p.Name, number(s.median), number(s.least), number(s.most),
-				times(s.ofKernel), times(s.ofGvisor), number(s.cpu), number(s.allocs), percent(s.others))
-			if n := s.notes(); n != "" {
-				notes = append(notes, "  "+p.Name+": "+n)
-			}
-		}
-		if err := tw.Flush(); err != nil {
+		if err := textRow(w, &rep.Results[i]); err != nil {
 			return err
 		}
-		for _, n := range notes {
-			fmt.Fprintln(w, n)
+	}
+	if twins := rep.twins(); len(twins) > 0 {
+		fmt.Fprintln(w, "\nrows that measure one thing, from the least median to the most:")
+		for _, t := range twins {
+			fmt.Fprintf(w, "  %s: %s %s", t.names(), number(t.value.least)+" to "+number(t.value.most), t.first.Unit)
+			for _, a := range against {
+				if v := t.of[a.role]; !math.IsNaN(v.least) {
+					fmt.Fprintf(w, ", %s to %s %s", figures(v.least), figures(v.most), a.title)
+				}
+			}
+			fmt.Fprintln(w)
 		}
 	}
+	fmt.Fprintf(w, "\nit took %v\n", seconds(rep.Took))
 	return nil
+}
+
+// textRow prints a row for a terminal.
+func textRow(w io.Writer, r *result) error {
+	fmt.Fprintf(w, "\n%s: %s (%s, %s is better)\n", r.Row, r.Title, r.Unit, r.better())
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(tw, "peer\tmedian\tleast\tmost\t")
+	for _, a := range against {
+		if r.compares(a.role) {
+			fmt.Fprintf(tw, "%s\tleast\tmost\t", a.title)
+		}
+	}
+	fmt.Fprintf(tw, "%s\tallocs/op\tothers\t\n", r.cpuUnit())
+	sums := summarize(r)
+	var notes []string
+	for j, p := range r.Peers {
+		if len(p.Samples) == 0 {
+			notes = append(notes, fmt.Sprintf("  %s: none: %s%s", p.Name, p.Skipped, p.Error))
+			continue
+		}
+		s := &sums[j]
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t", p.Name, number(s.median), number(s.least), number(s.most))
+		for _, a := range against {
+			if r.compares(a.role) {
+				v := s.of[a.role]
+				fmt.Fprintf(tw, "%s\t%s\t%s\t", times(v.median), figures(v.least), figures(v.most))
+			}
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t\n", number(s.cpu), number(s.allocs), percent(s.others))
+		if n := s.notes(); n != "" {
+			notes = append(notes, "  "+p.Name+": "+n)
+		}
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for _, n := range notes {
+		fmt.Fprintln(w, n)
+	}
+	return nil
+}
+
+// compares reports whether somebody of a role has been measured.
+func (r *result) compares(with role) bool {
+	return slices.ContainsFunc(r.Peers, func(p peerResult) bool { return p.Role == with && len(p.Samples) > 0 })
+}
+
+// seconds is a time for people.
+func seconds(s float64) time.Duration {
+	return time.Duration(s * float64(time.Second)).Round(time.Second)
 }
 
 func (r *result) better() string {
@@ -262,18 +353,35 @@ func (r *result) better() string {
 }
 
 // printList prints what can be measured.
-func printList(w io.Writer, p *plan) {
+func printList(w io.Writer, p *plan) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	places := map[string][]string{}
+	places := map[string]scene{}
 	for _, s := range scenes() {
-		for _, q := range s.peers {
-			places[s.name] = append(places[s.name], q.name)
-		}
+		places[s.name] = s
 	}
 	for _, r := range rows() {
-		if p.rows == nil || p.rows.MatchString(r.name) {
-			fmt.Fprintf(tw, "%s\t%s, %s\t%s\n", r.name, r.title, r.unit, strings.Join(places[r.scene], " "))
+		var peers []string
+		for _, q := range places[r.scene].peers {
+			if p.wantsPeer(r, q) {
+				peers = append(peers, q.name)
+			}
+		}
+		// Those of growth are listed too, if nothing has been asked for.
+		if p.wants(r) || p.rows == nil && p.groups == nil {
+			fmt.Fprintf(tw, "%s\t%s, %s\t%s\n", r.name, r.title, r.unit, strings.Join(peers, " "))
 		}
 	}
-	tw.Flush()
+	for _, g := range groups {
+		fmt.Fprintf(tw, "-group %s\t%s\t\n", g.name, g.title)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	all := *p
+	if p.rows == nil && p.groups == nil {
+		fmt.Fprintln(w, "without those of growth:", p.estimateText())
+		all.rows = regexp.MustCompile("")
+	}
+	_, err := fmt.Fprintln(w, "in all:", all.estimateText())
+	return err
 }

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 // one makes a sample of a value.
@@ -19,17 +21,18 @@ func one(v float64) sample {
 
 // sampleReport is a report in which bsdnet wins a row and loses another.
 func sampleReport() *report {
+	three := func(v float64) []sample { return []sample{one(v), one(v * 2), one(v * 3)} }
 	peers := func(ours1, theirs, others1, others2 float64) []peerResult {
 		return []peerResult{
-			{Name: "bsdnet", Role: ours, Samples: []sample{one(ours1), one(ours1 * 2), one(ours1 * 3)}},
-			{Name: "kernel", Role: kernel, Samples: []sample{one(theirs)}},
-			{Name: "gvisor-a", Role: gvisor, Samples: []sample{one(others1)}},
-			{Name: "gvisor-b", Role: gvisor, Samples: []sample{one(others2)}},
+			{Name: "bsdnet", Role: ours, Samples: three(ours1)},
+			{Name: "kernel", Role: kernel, Samples: []sample{one(theirs), one(theirs), one(theirs)}},
+			{Name: "gvisor-a", Role: gvisor, Samples: three(others1)},
+			{Name: "gvisor-b", Role: gvisor, Samples: three(others2)},
 			{Name: "pipe", Role: ceiling, Skipped: "it is not here"},
 		}
 	}
 	return &report{
-		Machine: machine{CPU: "a < b & c", Cores: 2}, Rounds: 3, Seconds: 1,
+		Machine: machine{CPU: "a < b & c", Cores: 2}, Rounds: 3, Seconds: 1, Took: 75,
 		Results: []result{
 			{Row: "won", Scene: "In memory", Title: "what is won", Unit: "Gbit/s", PerGB: true, Peers: peers(20, 10, 5, 8)},
 			{Row: "lost", Scene: "In memory", Title: "what is lost", Unit: "µs", Less: true, Peers: peers(20, 10, 50, 80)},
@@ -39,18 +42,74 @@ func sampleReport() *report {
 	}
 }
 
+// Ratios are those of each round by itself, with the median, the least and the most of them.
 func TestSummarize(t *testing.T) {
 	rep := sampleReport()
 	s := summarize(&rep.Results[0])
-	if s[0].median != 40 || s[0].least != 20 || s[0].most != 60 || s[0].ofKernel != 4 || s[0].ofGvisor != 5 || s[0].cpu != 4 || s[0].others != 0.25 {
+	if s[0].span != (span{40, 20, 60}) || s[0].of[kernel] != (span{4, 2, 6}) || s[0].of[gvisor] != (span{2.5, 2.5, 2.5}) || s[0].cpu != 4 || s[0].others != 0.25 {
 		t.Errorf("more is better: %+v", s[0])
 	}
 	s = summarize(&rep.Results[1])
-	if s[0].ofKernel != 0.25 || s[0].ofGvisor != 1.25 || s[2].ofGvisor != 1 || s[3].ofGvisor != 0.625 {
+	if s[0].of[kernel] != (span{0.25, 10.0 / 60, 0.5}) || s[0].of[gvisor] != (span{2.5, 2.5, 2.5}) || s[2].of[gvisor].median != 1 || s[3].of[gvisor].median != 0.625 {
 		t.Errorf("less is better: %+v", s)
 	}
 	if s[0].latency[4] != 80 {
 		t.Errorf("the 99th percentile is %v", s[0].latency[4])
+	}
+	if !math.IsNaN(s[0].of[before].median) {
+		t.Errorf("there is another build: %+v", s[0].of)
+	}
+}
+
+// Each peer is compared with itself in another build, and a round that one of the two does not have is not compared.
+func TestSummarizeBefore(t *testing.T) {
+	r := result{Peers: []peerResult{
+		{Name: "bsdnet", Role: ours, Samples: []sample{one(20), one(60), one(10)}},
+		{Name: "bsdnet@old", Role: before, Samples: []sample{one(10), one(20)}},
+		{Name: "bsdnet-1q", Role: ours, Samples: []sample{one(5)}},
+		{Name: "bsdnet-1q@old", Role: before, Samples: []sample{one(10)}},
+	}}
+	s := summarize(&r)
+	if s[0].of[before] != (span{2.5, 2, 3}) || s[2].of[before] != (span{0.5, 0.5, 0.5}) || !math.IsNaN(s[1].of[before].median) {
+		t.Errorf("%+v", s)
+	}
+	var b bytes.Buffer
+	rep := &report{Results: []result{r}}
+	if err := text(&b, rep); err != nil || !strings.Contains(b.String(), "× before") || strings.Contains(b.String(), "× kernel") || strings.Contains(b.String(), "NaN") {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+	b.Reset()
+	if err := markdown(&b, rep, nil); err != nil || !strings.Contains(b.String(), "| - | - | 2.5× (2.0 to 3.0) |") {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+}
+
+// Rows that measure one thing are one verdict, from the least median to the most.
+func TestTwins(t *testing.T) {
+	rep := sampleReport()
+	rep.Results[2].Same = "won"
+	all := rep.twins()
+	if len(all) != 1 || all[0].names() != "won, grow-1, bsdnet" || all[0].value != (span{21, 2, 40}) ||
+		all[0].of[kernel] != (span{2.5, 1, 4}) || !math.IsNaN(all[0].of[before].median) {
+		t.Fatalf("%+v", all)
+	}
+	var b bytes.Buffer
+	if err := text(&b, rep); err != nil {
+		t.Fatal(err)
+	}
+	if want := "won, grow-1, bsdnet: 2.00 to 40.0 Gbit/s, 1.00 to 4.0 × kernel, 0.25 to 2.5 × gVisor"; !strings.Contains(b.String(), want) {
+		t.Errorf("no %q in\n%s", want, b.String())
+	}
+	b.Reset()
+	if err := markdown(&b, rep, nil); err != nil {
+		t.Fatal(err)
+	}
+	if want := "| `won`, `grow-1` | what is won | 2.00 to 40.0 Gbit/s | 2.5× (1.00 to 4.0) |"; strings.Count(b.String(), want) != 1 || strings.Contains(b.String(), "| `won` | what is won | 40.0") {
+		t.Errorf("not once %q in\n%s", want, b.String())
+	}
+	rep.Results[2].Peers = rep.Results[2].Peers[1:] // bsdnet has not been measured there
+	if all := rep.twins(); len(all) != 0 {
+		t.Errorf("%+v", all)
 	}
 }
 
@@ -61,11 +120,11 @@ func TestMarkdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := b.String()
-	lost, won := strings.Index(s, "| `lost` | what is lost | 40.0 µs | **0.25×** | 1.25× |"), strings.Index(s, "| `won` | what is won | 40.0 Gbit/s | 4.00× | 5.00× |")
+	lost, won := strings.Index(s, "| `lost` | what is lost | 40.0 µs | **0.25×** (0.17 to 0.50) | 2.5× |"), strings.Index(s, "| `won` | what is won | 40.0 Gbit/s | 4.0× (2.0 to 6.0) | 2.5× |")
 	if lost < 0 || won < lost {
 		t.Errorf("lost at %d, won at %d", lost, won)
 	}
-	for _, want := range []string{"## Growth", "## In memory", "![A chart](charts/a.svg)", "20.0 to 60.0", "a < b & c"} {
+	for _, want := range []string{"## Growth", "## In memory", "![A chart](charts/a.svg)", "20.0 to 60.0", "a < b & c", "it took 1m15s"} {
 		if !strings.Contains(s, want) {
 			t.Errorf("no %q", want)
 		}
@@ -88,7 +147,7 @@ func TestText(t *testing.T) {
 	if err := text(&b, sampleReport()); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"won: what is won (Gbit/s, more is better)", "lost: what is lost (µs, less is better)", "4.00×", "25%", "pipe: none: it is not here", "p99 80.0"} {
+	for _, want := range []string{"won: what is won (Gbit/s, more is better)", "lost: what is lost (µs, less is better)", "4.0×", "25%", "it took 1m15s", "pipe: none: it is not here", "p99 80.0"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}
@@ -106,7 +165,7 @@ func TestCharts(t *testing.T) {
 		t.Fatalf("%d charts: %v", len(charts), charts)
 	}
 	want := map[string][]string{
-		"in-memory.svg":         {"won", "lost", "bsdnet", "gvisor-b", "40.0 (4.00×)"},
+		"in-memory.svg":         {"won", "lost", "bsdnet", "gvisor-b", "40.0 (4.0×)"},
 		"in-memory-latency.svg": {"won: what is won", "percentile", "99.99", "kernel"},
 		"more-more.svg":         {"More & more", "flows", "bsdnet", "<polyline>"},
 	}
@@ -170,6 +229,9 @@ func TestReadReports(t *testing.T) {
 	}
 	want := append(append([]result{}, first.Results...), third.Results...)
 	want[1] = second.Results[0]
+	if got.Took != 3*75 {
+		t.Errorf("together they took %v s", got.Took)
+	}
 	if !reflect.DeepEqual(got.Results, want) {
 		t.Errorf("%+v", got.Results)
 	}
@@ -202,8 +264,83 @@ func TestRows(t *testing.T) {
 		}
 		seen[r.name] = true
 	}
+	for _, r := range rows() {
+		if r.same != "" && !seen[r.same] {
+			t.Errorf("%s is the same as %s, which there is not", r.name, r.same)
+		}
+	}
 	p := plan{}
 	if p.wants(growFlows(1)) || !p.wants(bulkRow("", 1)) {
 		t.Error("by default there are the rows but those of growth")
+	}
+}
+
+// What groups have, and what rows and peers take away from them again.
+func TestGroups(t *testing.T) {
+	inGroup := map[string]int{}
+	for _, g := range groups {
+		for _, r := range rows() {
+			if g.has(r) {
+				inGroup[r.name]++
+			}
+		}
+	}
+	for _, r := range rows() {
+		if n := inGroup[r.name]; n != 1 && r.scene != "udp" || n == 0 {
+			t.Errorf("%s is in %d groups", r.name, n)
+		}
+	}
+	chosen := func(p plan) (s string) {
+		places := map[string]scene{}
+		for _, q := range scenes() {
+			places[q.name] = q
+		}
+		for _, r := range rows() {
+			for _, q := range places[r.scene].peers {
+				if p.wants(r) && p.wantsPeer(r, q) {
+					s += r.name + ":" + q.name + " "
+				}
+			}
+		}
+		return strings.TrimSpace(s)
+	}
+	for _, c := range []struct{ groups, rows, peers, want string }{
+		{"^(?:tunnel)$", "bulk", "", "udp-bulk1:bsdnet udp-bulk1:wireguard-go udp-bulk1:wireguard-go-batch"},
+		{"^(?:wireguard)$", "bulk", "bsdnet", "udp-bulk1:bsdnet-wg"},
+		{"^(?:tunnel|wireguard)$", "", "bsdnet", "udp-bulk1:bsdnet udp-bulk1:bsdnet-wg udp-pp1:bsdnet udp-pp1:bsdnet-wg"},
+		{"^(?:grow)$", "flows-1$", "kernel", "grow-flows-1:kernel"},
+		{"^(?:loopback)$", "bulk1|conn1$", "^(bs|pi|buf)", "bulk1:bsdnet bulk1:bufpipe conn1:bsdnet conn1:pipe"},
+		{"^(?:pair)$", "1", "", "pair-bulk1:bsdnet pair-bulk1:gvisor pair-bulk1:gvisor-batch"},
+	} {
+		p := plan{}
+		p.groups, _ = pattern(c.groups)
+		p.rows, _ = pattern(c.rows)
+		p.peers, _ = pattern(c.peers)
+		if got := chosen(p); got != c.want {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+}
+
+// A plan's time grows with its rounds, and with what another build measures too.
+func TestEstimate(t *testing.T) {
+	p := plan{settings: settings{warm: time.Second, time: 2 * time.Second, scale: 1}, rounds: 3}
+	p.rows, _ = pattern("^bulk1$")
+	if n, m, d := p.estimate(); n != 1 || m != 12 || d != 12*(3*time.Second+setUpTime) {
+		t.Errorf("%d rows, %d measurements, %v", n, m, d)
+	}
+	p.beside = &build{}
+	if n, m, d := p.estimate(); n != 1 || m != 15 || d != 9*(3*time.Second+setUpTime)+6*(3*time.Second+setUpTime+processTime) {
+		t.Errorf("beside another build: %d rows, %d measurements, %v", n, m, d)
+	}
+	p.beside = nil
+	p.rows, _ = pattern("^idle$")
+	p.peers, _ = pattern("bsdnet")
+	if n, m, d := p.estimate(); n != 1 || m != 3 || d != 3*(time.Second+setUpTime+10000*connectionTime) {
+		t.Errorf("idle connections: %d rows, %d measurements, %v", n, m, d)
+	}
+	var b bytes.Buffer
+	if err := printList(&b, &p); err != nil || !strings.Contains(b.String(), "in all: 1 row, 3 measurements: about 6s") {
+		t.Errorf("%v: %s", err, b.String())
 	}
 }

@@ -17,6 +17,12 @@ type row struct {
 	x      float64
 	xTitle string
 
+	// same is the name of the row that measures the same thing; "": none does, or this is that row.
+	same string
+
+	// many is how many connections there are, where they are so many that making them takes longer than timing them.
+	many int
+
 	// descriptors is how many open files the kernel's peers need, or they take no part; 0: few.
 	descriptors int
 

@@ -24,17 +24,21 @@ func growRows() []row {
 
 // growFlows is bulk over n flows.
 func growFlows(n int) row {
-	return row{
+	r := row{
 		name: fmt.Sprintf("grow-flows-%d", n), title: "writes of 64 KiB, " + plural(n, "flow"),
 		kind: kindGrow, unit: "Gbit/s", perGB: true, descriptors: filesFor(n),
 		series: "Writes of 64 KiB against the number of flows", x: float64(n), xTitle: "flows",
 		run: func(m *meter) error { return bulk(m, max(n/m.scale, 1), false) },
 	}
+	if n == 1 {
+		r.same = "bulk1"
+	}
+	return r
 }
 
 // growIdle is one busy connection beside n idle ones.
 func growIdle(n int, flow bool) row {
-	r := row{kind: kindGrow, descriptors: filesFor(n), x: float64(n), xTitle: "idle connections"}
+	r := row{kind: kindGrow, descriptors: filesFor(n), x: float64(n), xTitle: "idle connections", many: n}
 	beside := fmt.Sprintf("beside %d idle ones", n)
 	if flow {
 		r.name, r.title = fmt.Sprintf("grow-idle-bulk-%d", n), "writes of 64 KiB on one connection "+beside
@@ -44,6 +48,12 @@ func growIdle(n int, flow bool) row {
 		r.name, r.title = fmt.Sprintf("grow-idle-pp-%d", n), "1 B there and back on one connection "+beside
 		r.unit, r.less = "µs (p50)", true
 		r.series = "1 B there and back on one connection against the number of idle ones"
+	}
+	switch {
+	case n == 0 && flow:
+		r.same = "bulk1"
+	case n == 0:
+		r.same = "pp1"
 	}
 	r.run = func(m *meter) error {
 		clients, servers, err := m.connect(n / m.scale)
@@ -65,7 +75,7 @@ func growIdle(n int, flow bool) row {
 func growActive(n int) row {
 	return row{
 		name: fmt.Sprintf("grow-active-%d", n), title: fmt.Sprintf("1 KiB there and back, %d connections at once, and a goroutine that allocates 1 GB/s", n),
-		kind: kindGrow, unit: "round trips/s", descriptors: filesFor(n),
+		kind: kindGrow, unit: "round trips/s", descriptors: filesFor(n), many: n,
 		run: func(m *meter) error { return active(m, max(n/m.scale, 1)) },
 	}
 }

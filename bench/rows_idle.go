@@ -11,7 +11,7 @@ import (
 func idleRow(n int) row {
 	return row{
 		name: "idle", title: fmt.Sprintf("memory per idle connection, both ends, %d of them", n),
-		kind: kindIdle, unit: "bytes", less: true,
+		kind: kindIdle, unit: "bytes", less: true, many: n,
 		run: func(m *meter) error { return idle(m, max(n/m.scale, 1)) },
 	}
 }

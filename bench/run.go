@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,9 +16,12 @@ import (
 type plan struct {
 	settings
 	rounds   int
-	rows     *regexp.Regexp // nil: all but those of growth
+	groups   *regexp.Regexp // nil: any
+	rows     *regexp.Regexp // nil: all, without groups but those of growth
 	peers    *regexp.Regexp // nil: all
-	profiles string         // the folder for CPU profiles; "": none
+	cc       congestion
+	beside   *build // another build of this program, whose bsdnet is measured too; nil: none
+	profiles string // the folder for CPU profiles; "": none
 	progress io.Writer
 }
 
@@ -35,6 +39,9 @@ type result struct {
 	Series string  `json:"series,omitempty"`
 	X      float64 `json:"x"`
 	XTitle string  `json:"x_title,omitempty"`
+
+	// Same is the row that measures the same thing, where there is one.
+	Same string `json:"same,omitempty"`
 }
 
 // A peerResult has a sample for each round, or says why not.
@@ -48,10 +55,23 @@ type peerResult struct {
 
 // wants reports whether the plan has a row.
 func (p *plan) wants(r row) bool {
-	if p.rows == nil {
-		return r.kind != kindGrow
+	switch {
+	case p.groups != nil && !slices.ContainsFunc(groups, func(g group) bool { return p.groups.MatchString(g.name) && g.has(r) }):
+		return false
+	case p.rows != nil:
+		return p.rows.MatchString(r.name)
 	}
-	return p.rows.MatchString(r.name)
+	return p.groups != nil || r.kind != kindGrow
+}
+
+// wantsPeer reports whether the plan has a peer in a row that it has.
+func (p *plan) wantsPeer(r row, q peer) bool {
+	if q.kinds != nil && !slices.Contains(q.kinds, r.kind) || p.peers != nil && !p.peers.MatchString(q.name) {
+		return false
+	}
+	return p.groups == nil || slices.ContainsFunc(groups, func(g group) bool {
+		return p.groups.MatchString(g.name) && g.has(r) && (g.peers == nil || slices.Contains(g.peers, q.name))
+	})
 }
 
 // run measures, one row after another.
@@ -84,26 +104,39 @@ func (p *plan) run() []result {
 func (p *plan) runRow(r row, s scene, skip string) result {
 	res := result{
 		Row: r.name, Scene: s.title, Title: r.title, Kind: r.kind, Unit: r.unit, Less: r.less, PerGB: r.perGB,
-		Series: r.series, X: r.x, XTitle: r.xTitle,
+		Series: r.series, X: r.x, XTitle: r.xTitle, Same: r.same,
 	}
 	var peers []peer
+	add := func(q peer, why string) {
+		peers = append(peers, q)
+		res.Peers = append(res.Peers, peerResult{Name: q.name, Role: q.role, Skipped: why})
+	}
 	for _, q := range s.peers {
-		if (q.kinds == nil || slices.Contains(q.kinds, r.kind)) && (p.peers == nil || p.peers.MatchString(q.name)) {
-			peers = append(peers, q)
-			res.Peers = append(res.Peers, peerResult{Name: q.name, Role: q.role, Skipped: reason(r, q, skip)})
+		if !p.wantsPeer(r, q) {
+			continue
+		}
+		why := reason(r, q, skip)
+		add(q, why)
+		if p.beside != nil && q.role == ours {
+			add(peer{name: q.name + "@" + p.beside.name, role: before}, why)
 		}
 	}
 	for round := range p.rounds {
 		for i, q := range peers {
-			if pr := &res.Peers[i]; pr.Skipped == "" && pr.Error == "" {
-				s, err := p.measure(r, q, round)
-				if err != nil {
-					pr.Error = err.Error()
-					fmt.Fprintf(p.progress, "%s, %s: %v\n", r.name, q.name, err)
-					continue
-				}
+			pr := &res.Peers[i]
+			if pr.Skipped != "" || pr.Error != "" {
+				continue
+			}
+			s, err := p.measure(r, q, round)
+			switch {
+			case errors.Is(err, errNoSuchRow):
+				pr.Skipped = err.Error()
+			case err != nil:
+				pr.Error = err.Error()
+				fmt.Fprintf(p.progress, "%s, %s: %v\n", r.name, q.name, err)
+			default:
 				pr.Samples = append(pr.Samples, s)
-				fmt.Fprintf(p.progress, "%-18s %d/%d  %-14s %s %s\n", r.name, round+1, p.rounds, q.name, number(s.Value), r.unit)
+				fmt.Fprintf(p.progress, "%-18s %d/%d  %-18s %s %s\n", r.name, round+1, p.rounds, q.name, number(s.Value), r.unit)
 			}
 		}
 	}
@@ -125,6 +158,14 @@ func reason(r row, q peer, scene string) string {
 
 // measure has one peer do a row once. One that hangs, as stacks do, is left behind: there is no way to end it.
 func (p *plan) measure(r row, q peer, round int) (sample, error) {
+	// With another build beside it bsdnet is measured as that is: in a process that has done nothing before.
+	switch {
+	case p.beside != nil && q.role == before:
+		name, _, _ := strings.Cut(q.name, "@")
+		return p.beside.measure(p, r.name, name)
+	case p.beside != nil && q.role == ours:
+		return p.beside.self().measure(p, r.name, q.name)
+	}
 	type outcome struct {
 		s   sample
 		err error
@@ -144,7 +185,7 @@ func (p *plan) measure(r row, q peer, round int) (sample, error) {
 }
 
 func (p *plan) measureOnce(r row, q peer, round int) (s sample, err error) {
-	n, err := q.open()
+	n, err := q.open(p.cc)
 	if err != nil {
 		return s, err
 	}

@@ -8,7 +8,14 @@ import (
 	"time"
 )
 
+// asCommand is set, in the environment, where the test's binary is to be the program.
+const asCommand = "BSDNET_BENCH_COMMAND"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+		os.Exit(0)
+	}
 	if err := isolate(); err != nil {
 		fmt.Fprintln(os.Stderr, "network namespace:", err)
 		os.Exit(1)
@@ -21,7 +28,7 @@ var tiny = settings{warm: time.Millisecond, time: 5 * time.Millisecond, verify: 
 
 // Every row works with every peer: a round of a few milliseconds moves something, or there is a reason why not.
 func TestEveryRow(t *testing.T) {
-	p := plan{settings: tiny, rounds: 1, rows: regexp.MustCompile("."), progress: t.Output()}
+	p := plan{settings: tiny, cc: congestions[0], rounds: 1, rows: regexp.MustCompile("."), progress: t.Output()}
 	results := p.run()
 	if len(results) != len(rows()) {
 		t.Errorf("%d results of %d rows", len(results), len(rows()))
@@ -71,7 +78,7 @@ func TestHarnessAllocatesNothing(t *testing.T) {
 		}
 		s := tiny
 		s.time = 50 * time.Millisecond
-		p := plan{settings: s, rounds: 1, progress: t.Output()}
+		p := plan{settings: s, cc: congestions[0], rounds: 1, progress: t.Output()}
 		got, err := p.measure(r, q, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -85,9 +92,48 @@ func TestHarnessAllocatesNothing(t *testing.T) {
 // A profile is written for each row and peer.
 func TestProfiles(t *testing.T) {
 	dir := t.TempDir()
-	p := plan{settings: tiny, rounds: 1, rows: regexp.MustCompile("^pp1$"), peers: regexp.MustCompile("^bsdnet$"), profiles: dir, progress: t.Output()}
+	p := plan{settings: tiny, cc: congestions[0], rounds: 1, rows: regexp.MustCompile("^pp1$"), peers: regexp.MustCompile("^bsdnet$"), profiles: dir, progress: t.Output()}
 	p.run()
 	if info, err := os.Stat(dir + "/pp1.bsdnet.prof"); err != nil || info.Size() == 0 {
 		t.Errorf("no profile: %v", err)
+	}
+}
+
+// Another build is measured beside this one, each in a process of its own; what it does not have is left out.
+func TestBeside(t *testing.T) {
+	own, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(asCommand, "1")
+	b, err := openBuild("old=" + own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := plan{settings: tiny, cc: congestions[0], rounds: 2, rows: regexp.MustCompile("^pp1$"), peers: regexp.MustCompile("^(bsdnet|bufpipe)$"), beside: b, progress: t.Output()}
+	results := p.run()
+	if len(results) != 1 || len(results[0].Peers) != 3 {
+		t.Fatalf("%+v", results)
+	}
+	for i, want := range []string{"bsdnet", "bsdnet@old", "bufpipe"} {
+		if q := results[0].Peers[i]; q.Name != want || len(q.Samples) != 2 || !(q.Samples[0].Value > 0) || q.Error != "" {
+			t.Errorf("%+v", q)
+		}
+	}
+	if s := summarize(&results[0]); !(s[0].of[before].median > 0) {
+		t.Errorf("compared with before: %+v", s[0])
+	}
+	if _, err := b.measure(&p, "no-such-row", "bsdnet"); err != errNoSuchRow {
+		t.Errorf("a row that it does not have: %v", err)
+	}
+	broken := *b
+	broken.path = "/bin/false"
+	if _, err := broken.measure(&p, "pp1", "bsdnet"); err == nil || err == errNoSuchRow {
+		t.Errorf("a program that fails: %v", err)
+	}
+	for _, s := range []string{own, "=" + own, "old=/does/not/exist"} {
+		if _, err := openBuild(s); err == nil {
+			t.Errorf("no error of %q", s)
+		}
 	}
 }

@@ -23,7 +23,7 @@ func (c *badConn) Write(p []byte) (int, error) {
 
 // connected returns a connection that carries what it is given.
 func connected(t *testing.T) (c, s net.Conn) {
-	n, err := openBufpipe()
+	n, err := openBufpipe(congestion{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestVerifyEnds(t *testing.T) {
 
 // A wrong echo ends a row of latency.
 func TestWrongEcho(t *testing.T) {
-	n, err := openBufpipe()
+	n, err := openBufpipe(congestion{})
 	if err != nil {
 		t.Fatal(err)
 	}
