@@ -308,6 +308,7 @@ func TestGroups(t *testing.T) {
 		{"^(?:tunnel)$", "bulk", "", "udp-bulk1:bsdnet udp-bulk1:wireguard-go udp-bulk1:wireguard-go-batch"},
 		{"^(?:wireguard)$", "bulk", "bsdnet", "udp-bulk1:bsdnet-wg"},
 		{"^(?:tunnel|wireguard)$", "", "bsdnet", "udp-bulk1:bsdnet udp-bulk1:bsdnet-wg udp-pp1:bsdnet udp-pp1:bsdnet-wg"},
+		{"^(?:pair|tunnel)$", "bulk1", "bsdnet", "pair-bulk1:bsdnet udp-bulk1:bsdnet"},
 		{"^(?:grow)$", "flows-1$", "kernel", "grow-flows-1:kernel"},
 		{"^(?:loopback)$", "bulk1|conn1$", "^(bs|pi|buf)", "bulk1:bsdnet bulk1:bufpipe conn1:bsdnet conn1:pipe"},
 		{"^(?:pair)$", "1", "", "pair-bulk1:bsdnet pair-bulk1:gvisor pair-bulk1:gvisor-batch"},
