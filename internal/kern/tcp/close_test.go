@@ -391,3 +391,48 @@ func TestDataAfterFin(t *testing.T) {
 		k.want("state", CloseWait)
 	})
 }
+
+// A connection that its user has closed, and whose peer keeps its window shut, ends at the first probe after a minute of silence, and not, as an open one, after ten
+// (CVE-2008-4609). This is for profiles that give orphans no time of their own: a peer that answers the probes keeps it.
+func TestOrphanInPersist(t *testing.T) {
+	each(t, func(t *T) {
+		for _, c := range []struct {
+			name    string
+			end     func(k *kit)
+			answers bool
+			gone    bool
+		}{
+			{"closed, silent", (*kit).close, false, true},
+			{"closed, answers", (*kit).close, true, false},
+			{"shut down, silent", (*kit).shutdown, false, false},
+			{"open, silent", func(*kit) {}, false, false},
+		} {
+			for _, next := range []int{1, 2} { // of the peer's numbers: in FIN_WAIT_1, and in LAST_ACK
+				k := established(t, "FreeBSD, win 0")
+				if next == 2 {
+					k.trace("< F. 1:1(0) ack 1\n> . 1:1(0) ack 2")
+				}
+				k.write(1)
+				c.end(k)
+				last := k.now
+				for k.tp.State() != Closed && k.now-epoch < 5*60*sec {
+					k.now = max(k.now, k.tp.Next())
+					k.tp.Timeout(k.now)
+					k.check()
+					k.sent = nil
+					if c.answers && k.tp.State() != Closed {
+						k.now += 10 * ms
+						k.input(k.pkt(".", next, 1, 0))
+						last = k.now
+					}
+				}
+				if gone := k.tp.State() == Closed; gone != c.gone {
+					k.fatalf("%s, next %d: gone %v after %v, want %v", c.name, next, gone, time.Duration(k.now-epoch), c.gone)
+				}
+				if d := k.now - last; c.gone && (d < 60*sec || d > 130*sec || k.errno != syscall.ETIMEDOUT || k.stats.Persistdrop.Load() != 1) {
+					k.fatalf("%s, next %d: gone after %v with %v", c.name, next, time.Duration(d), k.errno)
+				}
+			}
+		}
+	})
+}

@@ -69,6 +69,7 @@ type kit struct {
 	fill           func(off int) byte // contents of what the peer sends
 	tsecr          uint32             // our last TSval, which the peer echoes
 	lag            int64              // how long ago what is input arrived
+	blind          bool               // nobody looks at what is emitted
 }
 
 // pkt is a segment, in either direction.
@@ -493,6 +494,10 @@ func (k *kit) has(event string) bool {
 
 // Emit is ip_output.
 func (k *kit) Emit(m *mbuf.Mbuf) syscall.Errno {
+	if k.blind {
+		mbuf.Free(m)
+		return 0
+	}
 	p := &pkt{at: k.now, segsize: m.Pkt.SegSize, ect: m.Pkt.Ect}
 	h := m.Bytes()
 	if err := wire.ParseTCP(h, &p.th); err != nil {

@@ -112,7 +112,6 @@ func (tp *TCB) detectLoss(now int64) {
 	}
 	wait := r.rtt + tp.reorderWindow()
 	pending := false
-	r.next = r.next.Max(tp.sndUna)
 	if r.next.Lt(s.sb.end()) {
 		for p := s.sb.find(r.next); s.sb.valid(p); p = s.sb.next(p) {
 			sp := s.sb.at(p)

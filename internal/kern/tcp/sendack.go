@@ -131,9 +131,11 @@ func (tp *TCB) takeAck(seg *segment, a *acking) (finAcked bool) {
 	if m := &s.pmtu; m.said != 0 && tp.sndUna.Geq(m.saidEnd) {
 		m.said = 0 // what it spoke of has arrived
 	}
+	// What follows keeps numbers within half the sequence space.
 	s.lostFrom = s.lostFrom.Max(tp.sndUna)
+	s.rack.next = s.rack.next.Max(tp.sndUna)
 	if s.state <= Disorder {
-		s.high = s.high.Max(tp.sndUna) // keep it within half the sequence space
+		s.high = s.high.Max(tp.sndUna)
 		if !s.undo.on {
 			s.undo.marker = tp.sndUna
 		}

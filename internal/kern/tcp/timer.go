@@ -123,7 +123,7 @@ func (tp *TCB) persistTimeout(now int64) {
 		}
 	}
 	// A closed connection whose peer keeps its window shut must not live for ever (CVE-2008-4609).
-	if tp.flags&UserClosed != 0 && tp.state > CloseWait && now-tp.rcvTime >= tp.prof.PersMax {
+	if tp.flags&UserClosed != 0 && now-tp.rcvTime >= tp.prof.PersMax {
 		tp.stats.Persistdrop.Inc()
 		tp.Drop(syscall.ETIMEDOUT, now)
 		return
