@@ -143,7 +143,14 @@ func TestReassemblyAttacks(t *testing.T) {
 			}
 			return ipPacket(ip, attPeer, attHost, wire.ProtoTCP, p[20+off:20+end])
 		}
+		pass(31 * time.Second)
 		v.link.fetch()
+		for _, f := range [][]byte{tcpFrag(0, 8, true), tcpFrag(0, 16, true), tcpFrag(8, 16, true), tcpFrag(8, 120, false)} {
+			v.inject(f)
+			if n, _, _ := v.waiting(); n != 0 {
+				t.Errorf("a fragment that RFC 3128 has dropped waits for others: %x", f[:20])
+			}
+		}
 		for _, f := range [][]byte{tcpFrag(0, 8, true), tcpFrag(8, 120, false), tcpFrag(0, 16, true), tcpFrag(16, 120, false)} {
 			v.inject(f)
 		}

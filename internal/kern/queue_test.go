@@ -495,6 +495,36 @@ func TestBackPressure(t *testing.T) {
 	})
 }
 
+// A link that is full, and has room again before the stack has taken note of that, is asked again at once: it calls ready only once.
+func TestReadyBeforeNoted(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		_, fd := v.established(v.listen(80, 10), 5000, 80)
+		full := 0
+		v.link.mu.Lock()
+		v.link.take = func(n int) int {
+			if full++; full%2 == 1 {
+				v.link.ready() // as a thread of the link's may, between its answer and our note
+				return 0
+			}
+			return 1
+		}
+		v.link.mu.Unlock()
+		if n, errno := v.p.Send(fd, make([]byte, 6000), 0); n != 6000 || errno != 0 {
+			t.Fatalf("send: %d, %v", n, errno)
+		}
+		settle()
+		sent := 0
+		for _, g := range v.segments() {
+			sent += len(g.data)
+		}
+		if sent != 6000 {
+			t.Errorf("%d bytes of 6000 have gone", sent)
+		}
+	})
+}
+
 // A device that fails loses packets, as a broken cable does; when it works again, so does the connection.
 func TestFailingDevice(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

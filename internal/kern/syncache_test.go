@@ -447,3 +447,108 @@ func TestCookieForgetsNothing(t *testing.T) {
 		}
 	})
 }
+
+// A cookie holds through the minute of the clock after its own, and no longer: a handshake that straddles the change of the minute is as good as any.
+func TestCookieOfTheMinuteBefore(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 5)
+		for i, c := range []struct {
+			at, age time.Duration // in its minute; when it comes back
+			good    bool
+		}{
+			{58 * time.Second, 4 * time.Second, true},
+			{time.Second, 118 * time.Second, true},
+			{59 * time.Second, 62 * time.Second, false},
+		} {
+			minute := int64(cookieTick)
+			pass(time.Duration((v.k.now()/minute+1)*minute + int64(c.at) - v.k.now()))
+			v.overflow(80, 2*scMax)
+			before := v.k.Stats.TCP.ScSendcookie.Load()
+			p := v.peer(uint16(6000+i), 80)
+			v.inject(p.syn(wire.Options{Has: wire.TofMSS, MSS: 1400}).bytes())
+			p.seq, p.ack = p.seq+1, v.one().th.Seq+1
+			if v.k.Stats.TCP.ScSendcookie.Load() != before+1 {
+				t.Fatalf("no cookie")
+			}
+			pass(c.age)
+			v.link.count()
+			v.inject(p.seg(wire.ACK, nil).bytes())
+			fd, _, errno := v.p.Accept(lfd)
+			if !c.good {
+				if errno != syscall.EAGAIN {
+					t.Errorf("sent at %v of a minute, back after %v: accept %v", c.at, c.age, errno)
+				}
+				continue
+			}
+			if errno != 0 {
+				t.Errorf("sent at %v of a minute, back after %v: accept %v", c.at, c.age, errno)
+			} else if i, _ := v.p.TCPInfo(fd); i.SndMSS != 1400 {
+				t.Errorf("sent at %v of a minute, back after %v: MSS %d", c.at, c.age, i.SndMSS)
+			}
+		}
+	})
+}
+
+// RFC 7323, 5.3, for a connection that is being opened: a final ACK whose timestamp is older than the SYN's is not the peer's last word. It is dropped without an
+// answer, and the handshake goes on.
+func TestSyncachePAWS(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		lfd := v.listen(80, 10)
+		for i, syn := range []uint32{1000, 0, 5, 1 << 31, 1<<32 - 1} {
+			for j, c := range []struct {
+				delta uint32
+				good  bool
+			}{{1<<32 - 1, false}, {1<<32 - 1000, false}, {1<<31 + 1, false}, {0, true}, {1, true}, {1<<31 - 1, true}} {
+				o := fullOptions()
+				o.TSVal = syn
+				p := v.peer(uint16(5000+10*i+j), 80)
+				v.inject(p.syn(o).bytes())
+				g := v.one()
+				p.seq, p.ack, p.tsecr, p.tsval = p.seq+1, g.th.Seq+1, g.th.Opt.TSVal, syn+c.delta
+				v.inject(p.seg(wire.ACK, nil).bytes())
+				v.none()
+				if !c.good {
+					if _, _, errno := v.p.Accept(lfd); errno != syscall.EAGAIN {
+						t.Errorf("timestamp %d after %d: accept %v", p.tsval, syn, errno)
+						continue
+					}
+					p.tsval = syn
+					v.inject(p.seg(wire.ACK, nil).bytes())
+				}
+				if _, _, errno := v.p.Accept(lfd); errno != 0 {
+					t.Errorf("timestamp %d after %d: accept %v", p.tsval, syn, errno)
+				}
+			}
+		}
+	})
+}
+
+// The SYN again is a sign of life: its answer is sent again as often as that to the first, not only as often as was left.
+func TestSyncacheDuplicateRestarts(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		v.listen(80, 10)
+		p := v.peer(5000, 80)
+		v.inject(p.syn(fullOptions()).bytes())
+		v.one()
+		pass(40 * time.Second)
+		if n := len(v.segments()); n != 5 {
+			t.Fatalf("%d retransmissions in 40 s, want 5", n)
+		}
+		v.inject(p.syn(fullOptions()).bytes())
+		v.one()
+		pass(59 * time.Second) // the first answer's time is over
+		if v.halfOpen() != 1 {
+			t.Errorf("the entry has expired early")
+		}
+		pass(time.Minute)
+		if n := len(v.segments()); n != 5 || v.halfOpen() != 0 {
+			t.Errorf("%d retransmissions in two minutes, want 5; %d entries are left", n, v.halfOpen())
+		}
+	})
+}
