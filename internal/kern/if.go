@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
 )
 
 // A Link carries IP packets between an interface and the world. It has the methods of bsdnet.Link,
@@ -144,27 +145,18 @@ func (ifp *Ifnet) broadcast(a netip.Addr) bool {
 	if !a.Is4() {
 		return false
 	}
-	if a == limitedBroadcast {
+	if a == wire.LimitedBroadcast {
 		return true
 	}
 	if ifp.loopback {
 		return false
 	}
 	for _, p := range ifp.prefixes {
-		if p.Addr().Is4() && p.Bits() < 31 && p.Contains(a) && (a == lastAddr(p) || a == p.Masked().Addr()) {
+		if p.Addr().Is4() && p.Bits() < 31 && p.Contains(a) && (a == wire.LastAddr(p) || a == p.Masked().Addr()) {
 			return true
 		}
 	}
 	return false
-}
-
-// lastAddr returns the last address of an IPv4 prefix.
-func lastAddr(p netip.Prefix) netip.Addr {
-	b := p.Addr().As4()
-	for i := p.Bits(); i < 32; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	return netip.AddrFrom4(b)
 }
 
 // MinMTU is the smallest MTU of a link (RFC 791).
@@ -274,14 +266,14 @@ func CheckHost(p netip.Prefix) error {
 		return nil
 	}
 	why := ""
-	switch first, last := p.Masked().Addr(), lastAddr(p); {
+	switch first, last := p.Masked().Addr(), wire.LastAddr(p); {
 	case a.IsUnspecified():
 		why = "no address; give the host's own, such as 10.0.0.1/24 (the default route, 0.0.0.0/0, is one for AddRoute)"
 	case a.IsLoopback():
 		why = "an address of the loopback, which no packet on a link has; give one such as 10.0.0.1/24"
 	case a.IsMulticast():
 		why = "a multicast address; give the host's own, such as 10.0.0.1/24"
-	case a == limitedBroadcast:
+	case a == wire.LimitedBroadcast:
 		why = "the broadcast address; give the host's own, such as 10.0.0.1/24"
 	case a.As4()[0] >= 240:
 		why = "an address of the reserved 240.0.0.0/4, which hosts drop; give one such as 10.0.0.1/24"
@@ -296,9 +288,6 @@ func CheckHost(p netip.Prefix) error {
 	}
 	return fmt.Errorf("%w: %v is %s", syscall.EADDRNOTAVAIL, a, why)
 }
-
-// limitedBroadcast is 255.255.255.255.
-var limitedBroadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 func (k *Kernel) dropIf(ifp *Ifnet) {
 	k.ifMu.Lock()
