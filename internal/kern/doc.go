@@ -66,7 +66,7 @@
 //
 //	mbuf/mbuf.go       Mbuf on shared clusters    mbuf/sockbuf.go   what waits to be sent, or read; zone.go: pools for the machine;
 //	                   stripe.go: counters that processors do not fight for; poison.go: freed memory is marked, with a build tag
-//	wire/              IPv4, TCP with options, ICMP, checksums, pcap; trace.go prints and parses tcpdump's notation for the tests
+//	wire/              IPv4, TCP with options, ICMP, checksums, pcap; wire/trace is tcpdump's notation, for the tests
 //	tcp/tcb.go         TCB, states, flags, Sock   tcp/usrreq.go     the user's requests
 //	tcp/input.go       Input, step by step in RFC 9293's order
 //	tcp/output.go      Output: BSD's questions in BSD's order

@@ -13,6 +13,7 @@ import (
 
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/kern/wire/trace"
 )
 
 // The grid: every state meets every kind of segment; the reply and the next state are golden files, reviewed against RFC 9293, 3.10.7, and the
@@ -108,8 +109,8 @@ func (g gridSeg) String() string {
 var gridPlaces = []string{"left", "at", "in", "right"}
 
 // trace makes the segment at a place.
-func (st *gridState) trace(g gridSeg, place string) *wire.Trace {
-	var tr wire.Trace
+func (st *gridState) trace(g gridSeg, place string) *trace.Line {
+	var tr trace.Line
 	for i, c := range "FSRP" {
 		if strings.ContainsRune(g.flags, c) {
 			tr.TCP.Flags |= 1 << i
@@ -197,10 +198,10 @@ func (s *script) gridReply(p sentPkt, after time.Duration) string {
 		seq = 0 // the number that has just been drawn, or a reset's, which is absolute
 	}
 	out := fmt.Sprint(tr.TCP.Flags, " ", seq)
-	if tr.Given&wire.GivenAck != 0 {
+	if tr.Given&trace.GivenAck != 0 {
 		out += fmt.Sprint(" ack ", tr.TCP.Ack)
 	}
-	if o := wire.FormatOptions(tr.Raw, 0); strings.Contains(o, "sack ") {
+	if o := trace.FormatOptions(tr.Raw, 0); strings.Contains(o, "sack ") {
 		out += " <" + o[strings.Index(o, "sack "):] + ">"
 	}
 	if after > 0 {

@@ -14,6 +14,7 @@ import (
 
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/kern/wire/trace"
 )
 
 // A tcpdump is a capture's reader: it keeps a line for each segment that passes a loopback, numbers
@@ -72,7 +73,7 @@ func (d *tcpdump) segment(p []byte) {
 	case th.Sport == d.cport:
 		side = "c>s "
 	}
-	line := wire.FormatTCP(&th, len(p)-th.Hlen, d.isn[th.Sport], d.isn[th.Dport])
+	line := trace.Format(&th, len(p)-th.Hlen, d.isn[th.Sport], d.isn[th.Dport])
 	d.lines = append(d.lines, side+tsValues.ReplaceAllString(line, "TS"))
 }
 

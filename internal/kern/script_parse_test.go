@@ -11,6 +11,7 @@ import (
 
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/kern/wire/trace"
 )
 
 // What follows reads the scripts of script_test.go.
@@ -26,10 +27,10 @@ type step struct {
 
 type (
 	// An inject is a segment of the peer's.
-	inject struct{ tr wire.Trace }
+	inject struct{ tr trace.Line }
 	// An expect is a segment that the stack must send.
 	expect struct {
-		tr       wire.Trace
+		tr       trace.Line
 		tos, ttl uint8
 	}
 	// An icmpLine is an ICMP error that quotes one of our segments.
@@ -123,7 +124,7 @@ func (s *step) parse(l string) (err error) {
 		s.ev, err = parseICMPLine(strings.TrimSpace(rest))
 	case word == "<":
 		var e inject
-		e.tr, err = wire.ParseTrace(rest)
+		e.tr, err = trace.Parse(rest)
 		s.ev = e
 	case word == ">":
 		s.ev, err = parseExpect(rest)
@@ -162,14 +163,14 @@ func parseExpect(s string) (e expect, err error) {
 			}
 		}
 	}
-	if e.tr, err = wire.ParseTrace(s); err != nil {
+	if e.tr, err = trace.Parse(s); err != nil {
 		return e, err
 	}
 	if e.tr.TCP.Flags&wire.RST != 0 {
-		e.tr.Given |= wire.GivenWin // 0
+		e.tr.Given |= trace.GivenWin // 0
 	}
-	e.tr.Given |= wire.GivenOpt
-	if e.tr.Given&wire.GivenSeq == 0 || e.tr.Given&wire.GivenWin == 0 || e.tr.TCP.Flags&wire.ACK != 0 && e.tr.Given&wire.GivenAck == 0 {
+	e.tr.Given |= trace.GivenOpt
+	if e.tr.Given&trace.GivenSeq == 0 || e.tr.Given&trace.GivenWin == 0 || e.tr.TCP.Flags&wire.ACK != 0 && e.tr.Given&trace.GivenAck == 0 {
 		return e, fmt.Errorf("seq, ack and win must be given")
 	}
 	return e, nil

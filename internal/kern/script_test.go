@@ -17,6 +17,7 @@ import (
 
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/kern/wire/trace"
 )
 
 // The stack is tested from outside by scripts in packetdrill's language: calls with their results, segments of the peer's (<), and the segments
@@ -277,7 +278,7 @@ func (s *script) show(pkt []byte) string {
 }
 
 // trace reads a packet of the stack's, verifies what every packet must have, and makes its numbers the script's.
-func (s *script) trace(pkt []byte) (ip wire.IPv4, tr wire.Trace, err error) {
+func (s *script) trace(pkt []byte) (ip wire.IPv4, tr trace.Line, err error) {
 	if ip, err = wire.ParseIPv4(pkt, len(pkt)); err != nil {
 		return ip, tr, err
 	}
@@ -296,7 +297,7 @@ func (s *script) trace(pkt []byte) (ip wire.IPv4, tr wire.Trace, err error) {
 	if th.Sport != f.lport || th.Dport != f.fport {
 		return ip, tr, fmt.Errorf("ports %d and %d, want %d and %d", th.Sport, th.Dport, f.lport, f.fport)
 	}
-	tr, err = wire.TraceOf(seg, len(seg)-th.Hlen, f.iss, s.irs)
+	tr, err = trace.Of(seg, len(seg)-th.Hlen, f.iss, s.irs)
 	data := seg[th.Hlen:]
 	if th.Flags&wire.RST == 0 {
 		for i, c := range data {
@@ -365,7 +366,7 @@ func (s *script) expect(e *expect) {
 	}
 	ip, tr, err := s.trace(p.pkt)
 	s.logf("> %s", s.show(p.pkt))
-	tr.Given = e.tr.Given | tr.Given&^(wire.GivenSeq|wire.GivenWin|wire.GivenOpt)
+	tr.Given = e.tr.Given | tr.Given&^(trace.GivenSeq|trace.GivenWin|trace.GivenOpt)
 	switch {
 	case err != nil:
 		s.fatalf("%v", err)
@@ -389,7 +390,7 @@ func (s *script) claim() {
 func pattern(off int) byte { return byte(off ^ off>>8*31 ^ off>>16*17) }
 
 // inject gives the stack a segment of the peer's.
-func (s *script) inject(tr *wire.Trace) {
+func (s *script) inject(tr *trace.Line) {
 	f := s.cur
 	th := *tr
 	th.Raw = slices.Clone(tr.Raw)

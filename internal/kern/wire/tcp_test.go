@@ -2,7 +2,6 @@ package wire
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"strings"
@@ -25,9 +24,6 @@ func TestFlagsString(t *testing.T) {
 			t.Errorf("two flags print as %q", s)
 		}
 		seen[s] = true
-		if got, err := parseFlags(s); err != nil || got != Flags(f) {
-			t.Errorf("%q is read as %#x, %v", s, got, err)
-		}
 	}
 }
 
@@ -254,58 +250,6 @@ func TestWindowScaleClamps(t *testing.T) {
 	}
 }
 
-// BSD's order and padding, which others tell stacks apart by (tcp_addoptions).
-func TestPutOptions(t *testing.T) {
-	blocks := [MaxSack]SackBlock{{1, 2}, {3, 4}, {5, 6}, {7, 8}}
-	o := Options{MSS: 1460, Scale: 6, TSVal: 0x11, TSEcr: 0x22, Blocks: blocks, Nsack: 4}
-	for _, c := range []struct {
-		has   OptFlags
-		nsack uint8
-		want  string
-	}{
-		{0, 0, ""},
-		{TofMSS, 0, "mss 1460"},
-		{TofMSS | TofScale, 0, "mss 1460,nop,wscale 6"},
-		{TofMSS | TofSackperm, 0, "mss 1460,sackOK,eol,eol"},
-		{TofMSS | TofTS, 0, "mss 1460,nop,nop,TS val 17 ecr 34"},
-		{TofMSS | TofScale | TofSackperm, 0, "mss 1460,nop,wscale 6,sackOK,eol,eol"},
-		{TofMSS | TofScale | TofTS, 0, "mss 1460,nop,wscale 6,nop,nop,TS val 17 ecr 34"},
-		{TofMSS | TofSackperm | TofTS, 0, "mss 1460,sackOK,TS val 17 ecr 34"},
-		{TofMSS | TofScale | TofSackperm | TofTS, 0, "mss 1460,nop,wscale 6,sackOK,TS val 17 ecr 34"},
-		{TofScale, 0, "nop,wscale 6"},
-		{TofSackperm, 0, "sackOK,eol,eol"},
-		{TofTS, 0, "nop,nop,TS val 17 ecr 34"},
-		{TofTS | TofSack, 1, "nop,nop,TS val 17 ecr 34,nop,nop,sack 1:2"},
-		{TofTS | TofSack, 3, "nop,nop,TS val 17 ecr 34,nop,nop,sack 1:2 3:4 5:6"},
-		{TofTS | TofSack, 4, "nop,nop,TS val 17 ecr 34,nop,nop,sack 1:2 3:4 5:6"}, // what fits
-		{TofSack, 1, "nop,nop,sack 1:2"},
-		{TofSack, 4, "nop,nop,sack 1:2 3:4 5:6 7:8"},
-		{TofSack, 0, ""},
-		{TofTS | TofSack, 0, "nop,nop,TS val 17 ecr 34"},
-	} {
-		o.Has, o.Nsack = c.has, c.nsack
-		var p [TCPMaxOptLen]byte
-		n := o.Put(p[:])
-		want, err := ParseOptions(c.want, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(p[:n], want) {
-			t.Errorf("options %05b, %d blocks: %s (%x), want %s", c.has, c.nsack, FormatOptions(p[:n], 0), p[:n], c.want)
-		}
-	}
-	// The notation is ours: one of each as bytes.
-	o.Has, o.Nsack = TofMSS|TofScale|TofSackperm|TofTS, 0
-	var p [TCPMaxOptLen]byte
-	if got := hex.EncodeToString(p[:o.Put(p[:])]); got != "020405b4"+"01030306"+"0402"+"080a0000001100000022" {
-		t.Errorf("SYN options %s", got)
-	}
-	o.Has, o.Nsack = TofSack, 1
-	if got := hex.EncodeToString(p[:o.Put(p[:])]); got != "0101050a"+"0000000100000002" {
-		t.Errorf("SACK %s", got)
-	}
-}
-
 // Every combination of options stays within the header, also those that no stack sends, and what fits is read again.
 func TestPutOptionsAll(t *testing.T) {
 	for has := range OptFlags(32) {
@@ -346,57 +290,4 @@ func TestNoAllocations(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations a segment", n)
 	}
-}
-
-// What is understood of a header survives being written and read again; the textual form keeps all of the options.
-func FuzzParseTCP(f *testing.F) {
-	p := make([]byte, TCPMaxLen)
-	th := TCP{Sport: 1, Dport: 2, Seq: 3, Ack: 4, Flags: SYN | ACK, Win: 5,
-		Opt: Options{Has: TofMSS | TofScale | TofSackperm | TofTS, MSS: 1460, Scale: 7, TSVal: 8, TSEcr: 9}}
-	f.Add(bytes.Clone(p[:th.Put(p)]))
-	th = TCP{Flags: ACK | PUSH | URG, Urp: 3, Opt: Options{Has: TofTS | TofSack, Nsack: 3}}
-	f.Add(bytes.Clone(p[:th.Put(p)]))
-	th = TCP{Flags: ACK, Opt: Options{Has: TofSack, Nsack: 4}}
-	f.Add(bytes.Clone(p[:th.Put(p)]))
-	f.Add(append(bytes.Repeat([]byte{0xf0}, 20), bytes.Repeat([]byte{2, 0}, 20)...))
-	f.Add(append(bytes.Repeat([]byte{0x62}, 20), 3, 3, 255, 0, 7))
-	f.Fuzz(func(t *testing.T, p []byte) {
-		p = p[:len(p):len(p)]
-		var th TCP
-		if ParseTCP(p, &th) != nil {
-			return
-		}
-		if th.Hlen < TCPMinLen || th.Hlen > min(len(p), TCPMaxLen) || th.Hlen != int(p[12]>>4)*4 || th.Opt.Nsack > MaxSack || th.Opt.Scale > 14 {
-			t.Fatalf("%x was accepted as %+v", p, th)
-		}
-		var q [TCPMaxLen]byte
-		var again TCP
-		put := th
-		n := put.Put(q[:])
-		if err := ParseTCP(q[:n:n], &again); err != nil || again != put {
-			t.Fatalf("%+v became %+v, %v", put, again, err)
-		}
-		put.Hlen = th.Hlen
-		if put != th {
-			t.Fatalf("Put changed %+v to %+v", th, put)
-		}
-
-		isn, peer := Seq(binary.BigEndian.Uint32(p)), Seq(binary.BigEndian.Uint32(p[8:]))
-		tr, err := TraceOf(p, 7, isn, peer)
-		if err != nil {
-			t.Fatal(err)
-		}
-		read, err := ParseTrace(tr.String())
-		if err != nil || read.String() != tr.String() {
-			t.Fatalf("%s is read as %s, %v", tr, read, err)
-		}
-		n = read.Put(q[:], isn, peer)
-		if !bytes.Equal(q[TCPMinLen:n], p[TCPMinLen:th.Hlen]) {
-			t.Fatalf("%s: options %x, were %x", tr, q[TCPMinLen:n], p[TCPMinLen:th.Hlen])
-		}
-		if err := ParseTCP(q[:n], &again); err != nil || again.Seq != th.Seq || again.Flags != th.Flags || again.Win != th.Win ||
-			again.Opt != th.Opt || th.Flags&ACK != 0 && again.Ack != th.Ack || th.Flags&URG != 0 && again.Urp != th.Urp {
-			t.Fatalf("%s: %+v became %+v", tr, th, again)
-		}
-	})
 }

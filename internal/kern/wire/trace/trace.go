@@ -1,4 +1,15 @@
-package wire
+// Package trace is the textual form of a TCP segment, tcpdump's and packetdrill's, in which tests write what they send and what
+// they expect:
+//
+//	S 0:0(0) win 65535 <mss 1460,nop,wscale 6,sackOK,TS val 1 ecr 0>
+//	P. 1:6(5) ack 1 win 1027 <nop,nop,TS val 5 ecr 3,nop,nop,sack 200:300 400:500>
+//	FP.U 6:6(0) ack 1 win 1027 urg 3
+//
+// Flags come first ("-" if there are none); of the rest a line gives what it wants, in any order. Sequence numbers are
+// relative to the sender's initial one, acknowledgments and SACK blocks to the receiver's. The window is the field, not
+// scaled. Options are the bytes on the wire, nop and eol included; 0x1e02 stands for bytes that have no other form: options
+// that are unknown, malformed or cut, and whatever is not zero behind an eol.
+package trace
 
 import (
 	"encoding/binary"
@@ -8,20 +19,25 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"bsdnet/internal/kern/wire"
 )
 
-// The textual form of a segment, tcpdump's and packetdrill's, for scripts and logs:
-//
-//	S 0:0(0) win 65535 <mss 1460,nop,wscale 6,sackOK,TS val 1 ecr 0>
-//	P. 1:6(5) ack 1 win 1027 <nop,nop,TS val 5 ecr 3,nop,nop,sack 200:300 400:500>
-//	FP.U 6:6(0) ack 1 win 1027 urg 3
-//
-// Flags come first ("-" where there are none); of the rest a line gives what it wants, in any order. Sequence numbers are
-// relative to the sender's initial one, acknowledgments and SACK blocks to the receiver's. The window is the field, not
-// scaled. Options are the bytes on the wire, nop and eol included; 0x1e02 stands for bytes that have no other form: options
-// that are unknown, malformed or cut, and whatever is not zero behind an eol.
+// Option kinds (IANA).
+const (
+	optEOL      = 0
+	optNOP      = 1
+	optMSS      = 2
+	optScale    = 3
+	optSackperm = 4
+	optSack     = 5
+	optTS       = 8
+)
 
-// Given says which fields of a Trace its line has. The flags always are.
+// flagChars are the letters of the flags, from FIN up, as wire.Flags prints them.
+const flagChars = "FSRP.UEW"
+
+// Given says which fields of a Line its line has. The flags always are.
 type Given uint8
 
 // The bits of Given.
@@ -30,74 +46,82 @@ const (
 	GivenAck
 	GivenWin
 	GivenUrg
-	GivenOpt // "<>" where there must be none
+	GivenOpt // "<>" if there must be none
 )
 
-// A Trace is a segment in the textual form. To compare a segment with what a script expects, set got.Given = want.Given and
+// A Line is a segment in the textual form. To compare a segment with what a script expects, set got.Given = want.Given and
 // compare the Strings.
-type Trace struct {
-	TCP   TCP    // sequence numbers are relative
-	Len   int    // payload bytes
-	Raw   []byte // the options, exactly as written; SACK blocks are relative
+type Line struct {
+	TCP   wire.TCP // sequence numbers are relative
+	Len   int      // payload bytes
+	Raw   []byte   // the options, exactly as written; SACK blocks are relative
 	Given Given
 }
 
-// FormatTCP returns the textual form of a segment with header th, its options laid out as Put does, and n bytes of payload.
+// Format returns the textual form of a segment with header th, its options laid out as Put does, and n bytes of payload.
 // isn is the initial sequence number of the sender, peerIsn that of the receiver; 0 prints absolute numbers.
-func FormatTCP(th *TCP, n int, isn, peerIsn Seq) string {
-	var p [TCPMaxLen]byte
+func Format(th *wire.TCP, n int, isn, peerIsn wire.Seq) string {
+	var p [wire.TCPMaxLen]byte
 	h := *th // Put sets Hlen
-	tr, _ := TraceOf(p[:h.Put(p[:])], n, isn, peerIsn)
+	tr, _ := Of(p[:h.Put(p[:])], n, isn, peerIsn)
 	if len(tr.Raw) == 0 {
 		tr.Given &^= GivenOpt
 	}
 	return tr.String()
 }
 
-// TraceOf reads the header at the start of p, with its options as they stand there; the segment has n bytes of payload.
-func TraceOf(p []byte, n int, isn, peerIsn Seq) (tr Trace, err error) {
-	if err := ParseTCP(p, &tr.TCP); err != nil {
+// Of reads the header at the start of p, with its options as they stand there; the segment has n bytes of payload.
+func Of(p []byte, n int, isn, peerIsn wire.Seq) (tr Line, err error) {
+	if err := wire.ParseTCP(p, &tr.TCP); err != nil {
 		return tr, err
 	}
 	tr.Len = n
 	tr.Given = GivenSeq | GivenWin | GivenOpt
 	tr.TCP.Seq -= isn
-	if tr.TCP.Flags&ACK != 0 {
+	if tr.TCP.Flags&wire.ACK != 0 {
 		tr.Given |= GivenAck
 		tr.TCP.Ack -= peerIsn
 	}
-	if tr.TCP.Flags&URG != 0 {
+	if tr.TCP.Flags&wire.URG != 0 {
 		tr.Given |= GivenUrg
 	}
-	tr.setRaw(shiftSack(p[TCPMinLen:tr.TCP.Hlen], -peerIsn))
+	tr.setRaw(shiftSack(p[wire.TCPMinLen:tr.TCP.Hlen], -peerIsn))
 	return tr, nil
 }
 
 // setRaw makes raw the options.
-func (tr *Trace) setRaw(raw []byte) {
+func (tr *Line) setRaw(raw []byte) {
 	tr.Raw = raw
-	tr.TCP.Hlen = TCPMinLen + len(raw)
-	tr.TCP.Opt = Options{}
-	dooptions(raw, tr.TCP.Flags&SYN != 0, &tr.TCP.Opt)
+	tr.TCP.Hlen = wire.TCPMinLen + len(raw)
+	// Package wire reads options as a part of a header, so they get one.
+	var p [wire.TCPMaxLen]byte
+	p[12] = uint8(tr.TCP.Hlen/4) << 4
+	p[13] = uint8(tr.TCP.Flags)
+	copy(p[wire.TCPMinLen:], raw)
+	var th wire.TCP
+	if err := wire.ParseTCP(p[:tr.TCP.Hlen], &th); err != nil {
+		panic(err) // raw is no longer than 40 bytes, and a multiple of 4
+	}
+	tr.TCP.Opt = th.Opt
 }
 
 // Put writes the header, with the options exactly as they were written, into p, which holds TCPMaxLen bytes, and returns its
 // length. The checksum field is zero, and so are the ports unless tr.TCP has been given some.
-func (tr *Trace) Put(p []byte, isn, peerIsn Seq) int {
+func (tr *Line) Put(p []byte, isn, peerIsn wire.Seq) int {
 	th := tr.TCP
-	th.Opt = Options{}
+	th.Opt = wire.Options{}
 	th.Seq += isn
-	if th.Flags&ACK != 0 {
+	if th.Flags&wire.ACK != 0 {
 		th.Ack += peerIsn
 	}
 	th.Put(p)
-	n := TCPMinLen + copy(p[TCPMinLen:TCPMaxLen], shiftSack(tr.Raw, peerIsn))
+	n := wire.TCPMinLen + copy(p[wire.TCPMinLen:wire.TCPMaxLen], shiftSack(tr.Raw, peerIsn))
 	p[12] = uint8(n/4) << 4
 	return n
 }
 
 // String prints the flags and the fields that are given.
-func (tr Trace) String() string {
+func (tr Line) String() string {
 	var b strings.Builder
 	b.WriteString(tr.TCP.Flags.String())
 	if tr.Given&GivenSeq != 0 {
@@ -118,10 +142,10 @@ func (tr Trace) String() string {
 	return b.String()
 }
 
-// ParseTrace reads a line of the textual form. Fields that it does not give are zero.
-func ParseTrace(line string) (tr Trace, err error) {
-	fail := func(format string, args ...any) (Trace, error) {
-		return Trace{}, fmt.Errorf("wire: trace %q: %w", line, fmt.Errorf(format, args...))
+// Parse reads a line of the textual form. Fields that it does not give are zero.
+func Parse(line string) (tr Line, err error) {
+	fail := func(format string, args ...any) (Line, error) {
+		return Line{}, fmt.Errorf("trace: %q: %w", line, fmt.Errorf(format, args...))
 	}
 	rest, opts, bracket := strings.Cut(line, "<")
 	words := strings.Fields(rest)
@@ -160,7 +184,7 @@ func ParseTrace(line string) (tr Trace, err error) {
 		case err != nil:
 			return fail("%w", err)
 		case field == GivenAck:
-			tr.TCP.Ack = Seq(v)
+			tr.TCP.Ack = wire.Seq(v)
 		case field == GivenWin:
 			tr.TCP.Win = uint16(v)
 		default:
@@ -169,7 +193,7 @@ func ParseTrace(line string) (tr Trace, err error) {
 		words = words[2:]
 	}
 	// A line that forgets a dot would otherwise test something else than it says.
-	if f := tr.TCP.Flags; tr.Given&GivenAck != 0 && f&ACK == 0 || tr.Given&GivenUrg != 0 && f&URG == 0 {
+	if f := tr.TCP.Flags; tr.Given&GivenAck != 0 && f&wire.ACK == 0 || tr.Given&GivenUrg != 0 && f&wire.URG == 0 {
 		return fail("ack or urg without its flag")
 	}
 	var raw []byte
@@ -182,7 +206,7 @@ func ParseTrace(line string) (tr Trace, err error) {
 		if raw, err = ParseOptions(opts, 0); err != nil {
 			return fail("%w", err)
 		}
-		if len(raw) > TCPMaxOptLen || len(raw)%4 != 0 {
+		if len(raw) > wire.TCPMaxOptLen || len(raw)%4 != 0 {
 			return fail("options of %d bytes: want at most 40, padded by nop or eol to a multiple of 4", len(raw))
 		}
 	}
@@ -190,7 +214,7 @@ func ParseTrace(line string) (tr Trace, err error) {
 	return tr, nil
 }
 
-func parseFlags(s string) (f Flags, err error) {
+func parseFlags(s string) (f wire.Flags, err error) {
 	if s == "-" {
 		return 0, nil
 	}
@@ -205,7 +229,7 @@ func parseFlags(s string) (f Flags, err error) {
 }
 
 // parseRange reads "1:6(5)".
-func parseRange(s string) (Seq, int, error) {
+func parseRange(s string) (wire.Seq, int, error) {
 	l, r, ok := strings.Cut(strings.TrimSuffix(s, ")"), ":")
 	r, n, ok2 := strings.Cut(r, "(")
 	start, err1 := strconv.ParseUint(l, 10, 32)
@@ -214,13 +238,13 @@ func parseRange(s string) (Seq, int, error) {
 	if !ok || !ok2 || !strings.HasSuffix(s, ")") || errors.Join(err1, err2, err3) != nil {
 		return 0, 0, fmt.Errorf("%q: want seq:end(length)", s)
 	}
-	if Seq(start).Add(int(length)) != Seq(end) {
+	if wire.Seq(start).Add(int(length)) != wire.Seq(end) {
 		return 0, 0, fmt.Errorf("%q: the length contradicts the numbers", s)
 	}
-	return Seq(start), int(length), nil
+	return wire.Seq(start), int(length), nil
 }
 
-// optionLen returns the length of the option at the start of p, 0 where it is cut or too short to be one.
+// optionLen returns the length of the option at the start of p, or 0 if it is cut or too short to be one.
 func optionLen(p []byte) int {
 	switch {
 	case p[0] == optEOL || p[0] == optNOP:
@@ -232,7 +256,7 @@ func optionLen(p []byte) int {
 }
 
 // shiftSack returns a copy of options, with d added to the numbers in SACK blocks.
-func shiftSack(raw []byte, d Seq) []byte {
+func shiftSack(raw []byte, d wire.Seq) []byte {
 	raw = slices.Clone(raw)
 	for p := raw; len(p) > 0 && p[0] != optEOL; {
 		n := optionLen(p)
@@ -248,7 +272,7 @@ func shiftSack(raw []byte, d Seq) []byte {
 }
 
 // FormatOptions returns the textual form of options, without brackets, with SACK numbers relative to base (0: absolute).
-func FormatOptions(raw []byte, base Seq) string {
+func FormatOptions(raw []byte, base wire.Seq) string {
 	var out []string
 	be := binary.BigEndian
 	ended := false
@@ -272,7 +296,7 @@ func FormatOptions(raw []byte, base Seq) string {
 			s = "sackOK"
 		case kind == optTS && n == 10:
 			s = fmt.Sprintf("TS val %d ecr %d", be.Uint32(p[2:]), be.Uint32(p[6:]))
-		case kind == optSack && n > 2 && n <= 2+8*MaxSack && n%8 == 2:
+		case kind == optSack && n > 2 && n <= 2+8*wire.MaxSack && n%8 == 2:
 			s = "sack"
 			for i := 2; i < n; i += 8 {
 				s += fmt.Sprintf(" %d:%d", be.Uint32(p[i:]), be.Uint32(p[i+4:]))
@@ -285,7 +309,7 @@ func FormatOptions(raw []byte, base Seq) string {
 }
 
 // ParseOptions is the inverse of FormatOptions: it returns the bytes, exactly those that are written.
-func ParseOptions(s string, base Seq) (raw []byte, err error) {
+func ParseOptions(s string, base wire.Seq) (raw []byte, err error) {
 	if strings.TrimSpace(s) == "" {
 		return nil, nil
 	}
@@ -312,7 +336,7 @@ func ParseOptions(s string, base Seq) (raw []byte, err error) {
 		case is("TS", 5) && w[1] == "val" && w[3] == "ecr":
 			raw = binary.BigEndian.AppendUint32(append(raw, optTS, 10), uint32(num(w[2], 32)))
 			raw = binary.BigEndian.AppendUint32(raw, uint32(num(w[4], 32)))
-		case len(w) >= 2 && len(w) <= 1+MaxSack && w[0] == "sack":
+		case len(w) >= 2 && len(w) <= 1+wire.MaxSack && w[0] == "sack":
 			raw = append(raw, optSack, uint8(2+8*(len(w)-1)))
 			for _, block := range w[1:] {
 				l, r, _ := strings.Cut(block, ":")
