@@ -106,7 +106,7 @@ func TestReceiveBufferStays(t *testing.T) {
 		k.sent = nil
 
 		k = established(t, auto, autoMax)
-		k.tp.rttMin = never
+		k.tp.rtt.min = never
 		for range 3 {
 			k.pass(1001 * time.Millisecond)
 			k.feed(40_000)
@@ -116,7 +116,7 @@ func TestReceiveBufferStays(t *testing.T) {
 		k.sent = nil
 
 		k = established(t, auto, autoMax)
-		k.tp.rttMin = 10_000
+		k.tp.rtt.min = 10_000
 		k.pass(time.Second)
 		for range 3 {
 			k.feed(40_000)
@@ -159,7 +159,7 @@ func TestBuffersStay(t *testing.T) {
 			{"no scale", sizes + "rtt 50ms", func(*kit) {}, maxWin, 64_000},
 			{"maxsockbuf", auto, func(k *kit) { k.prof.Maxsockbuf = 50_000 }, 64_000, 50_000},
 			{"nobody reads any more", auto, func(k *kit) { k.tp.Set(CantRcvMore) }, 64_000, 64_000},
-			{"a short way", auto, func(k *kit) { k.tp.rttMin = 10_000 }, 64_000, 32_000},
+			{"a short way", auto, func(k *kit) { k.tp.rtt.min = 10_000 }, 64_000, 32_000},
 			{"little memory", auto, func(k *kit) {
 				k.pool.SetLimit(1)
 				m := k.pool.Getcl(mbuf.ClHuge)
@@ -183,4 +183,36 @@ func TestBuffersStay(t *testing.T) {
 			k.wantBufs(c.name, c.rcv, c.snd)
 		}
 	})
+}
+
+// TestAutobufLook: bytes are scaled to a round trip, at most one look in each, and all counters wrap.
+func TestAutobufLook(t *testing.T) {
+	const near = 1<<32 - 1000
+	for _, c := range []struct {
+		name                string
+		a                   autobuf
+		now, minRTT         int64
+		read, acked         uint32
+		wantRead, wantAcked int
+		due                 bool
+	}{
+		{"too early", autobuf{}, 50*ms - 1000, 50 * ms, 9, 9, 0, 0, false},
+		{"a round trip", autobuf{}, 50 * ms, 50 * ms, 700, 300, 700, 300, true},
+		{"two", autobuf{}, 100 * ms, 50 * ms, 700, 300, 350, 150, true},
+		{"since the last look", autobuf{at: 100_000, read: 200, acked: 100}, 150 * ms, 50 * ms, 700, 300, 500, 200, true},
+		{"a short one is averaged", autobuf{}, 4 * ms, ms, 4000, 400, 1000, 100, true},
+		{"not before the mean's time", autobuf{}, 4*ms - 1000, ms, 4000, 400, 0, 0, false},
+		{"none is shorter than autoFloor", autobuf{}, 4 * ms, 1000, 4000, 400, 100, 10, true},
+		{"nor longer than a second", autobuf{}, 2 * sec, 4 * sec, 4000, 400, 2000, 200, true},
+		{"all come round", autobuf{at: near, read: near, acked: near}, 1<<32*1000 + 49*ms, 50 * ms, 0, 1000, 1000, 2000, true},
+	} {
+		a := c.a
+		read, acked, due := a.look(c.now, c.minRTT, c.read, c.acked)
+		if read != c.wantRead || acked != c.wantAcked || due != c.due {
+			t.Errorf("%s: %d read, %d acknowledged, %v; want %d, %d, %v", c.name, read, acked, due, c.wantRead, c.wantAcked, c.due)
+		}
+		if want := (autobuf{uint32(c.now / 1000), c.read, c.acked}); due && a != want || !due && a != c.a {
+			t.Errorf("%s: remembers %+v", c.name, a)
+		}
+	}
 }

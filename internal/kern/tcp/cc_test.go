@@ -50,7 +50,7 @@ func TestNewReno(t *testing.T) {
 		`)
 		k.want("cwnd", 9000)
 		k.want("recovery", true)
-		k.want("rexmt", time.Duration(k.tp.rxtcur))
+		k.want("rexmt", time.Duration(k.tp.rtt.rxtcur))
 		k.trace(`
 		+100ms < . 1:1(0) ack 12001               // all that was out: back to ssthresh, without a burst
 		> . 14001:15001(1000) ack 1

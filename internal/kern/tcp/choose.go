@@ -50,7 +50,7 @@ func (tp *TCB) SetCC(name string, now int64) syscall.Errno {
 			s.ack = Ack{}
 			tp.reduce(Loss, now) // there is no threshold yet to bring the flight down to
 		}
-		s.pacer.setRate(&s.ctl, tp.srtt, tp.sndNxt.Sub(tp.sndUna))
+		s.pacer.setRate(&s.ctl, tp.rtt.srtt, tp.sndNxt.Sub(tp.sndUna))
 	}
 	return 0
 }

@@ -102,7 +102,7 @@ func TestEventRTTAndTimer(t *testing.T) {
 			> P. 1:1001(1000) ack 1
 			+40ms < . 1:1(0) ack 1001`)
 		rtt := 40 * ms
-		k.told(EvRTT, Event{RTT: rtt, SRTT: k.tp.srtt, RTTVar: k.tp.rttvar, MinRTT: rtt})
+		k.told(EvRTT, Event{RTT: rtt, SRTT: k.tp.rtt.srtt, RTTVar: k.tp.rtt.rttvar, MinRTT: rtt})
 		k.write(1000)
 		k.line("> P. 1001:2001(1000) ack 1")
 		k.traced = nil

@@ -56,7 +56,7 @@ func (tp *TCB) Info() Info {
 	i := Info{
 		State:     tp.state,
 		SndWscale: tp.sndScale, RcvWscale: tp.rcvScale,
-		RTO: time.Duration(tp.rxtcur), RTT: time.Duration(tp.srtt), RTTVar: time.Duration(tp.rttvar),
+		RTO: time.Duration(tp.rtt.rxtcur), RTT: time.Duration(tp.rtt.srtt), RTTVar: time.Duration(tp.rtt.rttvar),
 		SndMSS: tp.maxseg, RcvMSS: int(tp.mssopt),
 		SndCwnd: int(tp.sndCwnd), SndSsthresh: int(tp.sndSsthresh),
 		SndWnd: int(tp.sndWnd), RcvWnd: max(tp.rcvAdv.Sub(tp.rcvNxt), 0),
@@ -70,8 +70,8 @@ func (tp *TCB) Info() Info {
 	if tp.state < SynSent { // there is no peer
 		i.SndCwnd, i.SndSsthresh = 0, 0
 	}
-	if tp.rttMin != never {
-		i.MinRTT = time.Duration(tp.rttMin)
+	if tp.rtt.min != never {
+		i.MinRTT = time.Duration(tp.rtt.min)
 	}
 	set := func(f Flag, bit uint8) {
 		if tp.flags&f == f {

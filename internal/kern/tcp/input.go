@@ -20,6 +20,7 @@ type segment struct {
 	opt      wire.Options // not a pointer, which would take the header to the heap
 	arrived  int64
 	now      int64
+	rcvWnd   uint32 // the window that it is judged by: RCV.WND
 
 	refused    bool // its data has been refused for want of memory
 	needoutput bool
@@ -299,13 +300,13 @@ func (tp *TCB) inputSynSent(seg *segment) bool {
 	}
 	tp.mss(int(seg.opt.MSS), seg.opt.Has&wire.TofMSS != 0)
 	tp.rcvseqinit(seg.seq)
-	tp.rcvWnd = uint32(tp.rcvwin())
+	seg.rcvWnd = uint32(tp.rcvwin())
 	tp.sndWnd = seg.win
 	tp.maxSndwnd = seg.win
 	if hasAck {
 		tp.ecnSynAck(seg)
 		tp.established(seg)
-		tp.rcvAdv = tp.rcvAdv.Add(min(int(tp.rcvWnd), maxWin))
+		tp.rcvAdv = tp.rcvAdv.Add(min(int(seg.rcvWnd), maxWin))
 		tp.ackAdvance(seg)
 		tp.flags |= AckNow
 	} else {
@@ -334,7 +335,7 @@ func (tp *TCB) established(seg *segment) {
 	tp.renoInit()
 	if tp.backoff > 0 && tp.prof.Scoreboard {
 		tp.flags |= synRexmitted
-		tp.rxtcur = tp.rto()
+		tp.rtt.rxtcur = tp.rto()
 	}
 	tp.stop(tKeep)
 	if tp.flags&Keepalive != 0 {
@@ -368,7 +369,7 @@ func (tp *TCB) KeepPromise() {
 // acceptableSegment is RFC 9293, 3.10.7.4, first to fourth: reset, SYN, old timestamps, and
 // trimming to the window. It reports whether the acknowledgment is to be looked at.
 func (tp *TCB) acceptableSegment(seg *segment) bool {
-	tp.rcvWnd = uint32(tp.rcvwin())
+	seg.rcvWnd = uint32(tp.rcvwin())
 	if tp.state == SynReceived && seg.flags&(wire.ACK|wire.RST) == wire.ACK &&
 		(seg.ack.Leq(tp.sndUna) || seg.ack.Gt(tp.sndMax)) {
 		seg.reset = true
@@ -395,7 +396,7 @@ func (tp *TCB) acceptableSegment(seg *segment) bool {
 func (tp *TCB) checkRst(seg *segment) {
 	edge := tp.lastAckSent
 	exact := seg.seq == edge || seg.seq == tp.rcvNxt
-	in := exact || seg.seq.Geq(edge) && seg.seq.Lt(edge.Add(int(tp.rcvWnd)))
+	in := exact || seg.seq.Geq(edge) && seg.seq.Lt(edge.Add(int(seg.rcvWnd)))
 	switch {
 	case !in:
 		return
@@ -419,7 +420,7 @@ func (tp *TCB) checkRst(seg *segment) {
 // checkSyn follows RFC 5961, 4: a SYN on a connection is challenged, wherever it lies.
 func (tp *TCB) checkSyn(seg *segment) {
 	tp.stats.Badsyn.Inc()
-	if tp.prof.InsecureSYN && seg.seq.Geq(tp.lastAckSent) && seg.seq.Lt(tp.lastAckSent.Add(int(tp.rcvWnd))) {
+	if tp.prof.InsecureSYN && seg.seq.Geq(tp.lastAckSent) && seg.seq.Lt(tp.lastAckSent.Add(int(seg.rcvWnd))) {
 		tp.Drop(syscall.ECONNRESET, seg.now)
 		return
 	}
@@ -459,7 +460,7 @@ func (tp *TCB) disordered(seg *segment) bool {
 	const odd = wire.SYN | wire.FIN | wire.RST | wire.ACK
 	bare := seg.len == 0 && seg.flags&odd == wire.ACK && seg.seq == tp.rcvNxt
 	news := seg.ack.Gt(tp.sndUna) || seg.ack == tp.sndUna && seg.win > tp.sndWnd
-	return tp.snr != nil && bare && !news && int64(tp.tsRecent-seg.opt.TSVal)*ms <= tp.rxtcur
+	return tp.snr != nil && bare && !news && int64(tp.tsRecent-seg.opt.TSVal)*ms <= tp.rtt.rxtcur
 }
 
 // pawsSlack is by how many ticks of its clock a peer's data may have been overtaken and is still
@@ -571,14 +572,14 @@ func (tp *TCB) trimRight(seg *segment) bool {
 	if off == math.MinInt32 {
 		off = 1 << 31 // as far away as can be, in either direction
 	}
-	over := int(min(off+int64(seg.len)-int64(tp.rcvWnd), math.MaxInt32))
+	over := int(min(off+int64(seg.len)-int64(seg.rcvWnd), math.MaxInt32))
 	if off < 0 || over <= 0 {
 		return true
 	}
 	tp.stats.Rcvpackafterwin.Inc()
 	if over >= seg.len {
 		tp.stats.Rcvbyteafterwin.Add(seg.len)
-		if tp.rcvWnd != 0 || seg.seq != tp.rcvNxt {
+		if seg.rcvWnd != 0 || seg.seq != tp.rcvNxt {
 			if tp.state == SynReceived && seg.flags&wire.ACK != 0 &&
 				(tp.sndUna.Gt(seg.ack) || seg.ack.Gt(tp.sndMax)) {
 				seg.reset = true

@@ -192,7 +192,7 @@ func (tp *TCB) ackAdvance(seg *segment) (finAcked bool) {
 	} else {
 		tp.unackedSince = seg.now
 		if !tp.on(tPersist) {
-			tp.set(tRexmt, seg.now+tp.rxtcur)
+			tp.set(tRexmt, seg.now+tp.rtt.rxtcur)
 		}
 	}
 	marked := tp.flags&ecnOn != 0 && seg.flags&wire.ECE != 0 // then the window does not grow (RFC 3168, 6.1.2)
@@ -245,8 +245,8 @@ func (tp *TCB) advance(seg *segment) (finAcked bool) {
 // have left none, by the timestamp (RFC 7323, 4).
 func (tp *TCB) sampleRTT(seg *segment) {
 	switch {
-	case tp.flags&rttTimed != 0 && seg.ack.Gt(tp.rttSeq):
-		tp.xmitTimer(seg.arrived - tp.rttTime)
+	case tp.flags&rttTimed != 0 && seg.ack.Gt(tp.rtt.timedSeq):
+		tp.xmitTimer(seg.arrived - tp.rtt.timedAt)
 	case tp.backoff > 0 && tp.flags&synRexmitted == 0 && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0:
 		if d := int64(int32(tp.ts(seg.arrived) - seg.opt.TSEcr)); d >= 0 && d < 1<<20 {
 			tp.xmitTimer(max(d*ms, ms))

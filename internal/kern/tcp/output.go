@@ -87,7 +87,7 @@ func (tp *TCB) plan(o *outseg, now int64) bool {
 		return true
 	}
 	idle := tp.flags&lastIdle != 0 || tp.sndMax == tp.sndUna
-	if idle && tp.snr == nil && tp.sndMax == tp.sndUna && now-tp.rcvTime >= tp.rxtcur {
+	if idle && tp.snr == nil && tp.sndMax == tp.sndUna && now-tp.rcvTime >= tp.rtt.rxtcur {
 		tp.renoAfterIdle() // RFC 5681, 4.1
 	}
 	tp.flags &^= lastIdle
@@ -254,7 +254,7 @@ func (tp *TCB) arm(now int64) {
 	switch {
 	case tp.on(tRexmt) || tp.on(tPersist) || tp.state == Closed:
 	case tp.sndMax != tp.sndUna:
-		tp.set(tRexmt, now+tp.rxtcur)
+		tp.set(tRexmt, now+tp.rtt.rxtcur)
 	case tp.snd.Cc() > 0 && !tp.on(tPace) && tp.flags&blocked == 0 && tp.state.HaveEstablished():
 		tp.backoff = 0
 		tp.setpersist(now)
@@ -493,7 +493,7 @@ func (tp *TCB) sent(o *outseg, now int64) {
 		tp.sndMax = tp.sndNxt
 		if tp.flags&rttTimed == 0 && tp.snr == nil {
 			tp.flags |= rttTimed
-			tp.rttTime, tp.rttSeq = now, start
+			tp.rtt.timedAt, tp.rtt.timedSeq = now, start
 			tp.stats.Segstimed.Inc()
 		}
 	}
@@ -503,7 +503,7 @@ func (tp *TCB) sent(o *outseg, now int64) {
 			tp.backoff = 0
 			tp.unackedSince = now
 		}
-		tp.set(tRexmt, now+tp.rxtcur)
+		tp.set(tRexmt, now+tp.rtt.rxtcur)
 	}
 }
 
@@ -519,19 +519,6 @@ func (tp *TCB) outputError(errno syscall.Errno) syscall.Errno {
 		}
 	}
 	return errno
-}
-
-// setpersist arms the timer for the next window probe: BSD's tcp_setpersist (RFC 9293, 3.8.6.1).
-func (tp *TCB) setpersist(now int64) {
-	if tp.on(tRexmt) {
-		return
-	}
-	tp.unackedSince = or(tp.unackedSince, now)
-	t := tp.rto() << min(tp.backoff, 12)
-	tp.set(tPersist, now+min(max(t, tp.prof.PersMin), tp.prof.PersMax))
-	if int(tp.backoff) < tp.prof.MaxRxtShift {
-		tp.backoff++
-	}
 }
 
 // respond sends a bare segment in the connection's name: BSD's tcp_respond with a tcpcb. It is a challenge ACK with

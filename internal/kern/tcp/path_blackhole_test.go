@@ -90,7 +90,7 @@ func TestBlackholeProbeLost(t *testing.T) {
 			if k.tp.snr.ctl.Cwnd < cwnd || k.tp.snr.state != Open {
 				k.fatalf("a lost probe was taken for congestion")
 			}
-			if wait := k.tp.snr.pmtu.raiseAt - k.now; n > 0 && wait < k.tp.srtt<<n {
+			if wait := k.tp.snr.pmtu.raiseAt - k.now; n > 0 && wait < k.tp.rtt.srtt<<n {
 				k.fatalf("the next probe comes %v after the %d. lost one", time.Duration(wait), n+1)
 			}
 		}

@@ -115,7 +115,7 @@ func (tp *TCB) probeLost() {
 	m := &tp.snr.pmtu
 	m.probing = false
 	m.fails = min(m.fails+1, 20)
-	m.raiseAt = tp.clock + min(max(tp.srtt, ms)<<m.fails, holeAge)
+	m.raiseAt = tp.clock + min(max(tp.rtt.srtt, ms)<<m.fails, holeAge)
 }
 
 // Mtudisc takes what a router says of the MTU of the path: BSD's tcp_mtudisc (RFC 1191, 6.4).

@@ -92,13 +92,13 @@ func (tp *TCB) reorderWindow() int64 {
 	if !s.rack.seen && (s.state >= Recovering || s.sb.sacked > (dupthresh-1)*tp.effMSS()) {
 		return 0 // "Set reo_wnd to 0 in this case to quickly retransmit": three segments behind the hole, and nothing has ever been reordered
 	}
-	if tp.rttMin == never {
+	if tp.rtt.min == never {
 		return 0
 	}
 	// "reo_wnd = min(RACK.reo_wnd_mult * RACK.min_RTT / 4, SRTT)". What has been late by more than
 	// that, and came, would have been sent in vain; to wait as long as it took saves the detour by
 	// the peer's reports.
-	return min(max(int64(s.rack.mult)*(tp.rttMin/4), s.rack.late+s.rack.late/4), tp.srtt)
+	return min(max(int64(s.rack.mult)*(tp.rtt.min/4), s.rack.late+s.rack.late/4), tp.rtt.srtt)
 }
 
 // detectLoss marks what is lost at now: RFC 8985, 6.2, step 5, RACK_detect_loss. If something may

@@ -300,12 +300,12 @@ func TestRackAdapts(t *testing.T) {
 		mult(2)
 		spurious()
 		mult(3)
-		if w, want := k.tp.reorderWindow(), 3*(k.tp.rttMin/4); w != want {
+		if w, want := k.tp.reorderWindow(), 3*(k.tp.rtt.min/4); w != want {
 			k.fatalf("the reordering window is %d, want %d", w, want)
 		}
 		k.tp.snr.rack.mult = 200
-		if w := k.tp.reorderWindow(); w != k.tp.srtt {
-			t.Fatalf("the reordering window is %d, want SRTT %d", w, k.tp.srtt)
+		if w := k.tp.reorderWindow(); w != k.tp.rtt.srtt {
+			t.Fatalf("the reordering window is %d, want SRTT %d", w, k.tp.rtt.srtt)
 		}
 		k.tp.snr.rack.mult = 3
 		left := int(k.tp.snr.rack.persist)
@@ -365,8 +365,8 @@ func TestRackClock(t *testing.T) {
 		p := k.pkt(".", 1, 2001, 0)
 		k.tp.Input(&p.th, Payload{}, k.now-10*ms, k.now)
 		k.check()
-		if r := k.tp.snr.rack.rtt; r <= 0 || k.tp.rttMin <= 0 {
-			t.Fatalf("RACK.rtt %d, min_RTT %d", r, k.tp.rttMin)
+		if r := k.tp.snr.rack.rtt; r <= 0 || k.tp.rtt.min <= 0 {
+			t.Fatalf("RACK.rtt %d, min_RTT %d", r, k.tp.rtt.min)
 		}
 	})
 }

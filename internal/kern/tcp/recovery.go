@@ -212,7 +212,7 @@ func (tp *TCB) lossTimeout(now int64) {
 	s.high = tp.sndNxt
 	s.newFirst = false
 	s.tlp.on = false
-	s.reoAt, s.ptoAt, s.rtoAt = never, never, now+tp.rxtcur
+	s.reoAt, s.ptoAt, s.rtoAt = never, never, now+tp.rtt.rxtcur
 	tp.setRecovery(Timeout)
 	if !s.cc.OwnWindow() {
 		s.ctl.Cwnd = tp.pipe() + tp.effMSS() // the loss window
@@ -323,7 +323,7 @@ func (tp *TCB) control(now int64, safe bool) {
 	}
 	s.ctl.Cwnd = min(s.ctl.Cwnd, maxWin<<tp.sndScale)
 	tp.growSendbuf(s.ctl.Cwnd)
-	s.pacer.setRate(&s.ctl, tp.srtt, tp.sndNxt.Sub(tp.sndUna))
+	s.pacer.setRate(&s.ctl, tp.rtt.srtt, tp.sndNxt.Sub(tp.sndUna))
 	tp.traceWindow()
 }
 

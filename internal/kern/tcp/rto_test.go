@@ -45,7 +45,7 @@ func TestRTOComputed(t *testing.T) {
 			k.advance(10 * time.Millisecond)
 			k.input(k.pkt(".", 1, 4+n, 0))
 		}
-		if rto := time.Duration(k.tp.rxtcur); rto < 210*time.Millisecond || rto > 211*time.Millisecond {
+		if rto := time.Duration(k.tp.rtt.rxtcur); rto < 210*time.Millisecond || rto > 211*time.Millisecond {
 			k.fatalf("rto %v, want 210 ms", rto)
 		}
 
@@ -66,7 +66,7 @@ func TestRTOManaged(t *testing.T) {
 		k.trace("> P. 1001:2001(1000) ack 1")
 		k.want("rexmt", 250*time.Millisecond)
 		k.trace("+50ms < . 1:1(0) ack 1001")
-		k.want("rexmt", time.Duration(k.tp.rxtcur))
+		k.want("rexmt", time.Duration(k.tp.rtt.rxtcur))
 		k.trace("+50ms < . 1:1(0) ack 2001")
 		k.want("rexmt", off)
 	})

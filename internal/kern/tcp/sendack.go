@@ -54,7 +54,7 @@ func (tp *TCB) senderAck(seg *segment) bool {
 	if a.acked > 0 {
 		// RFC 6298, 5.3: "When an ACK is received that acknowledges new data, restart the
 		// retransmission timer".
-		s.rtoAt = seg.now + tp.rxtcur
+		s.rtoAt = seg.now + tp.rtt.rxtcur
 	}
 	s.ack.Acked, s.ack.Delivered = a.acked, a.news
 	s.rack.adapt(a.dsack, tp.sndUna, tp.sndNxt)
@@ -69,7 +69,7 @@ func (tp *TCB) senderAck(seg *segment) bool {
 	if repaired && s.state == Open {
 		tp.probeRepaired(seg.now)
 	}
-	s.ack.Rate = s.rate.sample(seg.arrived, tp.rttMin)
+	s.ack.Rate = s.rate.sample(seg.arrived, tp.rtt.min)
 	tp.control(seg.now, a.acked > 0 && s.ack.Lost == 0)
 	s.limited = false
 	if tp.sndUna.Geq(s.roundEnd) {
@@ -164,7 +164,7 @@ func (tp *TCB) delivered(sp *span, n int, end Seq, seg *segment, a *acking) {
 		// before arrives, whatever became of the rest.
 		a.orig = true
 	}
-	s.rack.delivered(sp, end, seg.arrived, tp.rttMin, denied)
+	s.rack.delivered(sp, end, seg.arrived, tp.rtt.min, denied)
 }
 
 // takeSacks enters the blocks of an acknowledgment in the scoreboard: RFC 2018, 5; RFC 2883; RFC
@@ -336,22 +336,11 @@ func (tp *TCB) sampleRound(seg *segment, a *acking) {
 // acknowledgment covers: many peers acknowledge what their network card has merged.
 func (tp *TCB) estimate(rtt int64, news int) {
 	rtt = max(rtt, 1)
-	if tp.srtt == 0 {
+	if tp.rtt.srtt == 0 {
 		tp.xmitTimer(rtt)
 		return
 	}
-	tp.stats.Rttupdated.Inc()
-	n := int64(max((tp.sndNxt.Sub(tp.sndUna)+news)/max(news, 1), 1))
-	d := tp.srtt - rtt
-	if d < 0 {
-		d = -d
-	}
-	tp.rttvar += (d - tp.rttvar) / (4 * n)
-	tp.srtt += (rtt - tp.srtt) / (8 * n)
-	tp.backoff = 0
-	tp.rxtcur = tp.rto()
-	tp.softerr = 0
-	tp.traceRTT(rtt)
+	tp.measured(rtt, int64(max((tp.sndNxt.Sub(tp.sndUna)+news)/max(news, 1), 1)))
 }
 
 // minRTTWindow is how long the least round trip is believed: a route may change.
@@ -360,7 +349,7 @@ const minRTTWindow = 300 * sec
 // noteMinRTT keeps the least round trip.
 func (tp *TCB) noteMinRTT(rtt, now int64) {
 	s := tp.snr
-	if rtt <= tp.rttMin || now-s.minRTTAt > minRTTWindow {
-		tp.rttMin, s.minRTTAt = rtt, now
+	if rtt <= tp.rtt.min || now-s.minRTTAt > minRTTWindow {
+		tp.rtt.min, s.minRTTAt = rtt, now
 	}
 }

@@ -139,10 +139,10 @@ func (tp *TCB) lookNow(now int64) {
 	v.Now = now
 	v.MSS = tp.effMSS()
 	v.InitialWindow = int(tp.initialWindow())
-	v.SRTT = tp.srtt
+	v.SRTT = tp.rtt.srtt
 	v.MinRTT = 0
-	if tp.rttMin != never {
-		v.MinRTT = tp.rttMin
+	if tp.rtt.min != never {
+		v.MinRTT = tp.rtt.min
 	}
 	v.Acked = tp.bytesSent
 	v.Sent = tp.bytesSent + uint64(tp.sndNxt.Sub(tp.sndUna))
@@ -177,10 +177,10 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 	if s.sb.empty() {
 		s.pacer.begin(now, tp.effMSS())
 		s.rate.restart(now)
-		s.rtoAt = now + tp.rxtcur
+		s.rtoAt = now + tp.rtt.rxtcur
 		s.maxFlight, s.roundEnd = 0, start.Add(space)
 	}
-	s.pacer.sent(now, o.len, s.pacer.credit(tp.srtt, tp.effMSS()))
+	s.pacer.sent(now, o.len, s.pacer.credit(tp.rtt.srtt, tp.effMSS()))
 	s.prr.out += space
 	sp := span{start: start, end: start.Add(space), sent: now, times: 1, seg: uint16(min(o.seglen, maxWin))}
 	if start.Lt(tp.sndMax) { // after a closed window all is sent again
@@ -198,7 +198,7 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 	sp.flight = uint32(flight)
 	s.rate.stamp(&sp, s)
 	s.maxFlight = max(s.maxFlight, flight)
-	s.peak.add(flight, now, max(3*tp.srtt, sec))
+	s.peak.add(flight, now, max(3*tp.rtt.srtt, sec))
 	s.lastSent = now
 	if s.sb.full(tp.sndNxt.Sub(tp.sndUna)) {
 		// Spans are bounded. What no longer gets one of its own is joined to the last, and is
@@ -248,12 +248,12 @@ func (tp *TCB) resent(o *outseg, n int, now int64) {
 	s.rexmitted += uint64(n)
 	s.undo.resent(n, tp.ts(now))
 	s.prr.out += n
-	s.pacer.sent(now, o.len, s.pacer.credit(tp.srtt, tp.effMSS()))
+	s.pacer.sent(now, o.len, s.pacer.credit(tp.rtt.srtt, tp.effMSS()))
 	s.force = false
 	s.lastSent = now
 	if first {
 		// RFC 6298, 5.5 and 5.6: a retransmission of the earliest data starts the timer anew.
-		s.rtoAt = now + tp.rxtcur
+		s.rtoAt = now + tp.rtt.rxtcur
 	}
 }
 
@@ -360,7 +360,7 @@ func (tp *TCB) beforeOutput(now int64) {
 		tp.lookNow(now)
 		s.cc.Restart(&s.view, now-s.idleAt, &s.ctl)
 		s.idleAt = 0
-		s.pacer.setRate(&s.ctl, tp.srtt, tp.sndNxt.Sub(tp.sndUna))
+		s.pacer.setRate(&s.ctl, tp.rtt.srtt, tp.sndNxt.Sub(tp.sndUna))
 	}
 }
 

@@ -24,13 +24,14 @@
 //
 // A TCB has four kinds of methods, as one should expect of such a machine:
 //
-//   - from the user: Connect, Passive, Output (after the send buffer has grown or the receive buffer has shrunk), Usrclosed,
-//     Disconnect, Drop;
-//   - from the network: Input, Ctlinput;
+//   - from the user: Connect, Passive, Output (after the send buffer has grown or the receive
+//     buffer has shrunk), Usrclosed, Orphan, Drop, Reset, Close;
+//   - from the network: Input, Ctlinput, Mtudisc, CongestionExperienced, Unblock;
 //   - from the clock: Timeout, not before Next;
 //   - getters: State, Info, and so on.
 //
-// What the machine wants done it asks of its Sock. The caller holds the lock that guards the TCB and both buffers.
+// Whatever the machine wants done it asks of its Sock. The caller holds the lock that guards the TCB
+// and both buffers.
 package tcp
 
 import (
@@ -154,7 +155,9 @@ type Sock interface {
 	Trace(e *Event)
 }
 
-// A TCB is a transmission control block: 4.4BSD's struct tcpcb. Init makes it usable.
+// A TCB is a transmission control block: 4.4BSD's struct tcpcb, with its field names in Go's
+// spelling. Init makes it usable. Each idle connection has one, so it is packed: fields of a size
+// stand together, and TestTCBSize holds the sum.
 type TCB struct {
 	sock Sock
 	*Env // prof, pool, stats
@@ -162,56 +165,55 @@ type TCB struct {
 	rcv  *mbuf.Sockbuf
 
 	state        State
-	backoff      uint8 // t_rxtshift: retransmissions since the last progress
+	backoff      uint8 // t_rxtshift: retransmissions, or window probes, since the last progress
 	sndScale     uint8 // shift of windows that we receive
 	rcvScale     uint8 // shift of windows that we send
 	reqScale     uint8 // what we offer: request_r_scale
-	dupacks      uint8
-	keepcnt      uint8
+	dupacks      uint8 // duplicate acknowledgments in a row, without a scoreboard
+	keep         keepalive
 	ccWant       uint8 // the congestion controller that was asked for, one of CCNames from 1 on; 0: the profile's
-	keepprobes   uint8 // keep-alive probes since the last segment
-	challenges   uint8 // sent in the current interval
-	oowAcks      uint8 // answers to unacceptable acknowledgments in the current interval
+	challenges   uint8 // challenge ACKs since challengeTime
+	oowAcks      uint8 // answers to unacceptable acknowledgments since oowTime
 	short        bool  // data was refused for want of memory: the window says so
 	Lport, Fport uint16
 	softerr      uint32 // the errno that a time-out will report: t_softerror; no system's have more bits
 	flags        Flag
 	rexmits      uint32 // segments retransmitted
 
-	// Send sequence space (RFC 9293, 3.3.1).
-	iss, sndUna, sndNxt, sndMax, sndUp Seq
-	sndWl1, sndWl2                     Seq
-	sndWnd, maxSndwnd                  uint32
+	// Send sequence space (RFC 9293, 3.3.1), in bytes.
+	iss, sndUna, sndNxt, sndMax, sndUp Seq    // sndMax is what sndNxt was at most: it goes back to send again
+	sndWl1, sndWl2                     Seq    // sequence number and acknowledgment of the segment that last gave sndWnd
+	sndWnd, maxSndwnd                  uint32 // the peer's window, and the largest that it had
 	sndCwnd, sndSsthresh, cwndBytes    uint32 // congestion window, slow start threshold, bytes counted towards the next segment
 	sndRecover                         Seq    // end of the flight in which loss was last found (RFC 6582)
-	rttSeq                             Seq    // the segment that is being timed
-	autoTime, autoRead, autoAcked      uint32 // microsecond, and bytes read and acknowledged, when the buffers were last looked at
-	maxseg                             int    // payload of a segment without options: t_maxseg
-	mssopt                             int32  // what we tell the peer
-	tsomax                             int32  // largest chain to emit
-	rcvMss                             int32  // largest segment seen: what the peer calls full
-	// Receive sequence space.
-	irs, rcvNxt, rcvAdv Seq
-	rcvWnd              uint32
+	auto                               autobuf
+
+	mssopt int32 // what we tell the peer
+	maxseg int   // payload of a segment without options: t_maxseg
+	tsomax int32 // largest chain to emit
+	rcvMss int32 // largest segment seen: what the peer calls full
+
+	// Receive sequence space (RFC 9293, 3.3.1).
+	irs, rcvNxt, rcvAdv Seq // rcvAdv is the right edge of the window that the peer knows
 	lastAckSent         Seq
 	rcvFloor            Seq // the edge of the window when its buffer was made smaller
+
 	// Timestamps (RFC 7323).
 	tsRecent, tsOffset uint32
-	tsRecentAge        uint32  // second
-	reass              *reassq // out-of-order data, made when first needed
-	snr                *sender // recovery and congestion control of a path that can lose, made when first needed
-	// Round trips (RFC 6298).
-	srtt, rttvar, rxtcur int64
-	rttTime              int64
-	rttMin               int64
-	rcvTime              int64  // last segment received
-	clock                int64  // the latest time that it has been told: time never goes back on a connection
-	challengeTime        uint32 // milliseconds
-	oowTime              uint32
-	unackedSince         int64 // when the oldest data in flight was first sent
-	timers               [nTimers]int64
+	tsRecentAge        uint32 // second in which tsRecent was taken
 
-	// Per-connection options; 0: the profile's value.
+	reass *reassq // out-of-order data, made when first needed
+	snr   *sender // recovery and congestion control of a path that can lose, made when first needed
+
+	rtt           rtt
+	rcvTime       int64  // when the last segment was received: t_rcvtime
+	clock         int64  // the latest time that it has been told: time never goes back on a connection
+	challengeTime uint32 // milliseconds
+	oowTime       uint32 // milliseconds
+	unackedSince  int64  // when the oldest data in flight was first sent; 0: nothing is in flight
+	timers        [nTimers]int64
+
+	// Options of the connection; 0: the profile's value. MaxUnack is the user time-out (RFC 5482).
 	Keepinit, Keepidle, Keepintvl, MaxUnack Seconds
 
 	bytesSent, bytesRcvd uint64 // payload acknowledged, and received in order
@@ -252,8 +254,8 @@ func (tp *TCB) Init(c Config) {
 	}
 	tp.maxseg = tp.prof.MSSDflt
 	tp.mssopt = int32(tp.prof.MSSDflt)
-	tp.rxtcur = tp.prof.RTOInit
-	tp.rttMin = never
+	tp.rtt.rxtcur = tp.prof.RTOInit
+	tp.rtt.min = never
 	tp.sndCwnd = maxWin << maxScale
 	tp.sndSsthresh = maxWin << maxScale
 	if tp.prof.RFC1323 {
@@ -336,10 +338,6 @@ func (tp *TCB) Next() int64 {
 // Seconds is a time that is set in whole seconds, as socket options are; a connection has room for no more.
 type Seconds int32
 
-func (tp *TCB) keepinit() int64  { return or(int64(tp.Keepinit)*sec, tp.prof.Keepinit) }
-func (tp *TCB) keepidle() int64  { return or(int64(tp.Keepidle)*sec, tp.prof.Keepidle) }
-func (tp *TCB) keepintvl() int64 { return or(int64(tp.Keepintvl)*sec, tp.prof.Keepintvl) }
-
 // softerror is BSD's t_softerror.
 func (tp *TCB) softerror() syscall.Errno { return syscall.Errno(tp.softerr) }
 
@@ -351,19 +349,6 @@ func lately(t *uint32, now, d int64) bool {
 	}
 	return true
 }
-
-func (tp *TCB) maxkeep() int {
-	if tp.keepcnt != 0 {
-		return int(tp.keepcnt)
-	}
-	return tp.prof.Keepcnt
-}
-
-// SetKeepcnt sets the probes after which an idle connection is dropped; 0: the profile's number.
-func (tp *TCB) SetKeepcnt(n int) { tp.keepcnt = uint8(min(n, 255)) }
-
-// Keepcnt returns it.
-func (tp *TCB) Keepcnt() int { return tp.maxkeep() }
 
 func or(a, b int64) int64 {
 	if a != 0 {

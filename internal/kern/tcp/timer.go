@@ -59,10 +59,6 @@ func (tp *TCB) userDeadline() int64 {
 // dialer's deadline and the listener's close end that, and TCP_KEEPINIT where it is set.
 func (tp *TCB) waiting() bool { return tp.state == SynSent && tp.flags&local != 0 }
 
-// maxBackoff is the largest shift of the time-out, the end of tcp_backoff: a connection with short
-// round trips must not give up in less than 100 s (RFC 9293, SHLD-11).
-const maxBackoff = 9
-
 // backOff doubles the time-out, or gives the connection up, if it has been in vain for too long. It
 // reports whether to go on.
 func (tp *TCB) backOff(now int64) bool {
@@ -80,7 +76,7 @@ func (tp *TCB) backOff(now int64) bool {
 	}
 	tp.backoff++
 	tp.stats.Rexmttimeo.Inc()
-	tp.rxtcur = tp.rangeset(tp.rexmtval() << min(tp.backoff, maxBackoff))
+	tp.rtt.backOff(tp.backoff, tp.prof)
 	return true
 }
 
@@ -108,113 +104,6 @@ func (tp *TCB) rexmtTimeout(now int64) {
 	tp.sndNxt = tp.sndUna
 	tp.dupacks = 0
 	tp.Output(now)
-}
-
-// persistTimeout sends a window probe. It gives up only where the peer has been silent for long
-// (RFC 9293, MUST-37: "as long as the receiving TCP peer continues to send acknowledgments").
-func (tp *TCB) persistTimeout(now int64) {
-	tp.stats.Persisttimeo.Inc()
-	if int(tp.backoff) >= tp.prof.MaxRxtShift {
-		idle := now - tp.rcvTime
-		if idle >= tp.persistLimit() {
-			tp.stats.Persistdrop.Inc()
-			tp.Drop(tp.timedOut(), now)
-			return
-		}
-	}
-	// A closed connection whose peer keeps its window shut must not live for ever (CVE-2008-4609).
-	if tp.flags&UserClosed != 0 && now-tp.rcvTime >= tp.prof.PersMax {
-		tp.stats.Persistdrop.Inc()
-		tp.Drop(syscall.ETIMEDOUT, now)
-		return
-	}
-	tp.setpersist(now)
-	tp.flags |= force
-	tp.stats.Sndprobe.Inc()
-	tp.Output(now)
-	tp.flags &^= force
-}
-
-// persistLimit is how long a peer may leave probes unanswered: BSD's product of the time-out and
-// tcp_totbackoff, at least the sum of the probes.
-func (tp *TCB) persistLimit() int64 {
-	return max(tp.rto()*511, 10*tp.prof.PersMax)
-}
-
-// keepTimeout ends a connection that cannot be set up, and probes one that is idle (RFC 9293,
-// 3.8.4).
-func (tp *TCB) keepTimeout(now int64) {
-	tp.stats.Keeptimeo.Inc()
-	if !tp.state.HaveEstablished() {
-		tp.stats.Keepdrops.Inc()
-		tp.Drop(tp.timedOut(), now)
-		return
-	}
-	if tp.flags&Keepalive == 0 || !tp.probed() {
-		return
-	}
-	idle := now - tp.rcvTime
-	if idle < tp.keepidle() {
-		tp.set(tKeep, tp.rcvTime+tp.keepidle())
-		return
-	}
-	if tp.keepOver(idle) { // counted, as probing may have begun late in the silence (RFC 9293, MUST-29)
-		tp.stats.Keepdrops.Inc()
-		tp.Drop(tp.timedOut(), now)
-		return
-	}
-	tp.keepprobes++
-	// An acceptable segment would draw no answer: so the number before the window (RFC 9293,
-	// MUST-28 and MAY-6: no data).
-	tp.stats.Keepprobe.Inc()
-	tp.respond(tp.sndUna-1, now)
-	tp.set(tKeep, now+tp.keepintvl())
-}
-
-// keepOver reports whether enough probes of a peer that has been idle for a time have been in vain.
-// The user time-out counts time instead (tcp(7) of Linux: it "will override keepalive to determine
-// when to close a connection due to keepalive failure").
-func (tp *TCB) keepOver(idle int64) bool {
-	if tp.MaxUnack > 0 && tp.prof.UserTimeout {
-		return tp.keepprobes > 0 && idle >= int64(tp.MaxUnack)*sec
-	}
-	return int(tp.keepprobes) >= tp.maxkeep()
-}
-
-// probed reports whether keep-alive watches over the connection in its state. In FIN_WAIT_2 nothing
-// is left to be acknowledged, so without it a reader would wait for ever for a peer that has
-// vanished; a connection that its user has closed has a timer of its own there.
-func (tp *TCB) probed() bool {
-	if tp.state == FinWait2 {
-		return tp.prof.KeepHalfClosed && tp.flags&UserClosed == 0
-	}
-	return tp.state.HaveEstablished() && tp.state <= Closing
-}
-
-// KeepaliveOn starts or stops probing, for SO_KEEPALIVE and the options that set its times.
-func (tp *TCB) KeepaliveOn(on bool, now int64) {
-	if !on {
-		tp.flags &^= Keepalive
-		if tp.state.HaveEstablished() {
-			tp.stop(tKeep)
-		}
-		return
-	}
-	tp.flags |= Keepalive
-	tp.keepprobes = 0
-	if tp.probed() {
-		tp.set(tKeep, max(tp.rcvTime+tp.keepidle(), now))
-	}
-}
-
-// touchKeep notes that a segment has come in. The timer is only set where it is off: it looks at
-// rcvTime when it fires, so that a busy connection does not move it for each segment.
-func (tp *TCB) touchKeep(now int64) {
-	tp.rcvTime = now
-	tp.keepprobes = 0
-	if tp.flags&Keepalive != 0 && tp.probed() && !tp.on(tKeep) {
-		tp.set(tKeep, now+tp.keepidle())
-	}
 }
 
 // timedOut is the errno of a connection that has timed out: the last soft error says more than the

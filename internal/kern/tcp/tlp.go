@@ -27,11 +27,11 @@ func (tp *TCB) armProbe(now int64) {
 		return // the peer has closed its window over the tail, and would drop it again (RFC 9293, SHLD-17)
 	}
 	pto := sec // "Else: PTO = 1 sec"
-	if tp.srtt > 0 {
-		pto = 2*tp.srtt + 2*ms
+	if tp.rtt.srtt > 0 {
+		pto = 2*tp.rtt.srtt + 2*ms
 		if flight <= tp.effMSS() {
 			// "If FlightSize is one segment: PTO += WCDelAckT".
-			pto = 2*tp.srtt + worstDelack
+			pto = 2*tp.rtt.srtt + worstDelack
 		}
 	}
 	// "If Now() + PTO > TCP_RTO_expire(): PTO = TCP_RTO_expire() - Now()".
@@ -69,7 +69,7 @@ func (tp *TCB) probeTimeout(now int64) {
 	tp.emit(&o, now)
 	s.tlp.end = tp.sndNxt
 	// "The sender MUST arm the RTO timer": the probe comes before it, not in its stead.
-	s.rtoAt = now + tp.rxtcur
+	s.rtoAt = now + tp.rtt.rxtcur
 }
 
 // probeAcked looks at what an acknowledgment says of a probe: RFC 8985, 7.4.2, TLP_process_ack. It

@@ -51,10 +51,10 @@ func TestTLPTimeout(t *testing.T) {
 		k.during(50e6, segs(2001, 2))
 		k.want("rexmt", 150*time.Millisecond) // that is the time-out, which is put off by neither
 		k.ack(1001)
-		k.want("rexmt", 2*time.Duration(k.tp.srtt)+2*time.Millisecond)
+		k.want("rexmt", 2*time.Duration(k.tp.rtt.srtt)+2*time.Millisecond)
 		k.during(50e6, "")
 		k.tp.Output(k.now) // what else happens does not
-		k.want("rexmt", 2*time.Duration(k.tp.srtt)-48*time.Millisecond)
+		k.want("rexmt", 2*time.Duration(k.tp.rtt.srtt)-48*time.Millisecond)
 	})
 }
 

@@ -79,7 +79,7 @@ func (tp *TCB) tellState(old State) {
 // traceRTT tells of a round trip that has gone into the estimate.
 func (tp *TCB) traceRTT(rtt int64) {
 	if tp.traced {
-		tp.tell(Event{Kind: EvRTT, RTT: rtt, SRTT: tp.srtt, RTTVar: tp.rttvar, MinRTT: tp.rttMin})
+		tp.tell(Event{Kind: EvRTT, RTT: rtt, SRTT: tp.rtt.srtt, RTTVar: tp.rtt.rttvar, MinRTT: tp.rtt.min})
 	}
 }
 

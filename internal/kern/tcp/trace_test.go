@@ -326,11 +326,11 @@ func (k *kit) want(name string, want any) {
 	case "maxseg":
 		got = tp.maxseg
 	case "srtt":
-		got = time.Duration(tp.srtt)
+		got = time.Duration(tp.rtt.srtt)
 	case "rttvar":
-		got = time.Duration(tp.rttvar)
+		got = time.Duration(tp.rtt.rttvar)
 	case "rto":
-		got = time.Duration(tp.rxtcur)
+		got = time.Duration(tp.rtt.rxtcur)
 	case "dupacks":
 		got = int(tp.dupacks)
 	case "backoff":

@@ -145,11 +145,11 @@ func (tp *TCB) Passive(s *SynState, now int64) {
 	tp.backoff = s.Rexmits
 	if s.Rexmits == 0 && s.Start != 0 {
 		tp.flags |= rttTimed
-		tp.rttTime, tp.rttSeq = s.Start, s.Iss
+		tp.rtt.timedAt, tp.rtt.timedSeq = s.Start, s.Iss
 	}
 	tp.rcvTime = now
 	tp.unackedSince = now
-	tp.set(tRexmt, now+tp.rxtcur)
+	tp.set(tRexmt, now+tp.rtt.rxtcur)
 	tp.set(tKeep, now+tp.keepinit())
 }
 
@@ -302,7 +302,7 @@ func (tp *TCB) Inherit(l *TCB) {
 	const kept = NoDelay | NoPush | NoOpt | Keepalive | AutoRcv | AutoSnd
 	tp.flags = tp.flags&^kept | l.flags&kept
 	tp.ccWant = l.ccWant
-	tp.Keepinit, tp.Keepidle, tp.Keepintvl, tp.keepcnt, tp.MaxUnack = l.Keepinit, l.Keepidle, l.Keepintvl, l.keepcnt, l.MaxUnack
+	tp.Keepinit, tp.Keepidle, tp.Keepintvl, tp.keep.count, tp.MaxUnack = l.Keepinit, l.Keepidle, l.Keepintvl, l.keep.count, l.MaxUnack
 }
 
 // InOrder reports whether a segment that begins at seq is, or reaches to, the next that is expected.
