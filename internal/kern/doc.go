@@ -1,10 +1,13 @@
-// Package kern is the BSD kernel around the TCP machine: sockets, control blocks, IP, ICMP, the loopback and all the locks. It is one flat package
-// because code that shares a lock stays together: Go cannot say "the caller holds so.mu" across a package border. The file names are BSD's, and
-// they are the map. What needs no lock has a package of its own: [bsdnet/internal/kern/tcp] is the protocol machine, wire the headers, mbuf the buffers.
+// Package kern is the BSD kernel around the TCP machine: sockets, control blocks, IP, ICMP, the
+// loopback and all the locks. It is one flat package because code that shares a lock stays together:
+// Go cannot express "the caller holds so.mu" across a package boundary. The file names are BSD's.
+// Code that needs no lock has a package of its own: [bsdnet/internal/kern/tcp] is the protocol
+// machine, wire has the headers, and mbuf the buffers.
 //
-// This page is for whoever reads on or carries on: the way of a segment, the files, the locks, the words, and what is next.
+// This page is for readers of the code: the way of a segment, the files, the sender, links, locks,
+// the clock, the handshake, decisions, a glossary, and what is next.
 //
-// # One segment's way: three doors, one exit
+// # The way of a segment: three doors, one exit
 //
 //	user goroutine               a link's receive goroutine         the stack's clock
 //	TCPConn.Write / Read         Ifnet.receive: a batch, merged     one time.Timer
@@ -18,67 +21,80 @@
 //	|        \_______________________ | _______________________________/         |
 //	|                              Output(now): what should be sent now?          |
 //	+-----------------|-----------------------------------------------------------+
-//	                  v  tcp.Sock: Emit(m) -> ipOutput -> Ifnet.output: on the interface's queue (looutput: on ipintrq)
-//	================= so.leave: take note of whom to wake and what to drain, set the clock, unlock ====  one exit
-//	                  exit.do: wake them; ifqueue.start: whoever finds the queue idle drains it
+//	                  v  tcp.Sock: Emit(m) -> ipOutput -> Ifnet.output: to the interface's queue
+//	================= so.leave: notes whom to wake and what to drain, sets the clock, unlocks ====  one exit
+//	                  exit.do: wakes them; ifqueue.start: if the queue is idle, drains it
 //
-// Whoever changes a socket enters by lock, and leaves by unlock, which is leave and do. Under the lock nothing is sent and nobody is woken: Emit puts
-// a segment on its interface's queue and notes the queue in so.txq; sowakeup notes in so.wake. leave takes both notes away with the lock, and do acts on
-// them, BSD's splx: it wakes the sleepers and drains the queues. So the order of segments is made under the lock, where two goroutines cannot
-// overtake each other, and the work is done outside of it. leave and do are apart for the callers that have something to do in between (the copy
-// of user bytes), or two sockets to leave (tcpListenInput).
+// A goroutine that changes a socket enters by lock and leaves by unlock, which is leave and do. While
+// it holds the lock, it sends nothing and wakes no one: Emit puts a segment on its interface's queue
+// and notes the queue in so.txq, and sowakeup makes a note in so.wake. leave takes both notes and
+// releases the lock. do then acts on them, like BSD's splx: it wakes the sleepers and drains the
+// queues. So the order of segments is made under the lock, and the work is done outside of it. leave
+// and do are separate for callers that have something to do in between (copying the user's bytes) or
+// that leave two sockets (tcpListenInput).
 //
-// A drainer carries each packet to its end: over the loopback that is ipintr, tcpInput, the peer's machine, the wake-up of its reader, and the
-// acknowledgment on its way back, on the same goroutine; to a link it is Link.Write, a batch at a time. It has a budget (drainBudget); what is left goes
-// to a goroutine that ends when the queue is empty. The draining flag makes the drainer unique, so nothing recurses: a packet that is put on the
-// queue by the drainer itself is taken in its next round. No goroutine but the application's own is needed on the loopback; a link has one, in Read.
+// The goroutine that drains a queue carries each packet to its end. Over the loopback that is ipintr,
+// tcpInput, the peer's machine, the wake-up of its reader, and the acknowledgment on its way back; on
+// a link it is Link.Write, a batch at a time. It has a budget (drainBudget), and leaves the rest to a
+// goroutine that ends when the queue is empty. The draining flag admits one drainer, so nothing
+// recurses: a packet that the drainer itself puts on the queue is taken in its next round. The
+// loopback needs no goroutine except the application's own; a link has one, in Read.
 //
 // # The files
 //
-//	kern.go            Kernel (the globals), Config, New, Close; secrets; the keyed hashes of tuples, ISNs, timestamps
-//	uipc_syscalls.go   Proc: descriptors and system calls, the seed of every test that speaks BSD
+//	kern.go            Kernel (the globals), Config, New, Close
+//	secrets.go         the secrets, and what is derived from them: ISNs, timestamps
+//	uipc_syscalls.go   Proc: descriptors and system calls, for tests and harnesses
 //	uipc_socket.go     Socreate … Soclose: what a call does; Sosend and Soreceive
-//	uipc_socket2.go    Socket; lock, leave, do; sbwait, sblock; soisconnected and its like; sonewconn and so_q
-//	uipc_sockopt.go    Sosetopt, Sogetopt, TCP_INFO
-//	uipc_stat.go       Pcblist, Tcpdrop, deadlines: a socket seen from outside
+//	uipc_socket2.go    Socket; lock, leave, do; sbwait, sblock; soisconnected and the like; sonewconn
+//	uipc_sockopt.go    Sosetopt, Sogetopt, TCP_INFO, deadlines
+//	uipc_stat.go       Pcblist, Tcpdrop: a socket seen from outside
+//	pressure.go        what a socket may keep while memory is short
 //	sysctl.go          variables under FreeBSD's names
-//	bubble.go          calls from another testing/synctest bubble than the stack's
 //	clock.go           callouts: the heap and its one timer
+//	bubble.go          calls from another testing/synctest bubble than the stack's
+//	ratelimit.go       token buckets
 //	in_proto.go        the protocol switch, PRU_ requests
 //	in_pcb.go          inpcb, the table of connections, the listeners and their match order
 //	in_ports.go        bind, connect, ephemeral ports (RFC 6056)
+//	in_tuple.go        the addresses of a connection, and their hashes
+//	in_cksum.go        checksums of chains
 //	tcp_usrreq.go      tcpUsrreq, and what the machine asks of its socket (tcp.Sock)
-//	tcp_input.go       checksum, lookup, lock, listener or connection or record
+//	tcp_input.go       checksum, lookup, lock; then the listener, the connection or the record
 //	tcp_syncache.go    half-open connections
-//	tcp_park.go        SYNs over the loopback that wait for a place on so_q; a listener's close
 //	tcp_syncookie.go   the answer that needs no memory
+//	tcp_park.go        SYNs over the loopback that wait for a place on so_q; a listener's close
 //	tcp_timewait.go    TIME_WAIT records
 //	tcp_subr.go        segments without a machine: tcpRespond, dropwithreset; tcpCtlinput
-//	tcp_debug.go       what happens on a connection, for Config.Trace: BSD's tcp_trace
+//	tcp_debug.go       events of connections, for Config.Trace: BSD's tcp_trace
 //	ip_input.go        ipintr              ip_output.go    ipOutput
-//	ip_reass.go        fragments, bounded  ip_icmp.go      echo, errors both ways, path MTU
+//	ip_reass.go        fragments, bounded  ip_icmp.go      echo, errors both ways
 //	route.go           rtalloc: longest prefix, copied on write
-//	if.go              Ifnet, Link, attach and detach, ifqueue
-//	if_input.go        the receive goroutines; virtio-net headers: what a link with offloads leaves undone, or has done
+//	if.go              Ifnet, Link, attach and detach
+//	if_queue.go        the interface's queue: its order, its drainer, what goes to the link
+//	if_input.go        the receive goroutines, and what they check of a link
 //	if_loop.go         lo0, looutput       bpf.go          captures
 //	tso.go             chains cut for links that do not take them whole, and checksums
 //	gro.go             segments of a batch merged before they enter the machine
 //
-//	mbuf/mbuf.go       Mbuf on shared clusters    mbuf/sockbuf.go   what waits to be sent, or read; zone.go: pools for the machine;
-//	                   stripe.go: counters that processors do not fight for; poison.go: freed memory is marked, with a build tag
-//	wire/              IPv4, TCP with options, ICMP, checksums, pcap; wire/trace is tcpdump's notation, for the tests
+//	mbuf/mbuf.go       Mbuf on shared clusters    mbuf/sockbuf.go   the buffers of a socket
+//	mbuf/zone.go       pools for the machine      mbuf/stripe.go    counters without contention
+//	mbuf/poison.go     freed memory is marked, with the build tag mbufpoison
+//	wire/              IPv4, TCP with options, ICMP, virtio-net headers, checksums, pcap
+//	wire/trace         tcpdump's notation, for the tests
 //	tcp/tcb.go         TCB, states, flags, Sock   tcp/usrreq.go     the user's requests
 //	tcp/input.go       Input, step by step in RFC 9293's order
 //	tcp/output.go      Output: BSD's questions in BSD's order
 //	tcp/timer.go       the timers                 tcp/rtt.go        RFC 6298
-//	tcp/reass.go       out of order: tcp_reass    tcp/sack.go       SACK blocks out
+//	tcp/persist.go     window probes              tcp/keepalive.go  keep-alive probes
+//	tcp/reass.go       out of order: tcp_reass    tcp/sack.go       SACK blocks to the peer
 //	tcp/ecn.go         RFC 3168                   tcp/profile.go    Default, FreeBSD, Net3
-//	tcp/timewait.go    what a record answers      tcp/autobuf.go    buffers that grow with what goes through them
+//	tcp/timewait.go    what a record answers      tcp/autobuf.go    buffers that grow with their use
 //	tcp/info.go        TCP_INFO                   tcp/stats.go      the counters of netstat -s
-//	tcp/trace.go       the events that a machine tells of
+//	tcp/trace.go       the events of a machine    tcp/check.go      invariants, for the tests
 //
-//	tcp/sender.go      what a connection that can lose has beside BSD's half: see "The sender" below
-//	tcp/scoreboard.go  what is in flight          tcp/sendack.go    what an acknowledgment does to it
+//	tcp/sender.go      the sending half over paths that can lose: see "The sender" below
+//	tcp/scoreboard.go  the data in flight         tcp/sendack.go    what an acknowledgment does to it
 //	tcp/recovery.go    Open, Disorder, CWR, Recovery, Loss, and the retransmission time-out
 //	tcp/rack.go        RFC 8985, losses by time   tcp/tlp.go        RFC 8985, 7, probes of the tail
 //	tcp/prr.go         RFC 9937                   tcp/undo.go       Eifel, D-SACK
@@ -89,131 +105,178 @@
 //	tcp/cubic.go       RFC 9438                   tcp/hystart.go    RFC 9406
 //	tcp/newreno.go     RFC 5681                   tcp/slowstart.go  what both share
 //	tcp/bbr*.go        BBR, versions 3 and 1
-//	tcp/input_ack.go, reno.go   BSD's recovery and congestion control, of connections without a scoreboard
+//	tcp/input_ack.go, reno.go   BSD's recovery and congestion control, without a scoreboard
 //
 // # The sender
 //
-// A connection over a path that can lose has a sender (sender.go), made when the first data goes out. Its scoreboard holds a span for each chain
-// that was emitted, from sndUna to sndNxt without a gap; SACK splits spans at the edges of segments and merges what has arrived. All of recovery asks the
-// scoreboard:
+// A connection over a path that can lose has a sender (sender.go), which is made when the first data
+// goes out. Its scoreboard has a span for each chain that was emitted, from sndUna to sndNxt without
+// a gap; SACK splits spans at the edges of segments, and merges those that have arrived. All of
+// recovery asks the scoreboard:
 //
 //	acknowledgment -> senderAck: takeSacks, takeAck (spans delivered: rate sample, RACK, round trip)
-//	               -> recover:   what state recovery is in; undo; detectLoss marks spans lost; lossFound begins a recovery
-//	               -> control:   the congestion controller's new window and rate, or proportional rate reduction's
+//	               -> recover:   the state of recovery; undo; detectLoss marks spans lost; lossFound begins a recovery
+//	               -> control:   the window of the congestion controller, or of proportional rate reduction
 //	               -> Output:    planRexmit (what is lost, while the pipe has room), then BSD's questions about new data
 //
-// sndNxt and the persist code are BSD's. With a scoreboard sndNxt goes back in one case only: the peer has closed its window over what is in flight, and
-// all of it is sent again as the window opens (startOver). A time-out marks spans lost instead, and they leave like any others.
+// sndNxt and the persist code are BSD's. With a scoreboard, sndNxt goes back in one case only: if the
+// peer has closed its window over the data in flight, all of it is sent again when the window opens
+// (startOver). A time-out marks spans lost instead, and they are sent again like any others.
 //
-// The retransmission timer has three deadlines (armSender): RACK's, when something that may only be late is lost, the tail's probe, and the
-// time-out. The pacer has a timer of its own; it holds data back only if the window would let more out than about a millisecond's worth, or ten segments.
+// The retransmission timer has three deadlines (armSender): RACK's, at which a segment that may only
+// be late is lost, that of the tail's probe, and the time-out. The pacer has a timer of its own; it
+// holds data back only if the window would release more than a millisecond's worth, or ten segments.
 //
-// A congestion controller (CC) belongs to one connection. It sees a View and an Ack, never the TCB, and answers with a Control. CUBIC and NewReno leave the window to
-// proportional rate reduction while losses are repaired; both versions of BBR keep it (OwnWindow).
+// A congestion controller (CC) belongs to one connection. It sees a View and an Ack, never the TCB,
+// and answers with a Control. CUBIC and NewReno leave the window to proportional rate reduction while
+// losses are repaired; both versions of BBR set it themselves (OwnWindow).
 //
-// The loopback of one stack cannot lose: its connections have no sender, and this costs them a comparison. The profiles FreeBSD and Net3 keep BSD's recovery,
-// duplicate acknowledgments counted, as their scripts and traces pin it down.
+// The loopback of one stack cannot lose. Its connections have no sender, which costs them one
+// comparison. The profiles FreeBSD and Net3 keep BSD's recovery, which counts duplicate
+// acknowledgments, as their scripts and traces require.
 //
 // # Links
 //
-// A link carries IP packets and knows nothing of the stack; the contract is in package link, and one test holds every link to it. The optional methods
-// of a link are found at attach: with Offload each packet has a virtio-net header, so the cutter (tso.go) makes one packet of a chain where it would make
-// forty, and what comes up whole enters the machine whole, its checksum not looked at; with Queues each queue has an ifqueue and a receive goroutine of its
-// own, and a flow stays on one. Wrappers have neither method, so what is under an Impair carries packets as a wire would.
+// A link carries IP packets and knows nothing of the stack. The contract is the comment of
+// bsdnet.Link, and package linktest tests any link against it. Attach looks for optional methods. If
+// a link has Offload, each packet has a virtio-net header: then the cutter (tso.go) passes a chain on
+// as one packet instead of forty, and a merged packet that arrives enters the machine whole, without
+// a look at its checksum. If a link has Queues, each queue has an ifqueue and a receive goroutine of
+// its own, and a flow stays on one queue. Wrappers have neither method, so a link under netem.Impair
+// carries packets as a wire would.
 //
-// A receive goroutine holds its queue while it deals with a batch (ifqueue.hold): what the batch brings about goes out in one go at its end, and a
-// bare acknowledgment takes the place of an older one of its connection that still waits there (superseded). Two queues may bring segments of one
-// handshake at the same time; tcpListenInput looks again once it has the listener.
+// A receive goroutine holds its queue while it handles a batch (ifqueue.hold): the answers to the
+// batch go out together at its end, and a bare acknowledgment replaces an older one of its connection
+// that still waits there (superseded). Two queues may bring segments of one handshake at the same
+// time, so tcpListenInput looks again when it has locked the listener.
 //
-//	link/link.go       the contract               link/pipe.go      the cable between two stacks
-//	link/tun*.go       TUN: Linux's, with everything; others by golang.zx2c4.com/wireguard/tun
-//	link/udp*.go       the UDP tunnel: docs/udp-tunnel.md; udp_session.go and udp_hello.go are a machine without clock or socket
-//	link/impair.go …   what a bad path does; sched.go: one packet an instant
-//	wireguard/         WireGuard, as a package of its own that only its users link: the protocol's module weighs three lines in go.mod
+//	tun/               TUN devices: all of Linux's features; others by golang.zx2c4.com/wireguard/tun
+//	udptunnel/         the UDP tunnel: docs/udp-tunnel.md; its machine has neither clock nor socket
+//	netem/             Pipe, a cable between two stacks, and Impair, which makes a link bad
+//	wireguard/         WireGuard
+//	internal/link/     what links share: the errors of their states, packets and queues
 //
-// A link that breaks ends its Read with an error: the interface is down then, and outputs get ENETDOWN. A connection's interface is looked up again
-// when it is down (reroute), so one that is attached in its place with the same address takes over.
+// If a link breaks, its Read returns an error; from then on the interface is down, and outputs get
+// ENETDOWN. A connection whose interface is down looks for another (reroute), so a link that is
+// attached in its place with the same address takes over.
 //
 // # The locks
 //
-// Two locks at most have an order, and everything else is a leaf: taken last, alone, and with nothing called under it.
+// At most two locks are held at a time in an order; every other lock is a leaf, which is taken last,
+// and under which nothing is called.
 //
 //	so.mu of a listener  ->  so.mu of a connection on its queue       (tcpListenInput, soqtake, soqmend)
 //	   leaves: pcbShard, listenShard, a port's shard and a destination's, socketList, syncache, twList, ipReass,
 //	           clock, ifqueue, bucket, bpf, Proc, Kernel.ifMu and closeMu
 //
-// syncache.mu is a leaf, although it is held while an answer is composed: composing calls nothing. ipReass sets its callout under its lock; the
-// clock, which calls nobody under its own, is the leaf there. Where a child dies on its listener's queue it must not
-// lock upwards: sofree sets so.mend, and soqmend takes it off after the unlock. Where two connections would have to be locked (both ends of a loopback
-// connection) nothing is: the segment between them goes over the queue.
+// syncache.mu is a leaf although it is held while an answer is composed, as composing calls nothing.
+// ipReass sets its callout under its lock; the clock, which calls no one under its own, is the leaf
+// there. A connection that ends on its listener's queue must not lock the listener: sofree sets
+// so.mend, and soqmend removes it from the queue after the unlock. If two connections would have to
+// be locked, as for both ends of a loopback connection, neither is: the segment between them goes
+// through the queue.
 //
-// A lookup takes the bucket's lock, leaves it, takes so.mu, and looks whether the socket still lives there: so.dead and inp.dead are what every door
-// tests first. tcpInput begins anew where it finds them set.
+// A lookup takes the bucket's lock, releases it, takes so.mu, and tests whether the socket is still
+// there: so.dead and inp.dead. If one of them is set, tcpInput looks up the segment's socket again.
 //
-// No mutex is held across a sleep. A sleeper waits in sbwait, on the sync.Cond of the socket; SB_LOCK and SB_WANT are bits, not mutexes, as in BSD.
-// All of it works in a testing/synctest bubble, in which a goroutine that waits for a mutex does not count as asleep.
+// No mutex is held across a sleep. A sleeper waits in sbwait, on the sync.Cond of the socket; SB_LOCK
+// and SB_WANT are bits, not mutexes, as in BSD. All of it works in a testing/synctest bubble, in which
+// a goroutine that waits for a mutex does not count as blocked.
 //
 // # The clock
 //
-// A socket has one callout, and one deadline: the earliest of its machine's timers and of those who sleep in it (nextDeadline). leave
-// compares it with what it last asked for, and goes to the heap only when it has become earlier. A callout that comes too early finds nothing due and
-// is set again, so no one is taken out while its socket lives: an acknowledgment that restarts the retransmission timer costs nothing. One time.Timer stands at the
-// earliest callout, by (deadline, id). The TIME_WAIT list, the syncache and the reassembly queue have a callout each. If the timer is
-// more than 20 ms late, or a call has taken so long, the clock waits up to 3 ms before it calls: a busy processor must not look like a lost packet.
+// A socket has one callout and one deadline: the earliest of its machine's timers and of the calls
+// that sleep in it (nextDeadline). leave compares it with the one that it last asked for, and changes
+// the heap only if it has become earlier. A callout that fires too early finds nothing due and is set
+// again, so none is removed as long as its socket lives: an acknowledgment that restarts the
+// retransmission timer costs nothing. One time.Timer is set to the earliest callout, by (deadline,
+// id). The TIME_WAIT list, the syncache and the reassembly queue have one callout each. If the timer
+// is more than 20 ms late, or a call has taken that long, the clock waits up to 3 ms before it calls
+// on: a busy processor must not look like a lost packet.
+//
+// Protocol timers fire at even nanoseconds of the day (Kernel.even), and our links deliver packets at
+// odd ones. A synctest bubble runs events of one instant in any order; as a timer and a packet never
+// share an instant, a run repeats byte for byte.
 //
 // # The handshake
 //
-// so_q0 is the syncache: an entry of a bounded table, which becomes a socket at the final ACK (syncacheExpand, sonewconn). A full bucket answers with
-// a cookie; for the time that one can come back (cookieLife), an ACK without an entry is tried as a cookie. A full so_q drops SYNs from the wire,
-// and keeps the entry of a final ACK. The loopback loses nothing, so there a SYN reserves its place on so_q, and one without a place is parked,
-// first come first served: soaccept lets the next one in (unpark), and the listener's close refuses those who wait.
+// so_q0 is the syncache: an entry of a bounded table, which becomes a socket at the final ACK
+// (syncacheExpand, sonewconn). If its bucket is full, a SYN is answered with a cookie; for as long as
+// a cookie can come back (cookieLife), an ACK without an entry is tried as one. If so_q is full, SYNs
+// from links are dropped, and a final ACK leaves its entry in place. The loopback loses nothing, so a
+// SYN there reserves its place on so_q. One without a place is parked, first come, first served:
+// soaccept lets the next one in (unpark), and the listener's close refuses those that wait.
 //
-// # Decisions of our own
+// # Decisions
 //
-// Where this differs from the book, from FreeBSD, or from what the project set out with, and why:
+// These are the places where the stack differs from the book or from FreeBSD, and why:
 //
-//   - Deadlines of blocked calls stand in the stack's clock, with the connection's timers, not in runtime timers of their own: a read with a deadline
-//     costs two comparisons, and the heap is touched once in many.
-//   - Soreceive takes what it will copy out of the buffer first (Sockbuf.Cut), tells the machine, and copies without the lock: the window update and the
-//     next segment do not wait for the copy. Up to 2 KiB are copied under the lock; that is shorter than leaving it. Sosend does the same in reverse.
-//   - A header Mbuf carries its bytes in itself. A segment is one small allocation from a pool and shares its payload; there is no header cluster. What
-//     is as short as the room behind the headers (28 bytes with timestamps) is copied there, and writes of up to 136 bytes wait in an Mbuf of their own.
-//   - A segment over the loopback arrives when it was sent, where it has hardly been on the queue (looptransmit): reading the clock costs as much as all of
-//     the header prediction. The machine never lets time go back (onwards).
-//   - Header prediction also takes data that brings an acknowledgment along, as all data in a conversation does (tcp.predicted); BSD's does not.
-//   - Merged segments of up to 2 KiB are copied into larger clusters, a dozen each (gro.add): a copy of a hot segment costs less than another cluster.
-//   - Checksums use AVX2 where there is, 64 bytes a step (wire/cksum_amd64.s): 45 GB/s for a full segment, against 11. On arm64 they use Advanced SIMD
-//     (wire/cksum_arm64.s): 8 instructions for 64 bytes, against 42.
-//   - Buffers grow with what is read, or acknowledged, in the least round trip (tcp/autobuf.go): over a short way that is what a flight needs to stay in
-//     the processor's cache, and over a long one what fills the path. The loopback's stay at 256 KiB.
-//   - A Socket is one allocation of 688 bytes, and TestSocketSize holds its size class: what a stack's connections share is behind one pointer (tcp.Env),
-//     rare times are in seconds, tables hold addresses of 16 bytes (in6Addr), lengths of buffers have 32 bits, and the one sync.Cond of both buffers is
-//     made for the first who sleeps. The clock, when it next comes by, lets go of a cond that nobody sleeps in: to give it back with each wake-up, as
-//     sleepqueue(9) does, was a tenth of a round trip.
-//   - Frames on the way of a segment are kept small (the drainer's batch is in its queue, syncacheBegin is not inlined): connections are mostly made on fresh
-//     goroutines, and growing their stacks was a fifth of a connection's cost.
-//   - On the loopback a chain holds up to 256 KiB (loTSO) in one packet. IP's length field cannot say so; the length travels in the Mbuf
-//     (Pkthdr.Len), and captures show what a wire would have seen.
-//   - TIME_WAIT is a record always, also while the user still holds the socket: one representation, one set of rules. The record takes the connection's
-//     place in the table in one step, so no segment finds nothing in between.
-//   - A machine asks its socket by an interface (tcp.Sock) rather than by return values: it keeps BSD's calls where BSD has them, so the call trees are
-//     the book's.
-//   - Both directions of a loopback connection use one queue (tuple.flow is symmetric): the goroutine that sends also brings the acknowledgment.
+//   - Deadlines of blocked calls are in the stack's clock, with the connection's timers, not in
+//     runtime timers of their own: a read with a deadline costs two comparisons, and rarely touches
+//     the heap.
+//   - Soreceive first takes the bytes that it will copy out of the buffer (Sockbuf.Cut), tells the
+//     machine, and copies without the lock: the window update and the next segment do not wait for
+//     the copy. It copies up to 2 KiB under the lock, which is shorter than leaving it. Sosend does
+//     the same in reverse.
+//   - A header Mbuf carries its bytes in itself. A segment is one small allocation from a pool and
+//     shares its payload; there is no header cluster. A payload that fits behind the headers (28
+//     bytes with timestamps) is copied there, and a write of up to 136 bytes waits in an Mbuf of its
+//     own.
+//   - A segment over the loopback that has hardly waited on the queue has the time of arrival at
+//     which it was sent (looptransmit): reading the clock costs as much as all of the header
+//     prediction. The machine never lets time go back (onwards).
+//   - Header prediction also takes data that brings an acknowledgment, as all data in a conversation
+//     does (tcp.predicted); BSD's does not.
+//   - Merged segments of up to 2 KiB are copied into larger clusters, a dozen each (gro.add): a copy
+//     of a hot segment costs less than another cluster.
+//   - Checksums use AVX2 if there is, 64 bytes a step (wire/cksum_amd64.s): 45 GB/s for a full
+//     segment, against 11. On arm64 they use Advanced SIMD (wire/cksum_arm64.s): 8 instructions for
+//     64 bytes, against 42.
+//   - Buffers grow with the bytes that are read, or acknowledged, in the least round trip
+//     (tcp/autobuf.go). Over a short path that keeps a flight within the processor's cache, and over
+//     a long one it fills the path. The loopback's buffers stay at 256 KiB.
+//   - A Socket is one allocation of 688 bytes, and TestSocketSize holds its size class. What a
+//     stack's connections share is behind one pointer (tcp.Env), rare times are in seconds, tables
+//     hold addresses of 16 bytes (in6Addr), lengths of buffers have 32 bits, and the one sync.Cond of
+//     both buffers is made for the first sleeper. The clock, when it next comes by, drops a Cond that
+//     has no sleeper; to drop it with each wake-up, as sleepqueue(9) does, was a tenth of a round
+//     trip.
+//   - Stack frames on the way of a segment are small (the drainer's batch is in its queue,
+//     syncacheBegin is not inlined): most connections are made on fresh goroutines, and to grow their
+//     stacks was a fifth of a connection's cost.
+//   - On the loopback a chain holds up to 256 KiB (loTSO) in one packet. IP's length field cannot say
+//     so; the length is in the Mbuf (Pkthdr.Len), and captures show the packets of a wire.
+//   - TIME_WAIT is always a record, even while the user still holds the socket, so one set of rules
+//     does. The record takes the connection's place in the table in one step, so no segment finds
+//     nothing in between.
+//   - A machine asks its socket through an interface (tcp.Sock) rather than by return values: it has
+//     BSD's calls in BSD's places, so the call trees are the book's.
+//   - Both directions of a loopback connection use one queue (tuple.flow is symmetric): the goroutine
+//     that sends also brings the acknowledgment.
 //   - sowakeup broadcasts. There is rarely more than one sleeper, and the others may have deadlines.
-//   - HyStart++ (RFC 9406) also looks at the last eight round trips within a round, and leaves Conservative Slow Start when the queue goes on growing: a paced sender
-//     fills a queue of one bandwidth-delay product in the midst of a round, and overflowed it before the round's least round trip had grown.
-//   - The time-out has its floor of 200 ms under the variance, as Linux has it: with a sample for each acknowledgment the variance of a steady path comes close to
-//     nothing. The tail's probe comes first anyway.
-//   - RACK's reordering window is also what an original has been late by, and not only D-SACK's multiples of a quarter of the round trip.
-//   - PAWS lets pass what something sent again has overtaken by up to 50 ticks, and bare acknowledgments that were overtaken; RFC 7323 drops both, and on a path that
-//     reorders each retransmission then made further losses.
-//   - Merged segments are taken one by one while there are holes, so a sender sees as many acknowledgments as on a wire.
-//   - ICMP's word on the path's MTU is believed at once only if no larger segment has arrived (RFC 5927, 7.2); a black hole only if no full segment has arrived
-//     since the first time-out, and the size is tried again after one round trip, then two, four, and so on.
-//   - Offloads are asked for by the stack (Offload before Start), not announced by the link: so a wrapper that does not know the method gets packets as on
-//     a wire, without a way to say no.
-//   - The tunnel's replay window is golang.zx2c4.com/wireguard/replay's: that of pion/transport makes a closure for every packet.
-//   - Secrets are drawn once and used under AES, one key a purpose: with Config.Rand fixed a run repeats, and what a cookie lets out says nothing of a port.
+//   - HyStart++ (RFC 9406) also looks at the last eight round trips within a round, and leaves
+//     Conservative Slow Start if the queue continues to grow: a paced sender fills a queue of one
+//     bandwidth-delay product in the middle of a round, and overflowed it before the round's least
+//     round trip had grown.
+//   - The time-out has its floor of 200 ms under the variance, as on Linux: with a sample for each
+//     acknowledgment, the variance of a steady path comes close to 0. The tail's probe comes first
+//     anyway.
+//   - RACK's reordering window is at least the time by which an original has been late, and not only
+//     D-SACK's multiples of a quarter of the round trip.
+//   - PAWS accepts retransmissions that were overtaken by up to 50 ticks, and bare acknowledgments
+//     that were overtaken. RFC 7323 drops both; on a path that reorders, each retransmission then
+//     caused further losses.
+//   - Merged segments are taken one by one while there are holes, so a sender sees as many
+//     acknowledgments as on a wire.
+//   - The MTU that an ICMP message names is believed at once only if no larger segment has arrived
+//     (RFC 5927, 7.2). A black hole is suspected only if no full segment has arrived since the first
+//     time-out; the full size is tried again after one round trip, then two, four, and so on.
+//   - The stack asks for offloads (Offload before Start); a link does not announce them. So a wrapper
+//     that does not know the method gets packets as on a wire, and need not refuse anything.
+//   - The tunnel's replay window is golang.zx2c4.com/wireguard/replay's: that of pion/transport makes
+//     a closure for every packet.
+//   - Secrets are drawn once and used under AES, one key for each purpose: with Config.Rand fixed a
+//     run repeats, and a cookie reveals nothing about a port.
 //
 // # Driving a stack from outside
 //
@@ -229,13 +292,11 @@
 //	ifp.Inject(pkt)                               // returns when all that follows from it has been done
 //	k.Pcblist(); k.Tcpdrop(match); p.TCPInfo(fd)  // look, and interfere
 //
-// What the stack sends arrives at the link's Write, on the goroutine of the call that caused it. In a testing/synctest bubble time stands still
-// until all sleep, so such a run is exact to the nanosecond. The three profiles are the same functions with other values: tcp.Default,
-// tcp.FreeBSD (what conformance scripts expect) and tcp.Net3 (the book). Kernel.Stats are netstat's counters; Pool().Outstanding() is 0, 0 once a
-// stack is closed, or something leaks.
-//
-// Instants have a parity: protocol timers fire at even nanoseconds of the day (Kernel.even), our links deliver at odd ones (link's scheduler). Two things
-// that a synctest bubble would run at one instant in any order thus never share one, which is what makes a run repeat byte for byte.
+// The packets that the stack sends arrive at the link's Write, on the goroutine of the call that
+// caused them. In a testing/synctest bubble time stands still until all goroutines are blocked, so
+// such a run is exact to the nanosecond. The three profiles are the same functions with other values:
+// tcp.Default, tcp.FreeBSD (for conformance scripts) and tcp.Net3 (the book). Kernel.Stats has
+// netstat's counters. Pool().Outstanding() is 0, 0 when a stack is closed, or something leaks.
 //
 // # BSD to Go
 //
@@ -247,17 +308,19 @@
 //	if_snd, if_start, OACTIVE ifqueue, start, oactive until the link calls ready
 //	struct inpcb, tcpcb       in the Socket: so.inp, so.tp; one allocation, one lock
 //	callout, tcp_slowtimo     clock; int64 nanoseconds since the stack began, plus one second, so that 0 is no time
-//	errno, so_error           syscall.Errno; net.OpError is made in package bsdnet and nowhere else
-//	SS_NOFDREF, sofree        ssNofdref; a socket is garbage once neither user nor machine has it
-//	globals                   Kernel; there are as many stacks as one likes
+//	errno, so_error           syscall.Errno; only package bsdnet makes a net.OpError
+//	SS_NOFDREF, sofree        ssNofdref; a socket is garbage when neither the user nor the machine has it
+//	globals                   Kernel; there can be any number of stacks
 //
 // # What is next
 //
-// This is TCP over IPv4 on the loopback, in the process and out of it, whole. Not there yet, in the order that makes sense:
+// This is TCP over IPv4, on the loopback and over links. In the order that makes sense, these are
+// missing:
 //
-//   - Speed: bench/RESULTS.md says where this stands. Delivery straight into a waiting reader's slice; a second look at
-//     what a fresh goroutine's stack still has to grow for.
-//   - Accurate ECN (RFC 9768), and a larger segment than the first one if a path's MTU grows beyond the interface's at the beginning (RFC 8899's search).
-//   - UDP and ListenPacket; IPv6 (addresses are netip.Addr, in tables in6Addr; ::1 is reserved; what is missing is wire, ICMPv6 and the dual-stack listener);
-//     names by DNS, Happy Eyeballs.
+//   - UDP and ListenPacket; IPv6 (addresses are netip.Addr, in tables in6Addr; wire, ICMPv6 and the
+//     dual-stack listener are missing); names by DNS, Happy Eyeballs.
+//   - Speed: bench/RESULTS.md shows where the stack stands. Delivery straight into a waiting reader's
+//     slice would save a copy.
+//   - Accurate ECN (RFC 9768), and a search for a path's MTU beyond that of the interface at the
+//     beginning (RFC 8899).
 package kern
