@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -333,6 +334,14 @@ func (im *Impair) Close() error {
 	}
 	im.mu.Unlock()
 	return err
+}
+
+// Diagnose asks the link that is wrapped, if it knows, why nothing comes through.
+func (im *Impair) Diagnose(to netip.Addr) error {
+	if d, ok := im.inner.(interface{ Diagnose(netip.Addr) error }); ok {
+		return d.Diagnose(to)
+	}
+	return nil
 }
 
 // Stats returns what has happened to the packets so far. The fate of a packet is settled 1 ns after it has come.

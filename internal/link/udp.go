@@ -12,7 +12,7 @@ import (
 
 // The files of the UDP tunnel: udp_session.go has the formats and the keys, udp_hello.go the protocol as a machine without a clock or a socket, this
 // one the link around it: what it is configured with, who runs in it, and how it ends. udp_write.go is the way of a packet out, udp_read.go the way
-// in, udp_mtu.go what is done about packets that are too large; udp_linux.go and udp_other.go are the socket.
+// in, udp_mtu.go what is done about packets that are too large, udp_status.go what people are told; udp_linux.go and udp_other.go are the socket.
 
 // UDPConfig configures a UDP tunnel.
 type UDPConfig struct {
@@ -81,6 +81,7 @@ type UDPTunnel struct {
 	plain    netip.AddrPort // the peer, in plain mode
 	epoch    time.Time
 	stats    udpCounters
+	trouble  socketTrouble
 
 	state atomic.Int32
 	ready func()
@@ -183,6 +184,7 @@ func (l *UDPTunnel) listen(network, local string) error {
 	if l.conn, err = net.ListenUDP(network, a); err != nil {
 		return err
 	}
+	l.sock.noted = l.noteICMP
 	if err := l.sock.init(l.conn); err != nil {
 		l.conn.Close()
 		return err

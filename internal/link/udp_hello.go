@@ -99,6 +99,15 @@ type udpMachine struct {
 	empty      *udpSession
 	handshakes uint64
 	roams      uint64
+
+	// For the status: see udp_status.go.
+	upSince int64  // since when there has been a current session
+	shook   int64  // when a session was last agreed on
+	heard   int64  // when anything that proves the key, and is no replay, was last received
+	asked   int    // HELLOs since the last session was agreed on
+	askedAt int64  // when the first of these was sent
+	forged  uint64 // messages of handshakes since then that were not made with the key,
+	strange uint64 // and those of no known form
 }
 
 // A udpAnswer remembers a HELLO that was answered, by its code, and where to.
@@ -119,6 +128,7 @@ func newUDPMachine(psk []byte, peer netip.AddrPort, random func([]byte)) (*udpMa
 		}
 	}
 	m.lastHello = udpLongAgo
+	m.shook, m.heard, m.askedAt = udpLongAgo, udpLongAgo, udpLongAgo
 	return m, m.secret.init(psk)
 }
 
@@ -146,6 +156,9 @@ func (m *udpMachine) setCurrent(s *udpSession) {
 	if m.cur != nil && m.age(m.cur) < udpEnd {
 		m.prev = m.cur
 		m.prev.replaced = m.now
+	}
+	if m.cur == nil {
+		m.upSince = m.now
 	}
 	m.cur = s
 	m.silent, m.owing = false, false
@@ -225,6 +238,9 @@ func (m *udpMachine) retry() {
 	}
 	m.helloTries++
 	m.lastHello = m.now
+	if m.asked++; m.asked == 1 {
+		m.askedAt = m.now
+	}
 	b := m.message(udpHello, udpHelloLen, to)
 	copy(b[4:], m.helloT.initiator[:])
 	m.random(b[12:20])
@@ -235,6 +251,12 @@ func (m *udpMachine) retry() {
 // input takes a message of a handshake that has come from src.
 func (m *udpMachine) input(now int64, b []byte, src netip.AddrPort) udpVerdict {
 	m.advance(now)
+	v := m.inputMessage(b, src)
+	m.suspect(v)
+	return v
+}
+
+func (m *udpMachine) inputMessage(b []byte, src netip.AddrPort) udpVerdict {
 	if len(b) < 4 || b[1] != udpVersion || b[2] != 0 || b[3] != 0 {
 		return udpMalformed
 	}
@@ -314,6 +336,7 @@ func (m *udpMachine) inputReply(b []byte, src netip.AddrPort) udpVerdict {
 		return udpForged
 	}
 	m.hello = nil
+	m.heard = m.now
 	m.begin(s)
 	m.next = s
 	c := m.message(udpConfirm, udpConfirmLen, m.peer)
@@ -365,6 +388,7 @@ func (m *udpMachine) inputConfirm(b []byte, src netip.AddrPort) udpVerdict {
 	m.offer = nil
 	s.confirmed = true
 	m.begin(s)
+	m.agreed()
 	m.setCurrent(s)
 	m.satisfied()
 	m.waiting = false
@@ -401,6 +425,7 @@ func (m *udpMachine) find(now int64, b []byte) (*udpSession, udpVerdict) {
 // says that no later one had come before.
 func (m *udpMachine) opened(now int64, s *udpSession, data, newest bool, src netip.AddrPort) {
 	m.advance(now)
+	m.heard = m.now
 	switch s {
 	case m.cur:
 		m.silent = false
@@ -430,6 +455,7 @@ func (m *udpMachine) confirm() {
 		return
 	}
 	s.confirmed = true
+	m.agreed()
 	m.satisfied()
 	if m.cur != nil && m.cur.order > s.order && bytes.Compare(s.tie[:], m.cur.tie[:]) < 0 {
 		return

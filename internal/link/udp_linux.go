@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -33,6 +34,11 @@ type udpSocket struct {
 	errno error
 	sent  int
 
+	// ICMP messages about what was sent stand in a queue of the socket's: IP_RECVERR.
+	emu   sync.Mutex                         // guards eoob
+	eoob  []byte                             // the control messages of one
+	noted func(err error, to netip.AddrPort) // is told of each that is taken off
+
 	control []byte
 	calls   int                       // counted for tests
 	fail    func(datagrams int) error // instead of the kernel's answer, for tests
@@ -45,6 +51,7 @@ func (s *udpSocket) init(conn *net.UDPConn) error {
 	}
 	s.raw = raw
 	s.control = segmentControl()
+	s.eoob = make([]byte, 512)
 	s.call = func(fd uintptr) {
 		var to unix.Sockaddr = &s.in4
 		if s.ip6 {
@@ -56,7 +63,7 @@ func (s *udpSocket) init(conn *net.UDPConn) error {
 	return raw.Control(func(fd uintptr) { s.setOptions(int(fd)) })
 }
 
-// setOptions asks the kernel for what it may not have: large buffers, coalesced datagrams, and no fragments.
+// setOptions asks the kernel for what it may not have: large buffers, coalesced datagrams, no fragments, and to tell what ICMP says.
 func (s *udpSocket) setOptions(fd int) {
 	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	s.ip6 = err == nil && family == unix.AF_INET6
@@ -70,7 +77,9 @@ func (s *udpSocket) setOptions(fd int) {
 	s.one = err != nil
 	// A socket of both families has both options.
 	unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+	unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_RECVERR, 1)
 	if s.ip6 {
+		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVERR, 1)
 		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO)
 	}
 }
@@ -113,8 +122,22 @@ func (s *udpSocket) send(b []byte, size int, to netip.AddrPort) (int, error) {
 	return n, nil
 }
 
-// sendmsg makes one call, and again if a signal interrupts it.
+// sendTries is how often a datagram is tried that is refused for the sake of another.
+const sendTries = 4
+
+// sendmsg makes one call, and again if what it returns is the error of a datagram that was sent before: a forged ICMP message must not cost a datagram, nor
+// pass for what the kernel or the path cannot do.
 func (s *udpSocket) sendmsg(b, oob []byte, datagrams int) error {
+	for try := 1; ; try++ {
+		err := s.sendOnce(b, oob, datagrams)
+		if err == nil || err == errSocketFull || s.drain() == 0 || try == sendTries {
+			return err
+		}
+	}
+}
+
+// sendOnce makes one call, and again if a signal interrupts it.
+func (s *udpSocket) sendOnce(b, oob []byte, datagrams int) error {
 	s.b, s.oob = b, oob
 	if s.fail != nil {
 		if err := s.fail(datagrams); err != nil {
@@ -166,6 +189,61 @@ func zoneIndex(zone string) uint32 {
 	}
 	n, _ := strconv.ParseUint(zone, 10, 32)
 	return uint32(n)
+}
+
+// maxDrain is how many ICMP messages are taken off at once: somebody may send them faster than they are read.
+const maxDrain = 64
+
+// drain takes the ICMP messages off the socket's queue, whose room is that of the datagrams that arrive, and returns how many there were.
+func (s *udpSocket) drain() int {
+	s.emu.Lock()
+	defer s.emu.Unlock()
+	for n := range maxDrain {
+		var oobn int
+		var to unix.Sockaddr
+		var errno error
+		err := s.raw.Control(func(fd uintptr) {
+			_, oobn, _, to, errno = unix.Recvmsg(int(fd), nil, s.eoob, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		})
+		if err != nil || errno != nil {
+			return n
+		}
+		if errno := extendedError(s.eoob[:oobn]); errno != 0 {
+			s.noted(errno, fromSockaddr(to))
+		}
+	}
+	return maxDrain
+}
+
+// extendedError returns the errno that stands for an ICMP message, by the control messages that it came with: struct sock_extended_err. 0: it is none of
+// ICMP's, but the kernel's own about a datagram that did not leave, which the call has returned.
+func extendedError(oob []byte) syscall.Errno {
+	for len(oob) > 0 {
+		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
+		if err != nil {
+			break
+		}
+		ip4 := h.Level == unix.SOL_IP && h.Type == unix.IP_RECVERR
+		ip6 := h.Level == unix.SOL_IPV6 && h.Type == unix.IPV6_RECVERR
+		if (ip4 || ip6) && len(data) >= 8 {
+			if origin := data[4]; origin == unix.SO_EE_ORIGIN_ICMP || origin == unix.SO_EE_ORIGIN_ICMP6 {
+				return syscall.Errno(binary.NativeEndian.Uint32(data))
+			}
+		}
+		oob = rest
+	}
+	return 0
+}
+
+// fromSockaddr returns where the datagram of an ICMP message was to go, without its zone.
+func fromSockaddr(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return unmap(netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port)))
+	}
+	return netip.AddrPort{}
 }
 
 // waitForRoom waits until the socket takes datagrams, or is closed.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -359,5 +360,48 @@ func setLoopback(t *testing.T, mtu uint32) {
 	ifr.SetUint16(unix.IFF_UP)
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A peer to which there is no way is told from one that does not answer.
+func TestUDPStatusUnreachable(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EINVAL} {
+		x := mustUDP(t, UDPConfig{Peer: "192.0.2.1:9"})
+		x.sock.fail = func(int) error { return errno }
+		startEnd(t, x)
+		s := until(t, x, "an error", func(s UDPStatus) bool { return s.SocketErr != nil })
+		says(t, s.Err, "no answer from 192.0.2.1:9: "+errno.Error())
+		x.wmu.Lock()
+		x.sock.fail = func(int) error { return nil }
+		x.wmu.Unlock()
+	}
+}
+
+// The kernel's messages about what was sent: of ICMP, and its own, which count for nothing here.
+func TestExtendedError(t *testing.T) {
+	message := func(level, typ int32, errno uint32, origin byte) []byte {
+		b := make([]byte, unix.CmsgSpace(16))
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+		h.Level, h.Type = level, typ
+		h.SetLen(unix.CmsgLen(16))
+		data := b[unix.CmsgLen(0):]
+		binary.NativeEndian.PutUint32(data, errno)
+		data[4] = origin
+		return b
+	}
+	for _, c := range []struct {
+		oob  []byte
+		want unix.Errno
+	}{
+		{nil, 0},
+		{message(unix.SOL_IP, unix.IP_RECVERR, uint32(unix.ECONNREFUSED), unix.SO_EE_ORIGIN_ICMP), unix.ECONNREFUSED},
+		{message(unix.SOL_IPV6, unix.IPV6_RECVERR, uint32(unix.EACCES), unix.SO_EE_ORIGIN_ICMP6), unix.EACCES},
+		{message(unix.SOL_IP, unix.IP_RECVERR, uint32(unix.EMSGSIZE), unix.SO_EE_ORIGIN_LOCAL), 0},
+		{message(unix.SOL_UDP, unix.IP_RECVERR, uint32(unix.ECONNREFUSED), unix.SO_EE_ORIGIN_ICMP), 0},
+		{message(unix.SOL_IP, unix.IP_RECVERR, uint32(unix.ECONNREFUSED), unix.SO_EE_ORIGIN_ICMP)[:20], 0},
+	} {
+		if got := extendedError(c.oob); got != c.want {
+			t.Errorf("%x: %v, want %v", c.oob, got, c.want)
+		}
 	}
 }

@@ -9,7 +9,8 @@ import (
 
 // udpSocket sends datagrams one at a time.
 type udpSocket struct {
-	conn *net.UDPConn
+	conn  *net.UDPConn
+	noted func(err error, to netip.AddrPort) // would be told of ICMP messages, of which such a socket learns nothing
 }
 
 func (s *udpSocket) init(conn *net.UDPConn) error {
@@ -35,6 +36,9 @@ func (s *udpSocket) send(b []byte, size int, to netip.AddrPort) (int, error) {
 
 // waitForRoom returns at once: send waits itself.
 func (s *udpSocket) waitForRoom() {}
+
+// drain would take the ICMP messages off the socket's queue, and returns how many there were.
+func (s *udpSocket) drain() int { return 0 }
 
 // segmentSize returns the size of the datagrams that a read has brought: it is one.
 func segmentSize(oob []byte, n int) int { return n }

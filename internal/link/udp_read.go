@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"syscall"
 	"time"
 )
 
@@ -89,9 +88,17 @@ func (l *UDPTunnel) fill() error {
 		l.conn.SetReadDeadline(time.Time{})
 		return nil
 	}
-	// Errors of datagrams that were sent, such as that nobody listens at their destination, come up here on some systems.
-	var errno syscall.Errno
-	if r.errs++; r.errs < maxReadErrors && errors.As(err, &errno) {
+	told := l.sock.drain() > 0
+	if !told {
+		l.note(err)
+	}
+	if told || isHint(err) {
+		// An error of a datagram that was sent before, such as that nobody listens at its destination. It is no reason to give up, however many there are: the
+		// peer may come later, and an ICMP message may be anybody's.
+		return nil
+	}
+	if r.errs++; r.errs < maxReadErrors {
+		l.sock.waitForRoom() // on Linux the runtime's poller takes an ICMP message that comes while the socket is full for the socket's end
 		return nil
 	}
 	return err

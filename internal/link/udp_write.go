@@ -228,6 +228,7 @@ func (l *UDPTunnel) flush(pkts []net.Buffers, to netip.AddrPort) (int, bool) {
 			l.tooLarge(pkts[t.index[i]], t.limit)
 			i++
 		default:
+			l.note(err)
 			l.stats.unsent.Add(1)
 			i++
 		}
@@ -262,7 +263,8 @@ func (l *UDPTunnel) takeMessages() {
 func (l *UDPTunnel) sendMessages() {
 	for i := range l.tx.outbox {
 		o := &l.tx.outbox[i]
-		l.sock.send(o.bytes(), o.len, o.to)
+		_, err := l.sock.send(o.bytes(), o.len, o.to)
+		l.note(err)
 	}
 	l.tx.outbox = l.tx.outbox[:0]
 }
@@ -302,7 +304,8 @@ func (l *UDPTunnel) settleSession() {
 	if empty != nil && to.IsValid() {
 		var b [udpSealLen]byte
 		if d := empty.seal(b[:udpHdrLen]); d != nil {
-			l.sock.send(d, len(d), to)
+			_, err := l.sock.send(d, len(d), to)
+			l.note(err)
 		}
 	}
 	switch {
