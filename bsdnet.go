@@ -126,6 +126,19 @@ type QueueLink interface {
 	WriteQueue(q int, pkts []net.Buffers) (int, error)
 }
 
+// A DiagnosingLink is a [Link] that may know why nothing comes through. [UDPTunnel] is one, and
+// package wireguard's; [Impair] asks the link that it wraps.
+type DiagnosingLink interface {
+	Link
+
+	// Diagnose is asked when a dial, or a connection, to an address that the link leads to has
+	// timed out. What it returns becomes part of the error's text: "dial tcp 10.0.0.1:80: i/o
+	// timeout (udp tunnel: no answer from 192.0.2.1:7000: connection refused)". By errors.Is and
+	// Timeout, the error stays the same as without. nil: nothing is known. It does not wait. It is
+	// called from any goroutine.
+	Diagnose(to netip.Addr) error
+}
+
 // Config configures a [Stack]. The zero Config is ready to use.
 type Config struct {
 	// Rand is the source of the stack's secrets, which New reads once, and from which initial

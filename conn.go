@@ -56,7 +56,11 @@ func (c *TCPConn) opErrno(op, call string, errno syscall.Errno) error {
 	if errno == 0 {
 		return nil
 	}
-	return c.opError(op, sysError(call, errno))
+	err := sysError(call, errno)
+	if errno == syscall.ETIMEDOUT { // the connection has ended; a deadline of the user's is no sign of trouble
+		err = diagnose(err, c.so.Diagnose)
+	}
+	return c.opError(op, err)
 }
 
 // Read reads data that has arrived, and waits if there is none. It returns io.EOF when the peer has

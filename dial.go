@@ -209,6 +209,7 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*
 	if err := ctx.Err(); err != nil {
 		return fail(ctxError(err))
 	}
+	ask := func() error { return s.k.Diagnose(from.Addr(), to.Addr()) }
 	for try := 0; ; try++ {
 		so, call, errno := s.connect(ctx, from, to)
 		if errno == 0 {
@@ -221,9 +222,9 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*
 			return c, nil
 		}
 		if err := ctx.Err(); err != nil && (errno == errnoCanceled || errno == syscall.EAGAIN) {
-			return fail(ctxError(err))
+			return fail(diagnose(ctxError(err), ask))
 		}
-		return fail(sysError(call, errno))
+		return fail(diagnose(sysError(call, errno), ask))
 	}
 }
 

@@ -33,11 +33,41 @@ func sysError(call string, errno syscall.Errno) error {
 
 // The errors of calls across the border of a testing/synctest bubble.
 var (
-	errOtherBubble = errors.New("bsdnet: the stack was made in another testing/synctest bubble, or outside of any, where time is another: " +
-		"make one with New in the bubble that uses it (the default stack is made by its first use)")
-	errOtherClock = errors.New("bsdnet: the deadline was computed outside of the testing/synctest bubble of the stack, where time is another: " +
+	errOtherBubble = errors.New("bsdnet: the stack belongs to another testing/synctest bubble, or to none, and has another clock: " +
+		"make a stack with New in the bubble that uses it (the first use makes the default stack)")
+	errOtherClock = errors.New("bsdnet: the deadline was computed outside of the stack's testing/synctest bubble, by another clock: " +
 		"compute it with time.Now in the bubble")
 )
+
+// A diagnosed error is a timeout, and what a link says of its cause. It is the timeout to errors.Is
+// and errors.As: that a tunnel's peer has refused a datagram must not be taken for the refusal of
+// what was dialed.
+type diagnosed struct {
+	error
+	cause error
+}
+
+func (e *diagnosed) Error() string   { return e.error.Error() + " (" + e.cause.Error() + ")" }
+func (e *diagnosed) Unwrap() error   { return e.error }
+func (e *diagnosed) Timeout() bool   { return true }
+func (e *diagnosed) Temporary() bool { return true }
+
+// diagnose adds the link's answer to ask, if there is one, to an error that is a timeout. Other errors
+// stay as they are.
+func diagnose(err error, ask func() error) error {
+	sys, isSys := err.(*os.SyscallError)
+	switch {
+	case isSys && sys.Err == syscall.ETIMEDOUT:
+		if cause := ask(); cause != nil {
+			return &os.SyscallError{Syscall: sys.Syscall, Err: &diagnosed{sys.Err, cause}}
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		if cause := ask(); cause != nil {
+			return &diagnosed{err, cause}
+		}
+	}
+	return err
+}
 
 // ctxError returns the error that package net makes of a context's.
 func ctxError(err error) error {

@@ -3,6 +3,7 @@ package bsdnet
 import (
 	"net"
 	"net/netip"
+	"time"
 
 	"bsdnet/internal/link"
 )
@@ -46,6 +47,37 @@ type UDPStats struct {
 	Handshakes, Roams uint64
 }
 
+// A UDPStatus tells how a [UDPTunnel] stands with its other end. It is for people: a tunnel goes on trying whatever it says, and nothing that arrives without
+// proof of the key changes more of it than a counter, except SocketErr, as ICMP messages prove nothing.
+type UDPStatus struct {
+	// Peer is the address of the other end: see [UDPTunnel.Peer].
+	Peer netip.AddrPort
+
+	// Established says that there is a session, and Since is when the first of those began that followed one another without a break. Without Key there never is
+	// one. An idle tunnel's session ends after three minutes, and the next packet asks for a new one.
+	Established bool
+	Since       time.Time
+
+	// LastHandshake is when the two ends last agreed on a session, LastHeard when a datagram last arrived that proves the key. Zero: never.
+	LastHandshake, LastHeard time.Time
+
+	// Unanswered is how many handshakes were begun since the last that came to an end; one a second is as long as there is something to send.
+	Unanswered int
+
+	// Unverified are the datagrams that were dropped because they were not made with the key, or are not of the protocol: UDPStats.Forged and Malformed. If they
+	// come where the other end's should, its key is another. Anybody can send them.
+	Unverified uint64
+
+	// SocketErr is the system's last error about a datagram to the other end, nil if there was none, and SocketErrTime its time. On Linux that is also what ICMP
+	// says, such as syscall.ECONNREFUSED: nothing listens there.
+	SocketErr     error
+	SocketErrTime time.Time
+
+	// Err says in a sentence why nothing comes through. It wraps SocketErr if that is the reason. nil: the other end answers, or nobody has tried.
+	// net.ErrClosed: the tunnel is closed. An end with another key does not answer, so that here it looks as if nobody were there; that end counts Unverified.
+	Err error
+}
+
 // A UDPTunnel is a [Link] that carries packets in UDP datagrams to another process or host, authenticated and encrypted (ChaCha20-Poly1305, with keys
 // from X25519 and the Key of UDPConfig): who does not have the key can neither read nor send. Three lines on one host, and the same on another with its
 // address as Peer and without one here, connect two stacks:
@@ -58,7 +90,7 @@ type UDPStats struct {
 // a second as long as there is something to send, and what is sent meanwhile is lost after three seconds. docs/udp-tunnel.md describes the protocol.
 type UDPTunnel struct{ l *link.UDPTunnel }
 
-var _ Link = (*UDPTunnel)(nil)
+var _ DiagnosingLink = (*UDPTunnel)(nil)
 
 // OpenUDP opens a tunnel's socket. The error says what is wrong with the configuration, or is the system's. Attach sets the tunnel to work.
 func OpenUDP(c UDPConfig) (*UDPTunnel, error) {
@@ -89,6 +121,12 @@ func (t *UDPTunnel) LocalAddr() netip.AddrPort { return t.l.LocalAddr() }
 
 // Peer returns the address of the other end, as configured or, later, where it was last heard of. It is not valid as long as there is none.
 func (t *UDPTunnel) Peer() netip.AddrPort { return t.l.Peer() }
+
+// Status returns how the tunnel stands with the other end.
+func (t *UDPTunnel) Status() UDPStatus { return UDPStatus(t.l.Status()) }
+
+// Diagnose implements [DiagnosingLink]: it returns the Err of Status.
+func (t *UDPTunnel) Diagnose(to netip.Addr) error { return t.l.Diagnose(to) }
 
 // Stats returns what has been counted so far.
 func (t *UDPTunnel) Stats() UDPStats { return UDPStats(t.l.Stats()) }

@@ -189,6 +189,32 @@ func (k *Kernel) rtalloc(dst, from netip.Addr) (ifp *Ifnet, src netip.Addr, errn
 	return nil, netip.Addr{}, syscall.EHOSTUNREACH
 }
 
+// A diagnoser is a Link that may know why nothing comes through. It has the methods of
+// bsdnet.DiagnosingLink.
+type diagnoser interface {
+	Link
+	Diagnose(to netip.Addr) error
+}
+
+// Diagnose asks the link over which packets go from src, if it is valid, to dst why nothing comes
+// back. nil: it does not know.
+func (k *Kernel) Diagnose(src, dst netip.Addr) error {
+	ifp, _, errno := k.rtalloc(dst, src)
+	if errno != 0 {
+		return nil
+	}
+	if d, ok := ifp.link.(diagnoser); ok {
+		return d.Diagnose(dst)
+	}
+	return nil
+}
+
+// Diagnose asks the link of the socket's connection.
+func (so *Socket) Diagnose() error {
+	local, remote := so.Addrs()
+	return so.k.Diagnose(local.Addr(), remote.Addr())
+}
+
 // choose is rtalloc's choice among the routes to one prefix. It passes over interfaces without an
 // address.
 func choose(routes []rtentry, dst, from netip.Addr) (ifp *Ifnet, src netip.Addr) {

@@ -1,0 +1,179 @@
+package bsdnet_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bsdnet"
+)
+
+// A deafLink takes all packets, and brings none. It says why, if it knows.
+type deafLink struct {
+	done chan struct{}
+	why  error
+	to   netip.Addr // whom it was asked about
+}
+
+func (l *deafLink) MTU() int                              { return 1500 }
+func (l *deafLink) Start(func()) error                    { return nil }
+func (l *deafLink) Read([][]byte, []int) (int, error)     { <-l.done; return 0, net.ErrClosed }
+func (l *deafLink) Write(pkts []net.Buffers) (int, error) { return len(pkts), nil }
+func (l *deafLink) Close() error                          { close(l.done); return nil }
+func (l *deafLink) Diagnose(to netip.Addr) error          { l.to = to; return l.why }
+
+// TestDiagnosis: a dial that nobody has answered says why, if the link knows, and is otherwise the error that it always was.
+func TestDiagnosis(t *testing.T) {
+	why := os.NewSyscallError("sendto", syscall.ECONNREFUSED)
+	for _, c := range []struct {
+		name string
+		why  error
+		dial func(s *bsdnet.Stack) (net.Conn, error)
+		text string // without the reason
+		is   []error
+	}{
+		{"timeout", why, func(s *bsdnet.Stack) (net.Conn, error) { return s.DialTimeout("tcp", "10.0.0.2:80", 5*time.Second) },
+			"dial tcp 10.0.0.2:80: i/o timeout", []error{context.DeadlineExceeded}},
+		{"not known", nil, func(s *bsdnet.Stack) (net.Conn, error) { return s.DialTimeout("tcp", "10.0.0.2:80", 5*time.Second) },
+			"dial tcp 10.0.0.2:80: i/o timeout", []error{context.DeadlineExceeded}},
+		{"TCP gives up", why, func(s *bsdnet.Stack) (net.Conn, error) { return s.Dial("tcp", "10.0.0.2:80") },
+			"dial tcp 10.0.0.2:80: connect: connection timed out", []error{syscall.ETIMEDOUT}},
+		{"from an address", why, func(s *bsdnet.Stack) (net.Conn, error) {
+			d := bsdnet.Dialer{Stack: s, Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1000}}
+			return d.Dial("tcp", "10.0.0.2:80")
+		}, "dial tcp 10.0.0.1:1000->10.0.0.2:80: i/o timeout", []error{context.DeadlineExceeded}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &deafLink{done: make(chan struct{}), why: c.why}
+				imp, err := bsdnet.Impair(l, bsdnet.ImpairConfig{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, link := range []bsdnet.Link{l, imp} { // wrapped or not
+					l.done, l.to = make(chan struct{}), netip.Addr{}
+					s := newStack(t)
+					attach(t, s, link, "10.0.0.1/24")
+					_, err := c.dial(s)
+					want := c.text
+					if c.why != nil {
+						want += " (sendto: connection refused)"
+					}
+					var op *net.OpError
+					if !errors.As(err, &op) || err.Error() != want || !op.Timeout() {
+						t.Errorf("%v; want a timeout that says %q", err, want)
+					}
+					for _, is := range c.is {
+						if !errors.Is(err, is) {
+							t.Errorf("%v is not %v", err, is)
+						}
+					}
+					if errors.Is(err, syscall.ECONNREFUSED) {
+						t.Errorf("%v passes for a refusal of what was dialed", err)
+					}
+					if l.to != netip.MustParseAddr("10.0.0.2") {
+						t.Errorf("the link was asked about %v", l.to)
+					}
+					s.Close()
+				}
+			})
+		})
+	}
+}
+
+// TestNoDiagnosis: only timeouts are explained.
+func TestNoDiagnosis(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &deafLink{done: make(chan struct{}), why: errors.New("deaf")}
+		s := newStack(t)
+		attach(t, s, l, "10.0.0.1/24")
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		_, canceled := s.DialContext(ctx, "tcp", "10.0.0.2:80")
+		_, refused := s.Dial("tcp", "10.0.0.1:81")
+		_, nowhere := s.Dial("tcp", "192.0.2.1:80")
+		for _, err := range []error{canceled, refused, nowhere} {
+			if err == nil || strings.Contains(err.Error(), "deaf") {
+				t.Error(err)
+			}
+		}
+		s.Close()
+	})
+}
+
+// TestDiagnosisOfConnection: a connection that times out says why as well; a deadline of the user's does not.
+func TestDiagnosisOfConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, server := newStack(t), newStack(t)
+		attach(t, client, explained{a}, "10.0.0.1/24")
+		attach(t, server, b, "10.0.0.2/24")
+		if _, err := server.Listen("tcp", ":80"); err != nil {
+			t.Fatal(err)
+		}
+		c, err := client.Dial("tcp", "10.0.0.2:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || strings.Contains(err.Error(), "cut") {
+			t.Error(err)
+		}
+		c.SetReadDeadline(time.Time{})
+		server.Detach(b)
+		if _, err := c.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Read(make([]byte, 1))
+		var errno syscall.Errno
+		var ne net.Error
+		if !errors.As(err, &errno) || errno != syscall.ETIMEDOUT || !errors.As(err, &ne) || !ne.Timeout() ||
+			!strings.HasSuffix(err.Error(), ": read: connection timed out (the cable is cut)") {
+			t.Error(err)
+		}
+		client.Close()
+		server.Close()
+	})
+}
+
+// An explained link knows what is wrong with it.
+type explained struct{ bsdnet.Link }
+
+func (explained) Diagnose(netip.Addr) error { return errors.New("the cable is cut") }
+
+// TestUDPDiagnosis: what the tunnel knows is in the error of a dial, at both ends, and nothing when it works.
+func TestUDPDiagnosis(t *testing.T) {
+	caller, listener := newStack(t), newStack(t)
+	there := openUDP(t, bsdnet.UDPConfig{Key: []byte(strings.Repeat("another key.....", 2))})
+	here := openUDP(t, bsdnet.UDPConfig{Peer: there.LocalAddr().String()})
+	attach(t, listener, there, "10.0.0.2/24")
+	attach(t, caller, here, "10.0.0.1/24")
+	for end := time.Now().Add(time.Minute); there.Status().Unverified == 0; {
+		if time.Now().After(end) {
+			t.Fatal("nothing arrives")
+		}
+	}
+	for _, c := range []struct {
+		from *bsdnet.Stack
+		to   string
+		want string
+	}{
+		{caller, "10.0.0.2:80", "i/o timeout (udp tunnel: no answer from " + there.LocalAddr().String() + " to "},
+		{listener, "10.0.0.1:80", "i/o timeout (udp tunnel: nobody who has the key has called at " + there.LocalAddr().String() + "; "},
+	} {
+		_, err := c.from.DialTimeout("tcp", c.to, 50*time.Millisecond)
+		if err == nil || !strings.Contains(err.Error(), c.want) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v; want %q", err, c.want)
+		}
+	}
+}
