@@ -22,6 +22,7 @@ type Link struct {
 	addrs  []netip.Prefix // the configuration's own IPv4 addresses
 	routes []netip.Prefix // what its AllowedIPs ask for
 	peers  []Key          // in its order
+	allow  []allowed      // which peer has which addresses
 
 	dev      *device.Device
 	label    string // on the device's goroutines
@@ -32,7 +33,7 @@ type Link struct {
 	closed   atomic.Bool
 }
 
-var _ bsdnet.Link = (*Link)(nil)
+var _ bsdnet.DiagnosingLink = (*Link)(nil)
 
 // Open starts an end of a WireGuard network: it resolves the endpoints and listens on the UDP port. Packets flow from when the link is attached. cfg
 // is not kept. The error says what is wrong with the configuration, or what the system refuses, and contains no secrets.
@@ -51,6 +52,9 @@ func Open(cfg *Config) (*Link, error) {
 	l := &Link{Link: a, label: newLabel(), up: make(chan struct{}), addrs: only4(cfg.Addresses)}
 	for i := range cfg.Peers {
 		l.peers = append(l.peers, cfg.Peers[i].PublicKey)
+		for _, p := range cfg.Peers[i].AllowedIPs {
+			l.allow = append(l.allow, allowed{p.Masked(), cfg.Peers[i].PublicKey})
+		}
 		if !cfg.NoRoutes {
 			l.routes = append(l.routes, only4(cfg.Peers[i].AllowedIPs)...)
 		}

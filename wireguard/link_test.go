@@ -360,3 +360,72 @@ func (w lockedWriter) Write(b []byte) (int, error) {
 	defer w.mu.Unlock()
 	return w.w.Write(b)
 }
+
+// A link says why a dial has failed: which peer is silent, or that there is none; nothing once there was a handshake.
+func TestDiagnose(t *testing.T) {
+	silent, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	sc, cc := configs(t, "")
+	l := openT(t, callAt(cc, silent.LocalAddr().(*net.UDPAddr).Port))
+	s := attachT(t, l)
+	_, err = s.DialTimeout("tcp", "10.7.0.1:80", 100*time.Millisecond)
+	want := fmt.Sprintf("i/o timeout (wireguard: no handshake with peer %v at %v, 148 bytes sent, 0 received: nobody is there", cc.Peers[0].PublicKey, silent.LocalAddr())
+	if err == nil || !strings.Contains(err.Error(), want) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v; want %q", err, want)
+	}
+	server := openT(t, sc)
+	for to, want := range map[string]string{"10.7.0.2": "has no Endpoint, and has not called", "10.7.0.3": "no peer has 10.7.0.3 in its AllowedIPs"} {
+		if err := server.Diagnose(netip.MustParseAddr(to)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %q", err, want)
+		}
+	}
+	a, b := openPair(t, "")
+	sa, sb := attachT(t, a), attachT(t, b)
+	ln, err := sa.Listen("tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := sb.Dial("tcp", "10.7.0.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	for _, d := range []struct {
+		l  *Link
+		to string
+	}{{a, "10.7.0.2"}, {b, "10.7.0.1"}} {
+		if err := d.l.Diagnose(netip.MustParseAddr(d.to)); err != nil {
+			t.Error(err)
+		}
+	}
+	b.Close()
+	if err := b.Diagnose(netip.MustParseAddr("10.7.0.1")); err != net.ErrClosed {
+		t.Errorf("closed: %v", err)
+	}
+}
+
+// A peer that has gone, and one to which nothing can be sent, are told from one that never was there.
+func TestComplaint(t *testing.T) {
+	now := time.Now()
+	at := netip.MustParseAddrPort("192.0.2.1:51820")
+	for _, c := range []struct {
+		s    PeerStatus
+		want string // "": nothing
+	}{
+		{PeerStatus{Endpoint: at, LastHandshake: now.Add(-sessionEnd + 1)}, ""},
+		{PeerStatus{LastHandshake: now}, ""},
+		{PeerStatus{Endpoint: at, LastHandshake: now.Add(-sessionEnd), Sent: 1, Received: 1}, "at 192.0.2.1:51820 for 3m0s: it has gone"},
+		{PeerStatus{Endpoint: at}, "nothing could be sent there"},
+		{PeerStatus{Endpoint: at, Sent: 148, Received: 92}, "148 bytes sent, 92 received"},
+		{PeerStatus{}, "has no Endpoint"},
+	} {
+		err := c.s.complaint(now)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%+v: %v; want %q", c.s, err, c.want)
+		}
+	}
+}

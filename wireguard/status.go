@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/hex"
+	"fmt"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -29,6 +31,55 @@ func (l *Link) Peers() []PeerStatus {
 		}
 	}
 	return list
+}
+
+// allowed says which peer the packets to a prefix are for.
+type allowed struct {
+	prefix netip.Prefix
+	peer   Key
+}
+
+// sessionEnd is the age at which a session is good for nothing: RejectAfterTime of the protocol. Under traffic there is a new handshake every two minutes.
+const sessionEnd = 180 * time.Second
+
+// Diagnose implements [bsdnet.DiagnosingLink]: it says why nothing comes from the peer that has the address to in its AllowedIPs, if there has been no
+// handshake with it for three minutes. The protocol does not answer who is unknown to it, so that a wrong key looks as if nobody were there.
+func (l *Link) Diagnose(to netip.Addr) error {
+	if l.closed.Load() {
+		return net.ErrClosed
+	}
+	var best *allowed
+	for i := range l.allow {
+		if a := &l.allow[i]; a.prefix.Contains(to) && (best == nil || a.prefix.Bits() >= best.prefix.Bits()) { // of equal ones the device takes the last
+			best = a
+		}
+	}
+	if best == nil {
+		return fmt.Errorf("wireguard: no peer has %v in its AllowedIPs", to)
+	}
+	_, peers := l.status()
+	s := peers[best.peer]
+	if s == nil {
+		return nil
+	}
+	return s.complaint(time.Now())
+}
+
+// complaint says why nothing comes from a peer, or returns nil.
+func (s *PeerStatus) complaint(now time.Time) error {
+	age := now.Sub(s.LastHandshake)
+	switch {
+	case !s.LastHandshake.IsZero() && age < sessionEnd:
+		return nil
+	case !s.Endpoint.IsValid():
+		return fmt.Errorf("wireguard: peer %v has no Endpoint, and has not called", s.PublicKey)
+	case !s.LastHandshake.IsZero():
+		return fmt.Errorf("wireguard: no handshake with peer %v at %v for %v: it has gone, or the way to it", s.PublicKey, s.Endpoint, age.Round(time.Second))
+	case s.Sent == 0:
+		return fmt.Errorf("wireguard: no handshake with peer %v at %v: nothing could be sent there", s.PublicKey, s.Endpoint)
+	}
+	return fmt.Errorf("wireguard: no handshake with peer %v at %v, %d bytes sent, %d received: nobody is there, or the keys do not fit",
+		s.PublicKey, s.Endpoint, s.Sent, s.Received)
 }
 
 // Port returns the UDP port on which the link listens.
