@@ -12,9 +12,20 @@ import (
 	"bsdnet"
 )
 
+// dialLimit is how long a connection may take to come about. It is less than the page may take, since an http.Client whose time is up says no more than that, and
+// a dial says what the link knows of the reason.
+const dialLimit = 10 * time.Second
+
+// overLink returns a client that dials on the stack, for as long as limit.
+func overLink(stack *bsdnet.Stack, limit time.Duration) *http.Client {
+	t := stack.HTTPTransport()
+	t.DialContext = (&bsdnet.Dialer{Stack: stack, Timeout: limit}).DialContext
+	return &http.Client{Transport: t}
+}
+
 // fetch gets a page, and prints it with a line about the connection, as the stack sees it.
 func fetch(ctx context.Context, client *http.Client, url string, stack *bsdnet.Stack, out io.Writer) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 3*dialLimit)
 	defer cancel()
 	var conn net.Conn
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{

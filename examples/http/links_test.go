@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"bsdnet/wireguard"
 )
@@ -172,6 +173,39 @@ func TestLinkErrors(t *testing.T) {
 		err := run(t.Context(), options{addr: ":80", once: true, linkOptions: l}, io.Discard)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v; want an error with %q", l, err, want)
+		}
+	}
+}
+
+// TestReason: what a link knows of the reason is in the error of a fetch that nobody has answered.
+func TestReason(t *testing.T) {
+	dir := t.TempDir()
+	key, config := filepath.Join(dir, "secret"), filepath.Join(dir, "wg.conf")
+	if err := os.WriteFile(key, stdbytes.Repeat([]byte("k"), 32), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	nobody, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}) // who does not answer
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nobody.Close()
+	at := nobody.LocalAddr().String()
+	text := fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/24\n[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.0/24\nEndpoint = %s\n",
+		wireguard.NewSecret().Base64(), wireguard.NewSecret().Public(), at)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		link linkOptions
+		url  string
+		want string
+	}{
+		{linkOptions{link: "udp", key: key, peer: at}, "http://10.9.0.1/", `dial tcp 10.9.0.1:80: i/o timeout (udp tunnel: no answer from ` + at + ` to 1 handshake: `},
+		{linkOptions{link: "wireguard", config: config}, "http://10.8.0.1/", `i/o timeout (wireguard: no handshake with peer `},
+	} {
+		err := run(t.Context(), options{get: c.url, linkOptions: c.link, dialLimit: 100 * time.Millisecond}, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("-link %s: %v; want %q", c.link.link, err, c.want)
 		}
 	}
 }

@@ -49,15 +49,16 @@ type options struct {
 
 	linkOptions
 
-	serving  func(s *site, url string) // told when all is up; may be nil
-	patience time.Duration             // how long shutdown waits for requests under way, and for connections that have not asked for anything yet
+	serving   func(s *site, url string) // told when all is up; may be nil
+	dialLimit time.Duration             // how long -get waits for a connection; 0: as long as TCP tries
+	patience  time.Duration             // how long shutdown waits for requests under way, and for connections that have not asked for anything yet
 }
 
 func main() { os.Exit(command(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // command does what the command line says, and returns the status to exit with: 1 where that fails, 2 where the line itself is wrong.
 func command(args []string, out, errs io.Writer) int {
-	o := options{patience: 2 * time.Second}
+	o := options{patience: 2 * time.Second, dialLimit: dialLimit}
 	f := flag.NewFlagSet("http", flag.ContinueOnError)
 	f.SetOutput(io.Discard) // else thirty lines of usage would hide what is wrong
 	f.StringVar(&o.addr, "addr", ":80", "`address` inside the stack that the server listens on")
@@ -157,7 +158,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		defer func() { err = errors.Join(err, stop()) }()
 	}
 	if o.get != "" {
-		return fetch(ctx, stack.HTTPClient(), o.get, stack, out)
+		return fetch(ctx, overLink(stack, o.dialLimit), o.get, stack, out)
 	}
 
 	if o.once && way.client == nil {
