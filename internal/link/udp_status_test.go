@@ -313,3 +313,23 @@ func TestUDPStatusUnderAttack(t *testing.T) {
 		}
 	}
 }
+
+// The handshake of a rekey is lost, again and again, and packets go to and fro: there is nothing to complain of.
+func TestUDPStatusRekeyLost(t *testing.T) {
+	s := newSim(t)
+	a, b := s.pair()
+	s.connect(a, b)
+	s.lose = func(d simDatagram) bool { return d.b[0] != udpData }
+	for range 150 {
+		s.run(udpSecond)
+		s.exchange(a, b)
+		for _, e := range []*simEnd{a, b} {
+			if err := e.complaint(statusLocal, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if a.asked < 10 {
+		t.Errorf("%d handshakes were begun", a.asked)
+	}
+}
