@@ -10,8 +10,8 @@ import (
 // A congestion is a congestion control, by the names that those have for it whose TCP is measured.
 type congestion struct{ kernel, bsdnet, gvisor string }
 
-// congestions are those that -cc knows; the first is the default, as it is Linux's and bsdnet's. The kernel's BBR is version 1; gVisor has none, and CUBIC is as
-// good as anything where nothing is lost.
+// congestions are those that -cc knows; the first is the default, as it is Linux's and bsdnet's. The
+// kernel's BBR is version 1. gVisor has none, and CUBIC is as good as anything if nothing is lost.
 var congestions = []congestion{
 	{kernel: "cubic", bsdnet: "cubic", gvisor: "cubic"},
 	{kernel: "reno", bsdnet: "newreno", gvisor: "reno"},
@@ -30,8 +30,8 @@ func findCongestion(name string) (congestion, error) {
 	return congestion{}, fmt.Errorf("there is no %q; there are %s", name, strings.Join(names, ", "))
 }
 
-// listen listens by the kernel. Its connections have the listener's congestion control, and not that of the namespace, which could not have each: a
-// namespace's default is one of those that the host allows to anybody.
+// listen listens by the kernel. Its connections have the listener's congestion control, and not the
+// namespace's: that can be only one of those that the host allows to anybody.
 func (c congestion) listen(address string) (net.Listener, error) {
 	lc := net.ListenConfig{Control: c.control}
 	return lc.Listen(context.Background(), "tcp4", address)

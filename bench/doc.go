@@ -24,8 +24,9 @@
 //   - pair: two stacks on a cable with an MTU of 1500 bytes, all checksums made and checked. gvisor-batch takes as many packets across at once as
 //     there are, and joins them (GRO).
 //   - tun: the client's end is the kernel's, the server's is a stack of this process behind a TUN device, which has two queues, and one as
-//     bsdnet-1q. veth is the kernel at both ends, in two network namespaces. gvisor-gso hands packets of up to 64 KiB to the device and takes them from it (host GSO); gvisor-wgtun goes
-//     through WireGuard's TUN package, which cuts and joins them. In up rows the kernel sends, in down rows the stack.
+//     bsdnet-1q. veth is the kernel at both ends, in two network namespaces. gvisor-gso hands packets of up to 64 KiB to the device and takes
+//     them from it (host GSO); gvisor-wgtun goes through WireGuard's TUN package, which cuts and joins them. In up rows the kernel sends, in
+//     down rows the stack.
 //   - udp: two stacks that reach each other through datagrams on 127.0.0.1, encrypted. bsdnet is OpenUDP, bsdnet-wg package bsdnet/wireguard,
 //     and wireguard-go the same protocol with gVisor's netstack, in the way its own package has it: one packet at a time. wireguard-go-batch
 //     is the same with a device between the two that hands on as many packets at once as there are, and joins those for the stack (GRO).
@@ -57,7 +58,8 @@
 // choose one of them.
 //
 // CPU is user and system time of this process: seconds per gigabyte (10^9 bytes) or microseconds per operation. Allocations are those of the
-// Go heap, the harness's included: it makes none in a timed loop but where this text says so. Net/http's own are most of those in its rows.
+// Go heap, the harness's included: it makes none in a timed loop except as this text says. Net/http's own are most of those in its rows. Of those of a
+// dial by the kernel several are the harness's: it gives each socket its congestion control.
 //
 // What is sent over a device depends on the sender's congestion control more than on anything else: the kernel's bbr, which paces by timers, makes a
 // fraction of what its reno and cubic do. All ends of a run have the same, whatever the host's default: the kernel's sockets in both namespaces, and
