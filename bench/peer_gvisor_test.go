@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -62,5 +64,42 @@ func TestBatchesAreChecked(t *testing.T) {
 	g.Flush()
 	if want := (arrivals{1, 40 + 3*len(payload)}); got != want {
 		t.Errorf("%+v have arrived, and not %+v", got, want)
+	}
+}
+
+// Packets are taken from a link in batches, whole, and each behind the room that is asked for.
+func TestDequeue(t *testing.T) {
+	link := channel.New(8, 1500, "")
+	var sent [][]byte
+	var list stack.PacketBufferList
+	for i := range 3 {
+		b := tcpPacket(uint32(i), []byte("a packet of its own"[:8+2*i]))
+		sent = append(sent, b)
+		list.PushBack(stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)}))
+	}
+	if n, err := link.WritePackets(list); n != len(sent) || err != nil {
+		t.Fatalf("%d packets: %v", n, err)
+	}
+	list.DecRef()
+	bufs, sizes := [][]byte{make([]byte, 100), make([]byte, 100)}, make([]int, 2)
+	ctx, stop := context.WithCancel(t.Context())
+	var got [][]byte
+	for len(got) < len(sent) {
+		n := dequeue(ctx, link, bufs, sizes, 16)
+		if want := min(2, len(sent)-len(got)); n != want {
+			t.Fatalf("%d packets instead of %d", n, want)
+		}
+		for i := range n {
+			got = append(got, bytes.Clone(bufs[i][16:16+sizes[i]]))
+		}
+	}
+	for i := range sent {
+		if !bytes.Equal(got[i], sent[i]) {
+			t.Errorf("packet %d is %x, and not %x", i, got[i], sent[i])
+		}
+	}
+	stop()
+	if n := dequeue(ctx, link, bufs, sizes, 16); n != 0 {
+		t.Errorf("%d packets after the end", n)
 	}
 }
