@@ -73,7 +73,7 @@ func (r *resident) refused(t *testing.T) {
 		"Attach":               attach(),
 		"Capture":              func() error { _, err := r.s.Capture(nil, io.Discard); return err }(),
 	} {
-		if err == nil || !strings.Contains(err.Error(), "made in another testing/synctest bubble, or outside of any") || !strings.Contains(err.Error(), "New") {
+		if err == nil || !strings.Contains(err.Error(), "belongs to another testing/synctest bubble, or to none") || !strings.Contains(err.Error(), "New") {
 			t.Errorf("%s from elsewhere: %v", name, err)
 		}
 		if ne, ok := err.(net.Error); ok && ne.Timeout() {

@@ -105,3 +105,51 @@ func TestGoneSocketsLeaveClock(t *testing.T) {
 		})
 	}
 }
+
+// A calledAt notes when it is called.
+type calledAt struct {
+	k  *Kernel
+	at []int64
+}
+
+func (c *calledAt) expire(int64) { c.at = append(c.at, c.k.now()) }
+
+// The clock waits 3 ms if it is more than 20 ms late, and not at all if it is less late, or if what it calls was overdue when it was set: a deadline in the past, as
+// users set, is no sign of a busy processor.
+func TestClockGrace(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		c := &v.k.clock
+		tables := c.tables
+		defer func() { c.tables = tables }()
+		called := &calledAt{k: v.k}
+		co := &callout{at: never, id: v.k.socketID.Add(1)}
+		c.tables = append(make([]expirer, co.id-1), called)
+		for _, late := range []time.Duration{0, 1, 5 * time.Millisecond, 20 * time.Millisecond, 20*time.Millisecond + 1, time.Second, time.Hour} {
+			called.at = nil
+			due := v.k.now() + int64(time.Second)
+			c.arm(co, due)
+			c.timer.Stop()
+			pass(time.Second + late)
+			go c.fire()
+			pass(10 * time.Millisecond)
+			want := due + int64(late)
+			if late > 20*time.Millisecond {
+				want += int64(3 * time.Millisecond)
+			}
+			if len(called.at) != 1 || called.at[0] != want {
+				t.Errorf("the timer is %v late: called at %d, want %d", late, called.at, want)
+			}
+		}
+		for _, past := range []time.Duration{0, time.Millisecond, time.Hour} {
+			called.at = nil
+			now := v.k.now()
+			c.arm(co, now-int64(past))
+			pass(10 * time.Millisecond)
+			if len(called.at) != 1 || called.at[0] != now {
+				t.Errorf("a deadline was over %v before it was set: called at %d, want %d", past, called.at, now)
+			}
+		}
+	})
+}
