@@ -134,6 +134,27 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestImportsOfTestutil: only tests import what is made for tests: internal/testutil and what lies below it.
+func TestImportsOfTestutil(t *testing.T) {
+	const dir = "internal/testutil"
+	within := func(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
+	tests := 0
+	eachSource(t, func(s *source) {
+		for _, i := range s.Imports {
+			switch p, _ := strconv.Unquote(i.Path.Value); {
+			case !within(p, "bsdnet/"+dir):
+			case s.test:
+				tests++
+			case !within(s.dir, dir):
+				t.Errorf("%s imports %s, which is for tests", s.fset.Position(i.Pos()), p)
+			}
+		}
+	})
+	if tests == 0 {
+		t.Errorf("no test imports a package in %s", dir)
+	}
+}
+
 func TestPurePackagesReadNoClock(t *testing.T) {
 	eachSource(t, func(s *source) {
 		if _, ok := pure[s.dir]; !ok || s.test {

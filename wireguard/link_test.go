@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,6 +18,8 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/internal/testutil"
+	"bsdnet/internal/testutil/stacktest"
 )
 
 // limit is for what should take no time.
@@ -92,11 +93,7 @@ func openPair(t testing.TB, extra string) (server, client *Link) {
 
 func attachT(t testing.TB, l *Link) *bsdnet.Stack {
 	t.Helper()
-	s, err := bsdnet.New(bsdnet.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
+	s := stacktest.New(t, bsdnet.Config{})
 	if err := l.AttachTo(s); err != nil {
 		t.Fatal(err)
 	}
@@ -105,9 +102,7 @@ func attachT(t testing.TB, l *Link) *bsdnet.Stack {
 
 // bulk is a body of n bytes that ends its own way for every seed.
 func bulk(n int64, seed uint64) io.Reader {
-	var key [32]byte
-	key[0] = byte(seed)
-	return io.LimitReader(rand.NewChaCha8(key), n)
+	return io.LimitReader(testutil.SeededRand(seed), n)
 }
 
 func sum(r io.Reader) string {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/internal/testutil"
 
 	"golang.zx2c4.com/wireguard/device"
 )
@@ -165,7 +166,7 @@ func TestTUNAllocs(t *testing.T) {
 		}
 	}
 	round()
-	if got := testing.AllocsPerRun(100, round); got >= n && !raceEnabled { // the pipe's pool gives buffers back to the collector now and then
+	if got := testing.AllocsPerRun(100, round); got >= n && !testutil.Race { // the pipe's pool gives buffers back to the collector now and then
 		t.Errorf("%v allocations for %d packets", got, 2*n)
 	}
 	for i := range dev {

@@ -17,6 +17,8 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/nstest"
+	"bsdnet/internal/testutil"
+	"bsdnet/internal/testutil/stacktest"
 )
 
 func TestMain(m *testing.M) { os.Exit(nstest.Main(&counted{m})) }
@@ -67,9 +69,9 @@ const limit = 60 * time.Second
 // size scales the length of a transfer to the time that there is: with the race detector everything takes ten times as long.
 func size(normal, longer int) int {
 	switch {
-	case long && !raceEnabled:
+	case long && !testutil.Race:
 		return longer
-	case raceEnabled:
+	case testutil.Race:
 		return normal / 8
 	}
 	return normal
@@ -152,10 +154,7 @@ func openTUN(t *testing.T, ns *nstest.NS, c bsdnet.TUNConfig) (tun *bsdnet.TUN) 
 // newStack makes a stack, which is closed with the test; that must not hang.
 func newStack(t *testing.T, c bsdnet.Config) *bsdnet.Stack {
 	t.Helper()
-	s, err := bsdnet.New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := stacktest.New(t, c)
 	t.Cleanup(func() { within(t, "Stack.Close", func() { s.Close() }) })
 	return s
 }

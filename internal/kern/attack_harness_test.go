@@ -3,8 +3,6 @@ package kern
 import (
 	"encoding/binary"
 	"errors"
-	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -16,6 +14,7 @@ import (
 
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/testutil"
 )
 
 // What follows is a stack with a wire in the hands of whoever attacks it. The stack is 10.0.0.1/24; the attacker is whoever he says he is.
@@ -106,17 +105,10 @@ type victim struct {
 	ifp  *Ifnet
 }
 
-// seededRand is a source of secrets that a test can repeat.
-func seededRand(seed uint64) io.Reader {
-	var s [32]byte
-	binary.LittleEndian.PutUint64(s[:], seed)
-	return rand.NewChaCha8(s)
-}
-
 // attacked makes a stack, with what mod changes of its configuration and its profile. It is closed, and its buffers are counted, by done.
 func attacked(t testing.TB, mod func(*Config, *tcp.Profile)) *victim {
 	t.Helper()
-	c := Config{Profile: tcp.Default(), Rand: seededRand(1)}
+	c := Config{Profile: tcp.Default(), Rand: testutil.SeededRand(1)}
 	mtu := 1500
 	if mod != nil {
 		mod(&c, c.Profile)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/testutil"
 )
 
 // A pairLink is one end of a cable with moods: it takes what it likes of what it is given, and calls ready when it likes.
@@ -104,7 +105,7 @@ func (l *pairLink) Write(pkts []net.Buffers) (int, error) {
 func twoKernels(t testing.TB, a, b Link, mod func(*Config)) (ka, kb *Kernel) {
 	t.Helper()
 	for i, l := range []Link{a, b} {
-		c := Config{Profile: tcp.Default(), Rand: seededRand(uint64(i) + 7)}
+		c := Config{Profile: tcp.Default(), Rand: testutil.SeededRand(uint64(i) + 7)}
 		if mod != nil {
 			mod(&c)
 		}

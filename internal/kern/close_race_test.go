@@ -12,6 +12,7 @@ import (
 
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/testutil"
 )
 
 // What calls on a connection may return while it is being torn down: nothing else.
@@ -340,7 +341,7 @@ func TestDetachWhileBusy(t *testing.T) {
 // Two goroutines wait in the same call when the socket goes: both return.
 func TestCloseWakesEveryone(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		k, err := New(Config{Rand: seededRand(1)})
+		k, err := New(Config{Rand: testutil.SeededRand(1)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/testutil"
 )
 
 // take hands out each port once, whatever has been given back in between, and never one that is taken.
@@ -136,7 +137,7 @@ func TestEphemeralPortsExhausted(t *testing.T) {
 func TestEphemeralPortsUnpredictable(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		first := func(seed uint64, to netip.AddrPort) uint16 {
-			v := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = seededRand(seed) })
+			v := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = testutil.SeededRand(seed) })
 			defer v.done()
 			so, errno := v.connectNB(to)
 			v.no(errno)

@@ -10,6 +10,7 @@ import (
 
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/testutil"
 )
 
 // fullOptions are what a modern peer offers.
@@ -264,7 +265,7 @@ func TestCookieForgeries(t *testing.T) {
 		p.seq, p.ack = p.seq+1, v.one().th.Seq+1
 		final := p.seg(wire.ACK, nil)
 		pass(119 * time.Second)
-		w := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = seededRand(2) })
+		w := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = testutil.SeededRand(2) })
 		defer w.done()
 		wfd := w.listen(80, 10)
 		w.overflow(80, 2*scMax)

@@ -10,6 +10,7 @@ import (
 
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/testutil"
 )
 
 // inTimeWait brings a connection from fport into TIME_WAIT on the stack's side, and returns the peer.
@@ -238,7 +239,7 @@ func TestTimeWaitNewConnection(t *testing.T) {
 func TestNoLocalTimeWait(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		for _, want := range []int{0, 1} {
-			k, err := New(Config{Rand: seededRand(1)})
+			k, err := New(Config{Rand: testutil.SeededRand(1)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -289,7 +290,7 @@ func TestInitialSequenceNumbers(t *testing.T) {
 	uniform(t, "timestamp offset by port", func(i int) uint32 {
 		return v.k.tsOffset(&tuple{in6(attHost), in6(attPeer), 80, uint16(i)})
 	})
-	w := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = seededRand(2) })
+	w := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = testutil.SeededRand(2) })
 	defer w.done()
 	uniform(t, "ISN between stacks", func(i int) uint32 {
 		tup := tuple{in6(attHost), in6(attPeer), 80, uint16(i)}
@@ -361,7 +362,7 @@ func TestIPIdentification(t *testing.T) {
 	if small > 1<<16/8 {
 		t.Errorf("%d of 65536 identifications are near the one before", small)
 	}
-	w := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = seededRand(2) })
+	w := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = testutil.SeededRand(2) })
 	defer w.done()
 	same := 0
 	for range 1000 {

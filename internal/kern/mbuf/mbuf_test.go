@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"sync"
 	"testing"
+
+	"bsdnet/internal/testutil"
 )
 
 // pattern returns n bytes of a stream from position at, such that bytes out of place are seen.
@@ -423,7 +425,7 @@ func TestSharedAcrossGoroutines(t *testing.T) {
 
 // The steady state of a sender: nothing is allocated for what is sent.
 func TestNoAllocations(t *testing.T) {
-	if raceEnabled {
+	if testutil.Race {
 		t.Skip("pools forget at random under the race detector")
 	}
 	var p Pool

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"bsdnet/internal/testutil"
 )
 
 // A side is a sockbuf and what it must hold.
@@ -251,7 +253,7 @@ func randomScript(seed uint64, n int) []byte {
 
 func TestSockbufModel(t *testing.T) {
 	seeds := uint64(150)
-	if raceEnabled {
+	if testutil.Race {
 		seeds = 30 // it is slow, and nothing here runs in parallel
 	}
 	for seed := range seeds {

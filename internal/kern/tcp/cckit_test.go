@@ -3,6 +3,8 @@ package tcp
 import (
 	"math/rand/v2"
 	"testing"
+
+	"bsdnet/internal/testutil"
 )
 
 // A ccKit is a controller with a connection that is nothing but numbers.
@@ -102,7 +104,7 @@ func TestCCNames(t *testing.T) {
 
 // There are many acknowledgments: a controller allocates nothing for one.
 func TestCCAllocs(t *testing.T) {
-	if raceEnabled {
+	if testutil.Race {
 		t.Skip("the race detector allocates")
 	}
 	for _, name := range CCNames() {

@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+
+	"bsdnet/internal/testutil"
 )
 
 // A simulation of controllers on a path, packet by packet: senders that honour window and pacing
@@ -388,7 +390,7 @@ func (s *simSender) goodput(from, until int64) float64 {
 
 // Each controller on paths of 100 Mbit/s: at least so much of the rate.
 func TestCCGoodput(t *testing.T) {
-	if raceEnabled {
+	if testutil.Race {
 		t.Skip("nothing runs at the same time here, and it takes ten times as long")
 	}
 	type queues = map[float64][]float64 // by queue: for losses of 0, 0.1, 1, 5 and 10 %
@@ -434,7 +436,7 @@ func TestCCGoodput(t *testing.T) {
 // Behavior of the TCP Congestion Avoidance Algorithm", CCR 27, 3, 1997), and CUBIC is in its
 // Reno-friendly region.
 func TestRenoResponse(t *testing.T) {
-	if raceEnabled {
+	if testutil.Race {
 		t.Skip("nothing runs at the same time here, and it takes ten times as long")
 	}
 	for _, cc := range []string{"newreno", "cubic"} {
@@ -462,7 +464,7 @@ func jain(t *testing.T, first, second string, queue float64) float64 {
 }
 
 func TestCCFairness(t *testing.T) {
-	if raceEnabled {
+	if testutil.Race {
 		t.Skip("nothing runs at the same time here, and it takes ten times as long")
 	}
 	for _, test := range []struct {

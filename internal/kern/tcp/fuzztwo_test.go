@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/testutil"
 )
 
 // dice makes decisions out of bytes: a fuzzer's, or a seed's. When they are used up every throw is 0.
@@ -35,7 +36,7 @@ func games(all, few uint64) uint64 {
 	switch {
 	case os.Getenv("BSDNET_LONG") == "1":
 		return 50 * all
-	case testing.Short() || raceEnabled:
+	case testing.Short() || testutil.Race:
 		return few
 	}
 	return all

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"bsdnet/internal/testutil"
 )
 
 // How much of a link does a sender use? TestGoodput simulates each congestion control, on paths of
@@ -190,7 +192,7 @@ func TestGoodput(t *testing.T) {
 func inSample(name string) bool {
 	n := uint64(8)
 	switch {
-	case raceEnabled:
+	case testutil.Race:
 		n = 64
 	case os.Getenv("BSDNET_LONG") == "1":
 		n = 1

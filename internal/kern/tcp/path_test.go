@@ -7,6 +7,7 @@ import (
 
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/testutil"
 )
 
 // RFC 5927, 4 and 6; RFC 9293, 3.9.2.2: an ICMP error counts only where its sequence number is in flight, and only ends an attempt to
@@ -264,7 +265,7 @@ func (nullSock) Trace(*Event)                    {}
 
 // One segment in and one out, each with its acknowledgment, allocate nothing.
 func TestNoAllocs(t *testing.T) {
-	if raceEnabled {
+	if testutil.Race {
 		t.Skip("the race detector allocates")
 	}
 	each(t, func(t *T) {

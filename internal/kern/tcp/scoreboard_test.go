@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/testutil"
 )
 
 // A naive scoreboard: the state of each byte.
@@ -322,7 +323,7 @@ func moves(sb *scoreboard, do func()) (n int) {
 // A whole life of a sender in the steady state allocates nothing: segments are sent, acknowledged selectively, found lost, sent again and
 // acknowledged; and no block of the scoreboard is lost.
 func TestSenderAllocs(t *testing.T) {
-	if raceEnabled {
+	if testutil.Race {
 		t.Skip("the race detector allocates")
 	}
 	for _, name := range CCNames() {

@@ -1,5 +1,0 @@
-//go:build !race
-
-package mbuf
-
-const raceEnabled = false

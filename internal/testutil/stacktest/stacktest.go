@@ -1,0 +1,33 @@
+// Package stacktest makes the stacks of tests. It is apart from package testutil, which the tests of packages below the stack import.
+package stacktest
+
+import (
+	"testing"
+	"time"
+
+	"bsdnet"
+)
+
+// New makes a stack that is closed at the end of the test, and must have given all its buffers back then.
+func New(t testing.TB, c bsdnet.Config) *bsdnet.Stack {
+	t.Helper()
+	s, err := bsdnet.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.Close()
+		m := s.Stats().Memory
+		for i := 0; (m.Buffers != 0 || m.Bytes != 0) && i < 1000; i++ { // a user's call may be about to return
+			time.Sleep(time.Millisecond)
+			m = s.Stats().Memory
+		}
+		if m.Buffers != 0 || m.Bytes != 0 {
+			t.Errorf("after Close the stack holds %d buffers of %d bytes", m.Buffers, m.Bytes)
+		}
+		if l := s.Conns(); len(l) != 0 {
+			t.Errorf("after Close there are %d connections, the first %+v", len(l), l[0])
+		}
+	})
+	return s
+}

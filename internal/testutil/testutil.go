@@ -1,0 +1,71 @@
+// Package testutil has what the tests of several packages need and what does not need a stack. Only tests import it, which a test asserts.
+package testutil
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// SeededRand returns a source of secrets, for a stack's Config.Rand, that a test can repeat.
+func SeededRand(seed uint64) io.Reader {
+	var s [32]byte
+	binary.LittleEndian.PutUint64(s[:], seed)
+	return rand.NewChaCha8(s)
+}
+
+// Pair returns the two ends of a connection over 127.0.0.1, where listen and dial are those of package net or of a stack. They are closed at the end
+// of the test.
+func Pair(t testing.TB, listen func(string, string) (net.Listener, error), dial func(string, string) (net.Conn, error)) (c, s net.Conn) {
+	t.Helper()
+	ln, err := listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if c, err = dial("tcp", ln.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if s, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return c, s
+}
+
+// Run runs the tests of a package, and fails when a test has left a goroutine behind: a stack that has been closed has none. It returns the status
+// with which TestMain exits.
+func Run(m *testing.M) int {
+	code := m.Run()
+	if left := leaked(10 * time.Second); code == 0 && left != "" {
+		fmt.Fprintf(os.Stderr, "goroutines left behind:\n\n%s\n", left)
+		code = 1
+	}
+	return code
+}
+
+// leaked returns the goroutines of the stack, of net/http and of tests that are still there; it gives them until limit to end.
+func leaked(limit time.Duration) string {
+	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
+		buf := make([]byte, 1<<20)
+		buf = buf[:runtime.Stack(buf, true)]
+		var left []string
+		for g := range strings.SplitSeq(string(buf), "\n\n") {
+			ours := strings.Contains(g, "bsdnet") || strings.Contains(g, "net/http.")
+			if ours && !strings.Contains(g, "testutil.leaked") {
+				left = append(left, g)
+			}
+		}
+		if len(left) == 0 || time.Now().After(end) {
+			return strings.Join(left, "\n\n")
+		}
+	}
+}

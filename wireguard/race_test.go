@@ -1,6 +1,0 @@
-//go:build race
-
-package wireguard
-
-// raceEnabled: the detector makes pools forget on purpose.
-const raceEnabled = true
