@@ -21,8 +21,8 @@ func SeededRand(seed uint64) io.Reader {
 	return rand.NewChaCha8(s)
 }
 
-// Pair returns the two ends of a connection over 127.0.0.1, where listen and dial are those of package net or of a stack. They are closed at the end
-// of the test.
+// Pair returns the two ends of a connection over 127.0.0.1, which are closed at the end of the test. The functions listen and dial are package net's
+// or a stack's.
 func Pair(t testing.TB, listen func(string, string) (net.Listener, error), dial func(string, string) (net.Conn, error)) (c, s net.Conn) {
 	t.Helper()
 	ln, err := listen("tcp", "127.0.0.1:0")

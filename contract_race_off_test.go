@@ -1,5 +1,0 @@
-//go:build !race
-
-package bsdnet_test
-
-const raceEnabled = false

@@ -1,0 +1,4 @@
+package bsdnet
+
+// ConnInfoOf is connInfo.
+var ConnInfoOf = connInfo

@@ -1,0 +1,187 @@
+package contract
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"net"
+
+	"bsdnet"
+)
+
+// What package net has and this package has not, and why. Everything else that is exported there must be here under its name.
+const (
+	netsOwn   = "programs use package net's own"
+	noNames   = "names are a Resolver's, and package net's"
+	noUDP     = "TCP is the stack's only transport"
+	noFD      = "there are no file descriptors"
+	noIface   = "a stack's links are not the system's interfaces"
+	noMPTCP   = "there is no multipath TCP to choose"
+	obsolete  = "it is deprecated"
+	isATypeOf = "a type of package net's, which is used here"
+)
+
+// notHere are net's exported functions, variables and types that are not here.
+var notHere = map[string]string{
+	"DialIP": noUDP, "DialUDP": noUDP, "DialUnix": noUDP, "ListenIP": noUDP, "ListenMulticastUDP": noUDP, "ListenPacket": noUDP, "ListenUDP": noUDP,
+	"ListenUnix": noUDP, "ListenUnixgram": noUDP, "IPConn": noUDP, "UDPConn": noUDP, "UnixConn": noUDP, "UnixListener": noUDP, "PacketConn": noUDP,
+	"ErrWriteToConnected": noUDP,
+	"FileConn":            noFD, "FileListener": noFD, "FilePacketConn": noFD,
+	"InterfaceAddrs": noIface, "InterfaceByIndex": noIface, "InterfaceByName": noIface, "Interfaces": noIface, "Interface": noIface, "Flags": noIface,
+	"LookupAddr": noNames, "LookupCNAME": noNames, "LookupHost": noNames, "LookupIP": noNames, "LookupMX": noNames, "LookupNS": noNames,
+	"LookupPort": noNames, "LookupSRV": noNames, "LookupTXT": noNames, "ResolveIPAddr": noNames, "ResolveTCPAddr": noNames, "ResolveUDPAddr": noNames,
+	"ResolveUnixAddr": noNames, "MX": noNames, "NS": noNames, "SRV": noNames, "DefaultResolver": noNames, "Resolver": isATypeOf,
+	"JoinHostPort": netsOwn, "SplitHostPort": netsOwn, "ParseCIDR": netsOwn, "ParseIP": netsOwn, "ParseMAC": netsOwn, "CIDRMask": netsOwn,
+	"IPv4": netsOwn, "IPv4Mask": netsOwn, "TCPAddrFromAddrPort": netsOwn, "UDPAddrFromAddrPort": netsOwn, "ErrClosed": netsOwn,
+	"IPv4allrouter": netsOwn, "IPv4allsys": netsOwn, "IPv4bcast": netsOwn, "IPv4zero": netsOwn, "IPv6interfacelocalallnodes": netsOwn,
+	"IPv6linklocalallnodes": netsOwn, "IPv6linklocalallrouters": netsOwn, "IPv6loopback": netsOwn, "IPv6unspecified": netsOwn, "IPv6zero": netsOwn,
+	"Addr": isATypeOf, "AddrError": isATypeOf, "Buffers": isATypeOf, "Conn": isATypeOf, "DNSConfigError": isATypeOf, "DNSError": isATypeOf,
+	"Error": isATypeOf, "HardwareAddr": isATypeOf, "IP": isATypeOf, "IPAddr": isATypeOf, "IPMask": isATypeOf, "IPNet": isATypeOf,
+	"InvalidAddrError": isATypeOf, "KeepAliveConfig": isATypeOf, "Listener": isATypeOf, "OpError": isATypeOf, "ParseError": isATypeOf,
+	"TCPAddr": isATypeOf, "UDPAddr": isATypeOf, "UnixAddr": isATypeOf, "UnknownNetworkError": isATypeOf,
+}
+
+// membersNotHere are the same of the methods and fields of the types that are here.
+var membersNotHere = map[string]string{
+	"Dialer.Cancel": obsolete, "Dialer.DualStack": obsolete,
+	"Dialer.Control": noFD, "Dialer.ControlContext": noFD, "ListenConfig.Control": noFD,
+	"Dialer.DialIP": noUDP, "Dialer.DialUDP": noUDP, "Dialer.DialUnix": noUDP, "ListenConfig.ListenPacket": noUDP,
+	"Dialer.MultipathTCP": noMPTCP, "Dialer.SetMultipathTCP": noMPTCP, "ListenConfig.MultipathTCP": noMPTCP, "ListenConfig.SetMultipathTCP": noMPTCP,
+	"TCPConn.SyscallConn": noFD, "TCPListener.SyscallConn": noFD,
+}
+
+// otherThanNets are names of ours that mean another thing than net's.
+var otherThanNets = map[string]string{"Pipe": "a cable between two stacks; net.Pipe is for two connections"}
+
+// TestAPIWhole: what package net of this Go exports is here, or said to be left out, and nothing is said that is not so.
+func TestAPIWhole(t *testing.T) {
+	nets, ours := exported(t, "net"), exported(t, "bsdnet")
+	for _, name := range slices.Sorted(maps.Keys(nets)) {
+		why, out := notHere[name]
+		switch {
+		case !ours[name] && !out:
+			t.Errorf("net.%s is not here, and nothing says why", name)
+		case ours[name] && out:
+			t.Errorf("net.%s is here, though %q", name, why)
+		}
+	}
+	for name := range notHere {
+		if !nets[name] {
+			t.Errorf("net.%s is said to be left out, and package net has none", name)
+		}
+	}
+	members := map[string]bool{}
+	for _, p := range []struct{ nets, ours reflect.Type }{
+		{reflect.TypeFor[net.Dialer](), reflect.TypeFor[bsdnet.Dialer]()},
+		{reflect.TypeFor[net.ListenConfig](), reflect.TypeFor[bsdnet.ListenConfig]()},
+		{reflect.TypeFor[net.TCPConn](), reflect.TypeFor[bsdnet.TCPConn]()},
+		{reflect.TypeFor[net.TCPListener](), reflect.TypeFor[bsdnet.TCPListener]()},
+	} {
+		have := membersOf(p.ours)
+		for name, typ := range membersOf(p.nets) {
+			full := p.nets.Name() + "." + name
+			members[full] = true
+			got, here := have[name]
+			why, out := membersNotHere[full]
+			switch {
+			case !here && !out:
+				t.Errorf("net.%s is not here, and nothing says why", full)
+			case here && out:
+				t.Errorf("net.%s is here, though %q", full, why)
+			case here && got != typ:
+				t.Errorf("%s is %s, and net's is %s", full, got, typ)
+			}
+		}
+	}
+	for name := range membersNotHere {
+		if !members[name] {
+			t.Errorf("net.%s is said to be left out, and package net has none", name)
+		}
+	}
+	// The functions have the types of net's.
+	for name, p := range map[string][2]any{
+		"Dial": {net.Dial, bsdnet.Dial}, "DialTimeout": {net.DialTimeout, bsdnet.DialTimeout}, "DialTCP": {net.DialTCP, bsdnet.DialTCP},
+		"Listen": {net.Listen, bsdnet.Listen}, "ListenTCP": {net.ListenTCP, bsdnet.ListenTCP},
+	} {
+		nt, ot := ourType(reflect.TypeOf(p[0])), ourType(reflect.TypeOf(p[1]))
+		if nt != ot {
+			t.Errorf("%s is a %s, and net's is a %s", name, ot, nt)
+		}
+	}
+	for name := range ours {
+		if nets[name] && notHere[name] == "" && otherThanNets[name] == "" && !slices.Contains([]string{
+			"Dial", "DialTimeout", "DialTCP", "Listen", "ListenTCP", "Dialer", "ListenConfig", "TCPConn", "TCPListener"}, name) {
+			t.Errorf("%s has a name of package net's, and no test says that it is the same", name)
+		}
+	}
+}
+
+// ourType writes a type with package net's name in the place of ours.
+func ourType(t reflect.Type) string { return strings.ReplaceAll(t.String(), "bsdnet.", "net.") }
+
+// membersOf returns the exported fields and the methods of a type and its pointer, each with its type.
+func membersOf(t reflect.Type) map[string]string {
+	m := map[string]string{}
+	for i := range t.NumField() {
+		if f := t.Field(i); f.IsExported() {
+			m[f.Name] = ourType(f.Type)
+		}
+	}
+	for i := range reflect.PointerTo(t).NumMethod() {
+		f := reflect.PointerTo(t).Method(i)
+		m[f.Name] = ourType(f.Type)
+	}
+	return m
+}
+
+// exported returns the names of a package's exported functions, types and variables, as this system builds it. Constants are left out.
+func exported(t *testing.T, pkg string) map[string]bool {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-f", `{{.Dir}}{{range .GoFiles}}
+{{.}}{{end}}{{range .CgoFiles}}
+{{.}}{{end}}`, pkg).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(bytes.TrimSpace(out)), "\n")
+	names := map[string]bool{}
+	for _, name := range lines[1:] {
+		text, err := os.ReadFile(filepath.Join(lines[0], name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, text, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				names[d.Name.Name] = names[d.Name.Name] || d.Recv == nil && d.Name.IsExported()
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					switch s := s.(type) {
+					case *ast.TypeSpec:
+						names[s.Name.Name] = s.Name.IsExported()
+					case *ast.ValueSpec:
+						for _, n := range s.Names {
+							names[n.Name] = d.Tok == token.VAR && n.IsExported()
+						}
+					}
+				}
+			}
+		}
+	}
+	maps.DeleteFunc(names, func(_ string, is bool) bool { return !is })
+	return names
+}

@@ -1,0 +1,115 @@
+package contract
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A call is something that is done to a connection: by its user, c, or by its peer, s. It returns what the user can see of it.
+type call struct {
+	name string
+	do   func(c, s tcpConn) string
+}
+
+// calls are what sequences are made of.
+var calls = []call{
+	{"CloseRead", func(c, s tcpConn) string { return callError(c.CloseRead()) }},
+	{"CloseWrite", func(c, s tcpConn) string { return callError(c.CloseWrite()) }},
+	{"Close", func(c, s tcpConn) string { return callError(c.Close()) }},
+	{"SetLinger0", func(c, s tcpConn) string { return callError(c.SetLinger(0)) }},
+	{"SetLinger1", func(c, s tcpConn) string { return callError(c.SetLinger(1)) }},
+	{"deadline", func(c, s tcpConn) string { return callError(c.SetDeadline(past)) }},
+	{"write", func(c, s tcpConn) string {
+		n, err := c.Write([]byte("our data"))
+		return fmt.Sprint(n, " ", callError(err))
+	}},
+	{"data", func(c, s tcpConn) string { // what the peer sees of a reset depends on when it comes
+		s.Write([]byte("data"))
+		return ""
+	}},
+	{"end", func(c, s tcpConn) string {
+		s.CloseWrite()
+		return ""
+	}},
+	{"reset", func(c, s tcpConn) string {
+		s.SetLinger(0)
+		s.Close()
+		return ""
+	}},
+}
+
+// callError is describe without the ports, which differ from one connection to the next.
+func callError(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return fmt.Sprintf("%s %v %v %s", op.Op, op.Source != nil, op.Addr != nil, describe(op.Err))
+	}
+	return describe(err)
+}
+
+// sequence makes a connection, does the calls to it, and then finds out what is left of it: what the user reads until the end, and what the
+// peer does.
+func (n *network) sequence(t *testing.T, l net.Listener, seq []call) string {
+	c, s := n.pairOver(t, l)
+	defer c.Close()
+	defer s.Close()
+	var out []string
+	note := func(name, result string) {
+		n.settle()
+		if result != "" {
+			out = append(out, name+": "+result)
+		}
+	}
+	for _, a := range seq {
+		note(a.name, a.do(c, s))
+	}
+	s.Write([]byte("after"))
+	note("", "")
+	c.SetDeadline(time.Time{})
+	s.CloseWrite()
+	note("", "")
+	b, err := io.ReadAll(c)
+	note("ReadAll", fmt.Sprintf("%q %s", b, callError(err)))
+	note("CloseWrite at last", callError(c.CloseWrite()))
+	note("Close at last", callError(c.Close()))
+	b, err = io.ReadAll(s)
+	note("the peer reads", fmt.Sprintf("%q %s", b, callError(err)))
+	return strings.Join(out, "\n\t")
+}
+
+// TestCallSequences: every triple of calls that end something, with data before, between and after, has the results that it has with package net
+// on Linux. A triple has every pair in it, and each call twice.
+func TestCallSequences(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("Linux says what is right")
+	}
+	kern := &network{kernel: true, shost: "127.0.0.1", chost: "127.0.0.1"}
+	kl := kern.listen(t)
+	want := map[string]string{}
+	var names []string
+	var seqs [][]call
+	for _, a := range calls {
+		for _, b := range calls {
+			for _, c := range calls {
+				seq := []call{a, b, c}
+				name := a.name + " " + b.name + " " + c.name
+				names, seqs = append(names, name), append(seqs, seq)
+				want[name] = kern.sequence(t, kl, seq)
+			}
+		}
+	}
+	eachBubble(t, func(t *testing.T, n *network) {
+		l := n.listen(t)
+		for i, seq := range seqs {
+			if got := n.sequence(t, l, seq); got != want[names[i]] {
+				t.Errorf("%s:\n\t%s\nwith package net\n\t%s", names[i], got, want[names[i]])
+			}
+		}
+	})
+}

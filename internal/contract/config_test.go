@@ -1,0 +1,104 @@
+package contract
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bsdnet"
+)
+
+// Each value that makes no sense is refused, by an error that names the field.
+func TestConfigRefused(t *testing.T) {
+	for field, c := range map[string]bsdnet.Config{
+		"Config.Memory":               {Memory: -1},
+		"Config.Backlog":              {Backlog: -1},
+		"TCPConfig.Profile":           {TCP: bsdnet.TCPConfig{Profile: "BSD"}},
+		"TCPConfig.ReadBuffer":        {TCP: bsdnet.TCPConfig{ReadBuffer: -1}},
+		"TCPConfig.WriteBuffer":       {TCP: bsdnet.TCPConfig{WriteBuffer: 1<<30 + 1}},
+		"TCPConfig.MSL":               {TCP: bsdnet.TCPConfig{MSL: -1}},
+		"TCPConfig.CongestionControl": {TCP: bsdnet.TCPConfig{CongestionControl: "vegas"}},
+	} {
+		s, err := bsdnet.New(c)
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "bsdnet: "+field+" is ") {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	for _, p := range []bsdnet.Profile{"", bsdnet.ProfileDefault, bsdnet.ProfileFreeBSD, bsdnet.ProfileNet3} {
+		stack(t, bsdnet.Config{TCP: bsdnet.TCPConfig{Profile: p}})
+	}
+}
+
+// What Conns tells of a listener can be printed: it is connected to nobody yet.
+func TestConnsOfListener(t *testing.T) {
+	s := stack(t, bsdnet.Config{})
+	if _, err := s.Listen("tcp", "127.0.0.1:80"); err != nil {
+		t.Fatal(err)
+	}
+	list := s.Conns()
+	if len(list) != 1 || list[0].Remote != netip.MustParseAddrPort("0.0.0.0:0") || strings.Contains(fmt.Sprintf("%+v", list), "invalid") {
+		t.Errorf("%+v", list)
+	}
+}
+
+// The stack has one client. It keeps connections for the next request, and none of them outlives the
+// stack: the bubble would not end.
+func TestHTTPClientOfStack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := bsdnet.New(bsdnet.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ln, err := s.Listen("tcp", ":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: http.NotFoundHandler()}
+		go srv.Serve(ln)
+		for range 100 {
+			resp, err := s.HTTPClient().Get("http://127.0.0.1/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		}
+		if n := s.Stats().TCP.Connattempt; n != 1 {
+			t.Errorf("100 requests took %d connections", n)
+		}
+		s.Close()
+		if _, err := s.HTTPClient().Get("http://127.0.0.1/"); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("after Close: %v", err)
+		}
+		srv.Close()
+	})
+}
+
+// A server that is silent is given up after 30 s, as by http.DefaultTransport.
+func TestHTTPClientDialTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := stack(t, bsdnet.Config{})
+		s.Attach(a, netip.MustParsePrefix("10.0.0.1/24"))
+		defer b.Close() // nobody answers there
+		start := time.Now()
+		_, err = s.HTTPClient().Get("http://10.0.0.2/")
+		if took := time.Since(start); took != 30*time.Second || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
