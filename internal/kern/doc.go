@@ -62,6 +62,7 @@
 //	tcp_usrreq.go      tcpUsrreq, and what the machine asks of its socket (tcp.Sock)
 //	tcp_input.go       checksum, lookup, lock; then the listener, the connection or the record
 //	tcp_syncache.go    half-open connections
+//	tcp_sctable.go     the table that holds them
 //	tcp_syncookie.go   the answer that needs no memory
 //	tcp_park.go        SYNs over the loopback that wait for a place on so_q; a listener's close
 //	tcp_timewait.go    TIME_WAIT records

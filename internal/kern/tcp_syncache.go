@@ -2,6 +2,7 @@ package kern
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bsdnet/internal/kern/tcp"
@@ -12,17 +13,14 @@ import (
 // sonewconn runs at the final ACK. A SYN that finds its bucket full is answered with a cookie (tcp_syncookie.go) and leaves nothing behind, so
 // that a flood neither fills the memory nor drives out those who came before.
 
+// What becomes of an entry at its time.
 const (
-	scBuckets     = 512
-	scBucketLimit = 30
-
 	scFew  = 64                           // up to here each entry's retransmission is on time
 	scTick = int64(10 * time.Millisecond) // else they are looked at as often as this
 )
 
 // A scEntry is a half-open connection: FreeBSD's struct syncache.
 type scEntry struct {
-	next     *scEntry // in its bucket, those who came first first
 	t        tuple
 	s        tcp.SynState
 	head     *Socket
@@ -54,52 +52,28 @@ type syncache struct {
 	k   *Kernel
 	out callout
 
-	mu      sync.Mutex // a leaf
-	buckets [scBuckets]*scEntry
-	n       int
-	cookied int64 // when a cookie was last sent
+	mu      sync.Mutex   // a leaf
+	scTable              // guarded by mu
+	cookied atomic.Int64 // when a cookie was last sent; 0: never
 
 	rexmtLimit int // net.inet.tcp.syncache.rexmtlimit
 }
 
 func (sc *syncache) init(k *Kernel) {
 	sc.k = k
+	sc.key = k.seed.hash
 	sc.rexmtLimit = k.prof.SynAckRexmits
 	sc.out = k.clock.table(sc)
-}
-
-func (sc *syncache) bucket(t *tuple) uint64 { return t.hash(sc.k.seed.hash) % scBuckets }
-
-// lookup finds an entry. The lock is held.
-func (sc *syncache) lookup(t *tuple) *scEntry {
-	for e := sc.buckets[sc.bucket(t)]; e != nil; e = e.next {
-		if e.t == *t {
-			return e
-		}
-	}
-	return nil
 }
 
 // headOf returns the listener that has a handshake under way with these addresses, or nil.
 func (sc *syncache) headOf(t *tuple) *Socket {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	if e := sc.lookup(t); e != nil {
+	if e, _ := sc.find(t); e != nil {
 		return e.head
 	}
 	return nil
-}
-
-// remove takes an entry out and reports whether it was in. The lock is held.
-func (sc *syncache) remove(e *scEntry) bool {
-	for p := &sc.buckets[sc.bucket(&e.t)]; *p != nil; p = &(*p).next {
-		if *p == e {
-			*p, e.next = e.next, nil
-			sc.n--
-			return true
-		}
-	}
-	return false
 }
 
 // syncacheAdd takes a SYN to a listener, which is locked: FreeBSD's syncache_add.
@@ -107,9 +81,10 @@ func (k *Kernel) syncacheAdd(head *Socket, in *tcpIn) {
 	sc, st := &k.syncache, &k.Stats.TCP
 	local := in.ifp.loopback
 	sc.mu.Lock()
-	e := sc.lookup(&in.t)
-	if e != nil && local && e.s.Irs != in.th.Seq && sc.remove(e) {
+	e, full := sc.find(&in.t)
+	if e != nil && local && e.s.Irs != in.th.Seq {
 		// Over the loopback nothing is forged or late: whoever began before has given up, and another has got its port.
+		sc.remove(e)
 		if e.flags&scReserved != 0 {
 			head.lq.reserved--
 		}
@@ -129,6 +104,8 @@ func (k *Kernel) syncacheAdd(head *Socket, in *tcpIn) {
 	case len(head.lq.parked) > 0: // left over from when memory was short: they are first
 		head.park(in)
 		head.unpark()
+	case full && !local:
+		k.syncacheCookie(head, in)
 	default:
 		k.syncacheBegin(head, in)
 	}
@@ -143,10 +120,12 @@ func (k *Kernel) syncacheAgain(head *Socket, e *scEntry, in *tcpIn) {
 	if in.th.Seq == e.s.Irs || k.prof.AnySynTS {
 		e.duplicate(in) // the timestamp of a forged SYN would make PAWS drop the final ACK
 	}
+	at := in.now + k.prof.RTOInit
 	e.s.Rexmits = 0
-	e.at = in.now + k.prof.RTOInit
+	k.syncache.schedule(e, at)
 	e.synAck(&r, in.now)
 	k.syncache.mu.Unlock()
+	k.clock.arm(&k.syncache.out, k.even(at))
 	head.drain(k.syncacheRespond(&r))
 }
 
@@ -155,8 +134,10 @@ func (k *Kernel) syncacheAgain(head *Socket, e *scEntry, in *tcpIn) {
 //
 //go:noinline
 func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
-	sc, st := &k.syncache, &k.Stats.TCP
-	e := k.newEntry(head, in)
+	sc := &k.syncache
+	e := scEntries.Get().(*scEntry)
+	k.newEntry(e, head, in)
+	e.s.Iss, e.s.TSOffset = k.iss(&e.t, in.now), k.tsOffset(&e.t)
 	if in.ifp.loopback {
 		e.flags |= scReserved
 		head.lq.reserved++
@@ -164,29 +145,42 @@ func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
 	var r respondTo
 	e.synAck(&r, in.now)
 	at := e.at // once it is in the table the entry is the lock's
-	if !sc.insert(e) {
-		st.ScBucketoverflow.Inc()
-		e.s.Iss, e.s.TSOffset = k.cookie(e, in.now)
-		e.s.ECN = false // a cookie would forget it, and marks would not be echoed (RFC 3168, 6.1.3)
-		e.synAck(&r, in.now)
-		st.ScSendcookie.Inc()
+	sc.mu.Lock()
+	ok := sc.insert(e)
+	sc.mu.Unlock()
+	if !ok { // another listener's queue has been faster
 		e.free()
-	} else {
-		st.ScAdded.Inc()
-		k.clock.arm(&sc.out, k.even(at))
+		k.syncacheCookie(head, in)
+		return
 	}
+	k.Stats.TCP.ScAdded.Inc()
+	k.clock.arm(&sc.out, k.even(at))
 	head.drain(k.syncacheRespond(&r))
 }
 
-// newEntry makes the entry of a SYN.
-func (k *Kernel) newEntry(head *Socket, in *tcpIn) *scEntry {
+// syncacheCookie answers a SYN whose bucket is full. It looks at no entry, and leaves none: this is what a flood costs for each of its packets.
+//
+//go:noinline
+func (k *Kernel) syncacheCookie(head *Socket, in *tcpIn) {
+	var e scEntry
+	k.newEntry(&e, head, in)
+	e.s.Iss, e.s.TSOffset = k.cookie(&e, in.now)
+	e.s.ECN = false // a cookie would forget it, and marks would not be echoed (RFC 3168, 6.1.3)
+	var r respondTo
+	e.synAck(&r, in.now)
+	k.syncache.cookied.Store(in.now)
+	k.Stats.TCP.ScBucketoverflow.Inc()
+	k.Stats.TCP.ScSendcookie.Inc()
+	head.drain(k.syncacheRespond(&r))
+}
+
+// newEntry fills in the entry of a SYN, except for its initial sequence number and its timestamps' offset.
+func (k *Kernel) newEntry(e *scEntry, head *Socket, in *tcpIn) {
 	p := &k.prof
-	e := scEntries.Get().(*scEntry)
 	*e = scEntry{t: in.t, head: head, ifp: in.ifp, tos: head.inp.tos, ttl: head.inp.ttl}
 	e.s = tcp.SynState{
 		Irs: in.th.Seq, Win: in.th.Win, Opt: in.th.Opt, Start: in.now, TSRecent: in.th.Opt.TSVal,
 		SentWin: uint16(min(max(head.rcv.Space(), 0), 65535)),
-		Iss:     k.iss(&e.t, in.now), TSOffset: k.tsOffset(&e.t),
 	}
 	o := &e.s.Opt
 	if !p.RFC1323 {
@@ -213,7 +207,6 @@ func (k *Kernel) newEntry(head *Socket, in *tcpIn) *scEntry {
 		e.s.SentWin = uint16(min(p.Roundbuf(int(e.s.SentWin), min(maxseg, e.mss)), 65535))
 	}
 	e.at = in.now + p.RTOInit
-	return e
 }
 
 // duplicate takes what another SYN for the entry changes: only the timestamp.
@@ -227,23 +220,6 @@ func (e *scEntry) duplicate(in *tcpIn) {
 	} else {
 		e.s.Opt.Has &^= wire.TofTS
 	}
-}
-
-// insert enters e. Where its bucket is full it is not kept: its answer must be a cookie.
-func (sc *syncache) insert(e *scEntry) bool {
-	sc.mu.Lock()
-	defer sc.mu.Unlock()
-	n, p := 0, &sc.buckets[sc.bucket(&e.t)]
-	for ; *p != nil; p = &(*p).next {
-		n++
-	}
-	if n >= scBucketLimit && e.flags&scReserved == 0 {
-		sc.cookied = e.s.Start
-		return false
-	}
-	*p = e
-	sc.n++
-	return true
 }
 
 // syncacheRespond sends the answer to a SYN, which synAck has made under the table's lock: FreeBSD's syncache_respond. It returns the queue to
@@ -274,61 +250,100 @@ func (e *scEntry) synAck(r *respondTo, now int64) {
 	}
 }
 
+// A scVerdict is what a segment, or an ICMP error, does to a half-open connection.
+type scVerdict uint8
+
+const (
+	scNone      scVerdict = iota // there is no entry
+	scDrop                       // nothing
+	scChallenge                  // it is answered with a challenge ACK
+	scBadack                     // it acknowledges what has not been sent: a reset, and the entry stays
+	scNoPlace                    // so_q is full: the entry stays
+	scRemove                     // the entry is taken out
+)
+
+// decide lets judge look at the entry of a connection, where there is one, and acts on its verdict in the table. Of scChallenge it makes the answer in
+// r, or scDrop where there have been too many. After scRemove the entry is the caller's.
+func (sc *syncache) decide(t *tuple, now int64, r *respondTo, judge func(e *scEntry) scVerdict) (e *scEntry, v scVerdict) {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if e, _ = sc.find(t); e == nil {
+		return nil, scNone
+	}
+	switch v = judge(e); v {
+	case scRemove:
+		sc.remove(e)
+	case scChallenge:
+		if !e.challenge(sc.k, now, r) {
+			v = scDrop
+		}
+	}
+	return e, v
+}
+
+// judgeAck is the verdict on an acknowledgment. full says that so_q is.
+func (e *scEntry) judgeAck(th *wire.TCP, full bool) scVerdict {
+	switch {
+	case e.s.Opt.Has&th.Opt.Has&wire.TofTS != 0 && int32(th.Opt.TSVal-e.s.TSRecent) < 0:
+		return scDrop // RFC 7323, 5.3, for a connection that is being opened
+	case th.Seq.Leq(e.s.Irs) || th.Seq.Gt(e.s.Irs.Add(int(e.s.SentWin))):
+		return scChallenge
+	case th.Ack != e.s.Iss+1:
+		return scBadack
+	case full && e.flags&scReserved == 0:
+		return scNoPlace // the peer's next segment finds room, or our SYN,ACK asks for one
+	}
+	return scRemove
+}
+
+// judgeRst is the verdict on a reset: RFC 5961, 3.2, or where insecure is set RFC 793's.
+func (e *scEntry) judgeRst(th *wire.TCP, insecure bool) scVerdict {
+	next := e.s.Irs + 1
+	switch inside := th.Seq.Geq(next) && th.Seq.Lt(next.Add(int(e.s.SentWin))); {
+	case th.Seq == next, insecure && inside:
+		return scRemove
+	case inside:
+		return scChallenge
+	}
+	return scDrop
+}
+
 // syncacheExpand takes the acknowledgment of a SYN,ACK and makes the connection: FreeBSD's syncache_expand and syncache_socket. The listener is
 // locked, and so is the new socket. nil: there is none; reset says whether the segment is to be answered with one.
 func (k *Kernel) syncacheExpand(head *Socket, in *tcpIn) (so *Socket, reset bool) {
-	sc, th := &k.syncache, &in.th
-	sc.mu.Lock()
-	e := sc.lookup(&in.t)
-	if e == nil {
-		recent := sc.cookied != 0 && in.now-sc.cookied < cookieLife
-		sc.mu.Unlock()
-		if recent {
-			e = k.cookieCheck(head, in)
+	sc, st := &k.syncache, &k.Stats.TCP
+	var r respondTo
+	full := head.lq.full()
+	e, v := sc.decide(&in.t, in.now, &r, func(e *scEntry) scVerdict { return e.judgeAck(&in.th, full) })
+	if v == scNone {
+		if t := sc.cookied.Load(); t == 0 || in.now-t >= cookieLife {
+			v = scBadack // no cookie can come back
+		} else {
+			e, v = k.cookieCheck(head, in)
 		}
-		if e == nil {
-			k.Stats.TCP.ScBadack.Inc()
-			return nil, true
-		}
-	} else {
-		if e.s.Opt.Has&th.Opt.Has&wire.TofTS != 0 && int32(th.Opt.TSVal-e.s.TSRecent) < 0 {
-			sc.mu.Unlock()
-			return nil, false // RFC 7323, 5.3, for a connection that is being opened
-		}
-		if th.Seq.Leq(e.s.Irs) || th.Seq.Gt(e.s.Irs.Add(int(e.s.SentWin))) {
-			r, ok := e.challenge(k, in.now)
-			sc.mu.Unlock()
-			if ok {
-				head.drain(k.tcpRespond(&r))
-			}
-			return nil, false
-		}
-		if th.Ack != e.s.Iss+1 {
-			sc.mu.Unlock()
-			k.Stats.TCP.ScBadack.Inc()
-			return nil, true
-		}
-		if e.flags&scReserved == 0 && head.lq.full() {
-			sc.mu.Unlock()
-			k.Stats.TCP.Listendrop.Inc() // the entry stays: the peer's next segment finds room, or our SYN,ACK asks for one
-			return nil, false
-		}
-		sc.remove(e)
-		sc.mu.Unlock()
+	}
+	switch v {
+	case scChallenge:
+		head.drain(k.tcpRespond(&r))
+	case scNoPlace:
+		st.Listendrop.Inc()
+	case scBadack:
+		st.ScBadack.Inc()
+	case scRemove:
 		if e.flags&scReserved != 0 {
 			head.lq.reserved--
 		}
-	}
-	so = k.syncacheSocket(head, e, in.now)
-	e.free()
-	if so == nil {
-		k.Stats.TCP.ScAborted.Inc()
+		so = k.syncacheSocket(head, e, in.now)
+		e.free()
+		if so != nil {
+			st.ScCompleted.Inc()
+			st.Accepts.Inc()
+			return so, false
+		}
+		st.ScAborted.Inc()
 		head.unpark()
-		return nil, true
 	}
-	k.Stats.TCP.ScCompleted.Inc()
-	k.Stats.TCP.Accepts.Inc()
-	return so, false
+	return nil, v == scBadack || v == scRemove
 }
 
 // syncacheSocket makes the socket of an entry: FreeBSD's syncache_socket.
@@ -360,73 +375,56 @@ func (k *Kernel) syncacheSocket(head *Socket, e *scEntry, now int64) *Socket {
 
 // syncacheChkrst takes a reset for a handshake: FreeBSD's syncache_chkrst, with RFC 5961's rules.
 func (k *Kernel) syncacheChkrst(head *Socket, in *tcpIn) {
-	sc := &k.syncache
-	sc.mu.Lock()
-	e := sc.lookup(&in.t)
-	if e == nil {
-		sc.mu.Unlock()
-		return
-	}
-	next := e.s.Irs + 1
-	switch {
-	case in.th.Seq == next, k.prof.InsecureRST && in.th.Seq.Geq(next) && in.th.Seq.Lt(next.Add(int(e.s.SentWin))):
-		sc.remove(e)
-		sc.mu.Unlock()
+	var r respondTo
+	e, v := k.syncache.decide(&in.t, in.now, &r, func(e *scEntry) scVerdict { return e.judgeRst(&in.th, k.prof.InsecureRST) })
+	switch v {
+	case scChallenge:
+		head.drain(k.tcpRespond(&r))
+	case scRemove:
 		k.Stats.TCP.ScReset.Inc()
-		reserved := e.flags&scReserved != 0
-		e.free()
-		if reserved {
+		if e.flags&scReserved != 0 {
 			head.lq.reserved--
 			head.unpark()
 		}
-		return
-	case in.th.Seq.Geq(next) && in.th.Seq.Lt(next.Add(int(e.s.SentWin))):
-		r, ok := e.challenge(k, in.now)
-		sc.mu.Unlock()
-		if ok {
-			head.drain(k.tcpRespond(&r))
-		}
-		return
+		e.free()
 	}
-	sc.mu.Unlock()
 }
 
-// challenge makes an entry's challenge ACK, at the rate of a connection's.
-func (e *scEntry) challenge(k *Kernel, now int64) (r respondTo, ok bool) {
+// challenge makes an entry's challenge ACK, at the rate of a connection's. It reports false where there have been too many.
+func (e *scEntry) challenge(k *Kernel, now int64, r *respondTo) bool {
 	if n := k.prof.ChallengeN; n > 0 {
 		if now-e.chalT >= k.prof.ChallengeT {
 			e.chalT, e.chalN = now, 0
 		}
 		if e.chalN >= n {
-			return r, false
+			return false
 		}
 		e.chalN++
 	}
 	k.Stats.TCP.Challenges.Inc()
-	e.synAck(&r, now)
+	e.synAck(r, now)
 	r.seq, r.flags = e.s.Iss+1, wire.ACK
 	r.opt.Has &= wire.TofTS
-	return r, true
+	return true
 }
 
 // unreach takes an ICMP error about a SYN,ACK: FreeBSD's syncache_unreach. One error may be forged; one that comes again after retransmissions
 // ends the attempt.
 func (sc *syncache) unreach(e *icmpError) {
-	sc.mu.Lock()
-	s := sc.lookup(&e.t)
-	if s == nil || e.seq != s.s.Iss || e.mtu != 0 {
-		sc.mu.Unlock()
-		return
-	}
-	if !s.unreach || s.s.Rexmits < 3 {
+	s, v := sc.decide(&e.t, 0, nil, func(s *scEntry) scVerdict {
+		if e.seq != s.s.Iss || e.mtu != 0 {
+			return scDrop
+		}
+		if s.unreach && s.s.Rexmits >= 3 {
+			return scRemove
+		}
 		s.unreach = true
-		sc.mu.Unlock()
-		return
+		return scDrop
+	})
+	if v == scRemove {
+		sc.k.Stats.TCP.ScUnreach.Inc()
+		s.unreserve()
 	}
-	sc.remove(s)
-	sc.mu.Unlock()
-	sc.k.Stats.TCP.ScUnreach.Inc()
-	s.unreserve()
 }
 
 // unreserve gives back the place on so_q that the entry, which is out of the table, holds, and the entry. No lock is held.
@@ -445,41 +443,12 @@ func (e *scEntry) unreserve() {
 
 // expire sends SYN,ACKs again and gives up on entries: FreeBSD's syncache_timer.
 func (sc *syncache) expire(now int64) {
-	k := sc.k
-	var again []respondTo
-	var gone []*scEntry
-	next := never
-	sc.mu.Lock()
-	for i := range sc.buckets {
-		for e := sc.buckets[i]; e != nil; e = e.next {
-			if e.at <= now {
-				if int(e.s.Rexmits) >= sc.rexmtLimit {
-					gone = append(gone, e)
-					continue
-				}
-				e.s.Rexmits++
-				e.at = now + min(k.prof.RTOInit<<e.s.Rexmits+k.prof.RTOSlop, k.prof.RTOMax)
-				var r respondTo
-				e.synAck(&r, now)
-				again = append(again, r)
-				k.Stats.TCP.ScRetransmitted.Inc()
-			}
-			next = min(next, e.at)
-		}
-	}
-	for _, e := range gone {
-		sc.remove(e)
-		k.Stats.TCP.ScStale.Inc()
-	}
-	if sc.n > scFew && next != never {
-		next = max(next, now+scTick) // in a flood each entry has its own time, and a look at all of them for each would be a flood of its own
-	}
-	sc.mu.Unlock()
+	again, gone, next := sc.due(now)
 	if next != never {
-		k.clock.arm(&sc.out, k.even(next))
+		sc.k.clock.arm(&sc.out, sc.k.even(next))
 	}
 	for i := range again {
-		if q := k.syncacheRespond(&again[i]); q != nil {
+		if q := sc.k.syncacheRespond(&again[i]); q != nil {
 			q.start()
 		}
 	}
@@ -488,21 +457,62 @@ func (sc *syncache) expire(now int64) {
 	}
 }
 
+// due makes the SYN,ACKs that are to be sent again, takes out the entries whose time is over, and says when to look again. It looks at the entries
+// of a bucket only when one of them is due.
+func (sc *syncache) due(now int64) (again []respondTo, gone []*scEntry, next int64) {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	next = never
+	for i := range sc.buckets {
+		b := &sc.buckets[i]
+		if b.at <= now {
+			b.at = never
+			for _, e := range b.entries {
+				if e.at <= now && int(e.s.Rexmits) >= sc.rexmtLimit {
+					gone = append(gone, e)
+					continue
+				}
+				if e.at <= now {
+					again = append(again, sc.rexmt(e, now))
+				}
+				b.at = min(b.at, e.at)
+			}
+		}
+		next = min(next, b.at)
+	}
+	for _, e := range gone {
+		sc.remove(e)
+		sc.k.Stats.TCP.ScStale.Inc()
+	}
+	if sc.n > scFew && next != never {
+		next = max(next, now+scTick) // in a flood each entry has its own time, and a look at all buckets for each would be a flood of its own
+	}
+	return again, gone, next
+}
+
+// rexmt makes an entry's SYN,ACK once more, and sets its next time. The lock is held.
+func (sc *syncache) rexmt(e *scEntry, now int64) (r respondTo) {
+	p := &sc.k.prof
+	e.s.Rexmits++
+	e.at = now + min(p.RTOInit<<e.s.Rexmits+p.RTOSlop, p.RTOMax)
+	e.synAck(&r, now)
+	sc.k.Stats.TCP.ScRetransmitted.Inc()
+	return r
+}
+
 func (sc *syncache) flush() {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	sc.buckets, sc.n = [scBuckets]*scEntry{}, 0
+	sc.scTable = scTable{key: sc.key}
 }
 
 // drop removes the entries of a listener that closes, and returns them.
 func (sc *syncache) drop(head *Socket) (gone []*scEntry) {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	for i := range sc.buckets {
-		for e := sc.buckets[i]; e != nil; e = e.next {
-			if e.head == head {
-				gone = append(gone, e)
-			}
+	for e := range sc.all() {
+		if e.head == head {
+			gone = append(gone, e)
 		}
 	}
 	for _, e := range gone {

@@ -55,14 +55,15 @@ func (k *Kernel) cookie(e *scEntry, now int64) (iss tcp.Seq, tsOffset uint32) {
 		low |= 1
 	}
 	if o.Has&wire.TofTS != 0 {
+		tsOffset = k.tsOffset(&e.t)
 		// The clock that the peer sees shows the options in its low bits at this moment.
 		bits := uint32(0)
 		if o.Has&wire.TofScale != 0 {
 			bits = 1<<5 | uint32(o.Scale)<<1
 		}
 		bits |= uint32(low & 1)
-		base := tcp.TSClock(now, e.s.TSOffset)
-		tsOffset = e.s.TSOffset - base + (base&^63 | bits)
+		base := tcp.TSClock(now, tsOffset)
+		tsOffset += (base&^63 | bits) - base
 	}
 	return tcp.Seq(k.cookieMAC(&e.t, e.s.Irs, tick, low) | uint32(low)), tsOffset
 }
@@ -75,8 +76,9 @@ func rounddown[T uint8 | uint16](tab []T, v T) int {
 	return i
 }
 
-// cookieCheck rebuilds the entry from the final ACK, or returns nil if it brings no cookie of ours.
-func (k *Kernel) cookieCheck(head *Socket, in *tcpIn) *scEntry {
+// cookieCheck rebuilds the entry from the final ACK: scRemove, as it is in no table any more. scBadack: it brings
+// no cookie of ours, or so_q is full.
+func (k *Kernel) cookieCheck(head *Socket, in *tcpIn) (*scEntry, scVerdict) {
 	th := &in.th
 	iss, irs := th.Ack-1, th.Seq-1
 	low := uint8(iss)
@@ -85,11 +87,11 @@ func (k *Kernel) cookieCheck(head *Socket, in *tcpIn) *scEntry {
 		tick--
 	}
 	if uint32(iss)&^(1<<cookieBits-1) != k.cookieMAC(&in.t, irs, tick, low) {
-		return nil
+		return nil, scBadack
 	}
 	if head.lq.full() {
 		k.Stats.TCP.Listendrop.Inc()
-		return nil
+		return nil, scBadack // nobody would send our SYN,ACK again, so the peer is told
 	}
 	k.Stats.TCP.ScRecvcookie.Inc()
 	syn := *in
@@ -113,7 +115,8 @@ func (k *Kernel) cookieCheck(head *Socket, in *tcpIn) *scEntry {
 		o.Has |= wire.TofScale
 		o.Scale = cookieScale[i]
 	}
-	e := k.newEntry(head, &syn)
+	e := scEntries.Get().(*scEntry)
+	k.newEntry(e, head, &syn)
 	e.s.Iss, e.s.Start, e.s.TSOffset = iss, 0, offset
-	return e
+	return e, scRemove
 }

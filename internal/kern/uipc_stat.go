@@ -99,10 +99,8 @@ func (k *Kernel) Pcblist() []Conn {
 		}
 	})
 	k.syncache.mu.Lock()
-	for i := range k.syncache.buckets {
-		for e := k.syncache.buckets[i]; e != nil; e = e.next {
-			line(&e.t, tcp.SynReceived)
-		}
+	for e := range k.syncache.all() {
+		line(&e.t, tcp.SynReceived)
 	}
 	k.syncache.mu.Unlock()
 	slices.SortFunc(list, func(a, b Conn) int {
@@ -148,14 +146,11 @@ func (k *Kernel) dropOne(t *tuple, state tcp.State) bool {
 		return true
 	}
 	if state == tcp.SynReceived {
-		k.syncache.mu.Lock()
-		e := k.syncache.lookup(t)
-		ok := e != nil && k.syncache.remove(e)
-		k.syncache.mu.Unlock()
-		if ok {
+		e, v := k.syncache.decide(t, 0, nil, func(*scEntry) scVerdict { return scRemove })
+		if v == scRemove {
 			e.unreserve()
 		}
-		return ok
+		return v == scRemove
 	}
 	return false
 }
