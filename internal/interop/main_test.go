@@ -21,7 +21,12 @@ import (
 	"bsdnet/internal/testutil/stacktest"
 )
 
-func TestMain(m *testing.M) { os.Exit(nstest.Main(&counted{m})) }
+func TestMain(m *testing.M) {
+	if status, ok := perform(); ok {
+		os.Exit(status)
+	}
+	os.Exit(nstest.Main(&counted{m}))
+}
 
 // parallel is how many tests run at once: some do nothing but wait for time-outs.
 const parallel = 6
