@@ -130,7 +130,7 @@ func New(c Config) (*Kernel, error) {
 	if k.trace = c.Trace; k.trace != nil {
 		k.tcpEnv.SetTraced()
 	}
-	k.twMax = 1 << 16
+	k.twMax = min(1<<16, int(k.memory/16/twMem))
 	if c.Rand == nil {
 		c.Rand = rand.Reader
 	}

@@ -82,8 +82,9 @@ func TestSocketList(t *testing.T) {
 			t.Fatalf("%s: %d sockets, counted %d, want %d", step, len(got), l.n.Load(), len(there))
 		}
 	}
+	k := new(Kernel)
 	for i := range 5000 {
-		so := &Socket{}
+		so := &Socket{k: k}
 		so.out.id = uint32(i)
 		all = append(all, so)
 		there[so] = true

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/tcp"
@@ -499,6 +500,10 @@ func (head *Socket) soqmend(so *Socket) {
 	head.unlock()
 }
 
+// sockMem is what a connection takes of a stack's memory, in bytes, besides what its buffers hold: the Socket and its places in the tables. It counts for
+// Config.Memory, or peers that connect and send nothing would fill what buffers leave.
+const sockMem = int(unsafe.Sizeof(Socket{})) + 112
+
 // socketList is every socket of a stack.
 type socketList struct {
 	n      atomic.Int64
@@ -515,6 +520,7 @@ func (l *socketList) add(so *Socket) {
 	so.listIdx = int32(len(s.list))
 	s.list = append(s.list, so)
 	l.n.Add(1)
+	so.k.pool.Charge(sockMem)
 }
 
 // remove puts the last in the place of so.
@@ -534,6 +540,7 @@ func (l *socketList) remove(so *Socket) {
 		s.list = append(make([]*Socket, 0, c/2), s.list...) // what was made for many goes with them
 	}
 	l.n.Add(-1)
+	so.k.pool.Charge(-sockMem)
 }
 
 // all returns every socket.

@@ -1,0 +1,218 @@
+package kern
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/kern/wire"
+)
+
+// stranger is peer i of as many as one likes.
+func (v *victim) strangerAt(i int) *peer {
+	p := v.peer(5000, 80)
+	p.from = netip.AddrPortFrom(netip.AddrFrom4([4]byte{12, byte(i >> 16), byte(i >> 8), byte(i)}), 5000)
+	return p
+}
+
+// heapInUse is the heap after a collection, in bytes.
+func heapInUse() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// A42: peers that connect and send nothing. What nobody accepts is bounded by the queue, and what is accepted by the memory: then SYNs are dropped, whoever has a
+// connection goes on, and when the connections are closed others come in.
+func TestConnectionFlood(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		const budget, peers = 4 << 20, 20_000
+		v := budgeted(t, budget)
+		defer v.done()
+		lfd := v.listen(80, 100)
+		for i := range 1000 {
+			v.strangerAt(i).dial(wire.Options{})
+		}
+		if n := len(v.states(func(c Conn) bool { return c.State == tcp.Established })); n != 100 {
+			t.Errorf("%d connections wait for accept, want 100", n)
+		}
+		v.link.count()
+		h0, u0 := heapInUse(), v.k.Pool().Used()
+		var fds []int
+		accept := func() {
+			for {
+				fd, _, errno := v.p.Accept(lfd)
+				if errno != 0 {
+					return
+				}
+				fds = append(fds, fd)
+			}
+		}
+		accept()
+		hp, hfd := v.established(lfd, 4000, 80)
+		for i := range peers {
+			v.strangerAt(1000 + i).dial(wire.Options{})
+			accept()
+			v.link.count()
+		}
+		v.within("connections", budget)
+		if n := len(fds); n < 1000 || n > peers/2 {
+			t.Errorf("%d of %d connections were taken", n, peers)
+		}
+		if h, u := heapInUse()-h0, v.k.Pool().Used()-u0; h > budget+budget/10 || h > u+u/3 {
+			t.Errorf("the heap has grown by %d bytes, %d are counted", h, u) // with the test's own descriptors
+		}
+		v.honest(hp, hfd)
+		for _, fd := range fds {
+			v.no(v.p.Setlinger(fd, true, 0))
+			v.no(v.p.Close(fd))
+		}
+		v.link.count()
+		pass(2 * time.Minute)
+		if v.k.pressed() || !v.strangerAt(0).dial(wire.Options{}) {
+			t.Error("afterwards nobody can connect")
+		}
+	})
+}
+
+// An echoLink answers each packet that the stack sends with a segment that draws another one, as long as flood says so.
+type echoLink struct {
+	*wireLink
+	ifp    *Ifnet
+	answer []byte
+	flood  atomic.Bool
+	n      int
+}
+
+func (l *echoLink) Write(pkts []net.Buffers) (int, error) {
+	for range pkts {
+		if l.n++; l.n == 200_000 {
+			l.flood.Store(false) // the flood would not end otherwise
+		}
+		if l.flood.Load() {
+			l.ifp.Inject(l.answer)
+		}
+	}
+	return len(pkts), nil
+}
+
+// A41: while packets come, each drawing an answer, the calls of users return: whoever drains a queue for others hands it over after a while, and no lock is held
+// from one packet to the next.
+func TestFloodHoldsNobodyUp(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		p, fd := v.established(v.listen(80, 5), 5000, 80)
+		p.send([]byte("x"))
+		l := &echoLink{wireLink: newWireLink(1500)}
+		old := p.seg(wire.ACK, []byte("x")) // has come before: it is acknowledged again
+		old.th.Seq--
+		l.answer = old.bytes()
+		pass(time.Second)
+		// The cable is exchanged for one that echoes.
+		v.no(errnoOf(v.k.Detach(v.ifp)))
+		ifp, err := v.k.Attach("wire1", l, []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.ifp, l.ifp = ifp, ifp
+		if err := v.k.AddRoute(attAny, ifp); err != nil {
+			t.Fatal(err)
+		}
+		l.flood.Store(true)
+		done := make(chan int)
+		go func() {
+			v.p.Send(fd, []byte("y"), 0)
+			v.no(v.p.Close(fd))
+			during := 0
+			if l.flood.Swap(false) {
+				during = 1
+			}
+			done <- during
+		}()
+		if during := <-done; during == 0 {
+			t.Error("write and close have returned only when the flood was over")
+		}
+	})
+}
+
+func errnoOf(err error) syscall.Errno {
+	if err != nil {
+		return syscall.EIO
+	}
+	return 0
+}
+
+// A03: an acknowledgment out of nowhere costs little: without a cookie sent of late it is not even compared with one, and it takes no memory.
+func TestAckFlood(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		v.listen(80, 5)
+		flood := func(n int) {
+			for i := range n {
+				s := v.strangerAt(i).seg(wire.ACK, nil)
+				s.th.Ack = tcp.Seq(i * 7919)
+				v.inject(s.bytes())
+				v.link.count()
+			}
+		}
+		flood(10_000)
+		if n := v.k.Stats.TCP.ScRecvcookie.Load(); n != 0 {
+			t.Errorf("%d acknowledgments were taken for cookies", n)
+		}
+		v.overflow(80, 2*scMax) // now cookies are sent
+		v.link.count()
+		sockets, before := len(v.k.sockets.all()), heapInUse()
+		flood(100_000)
+		if n := v.k.Stats.TCP.ScRecvcookie.Load(); n != 0 || len(v.k.sockets.all()) != sockets {
+			t.Errorf("%d forged cookies were taken", n)
+		}
+		if n := heapInUse() - before; n > 1<<20 {
+			t.Errorf("the heap has grown by %d bytes", n)
+		}
+	})
+}
+
+// A24: IPv6 is not spoken: what comes of it, with extension headers or not, is dropped, and nothing is answered.
+func TestIPv6Dropped(t *testing.T) {
+	v := attacked(t, nil)
+	defer v.done()
+	v.listen(80, 5)
+	s := v.peer(5000, 80).syn(wire.Options{})
+	v4 := s.bytes()
+	for _, chain := range [][]byte{nil, {0, 0, 0, 0, 0, 0, 0, 0}, make([]byte, 8*9), {44, 0, 0, 1, 0, 0, 0, 0}} {
+		p := make([]byte, 40, 200)
+		p[0], p[6], p[7] = 0x60, wire.ProtoTCP, 64
+		if chain != nil {
+			p[6] = 0 // hop by hop
+		}
+		p = append(p, chain...)
+		p = append(p, v4[wire.IPv4MinLen:]...)
+		p[4], p[5] = byte((len(p)-40)>>8), byte(len(p)-40)
+		v.inject(p)
+		// Headers of IPv4 that say 6.
+		q := slices.Clone(v4)
+		q[0] = 0x65
+		q[10], q[11] = 0, 0
+		sum := wire.InCksum(q[:20])
+		q[10], q[11] = byte(sum>>8), byte(sum)
+		v.inject(q)
+	}
+	v.none()
+	if n := v.k.Stats.IP.Badvers.Load(); n != 8 {
+		t.Errorf("%d packets of another version are counted, want 8", n)
+	}
+	if n := len(v.k.sockets.all()); n != 1 || v.halfOpen() != 0 {
+		t.Error(fmt.Sprint(n, " sockets, ", v.halfOpen(), " handshakes"))
+	}
+}
