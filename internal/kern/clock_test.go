@@ -153,3 +153,31 @@ func TestClockGrace(t *testing.T) {
 		}
 	})
 }
+
+// A timer that fires when its connection has just gone does nothing (A40): between the clock's decision and the socket's lock anything may happen to it.
+func TestTimerAfterTheEnd(t *testing.T) {
+	for _, end := range []func(v *victim, p *peer, so *Socket){
+		func(v *victim, p *peer, so *Socket) { v.inject(p.seg(wire.RST, nil).bytes()) },
+		func(v *victim, p *peer, so *Socket) { so.Soabort() },
+		func(v *victim, p *peer, so *Socket) { so.Setlinger(true, 0); so.Soclose() },
+		func(v *victim, p *peer, so *Socket) { v.k.Tcpdrop(func(c Conn) bool { return c.Remote == p.from }) },
+	} {
+		inBubble(t, func(t *testing.T) {
+			v := attacked(t, nil)
+			defer v.done()
+			p, fd := v.established(v.listen(80, 5), 5000, 80)
+			so := v.p.Sock(fd)
+			v.p.Send(fd, make([]byte, 5000), 0) // the retransmission timer
+			p.send([]byte("x"))                 // and that of a delayed acknowledgment
+			v.link.fetch()
+			end(v, p, so)
+			v.link.fetch()
+			so.expire(v.k.now() + int64(time.Hour)) // the clock had decided before
+			v.none()
+			if so.tp.State() != tcp.Closed {
+				t.Errorf("state %v", so.tp.State())
+			}
+			v.p.Close(fd)
+		})
+	}
+}

@@ -154,13 +154,10 @@ func (l *twList) discard(tw *tcptw) bool {
 // mayAnswer limits the answers of a record: two that disagree about their numbers would answer each
 // other forever (RFC 5961, 7).
 func (l *twList) mayAnswer(tw *tcptw, now int64) bool {
-	n := l.k.prof.ChallengeN
-	if n == 0 {
-		return true
-	}
+	n, period := l.k.prof.AckWar()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now-tw.answerTime >= l.k.prof.ChallengeT {
+	if now-tw.answerTime >= period {
 		tw.answerTime, tw.answers = now, 0
 	}
 	tw.answers++

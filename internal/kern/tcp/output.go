@@ -548,10 +548,7 @@ func (tp *TCB) respond(seq Seq, now int64) {
 // This limit also holds if there is none for challenges, as in the book. What brings data comes by a timer.
 func (tp *TCB) ackUnacceptable(seg *segment) {
 	if seg.len == 0 && seg.flags&wire.SYN == 0 {
-		most, period := tp.prof.ChallengeN, tp.prof.ChallengeT
-		if most == 0 {
-			most, period = warN, warT
-		}
+		most, period := tp.prof.AckWar()
 		if !lately(&tp.oowTime, seg.now, period) {
 			tp.oowAcks = 0
 		}
@@ -562,12 +559,6 @@ func (tp *TCB) ackUnacceptable(seg *segment) {
 	}
 	tp.flags |= AckNow
 }
-
-// warN and warT limit answers to what is not acceptable where net.inet.tcp.ack_war_cnt is 0: so many in so long.
-const (
-	warN = 5
-	warT = sec
-)
 
 // challengeAck answers a segment that may be an attack (RFC 5961, 3 to 5), at a limited rate for each connection, which nobody
 // else can observe (CVE-2016-5696).
