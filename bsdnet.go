@@ -146,9 +146,9 @@ type Config struct {
 	// the stack predictable to an attacker. If it is nil, it is crypto/rand.Reader.
 	Rand io.Reader
 
-	// Memory is the most that all buffers together may hold, in bytes. When they hold 13/16 of it,
-	// buffers take less and do not grow, and new connections are refused. If it is 0, it is 1 GiB;
-	// it cannot be negative.
+	// Memory is the most that all buffers and connections together may hold, in bytes; a connection
+	// counts for 800. When they hold 13/16 of it, buffers take less and do not grow, and new
+	// connections are refused. If it is 0, it is 1 GiB; it cannot be negative.
 	Memory int64
 
 	// Backlog is how many connections may wait to be accepted by one listener. If it is 0, it is

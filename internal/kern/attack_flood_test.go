@@ -180,6 +180,25 @@ func TestAckFlood(t *testing.T) {
 		if n := heapInUse() - before; n > 1<<20 {
 			t.Errorf("the heap has grown by %d bytes", n)
 		}
+		// Where no cookie has been sent of late not even a right one is one: nothing is computed.
+		p := v.strangerAt(200_000)
+		sent := v.k.Stats.TCP.ScSendcookie.Load()
+		v.inject(p.syn(wire.Options{}).bytes())
+		g := v.one()
+		if v.k.Stats.TCP.ScSendcookie.Load() != sent+1 {
+			t.Fatal("the SYN was not answered with a cookie")
+		}
+		p.seq, p.ack = p.seq+1, g.th.Seq+1
+		sc := &v.k.syncache
+		for _, at := range []int64{0, v.k.now()} {
+			sc.mu.Lock()
+			sc.cookied.Store(at)
+			sc.mu.Unlock()
+			v.inject(p.seg(wire.ACK, nil).bytes())
+			if n := v.k.Stats.TCP.ScRecvcookie.Load(); (n == 1) != (at != 0) {
+				t.Errorf("cookies sent last at %d: %d were taken", at, n)
+			}
+		}
 	})
 }
 

@@ -18,7 +18,7 @@ type Config struct {
 	Rand        io.Reader    // secrets are drawn from it once; nil: crypto/rand
 	LoopbackMTU int          // bytes; 0: 65535, at which segments are never cut
 	NoLoopback  bool         // no lo0
-	Memory      int64        // bytes of buffers at most, 0: 1 GiB
+	Memory      int64        // bytes of buffers and connections at most, 0: 1 GiB
 	Somaxconn   int          // kern.ipc.somaxconn, 0: 4096
 	Trace       func(*Trace) // is told what happens on connections, under their lock; nil: nothing is
 }

@@ -1,4 +1,4 @@
-package bsdnet_test
+package contract
 
 import (
 	"errors"

@@ -1,6 +1,7 @@
-package bsdnet_test
+package contract
 
 import (
+	"bsdnet/internal/testutil/stacktest"
 	"context"
 	"errors"
 	"net"
@@ -59,7 +60,7 @@ func TestDiagnosis(t *testing.T) {
 				}
 				for _, link := range []bsdnet.Link{l, imp} { // wrapped or not
 					l.done, l.to = make(chan struct{}), netip.Addr{}
-					s := newStack(t)
+					s := stacktest.New(t, bsdnet.Config{})
 					attach(t, s, link, "10.0.0.1/24")
 					_, err := c.dial(s)
 					want := c.text
@@ -92,7 +93,7 @@ func TestDiagnosis(t *testing.T) {
 func TestNoDiagnosis(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &deafLink{done: make(chan struct{}), why: errors.New("deaf")}
-		s := newStack(t)
+		s := stacktest.New(t, bsdnet.Config{})
 		attach(t, s, l, "10.0.0.1/24")
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
@@ -115,7 +116,7 @@ func TestDiagnosisOfConnection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client, server := newStack(t), newStack(t)
+		client, server := stacktest.New(t, bsdnet.Config{}), newStack(t)
 		attach(t, client, explained{a}, "10.0.0.1/24")
 		attach(t, server, b, "10.0.0.2/24")
 		if _, err := server.Listen("tcp", ":80"); err != nil {
@@ -153,7 +154,7 @@ func (explained) Diagnose(netip.Addr) error { return errors.New("the cable is cu
 
 // TestUDPDiagnosis: what the tunnel knows is in the error of a dial, at both ends, and nothing when it works.
 func TestUDPDiagnosis(t *testing.T) {
-	caller, listener := newStack(t), newStack(t)
+	caller, listener := stacktest.New(t, bsdnet.Config{}), newStack(t)
 	there := openUDP(t, bsdnet.UDPConfig{Key: []byte(strings.Repeat("another key.....", 2))})
 	here := openUDP(t, bsdnet.UDPConfig{Peer: there.LocalAddr().String()})
 	attach(t, listener, there, "10.0.0.2/24")

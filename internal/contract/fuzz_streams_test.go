@@ -1,6 +1,8 @@
-package bsdnet_test
+package contract
 
 import (
+	"bsdnet/internal/testutil"
+	"bsdnet/internal/testutil/stacktest"
 	"errors"
 	"fmt"
 	"io"
@@ -183,14 +185,14 @@ func newRally(t *testing.T, data []byte) *rally {
 	for i, end := range []bsdnet.Link{a, b} {
 		g.ends[i] = &endUser{g: g, i: i}
 		g.links[i] = newMoodyLink(t, end, g.impairment(), uint64(d.n(256)))
-		c := bsdnet.Config{Rand: fixedRand(uint64(i + d.n(16)*2)), NoLoopback: true}
+		c := bsdnet.Config{Rand: testutil.SeededRand(uint64(i + d.n(16)*2)), NoLoopback: true}
 		c.TCP.Profile = []bsdnet.Profile{"Default", "FreeBSD", "Default", "Net3"}[d.n(4)]
 		if c.TCP.Profile == "Default" {
 			c.TCP.CongestionControl = []string{"cubic", "newreno", "bbr", "bbr1"}[d.n(4)]
 		}
 		c.TCP.ReadBuffer = []int{0, 1024, 5000, 65536}[d.n(4)]
 		c.TCP.WriteBuffer = []int{0, 1024, 5000, 65536}[d.n(4)]
-		g.stacks[i] = stack(t, c)
+		g.stacks[i] = stacktest.New(t, c)
 		if err := g.stacks[i].Attach(g.links[i], netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 24)); err != nil {
 			t.Fatal(err)
 		}
