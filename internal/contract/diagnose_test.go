@@ -1,7 +1,6 @@
 package contract
 
 import (
-	"bsdnet/internal/testutil/stacktest"
 	"context"
 	"errors"
 	"net"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/internal/testutil/stacktest"
 )
 
 // A deafLink takes all packets, and brings none. It says why, if it knows.
@@ -116,7 +116,7 @@ func TestDiagnosisOfConnection(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		client, server := stacktest.New(t, bsdnet.Config{}), newStack(t)
+		client, server := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
 		attach(t, client, explained{a}, "10.0.0.1/24")
 		attach(t, server, b, "10.0.0.2/24")
 		if _, err := server.Listen("tcp", ":80"); err != nil {
@@ -154,7 +154,7 @@ func (explained) Diagnose(netip.Addr) error { return errors.New("the cable is cu
 
 // TestUDPDiagnosis: what the tunnel knows is in the error of a dial, at both ends, and nothing when it works.
 func TestUDPDiagnosis(t *testing.T) {
-	caller, listener := stacktest.New(t, bsdnet.Config{}), newStack(t)
+	caller, listener := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
 	there := openUDP(t, bsdnet.UDPConfig{Key: []byte(strings.Repeat("another key.....", 2))})
 	here := openUDP(t, bsdnet.UDPConfig{Peer: there.LocalAddr().String()})
 	attach(t, listener, there, "10.0.0.2/24")

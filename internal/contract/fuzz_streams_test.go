@@ -1,8 +1,6 @@
 package contract
 
 import (
-	"bsdnet/internal/testutil"
-	"bsdnet/internal/testutil/stacktest"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +17,8 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/internal/testutil"
+	"bsdnet/internal/testutil/stacktest"
 )
 
 // dice makes decisions out of bytes: a fuzzer's, or a seed's. When they are used up every throw is 0.
@@ -198,7 +198,7 @@ func newRally(t *testing.T, data []byte) *rally {
 		}
 		g.logf("end %d: %+v", i, c.TCP)
 		synctest.Wait()
-		g.idle[i], _ = g.stacks[i].Outstanding()
+		g.idle[i] = g.stacks[i].Stats().Memory.Buffers
 	}
 	return g
 }
@@ -522,8 +522,8 @@ func (g *rally) gone() {
 		if l := s.Conns(); len(l) != 0 {
 			g.fatalf("stack %d: there is still %+v", i, l[0])
 		}
-		if m, b := s.Outstanding(); m > g.idle[i] {
-			g.fatalf("stack %d: %d buffers of %d bytes are left, %d were there at first", i, m, b, g.idle[i])
+		if m := s.Stats().Memory; m.Buffers > g.idle[i] {
+			g.fatalf("stack %d: %d buffers of %d bytes are left, %d were there at first", i, m.Buffers, m.Bytes, g.idle[i])
 		}
 	}
 }
@@ -554,7 +554,7 @@ func TestStreamsSeeds(t *testing.T) {
 	switch {
 	case os.Getenv("BSDNET_LONG") == "1":
 		games = 10_000
-	case testing.Short() || raceEnabled:
+	case testing.Short() || testutil.Race:
 		games = 10
 	}
 	for seed := range games {

@@ -357,13 +357,37 @@ func TestResetFloodLimited(t *testing.T) {
 		for range 50_000 {
 			v.inject(p)
 		}
-		if n := v.link.count(); n == 0 || n > 600 {
-			t.Errorf("%d resets at once", n)
+		if n := v.link.count(); n != 500 {
+			t.Errorf("%d resets at once, want 500", n)
+		}
+		sent := 0
+		for range 50 { // one source has 1000 a second
+			pass(100 * time.Millisecond)
+			for range 500 {
+				v.inject(p)
+			}
+			sent += v.link.count()
+		}
+		if sent != 5000 {
+			t.Errorf("%d resets in 5 s, want 5000", sent)
 		}
 		pass(10 * time.Second)
 		v.inject(p)
 		if g := v.one(); g.th.Flags != wire.RST || g.th.Seq != 5 {
 			t.Errorf("answer %+v", g.th)
+		}
+		// A reset is never answered.
+		s.th.Flags = wire.RST | wire.ACK
+		v.inject(s.bytes())
+		v.none()
+		// All sources together have four times as much, less what is missing at random, a half at most.
+		pass(10 * time.Second)
+		for i := range 50_000 {
+			s := &seg{from: netip.AddrPortFrom(netip.AddrFrom4([4]byte{12, 0, byte(i >> 8), byte(i)}), 5000), to: s.to, th: wire.TCP{Seq: 1, Ack: 5, Flags: wire.ACK, Win: 100}}
+			v.inject(s.bytes())
+		}
+		if n := v.link.count(); n < 1000 || n > 2000 {
+			t.Errorf("%d resets to many sources at once, want 1000 to 2000", n)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package kern
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -362,31 +363,88 @@ func TestIPIdentification(t *testing.T) {
 	if small > 1<<16/8 {
 		t.Errorf("%d of 65536 identifications are near the one before", small)
 	}
-	w := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = testutil.SeededRand(2) })
-	defer w.done()
-	same := 0
-	for range 1000 {
-		if v.k.nextID(&ip) == w.k.nextID(&ip) {
-			same++
+	v.sendsIDs()
+}
+
+// sendsIDs asserts that the fragments of a datagram have one identification, and two datagrams have different ones.
+func (v *victim) sendsIDs() {
+	v.Helper()
+	seen := map[uint16]bool{}
+	for i := range 50 {
+		for _, p := range fragments(ping(make([]byte, 3000)), 1500) {
+			v.inject(p)
+		}
+		l := v.link.fetch()
+		if len(l) != 3 {
+			v.Fatalf("an answer of 3000 bytes is %d packets", len(l))
+		}
+		for _, p := range l {
+			if g := v.parse(p); g.ip.ID != v.parse(l[0]).ip.ID {
+				v.Errorf("the fragments of one datagram have identifications %d and %d", v.parse(l[0]).ip.ID, g.ip.ID)
+			}
+		}
+		if seen[v.parse(l[0]).ip.ID] = true; len(seen) != i+1 {
+			v.Errorf("datagram %d has the identification of one before it", i)
 		}
 	}
-	if same > 10 {
-		t.Errorf("two stacks have %d of 1000 in common", same)
-	}
-	// What one destination sees tells nothing of what another does: neither the same numbers, nor the same steps.
-	other := ip
-	other.Dst = attPeer.Next()
-	same = 0
-	var a, b uint16
-	for range 1000 {
-		x, y := v.k.nextID(&ip), v.k.nextID(&other)
-		if x == y || x-a == y-b || x^a == y^b {
-			same++
+}
+
+// What one flow of packets sees of identifications tells nothing of what another does, be the other of another stack, source, destination or protocol: neither the
+// numbers, nor the steps from one to the next, nor that there is another.
+func TestIPIdentificationsApart(t *testing.T) {
+	const n = 1 << 12
+	ids := func(seed uint64, ip wire.IPv4, beside *wire.IPv4) []uint16 {
+		v := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = testutil.SeededRand(seed) })
+		defer v.done()
+		l := make([]uint16, n)
+		for i := range l {
+			l[i] = v.k.nextID(&ip)
+			if beside != nil {
+				v.k.nextID(beside)
+			}
 		}
-		a, b = x, y
+		return l
 	}
-	if same > 10 {
-		t.Errorf("two destinations have %d of 1000 in common", same)
+	ip := wire.IPv4{Src: attHost, Dst: attPeer, Proto: wire.ProtoICMP}
+	src, dst, proto := ip, ip, ip
+	src.Src, dst.Dst, proto.Proto = attHost.Prev(), attPeer.Next(), wire.ProtoUDP
+	base := ids(1, ip, nil)
+	for name, l := range map[string][]uint16{"stack": ids(2, ip, nil), "source": ids(1, src, nil), "destination": ids(1, dst, nil), "protocol": ids(1, proto, nil)} {
+		same := 0
+		for i := 1; i < n; i++ {
+			x, y, a, b := base[i], l[i], base[i-1], l[i-1]
+			if x == y || x-a == y-b || x^a == y^b {
+				same++
+			}
+		}
+		if same > n/100 {
+			t.Errorf("another %s: %d of %d numbers or steps are the same", name, same, n)
+		}
+	}
+	for name, o := range map[string]*wire.IPv4{"source": &src, "destination": &dst, "protocol": &proto} {
+		if !slices.Equal(base, ids(1, ip, o)) {
+			t.Errorf("packets of another %s change what is seen", name)
+		}
+	}
+	// Neither byte of them steps as a counter does, nor as it did 256 packets ago.
+	for _, lag := range []int{1, 256} {
+		for _, shift := range []int{0, 8} {
+			steady := 0
+			for i := lag + 1; i < n; i++ {
+				step := func(i int) (sum, xor uint8) {
+					x, y := uint8(base[i]>>shift), uint8(base[i-lag]>>shift)
+					return x - y, x ^ y
+				}
+				s1, x1 := step(i)
+				s0, x0 := step(i - 1)
+				if s1 == s0 || x1 == x0 {
+					steady++
+				}
+			}
+			if steady > n/32 {
+				t.Errorf("byte %d, %d packets apart: %d of %d steps are as the one before", shift/8, lag, steady, n)
+			}
+		}
 	}
 }
 
