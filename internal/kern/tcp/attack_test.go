@@ -4,6 +4,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"bsdnet/internal/kern/wire"
 )
 
 // RFC 5961, 3.2: a reset counts only at exactly RCV.NXT; in the window it is challenged; outside it is dropped (A04, CVE-2004-0230).
@@ -426,4 +428,42 @@ func TestFinStorm(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A closed connection whose peer keeps its window shut and answers nothing is gone after three minutes, with its data (A29).
+func TestOrphanBehindClosedWindow(t *testing.T) {
+	for _, prof := range []string{"nodelay", "FreeBSD", "Net3"} {
+		each(t, func(t *T) {
+			k := established(t, prof, "win 0")
+			k.write(10)
+			k.close()
+			k.sent = nil
+			for end := k.now + 180*sec; k.tp.State() != Closed; k.sent = nil {
+				if k.tp.Next() > end {
+					k.fatalf("%s: still in %s", prof, k.tp.State())
+				}
+				k.advance(time.Duration(k.tp.Next() - k.now))
+			}
+			k.sent = nil
+			k.want("error", syscall.ETIMEDOUT)
+		})
+	}
+}
+
+// However many segments are in flight and however a peer acknowledges them, what is known of them is bounded (A15: CVE-2019-11478).
+func TestSackManySegments(t *testing.T) {
+	const segments = 2 * maxSpans
+	k := filled(&T{t, 1, 1}, segments)
+	una := k.tp.sndUna
+	for i := 1; i < segments-8; i += 8 {
+		var b [4]wire.SackBlock
+		for j := range b {
+			b[j] = wire.SackBlock{Left: una.Add(1000 * (i + 2*j)), Right: una.Add(1000 * (i + 2*j + 1))}
+		}
+		k.sacks(b[:]...)
+	}
+	if n, _ := k.shape(); n > maxSpans+64 || n < maxSpans/2 {
+		t.Errorf("%d spans, the limit is %d", n, maxSpans)
+	}
+	k.balance()
 }
