@@ -4,21 +4,23 @@ import "bsdnet/internal/kern/wire"
 
 // Explicit congestion notification, RFC 3168. The marks themselves are IP's: see mbuf.Pkthdr.Ect.
 
-// ecnSynAck: the answer to our offer.
+// ecnSynAck looks for the answer to our offer. RFC 3168, 6.1.1, has ECE without CWR in it: some old
+// stacks sent back the flags as they had come.
 func (tp *TCB) ecnSynAck(seg *segment) {
 	if tp.prof.ECN == 1 && seg.flags&(wire.ECE|wire.CWR) == wire.ECE && int(tp.backoff) <= tp.prof.ECNRetries {
 		tp.flags |= ecnOn
 	}
 }
 
-// ecnSyn: an offer, which our SYN,ACK accepts.
+// ecnSyn looks for an offer, which our SYN,ACK accepts.
 func (tp *TCB) ecnSyn(seg *segment) {
 	if tp.prof.ECN != 0 && seg.flags&(wire.ECE|wire.CWR) == wire.ECE|wire.CWR {
 		tp.flags |= ecnOn
 	}
 }
 
-// ecnInput: the peer has reduced its window.
+// ecnInput looks whether the peer has reduced its window: until it says so, each acknowledgment
+// repeats the echo, as any may be lost (RFC 3168, 6.1.3).
 func (tp *TCB) ecnInput(seg *segment) {
 	if tp.flags&ecnOn != 0 && seg.flags&(wire.CWR|wire.SYN) == wire.CWR {
 		tp.flags &^= ecnSndECE
@@ -28,14 +30,16 @@ func (tp *TCB) ecnInput(seg *segment) {
 	}
 }
 
-// CongestionExperienced: a router has marked a packet of this connection (RFC 3168, 6.1.3).
+// CongestionExperienced takes note that a router has marked a packet of this connection: each
+// acknowledgment tells the peer (RFC 3168, 6.1.3).
 func (tp *TCB) CongestionExperienced() {
 	if tp.flags&ecnOn != 0 {
 		tp.flags |= ecnSndECE
 	}
 }
 
-// ecnAck: the peer has seen a mark. The window is halved once a round trip (RFC 3168, 6.1.2).
+// ecnAck answers an echo, if the acknowledgment bears one: the peer has seen a mark. The window is
+// reduced as for a lost segment, once a round trip (RFC 3168, 6.1.2).
 func (tp *TCB) ecnAck(seg *segment) {
 	if tp.snr != nil {
 		if seg.flags&(wire.ECE|wire.SYN) == wire.ECE {
@@ -59,7 +63,8 @@ func (tp *TCB) sayCWR() {
 	}
 }
 
-// ecnOutput marks the header.
+// ecnOutput marks the header of a segment of which build has found the number. RFC 3168, 6.1.2, has
+// CWR on the first new data after the window has been reduced.
 func (tp *TCB) ecnOutput(th *wire.TCP, o *outseg) {
 	if tp.flags&ecnOn == 0 || o.flags&(wire.SYN|wire.RST) != 0 {
 		return
@@ -67,8 +72,7 @@ func (tp *TCB) ecnOutput(th *wire.TCP, o *outseg) {
 	if tp.flags&ecnSndECE != 0 {
 		th.Flags |= wire.ECE
 	}
-	if tp.flags&ecnSndCWR != 0 && o.len > 0 && !o.rexmit && tp.sndNxt == tp.sndMax {
+	if tp.flags&ecnSndCWR != 0 && o.len > 0 && !o.rexmit && o.seq == tp.sndMax {
 		th.Flags |= wire.CWR
-		tp.flags &^= ecnSndCWR
 	}
 }

@@ -149,7 +149,7 @@ func TestEventUntracedAllocates(t *testing.T) {
 		k.tp.trace(Event{Kind: EvTimer, Name: "rexmt"})
 		k.tp.traceState(SynSent)
 		k.tp.traceRTT(1)
-		k.tp.traceSent(&outseg{}, 1000)
+		k.tp.traceSent(&outseg{seq: k.tp.sndNxt}, 1000)
 		k.tp.traceAck(seg)
 	}
 	if n := testing.AllocsPerRun(100, do); n != 0 || len(k.traced) != 0 {

@@ -30,7 +30,6 @@ func (p *pacer) allow(now int64, mss int) int {
 		return 1 << 30
 	}
 	if p.next > now {
-		p.held = true
 		return 0
 	}
 	return p.train(mss)

@@ -83,17 +83,22 @@ func (tp *TCB) pmtuProof() {
 
 // wantProbe reports whether the next segment, of n bytes that may be sent, is to be a probe of the
 // larger size, and how long it is.
-func (tp *TCB) wantProbe(n int, now int64) (int, bool) {
+func (tp *TCB) wantProbe(o *outseg, n int, now int64) (int, bool) {
 	s := tp.snr
 	m := &s.pmtu
-	if tp.maxseg >= m.full || m.probing || now < m.raiseAt || s.state != Open || tp.backoff > 0 {
+	if tp.maxseg >= m.full || m.probing || now < m.raiseAt {
+		return 0, false
+	}
+	// A probe that is lost must not be taken for more congestion, nor be needed to find out whether
+	// the path works at all. What has been sent to a closed window says nothing of that once the
+	// window is open.
+	if s.state != Open || tp.backoff > 0 && o.wants&wantOpen == 0 {
 		return 0, false
 	}
 	size := m.full - tp.optLen() - tp.sackOptLen()
 	if n < size {
 		return 0, false
 	}
-	m.probing = true
 	return size, true
 }
 

@@ -2,8 +2,9 @@ package tcp
 
 import "time"
 
-// A Profile is every value in which one TCP differs from another; the functions are the same for all. Times are in nanoseconds,
-// sizes in bytes. The values of a stack may be changed by sysctl (package kern), under FreeBSD's names, before the sockets are made.
+// A Profile is every value in which one TCP differs from another; the functions are the same for
+// all. Times are in nanoseconds, sizes in bytes. The values of a stack may be changed by sysctl
+// (package kern), under FreeBSD's names, before the sockets are made.
 type Profile struct {
 	Name string
 
@@ -86,7 +87,8 @@ const (
 	sec = int64(time.Second)
 )
 
-// Default is the profile of a stack that nobody configures: FreeBSD's answers, with Go's and Linux's defaults.
+// Default is the profile of a stack that nobody configures: FreeBSD's answers, with Go's and
+// Linux's defaults.
 func Default() *Profile {
 	p := FreeBSD()
 	p.Name = "Default"
@@ -129,7 +131,8 @@ func FreeBSD() *Profile {
 	}
 }
 
-// Net3 is the profile of the book: 4.4BSD-Lite2 as its first test program sets it up, without RFC 1323.
+// Net3 is the profile of the book: 4.4BSD-Lite2 as its first test program sets it up, without RFC
+// 1323.
 func Net3() *Profile {
 	p := FreeBSD()
 	p.Name = "Net3"
@@ -145,8 +148,10 @@ func Net3() *Profile {
 	return p
 }
 
-// AckWar returns how many answers, in how many nanoseconds, what is not acceptable and brings no data may draw: ChallengeN, or if that is 0, which sets no limit
-// to challenges, 5 a second. Without any limit two ends that disagree about their numbers would answer each other for ever (RFC 5961, 7).
+// AckWar returns how many answers, in how many nanoseconds, what is not acceptable and brings no
+// data may draw: ChallengeN, or if that is 0, which sets no limit to challenges, 5 a second.
+// Without any limit two ends that disagree about their numbers would answer each other for ever
+// (RFC 5961, 7).
 func (p *Profile) AckWar() (n int, period int64) {
 	if p.ChallengeN == 0 {
 		return 5, sec

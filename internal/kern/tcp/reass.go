@@ -8,7 +8,9 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// What has arrived out of order waits in a reassq: BSD's tcp_reass. Blocks are disjoint, never touch, and are sorted, so that a
+// What has arrived out of order waits in a reassq: BSD's tcp_reass. RFC 9293, 3.10.7.4, first:
+// "Segments with higher beginning sequence numbers SHOULD be held for later processing (SHLD-31)."
+// Blocks are disjoint, never touch, and are sorted, so that a
 // segment is placed by binary search; their number is bounded, and so is what they pin (CVE-2018-5390, CVE-2018-6922).
 
 // A rblock is a run of bytes [start, end) that is there.
@@ -28,7 +30,7 @@ type reassq struct {
 
 	// SACK generation (RFC 2018, 4; RFC 2883, 4).
 	recent []wire.SackBlock // most recently changed first
-	dsack  wire.SackBlock   // duplicate to report in the next acknowledgment, where Left != Right
+	dsack  wire.SackBlock   // duplicate to report in the next acknowledgment, if Left != Right
 }
 
 var reassqs mbuf.Zone[reassq]
@@ -75,6 +77,8 @@ func (q *reassq) account(p *mbuf.Pool) {
 func (tp *TCB) reassemble(seg *segment) (fin bool) {
 	q := tp.needReass()
 	if seg.flags&wire.FIN != 0 && tp.state.HaveEstablished() {
+		// A FIN is remembered, and counts when all before it is there. One that contradicts data that
+		// has come is not the peer's.
 		end := seg.seq.Add(seg.len)
 		if last := len(q.blocks) - 1; last < 0 || q.blocks[last].end.Leq(end) {
 			q.fin, q.finSeq = true, end
@@ -108,8 +112,12 @@ func (tp *TCB) enqueue(q *reassq, seg *segment) {
 		}
 		j++
 	}
+	// What comes next is always taken: it ends the hole, and goes on at once. Of the rest, what fits:
+	// RFC 2018, 8, lets a receiver throw away what it has not acknowledged in order.
 	next := start == tp.rcvNxt && tp.state.HaveEstablished()
-	if !next && (i == j && len(q.blocks) >= tp.maxBlocks() || int64(q.pinned) > tp.maxPinned()) {
+	tooMany := i == j && len(q.blocks) >= tp.maxBlocks()
+	tooLarge := int64(q.pinned) > tp.maxPinned()
+	if !next && (tooMany || tooLarge) {
 		tp.stats.Rcvmemdrop.Inc()
 		return
 	}
@@ -119,7 +127,8 @@ func (tp *TCB) enqueue(q *reassq, seg *segment) {
 		q.blocks = slices.Insert(q.blocks, i, rblock{start: start, end: end, m: seg.m})
 		seg.m = nil
 		q.account(tp.pool)
-		q.pinned += q.blocks[i].settle()
+		q.pinned += pinned(q.blocks[i].m)
+		q.blocks[i].settle()
 	} else {
 		tp.merge(q, i, j, seg, start, end)
 	}
@@ -137,14 +146,11 @@ func (tp *TCB) maxBlocks() int {
 	return min(tp.rcv.Hiwat()/max(tp.maxseg, 1)+1, tp.prof.ReassMaxqueuelen)
 }
 
-// settle finds the tail of the block's chain and returns what it pins.
-func (b *rblock) settle() int {
-	n := 0
+// settle finds the tail of the block's chain.
+func (b *rblock) settle() {
 	for m := b.m; m != nil; m = m.Next() {
 		b.tail = m
-		n += m.Pins()
 	}
-	return n
 }
 
 // merge joins the segment [start, end) with blocks[i:j], which it overlaps or touches, into blocks[i]. Of bytes that are there twice
@@ -186,6 +192,8 @@ func (tp *TCB) merge(q *reassq, i, j int, seg *segment, start, end Seq) {
 	q.blocks = slices.Delete(q.blocks, i+1, j)
 }
 
+// pinned returns how much memory a chain keeps from being used again: of a cluster all, however few
+// of its bytes are in the chain.
 func pinned(m *mbuf.Mbuf) int {
 	n := 0
 	for ; m != nil; m = m.Next() {
@@ -208,6 +216,8 @@ func (tp *TCB) deliverReassembled() (fin bool) {
 		m := mbuf.Adj(b.m, tp.rcvNxt.Sub(b.start))
 		q.blocks = slices.Delete(q.blocks, 0, 1)
 		tp.rcvNxt = b.end
+		// As processData: "Once the TCP endpoint takes responsibility for the data, it advances RCV.NXT
+		// over the data accepted".
 		tp.stats.Rcvpack.Inc()
 		tp.stats.Rcvbyte.Add(n)
 		tp.bytesRcvd += uint64(n)

@@ -82,10 +82,10 @@ func (tp *TCB) senderAck(seg *segment) bool {
 	return tp.afterAck(seg, finAcked)
 }
 
-// isDuplicate reports whether an acknowledgment is a duplicate: RFC 5681, 2, (a) to (e).
+// isDuplicate reports whether an acknowledgment is a duplicate: RFC 5681, 2, (a) to (e), each a
+// predicate in input_ack.go.
 func (tp *TCB) isDuplicate(seg *segment) bool {
-	return seg.len == 0 && seg.flags&wire.FIN == 0 && seg.ack == tp.sndUna &&
-		seg.win == tp.sndWnd && tp.sndMax.Gt(tp.sndUna)
+	return outstanding(tp) && !carriesData(seg) && synAndFinOff(seg) && repeatsUna(tp, seg) && !windowMoved(tp, seg)
 }
 
 // takeAck drops what is acknowledged in order. It reports whether our FIN is.
@@ -323,9 +323,9 @@ func (tp *TCB) sampleRound(seg *segment, a *acking) {
 	switch {
 	case oldest != 0:
 		tp.estimate(seg.arrived-oldest, a.news)
-	case a.acked > 0 && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0:
-		if d := int64(int32(tp.ts(seg.arrived) - seg.opt.TSEcr)); d >= 0 && d < 1<<20 {
-			tp.estimate(max(d*ms, ms), a.news)
+	case a.acked > 0:
+		if d, ok := tp.echoed(seg); ok {
+			tp.estimate(d, a.news)
 		}
 	}
 }

@@ -1,6 +1,9 @@
 package tcp
 
-import "bsdnet/internal/kern/mbuf"
+import (
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
+)
 
 // A sender is the sending half of a connection over a path that can lose, beyond what 4.4BSD has
 // for it: the scoreboard, what recovery is at, and the congestion controller. It is made when the
@@ -193,6 +196,7 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 	}
 	if o.probe {
 		sp.flags |= spanProbe
+		s.pmtu.probing = true
 	}
 	flight := tp.pipe() // with it, as sndNxt has moved
 	sp.flight = uint32(flight)
@@ -268,7 +272,8 @@ func (tp *TCB) planRexmit(o *outseg, now int64) bool {
 		return false
 	}
 	sp := s.sb.at(p)
-	s.lostFrom = sp.start
+	o.lostFrom = sp.start
+	o.wants |= wantLostFrom
 	off := sp.start.Sub(tp.sndUna)
 	mss := tp.effMSS() - tp.sackOptLen()
 	most := max(int(tp.tsomax), mss)
@@ -276,7 +281,7 @@ func (tp *TCB) planRexmit(o *outseg, now int64) bool {
 	n := min(s.sb.lostRun(p, most+1), max(int(tp.sndWnd)-off, 0))
 	if n == 0 || !tp.sock.Room() {
 		if n > 0 {
-			tp.flags |= blocked
+			o.wants |= wantBlocked
 		}
 		return false
 	}
@@ -285,14 +290,19 @@ func (tp *TCB) planRexmit(o *outseg, now int64) bool {
 		room = max(room, mss)
 	}
 	if room < min(n, mss) {
-		s.limited = true
+		o.wants |= wantLimited
 		return false
 	}
 	fin := max(off+n-tp.snd.Cc(), 0) // the FIN's number takes no room in a segment
 	n -= fin
-	if quantum := s.pacer.allow(now, mss); quantum == 0 && !s.force {
-		return false
-	} else if n = min(n, max(quantum, mss), max(room, mss), most); n > mss {
+	quantum := s.pacer.allow(now, mss)
+	if quantum == 0 {
+		o.wants |= wantHeld
+		if !s.force {
+			return false
+		}
+	}
+	if n = min(n, max(quantum, mss), max(room, mss), most); n > mss {
 		n -= n % mss
 	}
 	if off+n == tp.snd.Cc() {
@@ -308,10 +318,10 @@ func (tp *TCB) planRexmit(o *outseg, now int64) bool {
 func (tp *TCB) fillRexmit(o *outseg, off, n int) {
 	o.rexmit = true
 	o.off, o.len = off, n
-	o.flags = outflags[tp.state] &^ (1 << 0) // without the FIN
+	o.flags = outflags[tp.state] &^ wire.FIN
 	if over := off + n - tp.snd.Cc(); over > 0 {
 		o.len -= over
-		o.flags |= 1 << 0
+		o.flags |= wire.FIN
 	}
 	o.recwin = tp.recwin()
 	o.more = true
@@ -353,6 +363,9 @@ func (tp *TCB) beforeOutput(now int64) {
 		if tp.snd.Cc() > 0 {
 			tp.needSender(now)
 		}
+		if tp.snr == nil && tp.sndMax == tp.sndUna && now-tp.rcvTime >= tp.rtt.rxtcur {
+			tp.renoAfterIdle()
+		}
 		return
 	}
 	s := tp.snr
@@ -369,10 +382,10 @@ func (tp *TCB) beforeOutput(now int64) {
 func (tp *TCB) paced(o *outseg, n int, now int64) int {
 	s := tp.snr
 	if now < s.pacer.next && s.pacer.rate != 0 {
-		s.pacer.held = true
+		o.wants |= wantHeld
 		return 0
 	}
-	if size, ok := tp.wantProbe(n, now); ok {
+	if size, ok := tp.wantProbe(o, n, now); ok {
 		o.probe, o.more = true, n > size
 		return size
 	}

@@ -341,15 +341,6 @@ type Seconds int32
 // softerror is BSD's t_softerror.
 func (tp *TCB) softerror() syscall.Errno { return syscall.Errno(tp.softerr) }
 
-// lately reports whether less than d has passed since *t, in milliseconds, and sets it to now otherwise.
-func lately(t *uint32, now, d int64) bool {
-	if n := uint32(now / ms); n-*t >= uint32(d/ms) {
-		*t = n
-		return false
-	}
-	return true
-}
-
 func or(a, b int64) int64 {
 	if a != 0 {
 		return a

@@ -36,6 +36,7 @@ const (
 func (tw *TimeWaitRec) Input(th *wire.TCP, n int, prof *Profile) TwVerdict {
 	switch {
 	case th.Flags&wire.RST != 0:
+		// RFC 1337, 3: "(F1) Ignore RST segments in TIME-WAIT state."
 		return TwDrop
 	case th.Flags&(wire.SYN|wire.ACK) == wire.SYN:
 		if th.Flags&wire.FIN != 0 && prof.DropSynFin {
@@ -52,12 +53,21 @@ func (tw *TimeWaitRec) Input(th *wire.TCP, n int, prof *Profile) TwVerdict {
 		return TwDrop
 	case th.Flags&wire.ACK == 0:
 		return TwDrop
-	case th.Flags&wire.FIN != 0 && th.Flags&wire.SYN == 0 && th.Seq.Add(n+1) == tw.RcvNxt:
-		return TwRestart // our acknowledgment of the FIN was lost
-	case n == 0 && th.Flags&(wire.SYN|wire.FIN) == 0 && th.Seq == tw.RcvNxt && th.Ack == tw.SndNxt:
-		return TwDrop
+	case th.Flags&(wire.FIN|wire.SYN) == wire.FIN && th.Seq.Add(n+1) == tw.RcvNxt:
+		// RFC 9293, 3.10.7.4, fifth: "The only thing that can arrive in this state is a retransmission
+		// of the remote FIN. Acknowledge it, and restart the 2 MSL timeout." Our acknowledgment of it
+		// was lost.
+		return TwRestart
+	case tw.saysNothing(th, n):
+		return TwDrop // an answer could only draw another
 	}
 	return TwAck
+}
+
+// saysNothing reports whether a segment is an acknowledgment of what both ends agree on.
+func (tw *TimeWaitRec) saysNothing(th *wire.TCP, n int) bool {
+	bare := n == 0 && th.Flags&(wire.SYN|wire.FIN) == 0
+	return bare && th.Seq == tw.RcvNxt && th.Ack == tw.SndNxt
 }
 
 // newer reports whether a SYN belongs to a new incarnation: RFC 6191, 2, else RFC 9293, MAY-2, by sequence number alone.

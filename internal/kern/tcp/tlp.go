@@ -43,6 +43,7 @@ func (tp *TCB) probeTimeout(now int64) {
 	s := tp.snr
 	s.ptoAt = never
 	var o outseg
+	tp.relieve()
 	inflight := tp.sndNxt.Sub(tp.sndUna)
 	mss := tp.effMSS() - tp.sackOptLen()
 	again := true

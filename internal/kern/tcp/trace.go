@@ -96,8 +96,8 @@ func (tp *TCB) tellSent(o *outseg, space int) {
 		tp.tell(Event{Kind: EvRetransmit, Seq: uint32(tp.sndUna.Add(o.off) - tp.iss), Len: space, Name: o.reason})
 		return
 	}
-	seq := uint32(tp.sndNxt - tp.iss)
-	again := min(max(tp.sndMax.Sub(tp.sndNxt), 0), space) // what is sent from an old number on may end with new data
+	seq := uint32(o.seq - tp.iss)
+	again := min(max(tp.sndMax.Sub(o.seq), 0), space) // what is sent from an old number on may end with new data
 	if again > 0 {
 		tp.tell(Event{Kind: EvRetransmit, Seq: seq, Len: again})
 	}
