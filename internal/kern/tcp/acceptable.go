@@ -13,8 +13,8 @@ import (
 
 // acceptableSegment looks at reset, SYN, timestamp and the place in the window, and trims the
 // segment to the window. It reports whether the acknowledgment is to be looked at. The order is
-// BSD's. RFC 9293 looks at the window first, but with RFC 5961 a reset and a SYN have rules of their
-// own for every place in or outside of it.
+// BSD's. RFC 9293 looks at the window first, but with RFC 5961 a reset and a SYN have rules of
+// their own for every place in or outside of it.
 func (tp *TCB) acceptableSegment(seg *segment) bool {
 	seg.rcvWnd = uint32(tp.rcvwin())
 	if tp.state == SynReceived && seg.flags&(wire.ACK|wire.RST) == wire.ACK && !tp.acksFlight(seg) {
@@ -58,10 +58,10 @@ func (tp *TCB) checkRst(seg *segment) {
 		// silently drop the segment."
 		return
 	case !exact && !tp.prof.InsecureRST:
-		// "3) If the RST bit is set and the sequence number does not exactly match the next expected
-		// sequence value, yet is within the current receive window, TCP endpoints MUST send an
-		// acknowledgment (challenge ACK)". A peer that has really reset answers it with the number
-		// that we expect.
+		// "3) If the RST bit is set and the sequence number does not exactly match the next
+		// expected sequence value, yet is within the current receive window, TCP endpoints MUST
+		// send an acknowledgment (challenge ACK)". A peer that has really reset answers it with the
+		// number that we expect.
 		tp.stats.Badrst.Inc()
 		tp.challengeAck(seg.now)
 		return
@@ -81,10 +81,10 @@ func (tp *TCB) checkRst(seg *segment) {
 	tp.close()
 }
 
-// checkSyn is RFC 9293, 3.10.7.4, fourth: "RFC 5961 recommends that in these synchronized states, if
-// the SYN bit is set, irrespective of the sequence number, TCP endpoints MUST send a "challenge ACK"
-// to the remote peer". A peer that has restarted answers it with a reset, and then its next SYN finds
-// nothing in its way.
+// checkSyn is RFC 9293, 3.10.7.4, fourth: "RFC 5961 recommends that in these synchronized states,
+// if the SYN bit is set, irrespective of the sequence number, TCP endpoints MUST send a "challenge
+// ACK" to the remote peer". A peer that has restarted answers it with a reset, and then its next
+// SYN finds nothing in its way.
 func (tp *TCB) checkSyn(seg *segment) {
 	tp.stats.Badsyn.Inc()
 	if tp.prof.InsecureSYN && seg.seq.Geq(tp.lastAckSent) && seg.seq.Lt(tp.lastAckSent.Add(int(seg.rcvWnd))) {
@@ -160,8 +160,8 @@ func (tp *TCB) overtaken(seg *segment) bool {
 
 // takeTimestamp takes the timestamp of the segment that holds the left edge of what was last
 // acknowledged, and ends at end. RFC 7323, 4.3: if "SEG.TSval >= TS.Recent and SEG.SEQ <=
-// Last.ACK.sent", then "SEG.TSval is copied to TS.Recent; otherwise, it is ignored." That it must not
-// end before the edge is RFC 1323's, and BSD's: a duplicate is not echoed.
+// Last.ACK.sent", then "SEG.TSval is copied to TS.Recent; otherwise, it is ignored." That it must
+// not end before the edge is RFC 1323's, and BSD's: a duplicate is not echoed.
 //
 // It is called when the acknowledgment has been found acceptable: one segment with a forged
 // timestamp, and numbers that need only lie in the window, would make PAWS drop what the peer sends
@@ -174,8 +174,8 @@ func (tp *TCB) takeTimestamp(seg *segment, end Seq) {
 }
 
 // trim cuts what lies outside of the window. RFC 9293, 3.10.7.4, first: "One could tailor actual
-// segments to fit this assumption by trimming off any portions that lie outside the window (including
-// SYN and FIN) and only processing further if the segment then begins at RCV.NXT."
+// segments to fit this assumption by trimming off any portions that lie outside the window
+// (including SYN and FIN) and only processing further if the segment then begins at RCV.NXT."
 func (tp *TCB) trim(seg *segment) bool {
 	if tp.state == SynReceived && seg.seq.Lt(tp.irs) {
 		seg.reset = true // it is of an older connection: BSD's dropwithreset
@@ -216,8 +216,9 @@ func (tp *TCB) closedBoth() bool {
 	return tp.prof.ShutRdKeeps && tp.flags&CantRcvMore != 0 && (tp.state == FinWait1 || tp.state == FinWait2)
 }
 
-// trimLeft drops what has been received before, todrop numbers of it. RFC 9293, 3.10.7.4, first: "If
-// a segment's contents straddle the boundary between old and new, only the new parts are processed."
+// trimLeft drops what has been received before, todrop numbers of it. RFC 9293, 3.10.7.4, first:
+// "If a segment's contents straddle the boundary between old and new, only the new parts are
+// processed."
 func (tp *TCB) trimLeft(seg *segment, todrop int) {
 	if seg.flags&wire.SYN != 0 {
 		seg.flags &^= wire.SYN

@@ -9,7 +9,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// What stands between two machines in FuzzTwoMachines: the adversary's network, and as much of package kern as a connection needs.
+// What stands between two machines in FuzzTwoMachines: the adversary's network, and as much of
+// package kern as a connection needs.
 
 // send puts a packet on the wire, where the adversary sits.
 func (a *arena) send(from int, p *pkt) {
@@ -71,7 +72,8 @@ func (a *arena) push(from int, p *pkt, delay int64) {
 
 func (e *end) rel(p *pkt, from int) string {
 	f, g := e.a.ends[from].iss, e.a.ends[1-from].iss
-	s := fmt.Sprintf("%d > %s %d:%d(%d) ack %d win %d", from, p.th.Flags, p.th.Seq.Sub(f), p.th.Seq.Sub(f)+p.len, p.len, p.th.Ack.Sub(g), p.th.Win)
+	s := fmt.Sprintf("%d > %s %d:%d(%d) ack %d win %d", from, p.th.Flags, p.th.Seq.Sub(f), p.th.Seq.Sub(f)+p.len,
+		p.len, p.th.Ack.Sub(g), p.th.Win)
 	if p.th.Opt.Has&wire.TofSack != 0 {
 		for _, b := range p.th.Opt.Blocks[:p.th.Opt.Nsack] {
 			s += fmt.Sprintf(" %d:%d", b.Left.Sub(g), b.Right.Sub(g))
@@ -135,7 +137,8 @@ func (e *end) syncache(p *pkt) bool {
 	f := p.th.Flags & (wire.SYN | wire.ACK | wire.RST)
 	if f == wire.SYN {
 		if e.syn == nil {
-			e.syn = &SynState{Iss: e.iss, Irs: p.th.Seq, Win: p.th.Win, SentWin: uint16(min(e.rcv.Hiwat(), maxWin)), Opt: p.th.Opt, TSOffset: 99,
+			e.syn = &SynState{Iss: e.iss, Irs: p.th.Seq, Win: p.th.Win, SentWin: uint16(min(e.rcv.Hiwat(), maxWin)),
+				Opt: p.th.Opt, TSOffset: 99,
 				TSRecent: p.th.Opt.TSVal, Scale: WscaleFor(e.prof.Maxsockbuf)}
 			if e.prof.ScaleByBuf {
 				e.syn.Scale = WscaleFor(e.rcv.Hiwat())

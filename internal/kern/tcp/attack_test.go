@@ -8,7 +8,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// RFC 5961, 3.2: a reset counts only at exactly RCV.NXT; in the window it is challenged; outside it is dropped (A04, CVE-2004-0230).
+// RFC 5961, 3.2: a reset counts only at exactly RCV.NXT; in the window it is challenged; outside it
+// is dropped (A04, CVE-2004-0230).
 func TestResetRules(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD")
@@ -77,7 +78,7 @@ func TestResetInEachState(t *testing.T) {
 			nxt := k.tp.sndNxt.Sub(t.iss)
 			in := k.pkt("R", at+1, 0, 0)
 			k.input(in)
-			k.claim(".", nxt, at) // the challenge is bare, also where a FIN is out
+			k.claim(".", nxt, at) // the challenge is bare, also if a FIN is out
 			k.input(k.pkt("R", at-1, 0, 0))
 			k.input(k.pkt("S", at, 0, 0))
 			k.claim(".", nxt, at)
@@ -103,8 +104,8 @@ func TestInsecureRst(t *testing.T) {
 	})
 }
 
-// RFC 5961, 4.2: "If the SYN bit is set, irrespective of the sequence number, TCP MUST send an ACK (also referred to as challenge ACK)"
-// (A05).
+// RFC 5961, 4.2: "If the SYN bit is set, irrespective of the sequence number, TCP MUST send an ACK
+// (also referred to as challenge ACK)" (A05).
 func TestSynChallenge(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD")
@@ -132,8 +133,8 @@ func TestSynChallenge(t *testing.T) {
 	})
 }
 
-// RFC 5961, 7: challenge ACKs are throttled, here 5 a second for each connection (A07, CVE-2016-5696), and what is not sent is freed
-// (A08, CVE-2026-4247).
+// RFC 5961, 7: challenge ACKs are throttled, here 5 a second for each connection (A07,
+// CVE-2016-5696), and what is not sent is freed (A08, CVE-2026-4247).
 func TestChallengeLimit(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD")
@@ -155,8 +156,8 @@ func TestChallengeLimit(t *testing.T) {
 	})
 }
 
-// RFC 5961, 5.2: "The ACK value is considered acceptable only if it is in the range of ((SND.UNA - MAX.SND.WND) <= SEG.ACK <= SND.NXT)"
-// (A06).
+// RFC 5961, 5.2: "The ACK value is considered acceptable only if it is in the range of ((SND.UNA -
+// MAX.SND.WND) <= SEG.ACK <= SND.NXT)" (A06).
 //
 // RFC 9293 MAY-12
 func TestAckRange(t *testing.T) {
@@ -206,8 +207,8 @@ func TestAckTooOld(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.10.7.4, fifth: "If the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send an ACK, drop the segment"; an optimistic
-// acknowledgment opens no window (A32).
+// RFC 9293, 3.10.7.4, fifth: "If the ACK acks something not yet sent (SEG.ACK > SND.NXT), then send
+// an ACK, drop the segment"; an optimistic acknowledgment opens no window (A32).
 func TestOptimisticAck(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1000")
@@ -225,7 +226,8 @@ func TestOptimisticAck(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.10.7.4, first: an unacceptable segment is answered with an ACK, a reset is not; what overlaps the window is trimmed.
+// RFC 9293, 3.10.7.4, first: an unacceptable segment is answered with an ACK, a reset is not; what
+// overlaps the window is trimmed.
 //
 // RFC 9293 MUST-66
 func TestSequenceCheck(t *testing.T) {
@@ -259,7 +261,8 @@ func TestSequenceCheck(t *testing.T) {
 	})
 }
 
-// RFC 7323, 5.3, R1: a segment with an older timestamp is dropped and acknowledged; 5.2: a reset is exempt.
+// RFC 7323, 5.3, R1: a segment with an older timestamp is dropped and acknowledged; 5.2: a reset is
+// exempt.
 func TestPAWS(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD, ts")
@@ -276,7 +279,8 @@ func TestPAWS(t *testing.T) {
 	})
 }
 
-// RFC 7323, 5.5: after 24 days of silence the timestamp is not to be trusted; and timestamps wrap (A19).
+// RFC 7323, 5.5: after 24 days of silence the timestamp is not to be trusted; and timestamps wrap
+// (A19).
 func TestPAWSIdleAndWrap(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD, ts")
@@ -301,7 +305,8 @@ func TestPAWSIdleAndWrap(t *testing.T) {
 	})
 }
 
-// RFC 7323, 4.3: "SEG.TSval >= TS.Recent and SEG.SEQ <= Last.ACK.sent": only the segment at the left edge gives the timestamp to echo.
+// RFC 7323, 4.3: "SEG.TSval >= TS.Recent and SEG.SEQ <= Last.ACK.sent": only the segment at the
+// left edge gives the timestamp to echo.
 func TestTimestampRecent(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD, ts, mss 1000")
@@ -320,7 +325,8 @@ func TestTimestampRecent(t *testing.T) {
 	})
 }
 
-// A segment without the timestamps that were agreed on is taken (tolerate_missing_ts), and one with them unasked too.
+// A segment without the timestamps that were agreed on is taken (tolerate_missing_ts), and one with
+// them unasked too.
 //
 // RFC 9293 MUST-5
 func TestTimestampMissing(t *testing.T) {
@@ -356,7 +362,8 @@ func TestNoAckBit(t *testing.T) {
 	})
 }
 
-// A timestamp counts only if the acknowledgment that comes with it may be the peer's: one forged segment in the window would make PAWS drop all that the peer sends for 24 days.
+// A timestamp counts only if the acknowledgment that comes with it may be the peer's: one forged
+// segment in the window would make PAWS drop all that the peer sends for 24 days.
 func TestForgedTimestamp(t *testing.T) {
 	for _, prof := range []string{"nodelay", "FreeBSD", "bsd"} {
 		for _, forged := range []string{
@@ -381,18 +388,21 @@ func TestForgedTimestamp(t *testing.T) {
 	}
 }
 
-// What lies half the sequence space away is outside of any window, however long the segment is: nothing of it is taken, and it is answered (RFC 9293, 3.10.7.4, first).
+// What lies half the sequence space away is outside of any window, however long the segment is:
+// nothing of it is taken, and it is answered (RFC 9293, 3.10.7.4, first).
 func TestHalfSequenceSpace(t *testing.T) {
 	each(t, func(t *T) {
 		for _, rcvbuf := range []string{"rcvbuf 100", "rcvbuf 1000", "rcvbuf 20000"} {
 			for _, n := range []int{0, 1, 100, 1460, 30000} {
-				for _, d := range []int{-1 << 31, -1<<31 + 1, -1<<31 + 50, 1<<31 - 1, 1<<31 - 2, 1<<31 - 50, 1<<31 - 1000, 1<<31 - 30000} {
+				for _, d := range []int{-1 << 31, -1<<31 + 1, -1<<31 + 50, 1<<31 - 1, 1<<31 - 2, 1<<31 - 50,
+					1<<31 - 1000, 1<<31 - 30000} {
 					k := established(t, rcvbuf, "sack")
 					p := k.pkt("P.", 1, 1, n)
 					p.th.Seq = k.tp.rcvNxt + Seq(d)
 					k.input(p)
 					if k.tp.rcvNxt != t.irs+1 || k.rcv.Cc() != 0 || k.tp.reass != nil && len(k.tp.reass.blocks) > 0 {
-						k.fatalf("a segment of %d bytes at %d from the next number was taken: %d bytes", n, d, k.rcv.Cc())
+						k.fatalf("a segment of %d bytes at %d from the next number was taken: %d bytes", n, d,
+							k.rcv.Cc())
 					}
 					if len(k.sent) != 1 {
 						k.fatalf("a segment of %d bytes at %d from the next number drew %d answers", n, d, len(k.sent))

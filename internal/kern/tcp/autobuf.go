@@ -3,8 +3,8 @@ package tcp
 import "bsdnet/internal/kern/mbuf"
 
 // A window must hold what the path does, or the sender waits: the bandwidth times the round trip
-// (RFC 7323, 1.1). When the connection begins nobody knows either, so a buffer whose size nobody has
-// set grows with what goes through it, as in FreeBSD (tcp_autorcvbuf, tcp_sndbuf_autoscale) and
+// (RFC 7323, 1.1). When the connection begins nobody knows either, so a buffer whose size nobody
+// has set grows with what goes through it, as in FreeBSD (tcp_autorcvbuf, tcp_sndbuf_autoscale) and
 // Linux.
 //
 // What counts is the least round trip, as data that waits in a queue needs no larger window; and of

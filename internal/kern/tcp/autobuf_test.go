@@ -21,7 +21,8 @@ func (k *kit) feed(n int) {
 	k.sent = nil
 }
 
-// drain has the peer acknowledge all that has been sent, and be sent what follows, until there is nothing left; it returns how much that was.
+// drain has the peer acknowledge all that has been sent, and be sent what follows, until there is
+// nothing left; it returns how much that was.
 func (k *kit) drain() int {
 	k.t.Helper()
 	before := k.tp.bytesSent
@@ -55,7 +56,8 @@ const auto = "bsd, mss 1000, wscale 8, rcvbuf 64000, sndbuf 32000, rtt 50ms"
 
 func autoMax(p *Profile) { p.RecvbufMax, p.SendbufMax = 400_000, 100_000 }
 
-// A receive buffer doubles when more than a quarter of it has been read in a round trip, up to the largest, and the window with it: 51 ms are a little more than that.
+// A receive buffer doubles when more than a quarter of it has been read in a round trip, up to the
+// largest, and the window with it: 51 ms are a little more than that.
 func TestReceiveBufferGrows(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, auto, autoMax)
@@ -75,7 +77,8 @@ func TestReceiveBufferGrows(t *testing.T) {
 	})
 }
 
-// What stays below a quarter, comes over a longer time or in one short burst, is not read, or takes nobody knows how long, makes no buffer grow.
+// What stays below a quarter, comes over a longer time or in one short burst, is not read, or takes
+// nobody knows how long, makes no buffer grow.
 func TestReceiveBufferStays(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, auto, autoMax)
@@ -141,8 +144,9 @@ func TestSendBufferGrows(t *testing.T) {
 	})
 }
 
-// Buffers stay as they are where somebody has set them, in the profiles whose windows are known to the byte, on the loopback, beyond what a
-// window without a scale can say or a buffer may have, where what comes is thrown away, where memory is short, and where the way is.
+// Buffers stay as they are if somebody has set them, in the profiles whose windows are known to
+// the byte, on the loopback, beyond what a window without a scale can say or a buffer may have,
+// if what comes is thrown away, if memory is short, and if the way is.
 func TestBuffersStay(t *testing.T) {
 	const sizes = "bsd, mss 1000, rcvbuf 64000, sndbuf 32000, "
 	each(t, func(t *T) {
@@ -185,7 +189,8 @@ func TestBuffersStay(t *testing.T) {
 	})
 }
 
-// TestAutobufLook: bytes are scaled to a round trip, at most one look in each, and all counters wrap.
+// TestAutobufLook: bytes are scaled to a round trip, at most one look in each, and all counters
+// wrap.
 func TestAutobufLook(t *testing.T) {
 	const near = 1<<32 - 1000
 	for _, c := range []struct {
@@ -199,17 +204,20 @@ func TestAutobufLook(t *testing.T) {
 		{"too early", autobuf{}, 50*ms - 1000, 50 * ms, 9, 9, 0, 0, false},
 		{"a round trip", autobuf{}, 50 * ms, 50 * ms, 700, 300, 700, 300, true},
 		{"two", autobuf{}, 100 * ms, 50 * ms, 700, 300, 350, 150, true},
-		{"since the last look", autobuf{at: 100_000, read: 200, acked: 100}, 150 * ms, 50 * ms, 700, 300, 500, 200, true},
+		{"since the last look", autobuf{at: 100_000, read: 200, acked: 100}, 150 * ms, 50 * ms, 700, 300, 500, 200,
+			true},
 		{"a short one is averaged", autobuf{}, 4 * ms, ms, 4000, 400, 1000, 100, true},
 		{"not before the mean's time", autobuf{}, 4*ms - 1000, ms, 4000, 400, 0, 0, false},
 		{"none is shorter than autoFloor", autobuf{}, 4 * ms, 1000, 4000, 400, 100, 10, true},
 		{"nor longer than a second", autobuf{}, 2 * sec, 4 * sec, 4000, 400, 2000, 200, true},
-		{"all come round", autobuf{at: near, read: near, acked: near}, 1<<32*1000 + 49*ms, 50 * ms, 0, 1000, 1000, 2000, true},
+		{"all come round", autobuf{at: near, read: near, acked: near}, 1<<32*1000 + 49*ms, 50 * ms, 0, 1000, 1000,
+			2000, true},
 	} {
 		a := c.a
 		read, acked, due := a.look(c.now, c.minRTT, c.read, c.acked)
 		if read != c.wantRead || acked != c.wantAcked || due != c.due {
-			t.Errorf("%s: %d read, %d acknowledged, %v; want %d, %d, %v", c.name, read, acked, due, c.wantRead, c.wantAcked, c.due)
+			t.Errorf("%s: %d read, %d acknowledged, %v; want %d, %d, %v", c.name, read, acked, due, c.wantRead,
+				c.wantAcked, c.due)
 		}
 		if want := (autobuf{uint32(c.now / 1000), c.read, c.acked}); due && a != want || !due && a != c.a {
 			t.Errorf("%s: remembers %+v", c.name, a)

@@ -125,7 +125,7 @@ func (b *bbr) Acked(v *View, a *Ack, c *Control) {
 	b.noteLoss(v, a, c)
 	b.updateDelivery(v, a)
 	b.updateRound(v, a)
-	b.updateCongestion(v, a, c)
+	b.updateCongestion(v, c)
 	if a.Delivered > 0 && a.Rate.Delivered > 0 {
 		slot := uint8(bbrExtraRounds)
 		if !b.fullReached {

@@ -92,7 +92,7 @@ func (b *bbr1) Acked(v *View, a *Ack, c *Control) {
 	}
 	b.updateCycle(v, a)
 	b.checkFull(a)
-	b.checkDrain(v, c)
+	b.checkDrain(v)
 	b.updateMinRTT(v, a, c)
 	b.setGains()
 	b.setRate(v, c, b.bandwidth(), int(b.pacingGain))
@@ -171,7 +171,7 @@ func (b *bbr1) checkFull(a *Ack) {
 
 // checkDrain leaves Startup when the path is full, and Drain when the queue that Startup has made
 // is gone.
-func (b *bbr1) checkDrain(v *View, c *Control) {
+func (b *bbr1) checkDrain(v *View) {
 	if b.mode == bbr1Startup && b.full {
 		b.enter(bbr1Drain)
 	}

@@ -68,19 +68,19 @@ func (b *bbr) advanceDelivery(a *Ack) {
 
 // updateCongestion is 5.5.10.3's UpdateCongestionSignals: once in a round trip, the bounds of the
 // short term follow what is delivered.
-func (b *bbr) updateCongestion(v *View, a *Ack, c *Control) {
+func (b *bbr) updateCongestion(v *View, c *Control) {
 	if !b.lossRound {
 		return
 	}
 	if b.lossInRound && !b.probing() && b.lostMuch(v) {
-		b.lossLowerBounds(v, a, c)
+		b.lossLowerBounds(c)
 	}
 	b.lossInRound, b.marked = false, false
 }
 
 // lossLowerBounds is 5.5.10.3's InitLowerBounds and LossLowerBounds: "slowing down toward the
 // latest delivery process".
-func (b *bbr) lossLowerBounds(v *View, a *Ack, c *Control) {
+func (b *bbr) lossLowerBounds(c *Control) {
 	if b.bwShort == bbrMaxRate {
 		b.bwShort = max(b.maxBw[0], b.maxBw[1])
 	}

@@ -26,9 +26,13 @@ type View struct {
 	PriorFlight   int    // the same before this acknowledgment
 	Delivered     uint64 // acknowledged or selectively acknowledged so far
 	Lost          uint64 // found lost so far
-	CwndLimited   bool   // the window has held back data since the last acknowledgment, or is in use by more than half in slow start (RFC 7661)
-	AppLimited    bool   // the sender has nothing more to send
-	InRecovery    bool   // the window is being reduced, while losses of this flight are repaired or for a congestion mark
+	// the window has held back data since the last acknowledgment, or is in use by more than half
+	// in slow start (RFC 7661)
+	CwndLimited bool
+	AppLimited  bool // the sender has nothing more to send
+	// the window is being reduced, while losses of this flight are repaired or for a congestion
+	// mark
+	InRecovery bool
 }
 
 // An Ack is what an acknowledgment has brought.

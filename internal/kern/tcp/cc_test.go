@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// RFC 5681, 3.2: "After the fast retransmit algorithm sends what appears to be the missing segment"; RFC 3042: the first two duplicates let
-// out new data; RFC 6582, 3.2: a partial acknowledgment retransmits the next hole, a full one ends recovery.
+// RFC 5681, 3.2: "After the fast retransmit algorithm sends what appears to be the missing
+// segment"; RFC 3042: the first two duplicates let out new data; RFC 6582, 3.2: a partial
+// acknowledgment retransmits the next hole, a full one ends recovery.
 //
 // RFC 9293 MUST-19
 func TestNewReno(t *testing.T) {
@@ -61,7 +62,8 @@ func TestNewReno(t *testing.T) {
 	})
 }
 
-// RFC 5681, 2: what is a duplicate acknowledgment: not one with data, with another window, or when nothing is in flight (A33).
+// RFC 5681, 2: what is a duplicate acknowledgment: not one with data, with another window, or when
+// nothing is in flight (A33).
 func TestDuplicateAckIsStrict(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "bsd, mss 1000, win 5000")
@@ -84,7 +86,8 @@ func TestDuplicateAckIsStrict(t *testing.T) {
 	})
 }
 
-// RFC 6582, 3.2, step 1: duplicates that tell of the flight in which loss was found already do not start recovery again.
+// RFC 6582, 3.2, step 1: duplicates that tell of the flight in which loss was found already do not
+// start recovery again.
 func TestNoSecondRecovery(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "bsd, mss 1000")
@@ -99,7 +102,8 @@ func TestNoSecondRecovery(t *testing.T) {
 	})
 }
 
-// RFC 5681, 3.1: after a time-out ssthresh is half the flight and the window one segment; then slow start.
+// RFC 5681, 3.1: after a time-out ssthresh is half the flight and the window one segment; then slow
+// start.
 func TestTimeoutCollapses(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "bsd, mss 1000")
@@ -117,7 +121,8 @@ func TestTimeoutCollapses(t *testing.T) {
 	})
 }
 
-// RFC 5681, 3.1, slow start: one SMSS for each ACK at most of what it acknowledges; RFC 3465: by bytes, two segments at most.
+// RFC 5681, 3.1, slow start: one SMSS for each ACK at most of what it acknowledges; RFC 3465: by
+// bytes, two segments at most.
 func TestSlowStartByBytes(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "bsd, mss 1000, sndbuf 100000")
@@ -160,7 +165,8 @@ func TestCongestionAvoidance(t *testing.T) {
 	})
 }
 
-// RFC 5681, 4.1: "if TCP has not sent data in an interval exceeding the retransmission timeout [...] cwnd [is] min(IW, cwnd)".
+// RFC 5681, 4.1: "if TCP has not sent data in an interval exceeding the retransmission timeout
+// [...] cwnd [is] min(IW, cwnd)".
 func TestRestartAfterIdle(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "bsd, mss 1000, sndbuf 100000, rtt 100ms")

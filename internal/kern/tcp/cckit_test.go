@@ -154,7 +154,8 @@ func TestCCAnything(t *testing.T) {
 				case 3:
 					k.cc.Restart(&k.v, int64(size(1<<30))<<r.IntN(10), &k.c)
 				default:
-					a := Ack{Acked: size(1 << 30), Delivered: size(1 << 30), Lost: size(1 << 30), RTT: int64(size(1 << 30))}
+					a := Ack{Acked: size(1 << 30), Delivered: size(1 << 30), Lost: size(1 << 30),
+						RTT: int64(size(1 << 30))}
 					k.v.Acked += uint64(a.Acked)
 					k.v.Sent = k.v.Acked + uint64(size(1<<30))
 					k.v.Delivered += uint64(a.Delivered)

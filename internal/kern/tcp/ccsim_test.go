@@ -432,7 +432,7 @@ func TestCCGoodput(t *testing.T) {
 	}
 }
 
-// Where losses are at random, Reno's window is sqrt(3/2p) segments on average ("The Macroscopic
+// If losses are at random, Reno's window is sqrt(3/2p) segments on average ("The Macroscopic
 // Behavior of the TCP Congestion Avoidance Algorithm", CCR 27, 3, 1997), and CUBIC is in its
 // Reno-friendly region.
 func TestRenoResponse(t *testing.T) {

@@ -2,7 +2,8 @@ package tcp
 
 import "fmt"
 
-// checkSender returns an error if what the sender keeps beside its scoreboard does not fit it: Check's part for a connection that has one.
+// checkSender returns an error if what the sender keeps besides its scoreboard does not fit it:
+// Check's part for a connection that has one.
 func (tp *TCB) checkSender() error {
 	s := tp.snr
 	if s == nil {
@@ -32,13 +33,14 @@ func (tp *TCB) checkSender() error {
 		return nil
 	}
 	if s.rtoAt == never || tp.timers[tRexmt] > min(s.rtoAt, s.reoAt, s.ptoAt) {
-		return fmt.Errorf("the timer is set for %d; RTO %d, RACK %d, TLP %d", tp.timers[tRexmt], s.rtoAt, s.reoAt, s.ptoAt)
+		return fmt.Errorf("the timer is set for %d; RTO %d, RACK %d, TLP %d", tp.timers[tRexmt], s.rtoAt, s.reoAt,
+			s.ptoAt)
 	}
 	return nil
 }
 
-// checkRack returns an error if something in flight would never be judged: what was sent once lies behind RACK's mark, and what was sent
-// again is in its queue.
+// checkRack returns an error if something in flight would never be judged: what was sent once lies
+// behind RACK's mark, and what was sent again is in its queue.
 func (tp *TCB) checkRack() error {
 	s := tp.snr
 	r := &s.rack

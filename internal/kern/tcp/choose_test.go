@@ -36,8 +36,8 @@ func TestSetCC(t *testing.T) {
 	})
 }
 
-// In the midst of a connection the window and the threshold stay as they are, from each controller to each, also if the window is smaller
-// than an initial one; pacing goes on.
+// In the midst of a connection the window and the threshold stay as they are, from each controller
+// to each, also if the window is smaller than an initial one; pacing goes on.
 func TestSetCCLater(t *testing.T) {
 	each(t, func(t *T) {
 		for _, from := range CCNames() {
@@ -64,7 +64,8 @@ func TestSetCCLater(t *testing.T) {
 	})
 }
 
-// BBR has no threshold: a controller that takes over while losses are repaired makes one, or the recovery would end with any window.
+// BBR has no threshold: a controller that takes over while losses are repaired makes one, or the
+// recovery would end with any window.
 func TestSetCCInRecovery(t *testing.T) {
 	each(t, func(t *T) {
 		for _, from := range CCNames() {
@@ -88,7 +89,8 @@ func TestSetCCInRecovery(t *testing.T) {
 	})
 }
 
-// A reduction is taken back by the controller that has made it, or not at all: another one has nothing to go back to.
+// A reduction is taken back by the controller that has made it, or not at all: another one has
+// nothing to go back to.
 func TestSetCCForgetsUndo(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)

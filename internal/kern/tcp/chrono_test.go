@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// chronoInfo returns how long the sender has been busy, held back by the peer's window, and by the send buffer.
+// chronoInfo returns how long the sender has been busy, held back by the peer's window, and by the
+// send buffer.
 func (k *kit) chronoInfo() [3]time.Duration {
 	k.tp.onwards(k.now)
 	i := k.tp.Info()
@@ -19,8 +20,8 @@ func (k *kit) wantChrono(busy, rwnd, sndbuf time.Duration) {
 	}
 }
 
-// Linux's tcpi_busy_time, tcpi_rwnd_limited and tcpi_sndbuf_limited: the latter two are parts of the first, and a sender with nothing to do
-// is not busy.
+// Linux's tcpi_busy_time, tcpi_rwnd_limited and tcpi_sndbuf_limited: the latter two are parts of
+// the first, and a sender with nothing to do is not busy.
 func TestChrono(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, "wscale 0, win 4000")

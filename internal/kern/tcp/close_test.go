@@ -106,7 +106,7 @@ func TestFinAckInFinWait1(t *testing.T) {
 	})
 }
 
-// The FIN goes behind the data, on the last segment where it can.
+// The FIN goes behind the data, on the last segment if it can.
 func TestFinWithData(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1000, nagle")
@@ -176,8 +176,9 @@ func TestCloseWithUnreadData(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.6.1: "If such a host issues a CLOSE call while received data is still pending [...] or if new data is received after CLOSE
-// is called, its TCP implementation SHOULD send a RST". After shutdown alone the data is welcome.
+// RFC 9293, 3.6.1: "If such a host issues a CLOSE call while received data is still pending [...]
+// or if new data is received after CLOSE is called, its TCP implementation SHOULD send a RST".
+// After shutdown alone the data is welcome.
 func TestDataAfterClose(t *testing.T) {
 	each(t, func(t *T) {
 		for _, acked := range []string{"", "< . 1:1(0) ack 2"} { // FIN_WAIT_1, FIN_WAIT_2
@@ -201,7 +202,8 @@ func TestDataAfterClose(t *testing.T) {
 	})
 }
 
-// FIN_WAIT_2 ends by itself only where the user has closed: also where shutdown came first, and close later (A29).
+// FIN_WAIT_2 ends by itself only if the user has closed: also if shutdown came first, and
+// close later (A29).
 func TestFinWait2Timer(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t)
@@ -292,7 +294,8 @@ func TestAbort(t *testing.T) {
 	})
 }
 
-// A probe that a closed window has refused takes no number: the reset must stand where the peer expects it.
+// A probe that a closed window has refused takes no number: the reset must stand where the peer
+// expects it.
 func TestAbortInPersist(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "win 0")
@@ -346,10 +349,12 @@ func TestTimeWaitRecord(t *testing.T) {
 		} {
 			th := wire.TCP{Flags: parseFlags(c.flags), Seq: t.irs.Add(c.seq), Ack: t.iss.Add(c.ack), Opt: c.opt}
 			if got := tw.Input(&th, c.n, FreeBSD()); got != c.freebsd {
-				t.Errorf("FreeBSD: %s seq %d ack %d len %d: verdict %d, want %d", c.flags, c.seq, c.ack, c.n, got, c.freebsd)
+				t.Errorf("FreeBSD: %s seq %d ack %d len %d: verdict %d, want %d", c.flags, c.seq, c.ack, c.n, got,
+					c.freebsd)
 			}
 			if got := tw.Input(&th, c.n, Default()); got != c.def {
-				t.Errorf("Default: %s seq %d ack %d len %d: verdict %d, want %d", c.flags, c.seq, c.ack, c.n, got, c.def)
+				t.Errorf("Default: %s seq %d ack %d len %d: verdict %d, want %d", c.flags, c.seq, c.ack, c.n, got,
+					c.def)
 			}
 		}
 		p := FreeBSD()
@@ -371,14 +376,16 @@ func TestTimeWaitRecordMade(t *testing.T) {
 		+10ms < F. 1:1(0) ack 2
 		      > .  2:2(0) ack 2
 		`)
-		want := TimeWaitRec{SndNxt: t.iss + 2, RcvNxt: t.irs + 2, TSRecent: 7010, TSOffset: tsOffset, Win: 65700 >> 6, HasTS: true, LastTS: 110}
+		want := TimeWaitRec{SndNxt: t.iss + 2, RcvNxt: t.irs + 2, TSRecent: 7010, TSOffset: tsOffset, Win: 65700 >> 6,
+			HasTS: true, LastTS: 110}
 		if *k.tw != want {
 			k.fatalf("record %+v, want %+v", *k.tw, want)
 		}
 	})
 }
 
-// Data and FIN in CLOSE_WAIT, CLOSING, LAST_ACK: the peer has said that there is no more (RFC 9293, 3.10.7.4, seventh): ignored.
+// Data and FIN in CLOSE_WAIT, CLOSING, LAST_ACK: the peer has said that there is no more (RFC 9293,
+// 3.10.7.4, seventh): ignored.
 func TestDataAfterFin(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t)

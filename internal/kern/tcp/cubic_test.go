@@ -49,7 +49,7 @@ func TestCubicTargetIsBounded(t *testing.T) {
 	}
 }
 
-// 4.3: where Reno would be faster, the window grows as W_est: by α_cubic segments a round trip up
+// 4.3: if Reno would be faster, the window grows as W_est: by α_cubic segments a round trip up
 // to what it was before the loss, and by one beyond.
 func TestCubicRenoFriendly(t *testing.T) {
 	k := newCCKit(t, "cubic")

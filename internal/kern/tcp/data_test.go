@@ -8,8 +8,9 @@ import (
 	"bsdnet/internal/kern/mbuf"
 )
 
-// RFC 9293, 3.8.6.3: "an ACK should not be excessively delayed; in particular, the delay MUST be less than 0.5 seconds [...] in a stream of
-// full-sized segments there SHOULD be an ACK for at least every second segment".
+// RFC 9293, 3.8.6.3: "an ACK should not be excessively delayed; in particular, the delay MUST be
+// less than 0.5 seconds [...] in a stream of full-sized segments there SHOULD be an ACK for at
+// least every second segment".
 //
 // RFC 9293 MUST-40
 // RFC 9293 SHLD-18
@@ -65,8 +66,9 @@ func TestAckRidesOnData(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.7.4: "If there is unacknowledged data (i.e., SND.NXT > SND.UNA), then the sending TCP endpoint buffers all user data
-// [...] until the outstanding data has been acknowledged or until the TCP endpoint can send a full-sized segment".
+// RFC 9293, 3.7.4: "If there is unacknowledged data (i.e., SND.NXT > SND.UNA), then the sending TCP
+// endpoint buffers all user data [...] until the outstanding data has been acknowledged or until
+// the TCP endpoint can send a full-sized segment".
 //
 // RFC 9293 MUST-17
 // RFC 9293 SHLD-7
@@ -100,8 +102,8 @@ func TestNagle(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.9.1.2: without a PUSH flag in the API "the TCP implementation MUST set the PSH bit in the last buffered segment", and data
-// is not held for ever.
+// RFC 9293, 3.9.1.2: without a PUSH flag in the API "the TCP implementation MUST set the PSH bit in
+// the last buffered segment", and data is not held for ever.
 //
 // RFC 9293 MUST-60
 // RFC 9293 MUST-61
@@ -127,7 +129,8 @@ func TestMoreToComeAndNoPush(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.8.6.2.2, receiver's silly window avoidance: "keep RCV.NXT+RCV.WND fixed until [the room] >= min(Fr * RCV.BUFF, Eff.snd.MSS)".
+// RFC 9293, 3.8.6.2.2, receiver's silly window avoidance: "keep RCV.NXT+RCV.WND fixed until [the
+// room] >= min(Fr * RCV.BUFF, Eff.snd.MSS)".
 //
 // RFC 9293 MUST-39
 func TestReceiverSillyWindow(t *testing.T) {
@@ -158,8 +161,9 @@ func TestReceiverSillyWindow(t *testing.T) {
 	})
 }
 
-// A peer that has no scale can be told of 65535 bytes, however large the buffer is: a quarter of that, not of the buffer, is worth an update, or who has
-// read half of a full buffer at once would wait for a window probe.
+// A peer that has no scale can be told of 65535 bytes, however large the buffer is: a quarter of
+// that, not of the buffer, is worth an update, or a reader of half of a full buffer at once would
+// wait for a window probe.
 func TestWindowUpdateWithoutScale(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "rcvbuf 262144, mss 1000")
@@ -177,7 +181,8 @@ func TestWindowUpdateWithoutScale(t *testing.T) {
 	})
 }
 
-// A window below the smaller of a quarter of the buffer and a segment is shut, but never taken back.
+// A window below the smaller of a quarter of the buffer and a segment is shut, but never taken
+// back.
 //
 // RFC 9293 SHLD-14
 func TestWindowDoesNotShrink(t *testing.T) {
@@ -204,8 +209,8 @@ func TestWindowDoesNotShrink(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.8.6.2.1, sender's silly window avoidance: with half of the largest window, or all that there is, data goes; else it
-// waits for the override time-out.
+// RFC 9293, 3.8.6.2.1, sender's silly window avoidance: with half of the largest window, or all
+// that there is, data goes; else it waits for the override time-out.
 //
 // RFC 9293 MUST-38
 func TestSenderSillyWindow(t *testing.T) {
@@ -231,8 +236,9 @@ func TestSenderSillyWindow(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.8.6.1: "the sending TCP peer MUST regularly transmit at least one octet of new data [...] even if the send window is zero",
-// "first [...] when a zero window has existed for the retransmission timeout period", "increase exponentially the interval".
+// RFC 9293, 3.8.6.1: "the sending TCP peer MUST regularly transmit at least one octet of new data
+// [...] even if the send window is zero", "first [...] when a zero window has existed for the
+// retransmission timeout period", "increase exponentially the interval".
 //
 // RFC 9293 MUST-36
 // RFC 9293 SHLD-29
@@ -262,8 +268,9 @@ func TestPersistBacksOff(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.8.6.1: "As long as the receiving TCP peer continues to send acknowledgments in response to the probe segments, the sending TCP
-// peer MUST allow the connection to stay open": for a week; and not when it falls silent.
+// RFC 9293, 3.8.6.1: "As long as the receiving TCP peer continues to send acknowledgments in
+// response to the probe segments, the sending TCP peer MUST allow the connection to stay open": for
+// a week; and not when it falls silent.
 //
 // RFC 9293 MUST-35
 // RFC 9293 MUST-37
@@ -290,7 +297,8 @@ func TestPersistLives(t *testing.T) {
 	})
 }
 
-// Once everything has been acknowledged, the last byte by a probe, there is nothing left to probe for.
+// Once everything has been acknowledged, the last byte by a probe, there is nothing left to probe
+// for.
 func TestPersistEnds(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "win 0")
@@ -317,8 +325,9 @@ func TestPersistBesideAck(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.8.6: a sender is robust against a window that shrinks: "SHOULD NOT send new data [...] SHOULD retransmit normally the old
-// unacknowledged data between SND.UNA and SND.UNA+SND.WND"; it does not time out (A18).
+// RFC 9293, 3.8.6: a sender is robust against a window that shrinks: "SHOULD NOT send new data
+// [...] SHOULD retransmit normally the old unacknowledged data between SND.UNA and
+// SND.UNA+SND.WND"; it does not time out (A18).
 //
 // RFC 9293 MUST-34
 // RFC 9293 SHLD-15
@@ -345,7 +354,8 @@ func TestWindowShrinks(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.8.5, RFC 6093: urgent data is in line; the pointer goes out once even where nothing else can be sent.
+// RFC 9293, 3.8.5, RFC 6093: urgent data is in line; the pointer goes out once even if nothing
+// else can be sent.
 //
 // RFC 9293 MUST-30
 // RFC 9293 MUST-31
@@ -381,8 +391,9 @@ func TestUrgent(t *testing.T) {
 	})
 }
 
-// Where nobody reads any more data is acknowledged and dropped (SHUT_RD); with Linux's shutdown it can be read nevertheless, until the other half has
-// been shut down as well: then it is answered with a reset.
+// If nobody reads any more, data is acknowledged and dropped (SHUT_RD); with Linux's shutdown it
+// can be read nevertheless, until the other half has been shut down as well: then it is answered
+// with a reset.
 func TestCantRcvMore(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t)
@@ -401,7 +412,8 @@ func TestCantRcvMore(t *testing.T) {
 	})
 }
 
-// One byte a segment and a reader that sleeps: the buffer does not grow beyond bounds (A11), although the window field is rounded up.
+// One byte a segment and a reader that sleeps: the buffer does not grow beyond bounds (A11),
+// although the window field is rounded up.
 func TestTinySegments(t *testing.T) {
 	each(t, func(t *T) {
 		for _, prof := range []string{"nodelay", "FreeBSD"} {

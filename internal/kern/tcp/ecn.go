@@ -55,8 +55,9 @@ func (tp *TCB) ecnAck(seg *segment) {
 	tp.flags |= ecnSndCWR
 }
 
-// sayCWR tells the peer that the window has been reduced. RFC 3168, 6.1.2: "for any reason (because of a retransmit timeout, a Fast Retransmit, or in
-// response to an ECN Notification)": the echo of a mark that came with a loss would be taken for another one otherwise.
+// sayCWR tells the peer that the window has been reduced. RFC 3168, 6.1.2: "for any reason (because
+// of a retransmit timeout, a Fast Retransmit, or in response to an ECN Notification)": the echo of
+// a mark that came with a loss would be taken for another one otherwise.
 func (tp *TCB) sayCWR() {
 	if tp.flags&ecnOn != 0 {
 		tp.flags |= ecnSndCWR

@@ -10,11 +10,13 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// runMachine lets one machine meet random segments and actions. The kit asserts the invariants after each event.
+// runMachine lets one machine meet random segments and actions. The kit asserts the invariants
+// after each event.
 func runMachine(t *testing.T, data []byte) {
 	d := dice{data}
 	tt := &T{t, isns[d.n(len(isns))], isns[d.n(len(isns))]}
-	opts := []string{"Default", "FreeBSD", "Net3"}[d.n(3)] + []string{"", ", ts", ", sack", ", ts, sack, wscale 7"}[d.n(4)] +
+	opts := []string{"Default", "FreeBSD", "Net3"}[d.n(3)] +
+		[]string{"", ", ts", ", sack", ", ts, sack, wscale 7"}[d.n(4)] +
 		[]string{", mss 1460", ", mss 536, rcvbuf 4000", ", mss 9000, tso 65000", ", mss 1000, whole"}[d.n(4)]
 	if opts[0] == 'D' {
 		opts = opts[len("Default, "):]
@@ -76,8 +78,9 @@ func (m *machine) verify() {
 			m.fatalf("%d blocks wait for reassembly", len(q.blocks))
 		}
 		for i, b := range q.blocks {
-			if b.start.Geq(b.end) || b.m.Len() != b.end.Sub(b.start) || i > 0 && b.start.Leq(q.blocks[i-1].end) || b.start.Leq(m.tp.rcvNxt) &&
-				m.tp.state.HaveEstablished() {
+			if b.start.Geq(b.end) || b.m.Len() != b.end.Sub(b.start) ||
+				i > 0 && b.start.Leq(q.blocks[i-1].end) ||
+				b.start.Leq(m.tp.rcvNxt) && m.tp.state.HaveEstablished() {
 				m.fatalf("bad block %d of %d", i, len(q.blocks))
 			}
 		}
@@ -88,8 +91,8 @@ func (m *machine) verify() {
 	m.tp.Info()
 }
 
-// delivered returns an error if more counts as delivered than has been acknowledged, in order or selectively. What was acknowledged
-// selectively and forgotten, by either end, is delivered twice.
+// delivered returns an error if more counts as delivered than has been acknowledged, in order or
+// selectively. What was acknowledged selectively and forgotten, by either end, is delivered twice.
 func delivered(tp *TCB, st *Stats) error {
 	s := tp.snr
 	if s == nil || st.Sackreneged.Load() > 0 || st.Persisttimeo.Load() > 0 || tp.on(tPersist) {
@@ -202,7 +205,8 @@ func (m *machine) rare() {
 func (m *machine) segment() *pkt {
 	d, tp := m.d, &m.tp
 	p := &pkt{at: m.now, segs: 1 + d.n(3)}
-	p.th = wire.TCP{Sport: tp.Fport, Dport: tp.Lport, Seq: tp.rcvNxt, Ack: tp.sndMax, Flags: wire.ACK, Win: uint16(m.opts.win)}
+	p.th = wire.TCP{Sport: tp.Fport, Dport: tp.Lport, Seq: tp.rcvNxt, Ack: tp.sndMax, Flags: wire.ACK,
+		Win: uint16(m.opts.win)}
 	if tp.state == SynSent {
 		p.th.Seq, p.th.Flags = m.t.irs, wire.SYN|wire.ACK
 		p.th.Opt = m.synOptions()
@@ -281,7 +285,8 @@ func (m *machine) options(p *pkt) {
 	}
 }
 
-// maxFuzz bounds the story that an input tells: the fuzzer likes a megabyte, and would try little else.
+// maxFuzz bounds the story that an input tells: the fuzzer likes a megabyte, and would try little
+// else.
 const maxFuzz = 2000
 
 // FuzzMachine: no sequence of segments and calls breaks an invariant.

@@ -9,10 +9,12 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A liar is the peer of one machine that sends. It keeps a record of what has come, over a network that loses, delays and duplicates, and
-// acknowledges as a good receiver would; but as often as the dice say it lies: it acknowledges what has not come or was never sent, forgets
-// what it has acknowledged selectively, divides acknowledgments, repeats old ones, closes its window over what is in flight, and reports
-// duplicates that there were not. The clock starves: segments are looked at long after they came, and timers fire late.
+// A liar is the peer of one machine that sends. It keeps a record of what has come, over a network
+// that loses, delays and duplicates, and acknowledges as a good receiver would; but as often as the
+// dice say it lies: it acknowledges what has not come or was never sent, forgets what it has
+// acknowledged selectively, divides acknowledgments, repeats old ones, closes its window over what
+// is in flight, and reports duplicates that there were not. The clock starves: segments are looked
+// at long after they came, and timers fire late.
 type liar struct {
 	*kit
 	d      *dice
@@ -44,7 +46,8 @@ func newLiar(t *testing.T, data []byte) *liar {
 	d := &dice{data}
 	tt := &T{t, isns[d.n(len(isns))], isns[d.n(len(isns))]}
 	l := &liar{d: d, sack: !d.one(4), dsack: !d.one(3)}
-	opts := []string{"mss 1000", "mss 536", "mss 1460, tso 65000", "mss 1460, tso 20000"}[d.n(4)] + []string{", wscale 7", ", wscale 2", ""}[d.n(3)]
+	opts := []string{"mss 1000", "mss 536", "mss 1460, tso 65000", "mss 1460, tso 20000"}[d.n(4)] +
+		[]string{", wscale 7", ", wscale 2", ""}[d.n(3)]
 	if l.sack {
 		opts += ", sack"
 	}
@@ -59,13 +62,15 @@ func newLiar(t *testing.T, data []byte) *liar {
 		opts += fmt.Sprintf(", rtt %v", 2*l.delay)
 	}
 	cc := CCNames()[d.n(len(CCNames()))]
-	l.kit = established(tt, opts+", sndbuf 200000", withCC(cc), func(p *Profile) { p.MaxRxtShift, p.SendbufAuto = 1000, d.one(2) })
+	l.kit = established(tt, opts+", sndbuf 200000", withCC(cc),
+		func(p *Profile) { p.MaxRxtShift, p.SendbufAuto = 1000, d.one(2) })
 	l.total = []int{3000, 30000, 150000, 400000}[d.n(4)]
 	l.nxt, l.said, l.win = 1, 1, l.opts.win
 	return l
 }
 
-// step lets the next thing happen: a segment comes to the peer, which may answer, or a timer fires, perhaps late.
+// step lets the next thing happen: a segment comes to the peer, which may answer, or a timer fires,
+// perhaps late.
 func (l *liar) step() bool {
 	if len(l.sent) > 0 {
 		panic("unclaimed")
@@ -220,7 +225,8 @@ func (l *liar) add(lo, hi int) {
 		return false
 	})
 	l.got = append(l.got, [2]int{lo, hi})
-	l.recent = slices.Insert(slices.DeleteFunc(l.recent, func(b [2]int) bool { return lo <= b[0] && b[1] <= hi }), 0, [2]int{lo, hi})
+	l.recent = slices.Insert(slices.DeleteFunc(l.recent, func(b [2]int) bool { return lo <= b[0] && b[1] <= hi }), 0,
+		[2]int{lo, hi})
 	l.forward()
 }
 
@@ -286,7 +292,8 @@ func (l *liar) answer() {
 	}
 }
 
-// blocks are the SACK blocks of a good receiver: a duplicate first, then the last that have changed.
+// blocks are the SACK blocks of a good receiver: a duplicate first, then the last that have
+// changed.
 func (l *liar) blocks() [][2]int {
 	var b [][2]int
 	if l.dsack && l.dup[1] > 0 {
@@ -412,7 +419,8 @@ func (l *liar) play() {
 			}
 		}
 		if n > 200000 || l.now > end {
-			l.fatalf("no end: %d of %d acknowledged after %v", l.tp.sndUna.Sub(l.t.iss), l.total, time.Duration(l.now-epoch))
+			l.fatalf("no end: %d of %d acknowledged after %v", l.tp.sndUna.Sub(l.t.iss), l.total,
+				time.Duration(l.now-epoch))
 		}
 	}
 }
@@ -422,7 +430,9 @@ func runLiar(t *testing.T, data []byte) { newLiar(t, data).play() }
 
 func TestLiarSeeds(t *testing.T) {
 	for seed := range games(200, 20) {
-		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runLiar(t, seeded(seed, 200+int(seed*37%3000))) }) {
+		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			runLiar(t, seeded(seed, 200+int(seed*37%3000)))
+		}) {
 			break
 		}
 	}

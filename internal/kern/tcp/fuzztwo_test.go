@@ -14,7 +14,8 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// dice makes decisions out of bytes: a fuzzer's, or a seed's. When they are used up every throw is 0.
+// dice makes decisions out of bytes: a fuzzer's, or a seed's. When they are used up every throw is
+// 0.
 type dice struct{ b []byte }
 
 func (d *dice) more() bool { return len(d.b) > 0 }
@@ -31,7 +32,8 @@ func (d *dice) n(n int) int {
 // one is true once in n.
 func (d *dice) one(n int) bool { return d.n(n) == n-1 }
 
-// games is how many games of a kind are played: all, or if time is short few. With BSDNET_LONG=1 in the environment fifty times as many are.
+// games is how many games of a kind are played: all, or if time is short few. With BSDNET_LONG=1 in
+// the environment fifty times as many are.
 func games(all, few uint64) uint64 {
 	switch {
 	case os.Getenv("BSDNET_LONG") == "1":
@@ -218,7 +220,8 @@ func (a *arena) over() bool {
 func (a *arena) String() string {
 	s := ""
 	for _, e := range a.ends {
-		s += fmt.Sprintf("[%s %s %v wrote %d of %d read %d sndcc %d rcvcc %d wnd %d eof %v shut %v next %d] ", e.prof.Name, e.tp.State(), e.errno,
+		s += fmt.Sprintf("[%s %s %v wrote %d of %d read %d sndcc %d rcvcc %d wnd %d eof %v shut %v next %d] ",
+			e.prof.Name, e.tp.State(), e.errno,
 			e.written, e.total, e.readn, e.snd.Cc(), e.rcv.Cc(), e.tp.sndWnd, e.eof, e.shut, e.tp.Next()-a.now)
 	}
 	return s
@@ -462,8 +465,8 @@ func (e *end) free() {
 	}
 }
 
-// FuzzTwoMachines: whatever the network does, what is read is a prefix of what was written, and once it behaves, both ends get all of it
-// and close.
+// FuzzTwoMachines: whatever the network does, what is read is a prefix of what was written, and
+// once it behaves, both ends get all of it and close.
 func FuzzTwoMachines(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(seeded(seed, 600))

@@ -18,8 +18,8 @@ import (
 //
 //	go test -run TestGoodput -update ./internal/kern/tcp
 //
-// writes the file anew, and its diff shows what has become better or worse. docs/goodput.md explains
-// and draws the results.
+// writes the file anew, and its diff shows what has become better or worse. docs/goodput.md
+// explains and draws the results.
 
 var update = flag.Bool("update", false, "rewrite the golden file, and the drawings in docs")
 
@@ -187,8 +187,9 @@ func TestGoodput(t *testing.T) {
 	t.Run("drawings", testGoodputDrawings)
 }
 
-// inSample reports whether a job is run without -update: one in eight is, and one in 64 with the race
-// detector, which makes the simulation much slower. With BSDNET_LONG=1 in the environment all are.
+// inSample reports whether a job is run without -update: one in eight is, and one in 64 with the
+// race detector, which makes the simulation much slower. With BSDNET_LONG=1 in the environment all
+// are.
 func inSample(name string) bool {
 	n := uint64(8)
 	switch {
@@ -200,8 +201,8 @@ func inSample(name string) bool {
 	return hash64(name)%n == 0
 }
 
-// readGolden returns what the golden file says of each job. A line that begins with a space continues
-// the line before it.
+// readGolden returns what the golden file says of each job. A line that begins with a space
+// continues the line before it.
 func readGolden(t *testing.T) goldenLines {
 	text, err := os.ReadFile(goodputGolden)
 	if err != nil && !os.IsNotExist(err) {

@@ -117,8 +117,8 @@ func jainIndex(x []float64) float64 {
 }
 
 // converged returns how many seconds after the second flow's beginning the first second ends in
-// which each of two flows had its half to within 20 %, while both together used at least 80 % of the
-// link; or "never".
+// which each of two flows had its half to within 20 %, while both together used at least 80 % of
+// the link; or "never".
 func converged(flows []*pathFlow) string {
 	for at := int64(shareLate); at+sec <= shareTime; at += pathBin {
 		a, b := flows[0].between(at, at+sec), flows[1].between(at, at+sec)

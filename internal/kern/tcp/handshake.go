@@ -39,9 +39,9 @@ func (tp *TCB) mss(o *wire.Options) {
 	offer := int(o.MSS)
 	switch {
 	case o.Has&wire.TofMSS == 0:
-		// RFC 9293, 3.7.1: "If an MSS Option is not received at connection setup, TCP implementations
-		// MUST assume a default send MSS of 536 (576 - 40) for IPv4 or 1220 (1280 - 60) for IPv6
-		// (MUST-15)."
+		// RFC 9293, 3.7.1: "If an MSS Option is not received at connection setup, TCP
+		// implementations MUST assume a default send MSS of 536 (576 - 40) for IPv4 or 1220 (1280 -
+		// 60) for IPv6 (MUST-15)."
 		offer = tp.prof.MSSDflt
 	case offer < tp.prof.MinMSS:
 		// A peer must not make us send a flood of tiny segments (CVE-2019-11479).
@@ -68,7 +68,8 @@ func (p *Profile) Roundbuf(n, maxseg int) int {
 	return min((n+maxseg-1)/maxseg*maxseg, p.Maxsockbuf)
 }
 
-// WscaleFor returns the smallest shift that lets the window field express buf bytes (RFC 7323, 2.3).
+// WscaleFor returns the smallest shift that lets the window field express buf bytes (RFC 7323,
+// 2.3).
 func WscaleFor(buf int) uint8 {
 	s := uint8(0)
 	for s < maxScale && maxWin<<s < buf {
@@ -163,8 +164,8 @@ func (tp *TCB) Passive(s *SynState, now int64) {
 	tp.mss(&s.Opt)
 	tp.backoff = s.Rexmits
 	if s.Rexmits == 0 && s.Start != 0 {
-		// The SYN,ACK is timed, unless it went more than once. RFC 6298, 3: "RTT samples MUST NOT be
-		// made using segments that were retransmitted".
+		// The SYN,ACK is timed, unless it went more than once. RFC 6298, 3: "RTT samples MUST NOT
+		// be made using segments that were retransmitted".
 		tp.flags |= rttTimed
 		tp.rtt.timedAt, tp.rtt.timedSeq = s.Start, s.Iss
 	}
@@ -259,9 +260,9 @@ func (tp *TCB) inputSynSent(seg *segment) bool {
 	return true
 }
 
-// synAcked leaves SYN_RECEIVED for ESTABLISHED; acceptableSegment has checked the acknowledgment. RFC
-// 9293, 3.10.7.4, fifth: "If SND.UNA < SEG.ACK =< SND.NXT, then enter ESTABLISHED state and continue
-// processing".
+// synAcked leaves SYN_RECEIVED for ESTABLISHED; acceptableSegment has checked the acknowledgment.
+// RFC 9293, 3.10.7.4, fifth: "If SND.UNA < SEG.ACK =< SND.NXT, then enter ESTABLISHED state and
+// continue processing".
 func (tp *TCB) synAcked(seg *segment) {
 	tp.sndWnd = seg.win
 	tp.established(seg)

@@ -13,8 +13,9 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// The tests speak to one TCB through a kit: it plays the socket above, IP below, the peer and the clock. A test is a script in
-// tcpdump's notation (see trace_test.go) between calls of the user. Sequence numbers in scripts are relative: 0 is the SYN.
+// The tests speak to one TCB through a kit: it plays the socket above, IP below, the peer and the
+// clock. A test is a script in tcpdump's notation (see trace_test.go) between calls of the user.
+// Sequence numbers in scripts are relative: 0 is the SYN.
 
 // T is a test that runs for one pair of initial sequence numbers.
 type T struct {
@@ -247,11 +248,12 @@ func synRcvd(t *T, opts ...any) *kit {
 	return k
 }
 
-// established returns a connection in ESTABLISHED, passively opened, without a round-trip sample but by option "rtt".
+// established returns a connection in ESTABLISHED, passively opened, without a round-trip sample
+// but by option "rtt".
 func established(t *T, opts ...any) *kit {
 	k := synRcvd(t, opts...)
 	k.line("< . 1:1(0) ack 1")
-	k.sent = nil // a window update, where the buffer is larger than the SYN could say
+	k.sent = nil // a window update, if the buffer is larger than the SYN could say
 	k.events = nil
 	k.want("state", Established)
 	return k
@@ -281,7 +283,8 @@ func (k *kit) append(n int) {
 	}
 }
 
-// read takes n bytes (or all) out of the receive buffer, checks them, and asks for output, as soreceive does.
+// read takes n bytes (or all) out of the receive buffer, checks them, and asks for output, as
+// soreceive does.
 func (k *kit) read(n int) int {
 	k.t.Helper()
 	if n == all {
@@ -365,7 +368,7 @@ func (k *kit) advance(d time.Duration) {
 	k.now = to
 }
 
-// nothing fails where something has been sent that the script does not have.
+// nothing fails if something has been sent that the script does not have.
 func (k *kit) nothing() {
 	k.t.Helper()
 	if len(k.sent) > 0 {
@@ -373,7 +376,8 @@ func (k *kit) nothing() {
 	}
 }
 
-// input gives the TCB a segment of the peer, and answers with a reset where it says so, as package kern does (tcp_dropwithreset).
+// input gives the TCB a segment of the peer, and answers with a reset if it says so, as package
+// kern does (tcp_dropwithreset).
 func (k *kit) input(p *pkt) {
 	k.t.Helper()
 	k.nothing()

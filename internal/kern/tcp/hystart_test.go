@@ -111,8 +111,8 @@ func TestHystartUnusedWindow(t *testing.T) {
 	k.wantCwnd(10000)
 }
 
-// A queue that fills in the midst of a round is seen in the midst of it: eight samples in a row are enough, and the least of the round, which is that of its beginning, does not
-// count against them.
+// A queue that fills in the midst of a round is seen in the midst of it: eight samples in a row are
+// enough, and the least of the round, which is that of its beginning, does not count against them.
 func TestHystartMidRound(t *testing.T) {
 	k := newCCKit(t, "cubic")
 	k.rounds(20*ms, 20*ms)
@@ -124,11 +124,13 @@ func TestHystartMidRound(t *testing.T) {
 		k.ackRTT(1000, 24*ms)
 	}
 	k.ackRTT(w-16000, 24*ms)
-	// 15 segments count in full: the last of the eight ends slow start, and is the first that counts a quarter.
+	// 15 segments count in full: the last of the eight ends slow start, and is the first that
+	// counts a quarter.
 	k.wantCwnd(w + 16000 + (w-16000)/4)
 }
 
-// A round trip that grows by another threshold while the window grows by a quarter is that of a queue: Conservative Slow Start ends at once. One that stays lasts for five rounds.
+// A round trip that grows by another threshold while the window grows by a quarter is that of a
+// queue: Conservative Slow Start ends at once. One that stays lasts for five rounds.
 func TestHystartQueueGrows(t *testing.T) {
 	k := newCCKit(t, "cubic")
 	k.rounds(20*ms, 20*ms, 24*ms)

@@ -25,7 +25,9 @@ type Info struct {
 	BytesSent, BytesRcvd uint64 // payload acknowledged by the peer, and received in order, so far
 	SndZerowin           bool   // the peer's window is closed
 
-	Recovery      string        // what loss recovery is at: "Open", "Disorder", "CWR", "Recovery" or "Loss", Linux's tcpi_ca_state
+	// what loss recovery is at: "Open", "Disorder", "CWR", "Recovery" or "Loss", Linux's
+	// tcpi_ca_state
+	Recovery      string
 	CC            string        // congestion control algorithm
 	PMTU          int           // largest IP packet that is sent, bytes
 	PacingRate    int64         // bytes a second; 0: not paced
@@ -104,8 +106,9 @@ func (tp *TCB) senderInfo(i *Info) {
 	i.Sacked, i.Lost, i.Retransmitted = s.sb.sacked+s.dupBytes, s.sb.lost, s.sb.again
 	i.ReorderWindow, i.ReorderSeen = time.Duration(tp.reorderWindow()), s.rack.seen
 	i.BytesRexmit, i.DSACKs, i.Delivered = s.rexmitted, s.dsacks, s.rate.delivered
-	i.BusyTime = time.Duration(s.chrono.sum(busy, tp.clock) + s.chrono.sum(rwndFull, tp.clock) + s.chrono.sum(sndbufFull, tp.clock))
-	i.RwndLimited, i.SndbufLimited = time.Duration(s.chrono.sum(rwndFull, tp.clock)), time.Duration(s.chrono.sum(sndbufFull, tp.clock))
+	sum := func(b busyState) time.Duration { return time.Duration(s.chrono.sum(b, tp.clock)) }
+	i.RwndLimited, i.SndbufLimited = sum(rwndFull), sum(sndbufFull)
+	i.BusyTime = sum(busy) + i.RwndLimited + i.SndbufLimited
 }
 
 // checkScoreboard returns an error if the scoreboard is not what is in flight, or its sums are not
@@ -154,12 +157,13 @@ func (tp *TCB) checkScoreboard() error {
 		}
 	}
 	if n != s.sb.n || sacked != s.sb.sacked || lost != s.sb.lost || again != s.sb.again {
-		return fmt.Errorf("scoreboard's sums: spans %d, %d; sacked %d, %d; lost %d, %d; again %d, %d", n, s.sb.n, sacked, s.sb.sacked, lost, s.sb.lost, again, s.sb.again)
+		return fmt.Errorf("scoreboard's sums: spans %d, %d; sacked %d, %d; lost %d, %d; again %d, %d", n, s.sb.n,
+			sacked, s.sb.sacked, lost, s.sb.lost, again, s.sb.again)
 	}
 	return nil
 }
 
-// Check returns an error where an invariant does not hold. Tests call it after every event. Data
+// Check returns an error if an invariant does not hold. Tests call it after every event. Data
 // that is unsent with an open window, or unacknowledged, means an armed timer: a connection must
 // not be able to stall.
 func (tp *TCB) Check() error {
@@ -167,7 +171,8 @@ func (tp *TCB) Check() error {
 		return nil
 	}
 	bad := func(format string, a ...any) error {
-		return fmt.Errorf("tcp: %s: %s (una %d nxt +%d max +%d wnd %d cwnd %d cc %d)", tp.state, fmt.Sprintf(format, a...),
+		return fmt.Errorf("tcp: %s: %s (una %d nxt +%d max +%d wnd %d cwnd %d cc %d)", tp.state,
+			fmt.Sprintf(format, a...),
 			tp.sndUna, tp.sndNxt.Sub(tp.sndUna), tp.sndMax.Sub(tp.sndUna), tp.sndWnd, tp.sndCwnd, tp.snd.Cc())
 	}
 	if tp.sndNxt.Lt(tp.sndUna) || tp.sndMax.Lt(tp.sndNxt) {

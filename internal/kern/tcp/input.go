@@ -85,9 +85,9 @@ func (tp *TCB) behindHole(seq Seq) bool {
 	return (seq != tp.rcvNxt || tp.reass != nil) && tp.flags&local == 0 && tp.state.HaveEstablished()
 }
 
-// inputEach takes merged segments one by one when there are holes. RFC 5681, 4.2: "Out-of-order data
-// segments SHOULD be acknowledged immediately, in order to accelerate loss recovery", and a sender that
-// counts duplicates must see as many as there were segments.
+// inputEach takes merged segments one by one when there are holes. RFC 5681, 4.2: "Out-of-order
+// data segments SHOULD be acknowledged immediately, in order to accelerate loss recovery", and a
+// sender that counts duplicates must see as many as there were segments.
 func (tp *TCB) inputEach(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
 	size := p.Size
 	if size <= 0 {
@@ -156,8 +156,8 @@ func (tp *TCB) refuse(seg *segment) {
 }
 
 // predicted does the two common cases and reports whether the segment was one of them: Van
-// Jacobson's header prediction, the pure acknowledgment for sent data and the next data in order. All
-// else goes the long way, which would do the same for these two: the short one only leaves out
+// Jacobson's header prediction, the pure acknowledgment for sent data and the next data in order.
+// All else goes the long way, which would do the same for these two: the short one only leaves out
 // questions whose answers are known.
 func (tp *TCB) predicted(seg *segment) bool {
 	switch {
@@ -173,9 +173,9 @@ func (tp *TCB) predicted(seg *segment) bool {
 	return true
 }
 
-// ordinary reports whether the segment is the next, on a connection in ESTABLISHED, and says nothing
-// that is out of the ordinary: no flag but ACK and PUSH, the same window as before, a timestamp that
-// is not old, and no SACK blocks.
+// ordinary reports whether the segment is the next, on a connection in ESTABLISHED, and says
+// nothing that is out of the ordinary: no flag but ACK and PUSH, the same window as before, a
+// timestamp that is not old, and no SACK blocks.
 func (tp *TCB) ordinary(seg *segment) bool {
 	const odd = wire.SYN | wire.FIN | wire.RST | wire.URG | wire.ACK | wire.ECE | wire.CWR
 	if tp.state != Established || seg.flags&odd != wire.ACK || seg.seq != tp.rcvNxt {
@@ -198,8 +198,8 @@ func (tp *TCB) atEase() bool {
 }
 
 // dataFits reports whether data in order can be taken as it is, with what it acknowledges: as all
-// data does in a conversation, it may bring an acknowledgment along. What an end takes that has read
-// to the end, or is about to send its FIN, is decided on the long way.
+// data does in a conversation, it may bring an acknowledgment along. What an end takes that has
+// read to the end, or is about to send its FIN, is decided on the long way.
 func (tp *TCB) dataFits(seg *segment) bool {
 	if seg.len > tp.rcv.Space() || tp.flags&(CantRcvMore|NeedFin) != 0 {
 		return false
@@ -268,10 +268,10 @@ func (tp *TCB) keepsData() bool { return tp.flags&CantRcvMore == 0 || tp.prof.Sh
 // wait for a delayed acknowledgment.
 const wholeFull = 16 << 10
 
-// ackPolicy delays the acknowledgment of n bytes in order, or not. RFC 9293, 3.8.6.3: "A TCP endpoint
-// SHOULD implement a delayed ACK (SHLD-18), but an ACK should not be excessively delayed; in
-// particular, the delay MUST be less than 0.5 seconds (MUST-40). An ACK SHOULD be generated for at
-// least every second full-sized segment or 2*RMSS bytes of new data".
+// ackPolicy delays the acknowledgment of n bytes in order, or not. RFC 9293, 3.8.6.3: "A TCP
+// endpoint SHOULD implement a delayed ACK (SHLD-18), but an ACK should not be excessively delayed;
+// in particular, the delay MUST be less than 0.5 seconds (MUST-40). An ACK SHOULD be generated for
+// at least every second full-sized segment or 2*RMSS bytes of new data".
 func (tp *TCB) ackPolicy(n, segs int, now int64) {
 	delay := tp.flags&rxWin0Sent == 0
 	switch {
@@ -280,8 +280,8 @@ func (tp *TCB) ackPolicy(n, segs int, now int64) {
 	case tp.prof.AckBySegs:
 		delay = delay && tp.flags&DelAck == 0 && n <= tp.maxseg && segs < tp.prof.AckEvery
 	default:
-		// What is full is what the peer sends, not what it might: rcvMss is the largest segment that
-		// has come.
+		// What is full is what the peer sends, not what it might: rcvMss is the largest segment
+		// that has come.
 		full := int(min(tp.mssopt, wholeFull))
 		if tp.flags&whole == 0 {
 			tp.rcvMss = max(tp.rcvMss, min(int32(n/segs), tp.mssopt))
@@ -355,8 +355,8 @@ func (tp *TCB) processData(seg *segment) {
 		// gap, in order to accelerate loss recovery".
 		tp.flags |= AckNow
 	} else {
-		// A FIN has come before its turn. Two BSD ends that have sent theirs would answer each other
-		// with FINs forever.
+		// A FIN has come before its turn. Two BSD ends that have sent theirs would answer each
+		// other with FINs forever.
 		tp.ackUnacceptable(seg)
 	}
 	seg.flags &^= wire.FIN
@@ -385,16 +385,17 @@ func (tp *TCB) processFin(seg *segment) {
 	case SynReceived, Established:
 		tp.setState(CloseWait)
 	case FinWait1:
-		// "If our FIN has been ACKed (perhaps in this segment), then enter TIME-WAIT [...]; otherwise,
-		// enter the CLOSING state." If it had been, processAck would have gone on to FIN_WAIT_2.
+		// "If our FIN has been ACKed (perhaps in this segment), then enter TIME-WAIT [...];
+		// otherwise, enter the CLOSING state." If it had been, processAck would have gone on to
+		// FIN_WAIT_2.
 		tp.setState(Closing)
 	case FinWait2:
 		tp.twstart()
 	}
 }
 
-// twstart enters TIME_WAIT: "Start the time-wait timer, turn off the other timers." The acknowledgment
-// goes out first, then a record takes over, which has the timer (TimeWaitRec).
+// twstart enters TIME_WAIT: "Start the time-wait timer, turn off the other timers." The
+// acknowledgment goes out first, then a record takes over, which has the timer (TimeWaitRec).
 func (tp *TCB) twstart() {
 	tp.setState(TimeWait)
 	tp.cancelTimers()

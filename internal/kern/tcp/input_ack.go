@@ -2,9 +2,9 @@ package tcp
 
 import "bsdnet/internal/kern/wire"
 
-// What follows is RFC 9293, 3.10.7.4, fifth, "check the ACK field", with the fast retransmit and fast
-// recovery of RFC 5681 and RFC 6582 for connections without a scoreboard. Those that have one go on in
-// sendack.go.
+// What follows is RFC 9293, 3.10.7.4, fifth, "check the ACK field", with the fast retransmit and
+// fast recovery of RFC 5681 and RFC 6582 for connections without a scoreboard. Those that have one
+// go on in sendack.go.
 
 // dupthresh is the number of duplicate acknowledgments that mean loss. RFC 5681, 3.2: "The fast
 // retransmit algorithm uses the arrival of 3 duplicate ACKs (as defined in section 2, without any
@@ -48,8 +48,8 @@ func (tp *TCB) processAck(seg *segment) bool {
 
 // tooOld challenges an acknowledgment that lies further back than any window that the peer had: to
 // inject data blindly, an attacker must guess this number too. "TCP stacks that implement RFC 5961
-// MUST add an input check that the ACK value is acceptable only if it is in the range of ((SND.UNA -
-// MAX.SND.WND) =< SEG.ACK =< SND.NXT). All incoming segments whose ACK value doesn't satisfy the
+// MUST add an input check that the ACK value is acceptable only if it is in the range of ((SND.UNA
+// - MAX.SND.WND) =< SEG.ACK =< SND.NXT). All incoming segments whose ACK value doesn't satisfy the
 // above condition MUST be discarded and an ACK sent back."
 func (tp *TCB) tooOld(seg *segment) bool {
 	oldest := tp.sndUna - Seq(tp.maxSndwnd)
@@ -89,8 +89,8 @@ func (tp *TCB) oldAck(seg *segment) {
 // RFC2883] can leverage the SACK information to determine when an incoming ACK is a "duplicate"":
 // then the window may move.
 //
-// BSD's retransmission timer must be on: while a closed window is probed instead, each answer repeats
-// the last acknowledgment, and tells of nothing lost.
+// BSD's retransmission timer must be on: while a closed window is probed instead, each answer
+// repeats the last acknowledgment, and tells of nothing lost.
 func (tp *TCB) duplicateAck(seg *segment) bool {
 	if !repeatsUna(tp, seg) || !tp.on(tRexmt) {
 		return false
@@ -114,8 +114,8 @@ func synAndFinOff(seg *segment) bool { return seg.flags&wire.FIN == 0 }
 // the given connection (TCP.UNA from [RFC793])".
 func repeatsUna(tp *TCB, seg *segment) bool { return seg.ack == tp.sndUna }
 
-// windowMoved is the opposite of "(e) the advertised window in the incoming acknowledgment equals the
-// advertised window in the last incoming acknowledgment".
+// windowMoved is the opposite of "(e) the advertised window in the incoming acknowledgment equals
+// the advertised window in the last incoming acknowledgment".
 func windowMoved(tp *TCB, seg *segment) bool { return seg.win != tp.sndWnd }
 
 // fastRecovery does what a duplicate acknowledgment asks for: RFC 5681, 3.2.
@@ -176,10 +176,10 @@ func (tp *TCB) resendFirst(now int64) {
 	tp.sndNxt = next.Max(tp.sndNxt)
 }
 
-// limitedTransmit sends new data on the first two duplicate acknowledgments, a segment for each. RFC
-// 5681, 3.2, step 1: "On the first and second duplicate ACKs received at a sender, a TCP SHOULD send a
-// segment of previously unsent data per [RFC3042]". "Further, the TCP sender MUST NOT change cwnd to
-// reflect these two segments".
+// limitedTransmit sends new data on the first two duplicate acknowledgments, a segment for each.
+// RFC 5681, 3.2, step 1: "On the first and second duplicate ACKs received at a sender, a TCP SHOULD
+// send a segment of previously unsent data per [RFC3042]". "Further, the TCP sender MUST NOT change
+// cwnd to reflect these two segments".
 func (tp *TCB) limitedTransmit(seg *segment) {
 	if tp.sndNxt != tp.sndMax {
 		return // what would go is old
@@ -193,8 +193,8 @@ func (tp *TCB) limitedTransmit(seg *segment) {
 // newAck takes an acknowledgment of what had not been acknowledged.
 func (tp *TCB) newAck(seg *segment) bool {
 	if tp.flags&fastRecov != 0 {
-		// RFC 6582: an acknowledgment of less than all that was in flight when the loss was found is
-		// a partial one, and tells of the next hole. Reno takes any for the end of the recovery.
+		// RFC 6582: an acknowledgment of less than all that was in flight when the loss was found
+		// is a partial one, and tells of the next hole. Reno takes any for the end of the recovery.
 		if seg.ack.Lt(tp.sndRecover) && tp.prof.NewReno {
 			tp.partialAck(seg)
 			return tp.afterAck(seg, false)
@@ -259,8 +259,8 @@ func (tp *TCB) ackAdvance(seg *segment) (finAcked bool) {
 			tp.set(tRexmt, seg.now+tp.rtt.rxtcur)
 		}
 	}
-	// The handshake's numbers do not let the window grow (RFC 5681, 3.1), nor does what arrives while
-	// losses are repaired, or bears the echo of a mark (RFC 3168, 6.1.2).
+	// The handshake's numbers do not let the window grow (RFC 5681, 3.1), nor does what arrives
+	// while losses are repaired, or bears the echo of a mark (RFC 3168, 6.1.2).
 	marked := tp.flags&ecnOn != 0 && seg.flags&wire.ECE != 0
 	data, _ := tp.ackedData(acked)
 	if data > 0 && tp.state.HaveEstablished() && tp.flags&fastRecov == 0 && !marked {
@@ -286,14 +286,14 @@ func (tp *TCB) ackedData(acked int) (data int, fin bool) {
 	return data, tp.flags&SentFin != 0 && acked > data
 }
 
-// advance moves the left edge, and drops what is acknowledged from the send buffer. It reports whether
-// our FIN is acknowledged. RFC 9293, 3.10.7.4, fifth: "Any segments on the retransmission queue that
-// are thereby entirely acknowledged are removed."
+// advance moves the left edge, and drops what is acknowledged from the send buffer. It reports
+// whether our FIN is acknowledged. RFC 9293, 3.10.7.4, fifth: "Any segments on the retransmission
+// queue that are thereby entirely acknowledged are removed."
 func (tp *TCB) advance(seg *segment) (finAcked bool) {
 	data, finAcked := tp.ackedData(seg.ack.Sub(tp.sndUna))
 	if data > 0 {
-		// "Note that SND.WND is an offset from SND.UNA": its right edge stays until the segment's own
-		// window is taken.
+		// "Note that SND.WND is an offset from SND.UNA": its right edge stays until the segment's
+		// own window is taken.
 		tp.sndWnd -= min(tp.sndWnd, uint32(data))
 		tp.snd.Drop(data)
 		tp.bytesSent += uint64(data)
@@ -313,8 +313,8 @@ func (tp *TCB) advance(seg *segment) (finAcked bool) {
 	return finAcked
 }
 
-// sampleRTT measures the round trip: by the segment that is being timed, else, if time-outs have left
-// none, by the timestamp. RFC 6298, 3: "RTT samples MUST NOT be made using segments that were
+// sampleRTT measures the round trip: by the segment that is being timed, else, if time-outs have
+// left none, by the timestamp. RFC 6298, 3: "RTT samples MUST NOT be made using segments that were
 // retransmitted (and thus for which it is ambiguous whether the reply was for the first instance of
 // the packet or a later instance)." The timestamp tells them apart.
 func (tp *TCB) sampleRTT(seg *segment) {

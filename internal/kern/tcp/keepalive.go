@@ -27,9 +27,9 @@ func (k *keepalive) over(silent, limit int64, p *Profile) bool {
 	if limit > 0 && p.UserTimeout {
 		return k.probes > 0 && silent >= limit
 	}
-	// RFC 9293, 3.8.4: an implementation "MUST NOT interpret failure to respond to any specific probe
-	// as a dead connection (MUST-29)". So probes are counted, and the time is not: probing may have
-	// begun late in the silence.
+	// RFC 9293, 3.8.4: an implementation "MUST NOT interpret failure to respond to any specific
+	// probe as a dead connection (MUST-29)". So probes are counted, and the time is not: probing
+	// may have begun late in the silence.
 	return int(k.probes) >= k.most(p)
 }
 

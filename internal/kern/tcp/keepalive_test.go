@@ -45,7 +45,8 @@ func TestPersistInterval(t *testing.T) {
 		sent uint8
 		want int64
 	}{
-		{200 * ms, 0, sec}, {200 * ms, 3, 1600 * ms}, {2 * sec, 0, 2 * sec}, {2 * sec, 1, 4 * sec}, {2 * sec, 4, 32 * sec},
+		{200 * ms, 0, sec}, {200 * ms, 3, 1600 * ms}, {2 * sec, 0, 2 * sec}, {2 * sec, 1, 4 * sec},
+		{2 * sec, 4, 32 * sec},
 		{2 * sec, 5, 60 * sec}, {2 * sec, 63, 60 * sec}, {ms, maxPersistShift + 1, 4096 * ms},
 	} {
 		if got := p.persistInterval(c.rto, c.sent); got != c.want {

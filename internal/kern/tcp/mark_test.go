@@ -10,7 +10,8 @@ import (
 
 // The sender's half of explicit congestion notification: RFC 3168, 6.1.2.
 
-// flags lists which of what was sent carries CWR: "first:CWR", and all others by their first number.
+// flags lists which of what was sent carries CWR: "first:CWR", and all others by their first
+// number.
 func (k *kit) cwrs() string {
 	var s []string
 	for _, p := range k.sent {
@@ -24,9 +25,10 @@ func (k *kit) cwrs() string {
 	return strings.Join(s, " ")
 }
 
-// RFC 3168, 6.1.2: "TCP should not react to congestion indications more than once every window of data (or more loosely, more than once
-// every round-trip time)." "the TCP source must not increase its congestion window" by such an acknowledgment. The CWR flag goes with "the
-// first new data packet sent after the window reduction".
+// RFC 3168, 6.1.2: "TCP should not react to congestion indications more than once every window of
+// data (or more loosely, more than once every round-trip time)." "the TCP source must not increase
+// its congestion window" by such an acknowledgment. The CWR flag goes with "the first new data
+// packet sent after the window reduction".
 func TestMarkOnceARound(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, "ecn", withCC("newreno"))
@@ -60,9 +62,11 @@ func TestMarkOnceARound(t *testing.T) {
 	})
 }
 
-// RFC 3168, 6.1.2: "When an ECN-Capable TCP sender reduces its congestion window for any reason (because of a retransmit timeout, a Fast
-// Retransmit, or in response to an ECN Notification), the TCP sender sets the CWR flag in the TCP header of the first new data packet sent
-// after the window reduction." 6.1.5: CWR and ECT are not set on what is sent again. So the echo of the mark that came with the loss ends.
+// RFC 3168, 6.1.2: "When an ECN-Capable TCP sender reduces its congestion window for any reason
+// (because of a retransmit timeout, a Fast Retransmit, or in response to an ECN Notification), the
+// TCP sender sets the CWR flag in the TCP header of the first new data packet sent after the window
+// reduction." 6.1.5: CWR and ECT are not set on what is sent again. So the echo of the mark that
+// came with the loss ends.
 func TestMarkAndLoss(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, "ecn", withCC("newreno"))
@@ -99,7 +103,8 @@ func TestMarkAndLoss(t *testing.T) {
 	})
 }
 
-// Proof that nothing was lost takes back a reduction for a loss (RFC 3522), but not one for a mark that came before.
+// Proof that nothing was lost takes back a reduction for a loss (RFC 3522), but not one for a mark
+// that came before.
 func TestMarkIsNotUndone(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, "ecn", "ts", withCC("newreno"))

@@ -5,16 +5,19 @@ import (
 	"time"
 )
 
-// Peers without SACK: a duplicate acknowledgment stands for a segment that has arrived (RFC 5681, 3.2; RFC 6582).
+// Peers without SACK: a duplicate acknowledgment stands for a segment that has arrived (RFC 5681,
+// 3.2; RFC 6582).
 
 // nosack is sending to a peer without SACK.
 func nosack(t *T, opts ...any) *kit {
-	return established(t, append([]any{"mss 1000, wscale 7, rtt 100ms, sndbuf 1000000", func(p *Profile) { p.SendbufAuto = false }}, opts...)...)
+	return established(t, append([]any{"mss 1000, wscale 7, rtt 100ms, sndbuf 1000000",
+		func(p *Profile) { p.SendbufAuto = false }}, opts...)...)
 }
 
-// RFC 5681, 3.2: "After the fast retransmit algorithm sends what appears to be the missing segment, the "fast recovery" algorithm governs
-// the transmission of new data until a non-duplicate ACK arrives." RFC 3042: the first two duplicates let out new data. RFC 6582, 3.2,
-// step 3: "a partial acknowledgment" retransmits "the first unacknowledged segment"; a full one ends the recovery.
+// RFC 5681, 3.2: "After the fast retransmit algorithm sends what appears to be the missing segment,
+// the "fast recovery" algorithm governs the transmission of new data until a non-duplicate ACK
+// arrives." RFC 3042: the first two duplicates let out new data. RFC 6582, 3.2, step 3: "a partial
+// acknowledgment" retransmits "the first unacknowledged segment"; a full one ends the recovery.
 func TestNoSackRecovery(t *testing.T) {
 	each(t, func(t *T) {
 		k := nosack(t)
@@ -49,7 +52,8 @@ func TestNoSackRecovery(t *testing.T) {
 	})
 }
 
-// A duplicate acknowledgment says that a segment has arrived; when all of them are acknowledged in order, they have not arrived again.
+// A duplicate acknowledgment says that a segment has arrived; when all of them are acknowledged in
+// order, they have not arrived again.
 func TestNoSackDeliveredOnce(t *testing.T) {
 	each(t, func(t *T) {
 		k := nosack(t)
@@ -72,8 +76,9 @@ func TestNoSackDeliveredOnce(t *testing.T) {
 	})
 }
 
-// RFC 5681, 3.2: "The TCP sender SHOULD use the "fast retransmit" algorithm to detect and repair loss, based on incoming duplicate
-// ACKs": three of them, whatever the size of the segments that they stand for.
+// RFC 5681, 3.2: "The TCP sender SHOULD use the "fast retransmit" algorithm to detect and repair
+// loss, based on incoming duplicate ACKs": three of them, whatever the size of the segments that
+// they stand for.
 func TestNoSackSmallSegments(t *testing.T) {
 	each(t, func(t *T) {
 		k := nosack(t)
@@ -101,7 +106,8 @@ func TestNoSackSmallSegments(t *testing.T) {
 	})
 }
 
-// RFC 6582, 3.2, step 1: duplicates that tell of the flight that was found lost already do not begin another recovery.
+// RFC 6582, 3.2, step 1: duplicates that tell of the flight that was found lost already do not
+// begin another recovery.
 func TestNoSackNoSecondRecovery(t *testing.T) {
 	each(t, func(t *T) {
 		k := nosack(t)
@@ -124,8 +130,9 @@ func TestNoSackNoSecondRecovery(t *testing.T) {
 	})
 }
 
-// RFC 5682, 2.1, step 3: the time-out was spurious if "the acknowledgment acknowledges data that was not retransmitted". Without SACK an
-// acknowledgment of what was sent again covers what has arrived behind it before; that is no evidence.
+// RFC 5682, 2.1, step 3: the time-out was spurious if "the acknowledgment acknowledges data that
+// was not retransmitted". Without SACK an acknowledgment of what was sent again covers what has
+// arrived behind it before; that is no evidence.
 func TestNoSackTimeoutIsReal(t *testing.T) {
 	each(t, func(t *T) {
 		k := nosack(t)
@@ -142,7 +149,8 @@ func TestNoSackTimeoutIsReal(t *testing.T) {
 	})
 }
 
-// RFC 6298, 3: "RTT samples MUST NOT be made using segments that were retransmitted". What arrived behind the hole waited for it there.
+// RFC 6298, 3: "RTT samples MUST NOT be made using segments that were retransmitted". What arrived
+// behind the hole waited for it there.
 func TestNoSackKarn(t *testing.T) {
 	each(t, func(t *T) {
 		k := nosack(t)
@@ -182,7 +190,8 @@ func TestNoSackRemembersNothing(t *testing.T) {
 	})
 }
 
-// A congestion mark is no loss: duplicates after it tell of one (RFC 6582 has RFC 3168's reduction apart from "recover").
+// A congestion mark is no loss: duplicates after it tell of one (RFC 6582 has RFC 3168's reduction
+// apart from "recover").
 func TestNoSackLossAfterMark(t *testing.T) {
 	each(t, func(t *T) {
 		k := nosack(t, "ecn")

@@ -81,7 +81,8 @@ func TestOptionsNeedBothSides(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.7.1: "If an MSS Option is not received at connection setup, TCP implementations MUST assume a default send MSS of 536".
+// RFC 9293, 3.7.1: "If an MSS Option is not received at connection setup, TCP implementations MUST
+// assume a default send MSS of 536".
 //
 // RFC 9293 MUST-15
 func TestNoMSSOption(t *testing.T) {
@@ -95,7 +96,8 @@ func TestNoMSSOption(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.7.1: "Eff.snd.MSS = min(SendMSS+20, MMS_S) - TCPhdrsize - IPoptionsize"; RFC 6691: the options count.
+// RFC 9293, 3.7.1: "Eff.snd.MSS = min(SendMSS+20, MMS_S) - TCPhdrsize - IPoptionsize"; RFC 6691:
+// the options count.
 //
 // RFC 9293 MUST-16
 func TestEffectiveMSS(t *testing.T) {
@@ -122,7 +124,8 @@ func TestTinyMSSHasFloor(t *testing.T) {
 	})
 }
 
-// A SYN without ACK, data in it: RFC 9293, 3.10.7.3: "store data for processing after the connection has reached ESTABLISHED".
+// A SYN without ACK, data in it: RFC 9293, 3.10.7.3: "store data for processing after the
+// connection has reached ESTABLISHED".
 //
 // RFC 9293 MUST-10
 func TestSimultaneousOpen(t *testing.T) {
@@ -161,7 +164,8 @@ func TestSynAckWithData(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.10.7.3, first: an unacceptable ACK is answered by a reset, and the connection stays; with RST it is dropped.
+// RFC 9293, 3.10.7.3, first: an unacceptable ACK is answered by a reset, and the connection stays;
+// with RST it is dropped.
 func TestSynSentBadAck(t *testing.T) {
 	each(t, func(t *T) {
 		k := closed(t, "FreeBSD, mss 1460")
@@ -187,7 +191,8 @@ func TestSynSentBadAck(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.10.7.3, second: "If the RST bit is set [and] the ACK was acceptable [...] 'error: connection reset'".
+// RFC 9293, 3.10.7.3, second: "If the RST bit is set [and] the ACK was acceptable [...] 'error:
+// connection reset'".
 func TestConnectRefused(t *testing.T) {
 	each(t, func(t *T) {
 		k := closed(t)
@@ -226,8 +231,8 @@ func TestConnectTimesOut(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.8.3: "for a SYN segment [R2] MUST be set large enough to provide retransmission of the segment for at least 3 minutes";
-// the user may have more or less.
+// RFC 9293, 3.8.3: "for a SYN segment [R2] MUST be set large enough to provide retransmission of
+// the segment for at least 3 minutes"; the user may have more or less.
 //
 // RFC 9293 MUST-22
 // RFC 9293 MUST-23
@@ -277,8 +282,8 @@ func TestDropOptions(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.10.7.4, second: in SYN_RECEIVED a reset at RCV.NXT ends it, one in the window is challenged, others are ignored; the
-// origin of the connection decides what the user hears.
+// RFC 9293, 3.10.7.4, second: in SYN_RECEIVED a reset at RCV.NXT ends it, one in the window is
+// challenged, others are ignored; the origin of the connection decides what the user hears.
 //
 // RFC 9293 MUST-11
 func TestSynReceivedReset(t *testing.T) {
@@ -297,7 +302,8 @@ func TestSynReceivedReset(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.10.7.4, fifth: "If the segment acknowledgment is not acceptable, form a reset segment <SEQ=SEG.ACK><CTL=RST>".
+// RFC 9293, 3.10.7.4, fifth: "If the segment acknowledgment is not acceptable, form a reset segment
+// <SEQ=SEG.ACK><CTL=RST>".
 func TestSynReceivedBadAck(t *testing.T) {
 	each(t, func(t *T) {
 		k := synRcvd(t)
@@ -329,7 +335,8 @@ func TestSynReceivedFin(t *testing.T) {
 	})
 }
 
-// A SYN that is sent again is answered again; another SYN in the window neither ends the connection nor shifts its data.
+// A SYN that is sent again is answered again; another SYN in the window neither ends the connection
+// nor shifts its data.
 func TestSynReceivedAnotherSyn(t *testing.T) {
 	each(t, func(t *T) {
 		k := closed(t, "FreeBSD, mss 1460")
@@ -349,7 +356,8 @@ func TestSynReceivedAnotherSyn(t *testing.T) {
 	})
 }
 
-// RFC 7323, 2.2: "The window field in a segment where the SYN bit is set [...] MUST NOT be scaled". 2.3: at most 14.
+// RFC 7323, 2.2: "The window field in a segment where the SYN bit is set [...] MUST NOT be scaled".
+// 2.3: at most 14.
 //
 // RFC 9293 MUST-1
 func TestWindowScaling(t *testing.T) {
@@ -376,7 +384,8 @@ func TestWscaleFor(t *testing.T) {
 	}
 }
 
-// RFC 5681, 3.1: "if the SYN or SYN/ACK is lost, the initial window [...] MUST be [...] one segment".
+// RFC 5681, 3.1: "if the SYN or SYN/ACK is lost, the initial window [...] MUST be [...] one
+// segment".
 func TestInitialWindow(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1460")
@@ -399,7 +408,8 @@ func TestInitialWindow(t *testing.T) {
 	})
 }
 
-// FreeBSD: the SYN,ACK cannot say more than 65535; where the buffer is much larger, the handshake's end is followed by an update.
+// FreeBSD: the SYN,ACK cannot say more than 65535; if the buffer is much larger, the handshake's
+// end is followed by an update.
 func TestPassiveWindowUpdate(t *testing.T) {
 	each(t, func(t *T) {
 		k := synRcvd(t, "FreeBSD, wscale 6, mss 1460")

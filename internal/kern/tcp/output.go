@@ -121,9 +121,9 @@ func (tp *TCB) plan(o *outseg, now int64) bool {
 	}
 	o.idle = tp.flags&lastIdle != 0 || tp.sndMax == tp.sndUna
 	if o.idle && tp.flags&MoreToCome != 0 {
-		// The user's write comes in pieces. To Nagle the connection would look busy after the first,
-		// and the end of the write would wait for an acknowledgment. So it is remembered until the
-		// last piece has come that the connection was idle: BSD's TF_LASTIDLE.
+		// The user's write comes in pieces. To Nagle the connection would look busy after the
+		// first, and the end of the write would wait for an acknowledgment. So it is remembered
+		// until the last piece has come that the connection was idle: BSD's TF_LASTIDLE.
 		o.wants |= wantIdle
 		o.idle = false
 	}
@@ -233,16 +233,16 @@ func (tp *TCB) sendable(o *outseg, now int64) {
 	if !o.probe {
 		tp.cut(o)
 	}
-	// The FIN goes with the last of the data, never before: not if data is left behind this segment,
-	// nor if all is to be sent again.
+	// The FIN goes with the last of the data, never before: not if data is left behind this
+	// segment, nor if all is to be sent again.
 	if o.wants&wantPersist != 0 || tp.sndNxt.Add(o.len).Lt(tp.sndUna.Add(avail)) {
 		o.flags &^= wire.FIN
 	}
 }
 
 // cut limits the segment to what may travel in one chain, in whole multiples of what one segment
-// carries. The interface cuts the chain into segments (tso.go of package kern): where it cuts must
-// be where we would have.
+// carries. The interface cuts the chain into segments (tso.go of package kern): it must cut
+// at the same places as we would.
 func (tp *TCB) cut(o *outseg) {
 	if o.len <= tp.effMSS() {
 		return
@@ -277,9 +277,9 @@ func (tp *TCB) optLen() int {
 
 // effMSS is the effective send MSS: the payload of a full segment, the usual options taken off. RFC
 // 9293, 3.7.1: "The maximum size of a segment that a TCP endpoint really sends, the "effective send
-// MSS", MUST be the smaller (MUST-16) of the send MSS (that reflects the available reassembly buffer
-// size at the remote host, the EMTU_R [19]) and the largest transmission size permitted by the IP
-// layer (EMTU_S [19])".
+// MSS", MUST be the smaller (MUST-16) of the send MSS (that reflects the available reassembly
+// buffer size at the remote host, the EMTU_R [19]) and the largest transmission size permitted by
+// the IP layer (EMTU_S [19])".
 func (tp *TCB) effMSS() int { return tp.maxseg - tp.optLen() }
 
 // sackOptLen returns the bytes of the SACK option on the next segment.
@@ -303,7 +303,8 @@ func (tp *TCB) worth(o *outseg) bool {
 	case tp.flags&AckNow != 0, o.flags&wire.RST != 0:
 		return true
 	case o.flags&wire.SYN != 0 && tp.state != SynReceived:
-		// Our answer to a SYN goes with AckNow, and again when the timer fires: not with each event.
+		// Our answer to a SYN goes with AckNow, and again when the timer fires: not with each
+		// event.
 		return true
 	case tp.flags&urgent != 0 && tp.sndUp.Gt(tp.sndUna):
 		// Once: BSD sends on every event while urgent data is out, and two urgent ends could answer
@@ -330,7 +331,8 @@ func (tp *TCB) dataWorth(o *outseg) bool {
 		return true // "(4) or if the override timeout occurs", which is the persist timer
 	case o.len >= int(tp.maxSndwnd/2) && tp.maxSndwnd > 0:
 		// "(3) or if at least a fraction Fs of the maximum window can be sent". "Here Fs is a
-		// fraction whose recommended value is 1/2." The peer's buffer may be smaller than a segment.
+		// fraction whose recommended value is 1/2." The peer's buffer may be smaller than a
+		// segment.
 		return true
 	case tp.sndNxt.Lt(tp.sndMax):
 		return true // a retransmission has waited long enough

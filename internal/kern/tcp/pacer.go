@@ -11,12 +11,16 @@ type pacer struct {
 }
 
 const (
-	paceTrain = ms      // a train is what the rate sends in this time
-	paceOne   = 2       // segments of a train at least
-	paceFirst = 10      // segments that a flight may begin with
-	paceLate  = 2 * ms  // a timer that is late is made up for, by this much at the least
-	paceGap   = sec     // no rate is so low that a train waits for longer; the estimate of one may be of a time when the peer's window was closed
-	paceMost  = 16 * ms // and by no more than this, whatever the round trip: a longer train after a stalled process would be a burst
+	paceTrain = ms     // a train is what the rate sends in this time
+	paceOne   = 2      // segments of a train at least
+	paceFirst = 10     // segments that a flight may begin with
+	paceLate  = 2 * ms // a timer that is late is made up for, by this much at the least
+	// no rate is so low that a train waits for longer; the estimate of one may be of a time when
+	// the peer's window was closed
+	paceGap = sec
+	// and by no more than this, whatever the round trip: a longer train after a stalled process
+	// would be a burst
+	paceMost = 16 * ms
 )
 
 // train is the size of a train in bytes.

@@ -7,7 +7,8 @@ import (
 
 // Pacing of a connection. The pacer by itself is in pacer_test.go.
 
-// pacing is sending whose window of 40 segments is acknowledged once, so that it is paced, with n segments to send and nothing in flight.
+// pacing is sending whose window of 40 segments is acknowledged once, so that it is paced, with n
+// segments to send and nothing in flight.
 func pacing(t *T, n int, opts ...any) *kit {
 	k := sending(t, opts...)
 	k.write(1000)
@@ -20,8 +21,9 @@ func pacing(t *T, n int, opts ...any) *kit {
 	return k
 }
 
-// RFC 6928, 2: no more than an initial window goes at once into an empty path. What follows goes at the pacing rate, which is a fifth more
-// than the window in a round trip, and the timer is set for it.
+// RFC 6928, 2: no more than an initial window goes at once into an empty path. What follows goes at
+// the pacing rate, which is a fifth more than the window in a round trip, and the timer is set for
+// it.
 func TestPacingBeginsWithBurst(t *testing.T) {
 	each(t, func(t *T) {
 		k := pacing(t, 100)
@@ -66,11 +68,13 @@ func TestPacingTrains(t *testing.T) {
 	})
 }
 
-// A timer that is late is made up for within bounds: two milliseconds at least, an eighth of the round trip and 16 ms at most, and as much as ten
-// segments take. A process that did not run for long sends no burst.
+// A timer that is late is made up for within bounds: two milliseconds at least, an eighth of the
+// round trip and 16 ms at most, and as much as ten segments take. A process that did not run for
+// long sends no burst.
 func TestPacingLate(t *testing.T) {
 	each(t, func(t *T) {
-		for late, want := range map[time.Duration]int{0: 1, 5 * time.Millisecond: 3, 10 * time.Millisecond: 5, time.Second: 10} {
+		for late, want := range map[time.Duration]int{0: 1, 5 * time.Millisecond: 3, 10 * time.Millisecond: 5,
+			time.Second: 10} {
 			k := pacing(t, 100, func(p *Profile) { p.Blackhole = false })
 			k.sent = nil
 			k.tp.snr.rtoAt, k.tp.snr.ptoAt = k.now+3600*sec, never // what is overdue is another matter
@@ -86,7 +90,8 @@ func TestPacingLate(t *testing.T) {
 	})
 }
 
-// Whatever is sent meanwhile, what waits for the pacer has its timer; and none is set if nothing waits.
+// Whatever is sent meanwhile, what waits for the pacer has its timer; and none is set if nothing
+// waits.
 func TestPacingTimer(t *testing.T) {
 	each(t, func(t *T) {
 		k := pacing(t, 100)

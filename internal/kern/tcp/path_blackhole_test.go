@@ -31,14 +31,15 @@ func ackAll(k *kit) {
 }
 
 // A path that loses full segments without a word: after two time-outs smaller ones are tried, after
-// two more the smallest, and where that does not help either the old size (RFC 2923, 2.1; FreeBSD's
+// two more the smallest, and if that does not help either the old size (RFC 2923, 2.1; FreeBSD's
 // pmtud_blackhole_detection).
 func TestBlackholeSteps(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1460, nodelay")
 		k.write(1460)
 		k.trace("> P. 1:1461(1460) ack 1\n+1s > P. 1:1461(1460) ack 1\n+2s > . 1:1201(1200) ack 1")
-		k.trace("+4s > . 1:1201(1200) ack 1\n+8s > . 1:537(536) ack 1\n+16s > . 1:537(536) ack 1\n+32s > P. 1:1461(1460) ack 1\n+64s > P. 1:1461(1460) ack 1")
+		k.trace("+4s > . 1:1201(1200) ack 1\n+8s > . 1:537(536) ack 1\n+16s > . 1:537(536) ack 1\n" +
+			"+32s > P. 1:1461(1460) ack 1\n+64s > P. 1:1461(1460) ack 1")
 		k.want("maxseg", 1460)
 		k.check()
 	})
@@ -51,7 +52,8 @@ func TestBlackholeOutage(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1460, nodelay")
 		k.write(2920)
-		k.trace("> . 1:1461(1460) ack 1\n> P. 1461:2921(1460) ack 1\n+1s > . 1:1461(1460) ack 1\n+2s > . 1:1201(1200) ack 1")
+		k.trace("> . 1:1461(1460) ack 1\n> P. 1461:2921(1460) ack 1\n" +
+			"+1s > . 1:1461(1460) ack 1\n+2s > . 1:1201(1200) ack 1")
 		k.trace("< . 1:1(0) ack 1201\n> . 1201:2401(1200) ack 1\n> P. 2401:2921(520) ack 1")
 		k.trace("< . 1:1(0) ack 2921")
 		k.want("maxseg", 1200) // not yet
@@ -83,9 +85,11 @@ func TestBlackholeProbeLost(t *testing.T) {
 			k.write(1460)
 			k.trace(fmt.Sprintf("> P. %d:%d(1460) ack 1", at, at+1460))
 			k.write(1200)
-			k.trace(fmt.Sprintf("> P. %d:%d(1200) ack 1\n+100ms < . 1:1(0) ack %d <sack %[1]d:%[2]d>", at+1460, at+2660, at))
+			k.trace(fmt.Sprintf("> P. %d:%d(1200) ack 1\n+100ms < . 1:1(0) ack %d <sack %[1]d:%[2]d>", at+1460,
+				at+2660, at))
 			k.advance(25 * time.Millisecond) // the reordering window
-			k.trace(fmt.Sprintf("> . %d:%d(1200) ack 1\n> . %[2]d:%d(260) ack 1\n+100ms < . 1:1(0) ack %d", at, at+1200, at+1460, at+2660))
+			k.trace(fmt.Sprintf("> . %d:%d(1200) ack 1\n> . %[2]d:%d(260) ack 1\n+100ms < . 1:1(0) ack %d", at,
+				at+1200, at+1460, at+2660))
 			at += 2660
 			if k.tp.snr.ctl.Cwnd < cwnd || k.tp.snr.state != Open {
 				k.fatalf("a lost probe was taken for congestion")
@@ -123,7 +127,8 @@ func TestBlackholeNot(t *testing.T) {
 		for _, c := range []struct {
 			opts string
 			n    int
-		}{{"mss 1460, nodelay", 500}, {"mss 536, nodelay", 536}, {"FreeBSD, mss 1460", 1460}, {"Net3, mss 1460", 1460}} {
+		}{{"mss 1460, nodelay", 500}, {"mss 536, nodelay", 536}, {"FreeBSD, mss 1460", 1460},
+			{"Net3, mss 1460", 1460}} {
 			k := established(t, c.opts)
 			before := k.tp.Maxseg()
 			k.write(c.n)
@@ -138,7 +143,8 @@ func TestBlackholeNot(t *testing.T) {
 // A router's word ends the guessing, and so does the user's.
 func TestBlackholeToldOtherwise(t *testing.T) {
 	each(t, func(t *T) {
-		for i, tell := range []func(k *kit){func(k *kit) { k.tp.Mtudisc(1040, 20, k.now) }, func(k *kit) { k.tp.SetMaxseg(1000) }} {
+		for i, tell := range []func(k *kit){func(k *kit) { k.tp.Mtudisc(1040, 20, k.now) },
+			func(k *kit) { k.tp.SetMaxseg(1000) }} {
 			k := established(t, "mss 1460, nodelay")
 			k.write(1460)
 			fire(k)

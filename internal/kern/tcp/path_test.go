@@ -10,8 +10,8 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// RFC 5927, 4 and 6; RFC 9293, 3.9.2.2: an ICMP error counts only where its sequence number is in flight, and only ends an attempt to
-// connect, where the profile says so.
+// RFC 5927, 4 and 6; RFC 9293, 3.9.2.2: an ICMP error counts only if its sequence number is in
+// flight, and only ends an attempt to connect, if the profile says so.
 //
 // RFC 9293 MUST-54
 // RFC 9293 MUST-55
@@ -48,7 +48,8 @@ func TestIcmpErrors(t *testing.T) {
 	})
 }
 
-// RFC 1191, 6.4: what was too large is sent again at once, in smaller pieces; a floor holds (A16), and the MSS never grows by it.
+// RFC 1191, 6.4: what was too large is sent again at once, in smaller pieces; a floor holds (A16),
+// and the MSS never grows by it.
 func TestMtudisc(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1460, nodelay")
@@ -109,8 +110,8 @@ func TestEcnSetup(t *testing.T) {
 	})
 }
 
-// RFC 3168, 6.1.2 and 6.1.3: a mark is echoed until CWR; the sender halves its window once a round trip and says CWR on new data, never
-// ECT on what is sent again.
+// RFC 3168, 6.1.2 and 6.1.3: a mark is echoed until CWR; the sender halves its window once a round
+// trip and says CWR on new data, never ECT on what is sent again.
 func TestEcn(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD, ecn, mss 1000, sndbuf 100000")
@@ -143,7 +144,8 @@ func TestEcn(t *testing.T) {
 	})
 }
 
-// Back-pressure: where the interface's queue is full data waits, without a timer, until Unblock; an ACK does not wait.
+// Back-pressure: if the interface's queue is full, data waits, without a timer, until Unblock; an
+// ACK does not wait.
 func TestBlocked(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1000, nodelay")
@@ -182,7 +184,8 @@ func TestEmitErrors(t *testing.T) {
 	})
 }
 
-// Chains: up to tsomax, in whole segments; a short tail goes along where Nagle is off and nothing follows.
+// Chains: up to tsomax, in whole segments; a short tail goes along if Nagle is off and nothing
+// follows.
 func TestTSO(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1000, tso 4500, nodelay")
@@ -224,7 +227,8 @@ func TestTSO(t *testing.T) {
 	})
 }
 
-// A chain that is lost is sent again, and a retransmission after a time-out is one segment (cwnd is one).
+// A chain that is lost is sent again, and a retransmission after a time-out is one segment (cwnd is
+// one).
 func TestTSORetransmit(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1000, tso 65000, nodelay")
@@ -237,7 +241,8 @@ func TestTSORetransmit(t *testing.T) {
 func TestSetMaxseg(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1000")
-		for n, want := range map[int]syscall.Errno{0: syscall.EINVAL, -1: syscall.EINVAL, 215: syscall.EINVAL, 1001: syscall.EINVAL, 1000: 0} {
+		for n, want := range map[int]syscall.Errno{0: syscall.EINVAL, -1: syscall.EINVAL, 215: syscall.EINVAL,
+			1001: syscall.EINVAL, 1000: 0} {
 			if e := k.tp.SetMaxseg(n); e != want {
 				k.fatalf("SetMaxseg(%d): %v, want %v", n, e, want)
 			}
@@ -269,7 +274,8 @@ func TestNoAllocs(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	each(t, func(t *T) {
-		for _, opts := range []string{"mss 1000, nodelay", "mss 1000, nodelay, ts, sack, wscale 7", "FreeBSD, ts, sack, wscale 7"} {
+		for _, opts := range []string{"mss 1000, nodelay", "mss 1000, nodelay, ts, sack, wscale 7",
+			"FreeBSD, ts, sack, wscale 7"} {
 			k := established(t, opts)
 			k.tp.sock = nullSock{}
 			data := make([]byte, 1000)

@@ -21,8 +21,8 @@ func TestPathSimDelay(t *testing.T) {
 	}
 }
 
-// A burst fills the queue: the first packet is sent at once, each of the next waits for those before
-// it, and those that find no room are dropped.
+// A burst fills the queue: the first packet is sent at once, each of the next waits for those
+// before it, and those that find no room are dropped.
 func TestPathSimQueue(t *testing.T) {
 	path := pathParams{rate: 12e6, rtt: 40 * ms, queue: 0.5} // 30,000 bytes: 20 packets of 1 ms
 	l := newPathLink(&path, 1)
@@ -110,8 +110,8 @@ func TestPathSimRepeats(t *testing.T) {
 	}
 }
 
-// A sender that cannot fill the path sends a buffer's worth each round trip (RFC 7323, 1.1), and one
-// that can sends as much as headers of 52 in 1500 bytes leave.
+// A sender that cannot fill the path sends a buffer's worth each round trip (RFC 7323, 1.1), and
+// one that can sends as much as headers of 52 in 1500 bytes leave.
 func TestPathSimThroughput(t *testing.T) {
 	prof := pathProfile()
 	prof.SendbufAuto, prof.Sendspace = false, 64<<10
@@ -139,14 +139,15 @@ func TestGoodputMeasures(t *testing.T) {
 			t.Errorf("Jain's index of %v is %g, want %g", c.x, got, c.want)
 		}
 	}
-	for x, want := range map[float64]string{0: "0.000", 0.96533: "0.965", 0.1: "0.100", 0.01234: "0.012", 0.00098: "0.00098"} {
+	for x, want := range map[float64]string{0: "0.000", 0.96533: "0.965", 0.1: "0.100", 0.01234: "0.012",
+		0.00098: "0.00098"} {
 		if got := digits(x); got != want {
 			t.Errorf("%g is printed %s, want %s", x, got, want)
 		}
 	}
 
-	// Two flows: the first has the link until the second begins, then both have nothing for a second,
-	// then the first has two thirds, and at last 59 % of it.
+	// Two flows: the first has the link until the second begins, then both have nothing for a
+	// second, then the first has two thirds, and at last 59 % of it.
 	a, b := &pathFlow{}, &pathFlow{}
 	bin := int(shareRate / 8 * pathBin / sec)
 	for at := int64(0); at < shareTime; at += pathBin {

@@ -21,8 +21,8 @@ import (
 //	           <------- one-way delay <- bottleneck <- queue <--
 //
 // The links between the hosts and the queue take no time. What happens to the n-th packet of a
-// direction depends on the path's seed, the direction and n alone (see pathFate), whatever the sender
-// does.
+// direction depends on the path's seed, the direction and n alone (see pathFate), whatever the
+// sender does.
 
 // pathMTU is the MTU of a simulated path, in bytes.
 const pathMTU = 1500
@@ -107,8 +107,8 @@ func (l *pathLink) send(now int64, size int, spared, data bool) (int64, bool) {
 	return at, true
 }
 
-// A pathEvent is what will happen to a host at a time: a packet arrives, a timer is due, or the user
-// connects.
+// A pathEvent is what will happen to a host at a time: a packet arrives, a timer is due, or the
+// user connects.
 type pathEvent struct {
 	at    int64
 	order uint64 // rises from event to event, and decides between those of one instant

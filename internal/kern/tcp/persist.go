@@ -9,7 +9,8 @@ import "syscall"
 // The probes have no counter of their own. Like BSD's t_rxtshift, backoff counts retransmissions
 // while the retransmission timer is on, and probes while the persist timer is; never are both on.
 
-// maxPersistShift is the largest shift of the interval between probes, so that it does not overflow.
+// maxPersistShift is the largest shift of the interval between probes, so that it does not
+// overflow.
 const maxPersistShift = 12
 
 // persistInterval returns when the next probe follows on as many as have been sent, with a time-out
@@ -21,8 +22,8 @@ func (p *Profile) persistInterval(rto int64, sent uint8) int64 {
 }
 
 // persistSilence is for how long a peer may leave probes unanswered: BSD's product of the time-out
-// and tcp_totbackoff, or the time of ten probes if that is longer, as a short round trip says nothing
-// about how long a peer may be away.
+// and tcp_totbackoff, or the time of ten probes if that is longer, as a short round trip says
+// nothing about how long a peer may be away.
 func (p *Profile) persistSilence(rto int64) int64 {
 	const totbackoff = 511 // 1 + 2 + 4 + ... + 256
 	return max(rto*totbackoff, 10*p.PersMax)

@@ -23,7 +23,8 @@ type pmtu struct {
 }
 
 const (
-	holeSmall = 1200                    // net.inet.tcp.pmtud_blackhole_mss: passes nearly everywhere; the last resort is MSSDflt
+	// net.inet.tcp.pmtud_blackhole_mss: passes nearly everywhere; the last resort is MSSDflt
+	holeSmall = 1200
 	holeAge   = int64(10 * time.Minute) // after so long the path may have changed (RFC 1191, 6.3)
 )
 
@@ -32,7 +33,7 @@ const (
 func (tp *TCB) holeSuspected(now int64) {
 	m := &tp.snr.pmtu
 	if m.said != 0 && tp.sndUna.Lt(m.saidEnd) {
-		tp.setMSS(m.said, "ICMP", now)
+		tp.setMSS(m.said, "ICMP")
 		m.raiseAt = now + holeAge
 		m.said = 0
 		return
@@ -52,16 +53,16 @@ func (tp *TCB) holeSuspected(now int64) {
 		if mss >= tp.maxseg || tp.sndNxt.Sub(tp.sndUna) <= mss-tp.optLen() {
 			return // nothing would change
 		}
-		tp.setMSS(mss, "black hole", now)
+		tp.setMSS(mss, "black hole")
 		m.raiseAt = now // as soon as something arrives
 	case tp.backoff == 6 && tp.maxseg < m.full:
-		tp.setMSS(m.full, "not a black hole", now)
+		tp.setMSS(m.full, "not a black hole")
 		m.raiseAt = never
 	}
 }
 
 // setMSS changes the size of a full segment.
-func (tp *TCB) setMSS(mss int, reason string, now int64) {
+func (tp *TCB) setMSS(mss int, reason string) {
 	m := &tp.snr.pmtu
 	tp.maxseg = mss
 	// Both may have been reduced, in segments of the smaller size, while the probe of the larger
@@ -110,7 +111,7 @@ func (tp *TCB) probeArrived() {
 	}
 	m.fails = 0
 	m.raiseAt = never
-	tp.setMSS(m.full, "probe", tp.clock)
+	tp.setMSS(m.full, "probe")
 }
 
 // probeLost is called when a probe is lost. The next is tried after twice as many round trips: a
@@ -146,7 +147,7 @@ func (tp *TCB) Mtudisc(mtu, hdr int, now int64) {
 		m.said, m.saidEnd = mss, tp.sndNxt
 		return
 	}
-	tp.setMSS(mss, "ICMP", now)
+	tp.setMSS(mss, "ICMP")
 	m.raiseAt = now + holeAge
 	tp.tooLarge(now)
 }

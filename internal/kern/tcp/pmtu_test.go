@@ -5,10 +5,12 @@ import (
 	"time"
 )
 
-// What routers say of the MTU of the path: RFC 1191, RFC 5927. Black holes are in path_blackhole_test.go.
+// What routers say of the MTU of the path: RFC 1191, RFC 5927. Black holes are in
+// path_blackhole_test.go.
 
-// RFC 1191, 6.5: a packet that was too large "MUST NOT change the congestion window": it is sent again at once in smaller pieces, and what was
-// small enough is not. RFC 1191, 6.3: after ten minutes a larger size is tried again.
+// RFC 1191, 6.5: a packet that was too large "MUST NOT change the congestion window": it is sent
+// again at once in smaller pieces, and what was small enough is not. RFC 1191, 6.3: after ten
+// minutes a larger size is tried again.
 func TestMtudiscBelieved(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -41,8 +43,9 @@ func TestMtudiscBelieved(t *testing.T) {
 	})
 }
 
-// RFC 5927, 7.2: if larger segments have been acknowledged since, the message may be forged; it waits until the data that it speaks of is found
-// missing by the time-out, and is forgotten if that arrives.
+// RFC 5927, 7.2: if larger segments have been acknowledged since, the message may be forged; it
+// waits until the data that it speaks of is found missing by the time-out, and is forgotten if that
+// arrives.
 func TestMtudiscDoubted(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -77,7 +80,8 @@ func TestMtudiscDoubted(t *testing.T) {
 	})
 }
 
-// What waits to be believed is forgotten two gigabytes later too, and never raises what the user has set meanwhile (TCP_MAXSEG).
+// What waits to be believed is forgotten two gigabytes later too, and never raises what the user
+// has set meanwhile (TCP_MAXSEG).
 func TestMtudiscForgotten(t *testing.T) {
 	each(t, func(t *T) {
 		for _, user := range []bool{false, true} {
@@ -103,7 +107,8 @@ func TestMtudiscForgotten(t *testing.T) {
 	})
 }
 
-// RFC 8899, 4.3, RFC 4821, 7.6: the larger size may come back while the window is small: it is still a segment at least.
+// RFC 8899, 4.3, RFC 4821, 7.6: the larger size may come back while the window is small: it is
+// still a segment at least.
 func TestMTUProbeIntoSmallWindow(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, withCC("newreno"))

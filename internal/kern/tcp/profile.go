@@ -9,32 +9,37 @@ type Profile struct {
 	Name string
 
 	// Buffers.
-	Sendspace, Recvspace int  // initial SO_SNDBUF and SO_RCVBUF
-	Maxsockbuf           int  // largest of either; the window scale is chosen for it
-	RecvbufAuto          bool // the receive buffer grows with what is read (net.inet.tcp.recvbuf_auto), up to RecvbufMax
-	SendbufAuto          bool // the send buffer with what is acknowledged (net.inet.tcp.sendbuf_auto), up to SendbufMax
-	RecvbufMax           int
-	SendbufMax           int
-	ReassMaxqueuelen     int  // blocks that wait out of order on a connection at most (net.inet.tcp.reass.maxqueuelen)
-	RoundBufs            bool // round them up to a multiple of the MSS when the connection stands (tcp_mss)
-	RoundSynAck          bool // so is the window of the SYN,ACK: Net/3 has the new connection's buffers by then, a syncache the listener's
-	ScaleByBuf           bool // choose the scale for the socket's own buffer (Net/3), not for Maxsockbuf
+	Sendspace, Recvspace int // initial SO_SNDBUF and SO_RCVBUF
+	Maxsockbuf           int // largest of either; the window scale is chosen for it
+	// the receive buffer grows with what is read (net.inet.tcp.recvbuf_auto), up to RecvbufMax
+	RecvbufAuto      bool
+	SendbufAuto      bool // the send buffer with what is acknowledged (net.inet.tcp.sendbuf_auto), up to SendbufMax
+	RecvbufMax       int
+	SendbufMax       int
+	ReassMaxqueuelen int  // blocks that wait out of order on a connection at most (net.inet.tcp.reass.maxqueuelen)
+	RoundBufs        bool // round them up to a multiple of the MSS when the connection stands (tcp_mss)
+	// so is the window of the SYN,ACK: Net/3 has the new connection's buffers by then, a syncache
+	// the listener's
+	RoundSynAck bool
+	ScaleByBuf  bool // choose the scale for the socket's own buffer (Net/3), not for Maxsockbuf
 
 	// Options on a SYN.
 	RFC1323, Sack bool // window scale and timestamps; selective acknowledgments
 	DropOptions   bool // rexmit_drop_options: none of them from the third retransmission of a SYN on
 	ECN           int  // 0 never, 1 offered and accepted, 2 accepted (RFC 3168)
 	ECNRetries    int  // SYNs retransmitted with the offer
-	MSSDflt       int  // where the peer names none (RFC 9293, MUST-15)
+	MSSDflt       int  // if the peer names none (RFC 9293, MUST-15)
 	MinMSS        int  // floor of what a peer or an ICMP message can make us send
 
 	// Congestion control (RFC 5681).
-	InitCwndSegs    int    // initial window in segments; RFC 6928's byte bounds apply above 4
-	ABC             bool   // grow by bytes acknowledged, at most 2 segments an ACK (RFC 3465), not by ACKs
-	LimitedTransmit bool   // RFC 3042
-	NewReno         bool   // RFC 6582; off is Reno with BSD's own deflation
-	Scoreboard      bool   // recovery by SACK and by time (RFC 6675, RFC 8985), congestion control by CC; off: by duplicate acknowledgments, RFC 5681's
-	CC              string // net.inet.tcp.cc.algorithm: what NewCC knows; "": "cubic"
+	InitCwndSegs    int  // initial window in segments; RFC 6928's byte bounds apply above 4
+	ABC             bool // grow by bytes acknowledged, at most 2 segments an ACK (RFC 3465), not by ACKs
+	LimitedTransmit bool // RFC 3042
+	NewReno         bool // RFC 6582; off is Reno with BSD's own deflation
+	// recovery by SACK and by time (RFC 6675, RFC 8985), congestion control by CC; off: by
+	// duplicate acknowledgments, RFC 5681's
+	Scoreboard bool
+	CC         string // net.inet.tcp.cc.algorithm: what NewCC knows; "": "cubic"
 
 	// Handshakes.
 	AnySynTS bool // any SYN for a half-open connection gives it its timestamp (BSD), not only the same SYN again
@@ -43,7 +48,9 @@ type Profile struct {
 	WindowByAck bool // a smaller window counts only if it comes with something newly acknowledged (BSD)
 
 	// Acknowledgments.
-	AckEvery     int   // full segments that are acknowledged at once; 0: by the timer only (and by the reader's window updates)
+	// full segments that are acknowledged at once; 0: by the timer only (and by the reader's window
+	// updates)
+	AckEvery     int
 	AckBySegs    bool  // count segments of any size (BSD), not bytes
 	TruncRespond bool  // tcp_respond rounds the window down, as BSD does
 	Delack       int64 // delayed acknowledgment
@@ -59,15 +66,21 @@ type Profile struct {
 	Blackhole bool // pmtud_blackhole_detection: look for a path that loses large segments without a word
 
 	// Closing.
-	RSTUnread       bool // close with unread data resets (RFC 2525, 2.17)
-	ShutRdKeeps     bool // shutdown(SHUT_RD) ends waiting: what is there, and what comes, can still be read (Linux), instead of being thrown away (BSD)
-	RepeatFIN       bool // each segment in FIN_WAIT_1, CLOSING and LAST_ACK carries the FIN (BSD)
-	MSL             int64
-	FinWait2        int64 // after a full close; without ShutRdKeeps also after both halves have been shut down
-	Orphan          int64 // how long a connection that its user has closed may go on at less than orphanRate; 0: as long as any other
-	RFC6191         bool  // timestamps decide about a SYN in TIME_WAIT
-	TwAckSyn        bool  // one that is too old for a new connection is acknowledged (RFC 9293, 3.10.7.4, fourth), not ignored
-	NoLocalTimeWait bool  // none for a connection over this stack's loopback
+	RSTUnread bool // close with unread data resets (RFC 2525, 2.17)
+	// shutdown(SHUT_RD) ends waiting: what is there, and what comes, can still be read (Linux),
+	// instead of being thrown away (BSD)
+	ShutRdKeeps bool
+	RepeatFIN   bool // each segment in FIN_WAIT_1, CLOSING and LAST_ACK carries the FIN (BSD)
+	MSL         int64
+	FinWait2    int64 // after a full close; without ShutRdKeeps also after both halves have been shut down
+	// how long a connection that its user has closed may go on at less than orphanRate; 0: as long
+	// as any other
+	Orphan  int64
+	RFC6191 bool // timestamps decide about a SYN in TIME_WAIT
+	// one that is too old for a new connection is acknowledged (RFC 9293, 3.10.7.4, fourth), not
+	// ignored
+	TwAckSyn        bool
+	NoLocalTimeWait bool // none for a connection over this stack's loopback
 
 	// Segments that should not be.
 	DropSynFin, InsecureRST, InsecureSYN, ICMPMayRST bool
@@ -76,8 +89,10 @@ type Profile struct {
 	Keepalive                     bool // on for every new socket
 	Keepinit, Keepidle, Keepintvl int64
 	Keepcnt                       int
-	UserTimeout                   bool // MaxUnack ends a connection on time, and counts closed windows and keep-alive probes: Linux's, not FreeBSD's
-	KeepHalfClosed                bool // in FIN_WAIT_2 too, while somebody reads: BSD's TCP leaves it out
+	// MaxUnack ends a connection on time, and counts closed windows and keep-alive probes: Linux's,
+	// not FreeBSD's
+	UserTimeout    bool
+	KeepHalfClosed bool // in FIN_WAIT_2 too, while somebody reads: BSD's TCP leaves it out
 
 	Nodelay bool // TCP_NODELAY on for every new socket
 }

@@ -9,9 +9,10 @@ import (
 
 func withCC(name string) func(*Profile) { return func(p *Profile) { p.CC = name } }
 
-// RFC 9937, 6.2: "sndcnt = DIV_ROUND_UP(prr_delivered * ssthresh, RecoverFS) - prr_out" as long as the flight is larger than ssthresh, and
-// "sndcnt = MIN(ssthresh - inflight, sndcnt)" then: of a flight that is halved every second acknowledgment lets a segment go. 6.1:
-// "RecoverFS = SND.NXT - SND.UNA", less what was selectively acknowledged before the acknowledgment that begins recovery.
+// RFC 9937, 6.2: "sndcnt = DIV_ROUND_UP(prr_delivered * ssthresh, RecoverFS) - prr_out" as long as
+// the flight is larger than ssthresh, and "sndcnt = MIN(ssthresh - inflight, sndcnt)" then: of a
+// flight that is halved every second acknowledgment lets a segment go. 6.1: "RecoverFS = SND.NXT -
+// SND.UNA", less what was selectively acknowledged before the acknowledgment that begins recovery.
 func TestPRROneLoss(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, withCC("newreno"))
@@ -52,8 +53,9 @@ func TestPRROneLoss(t *testing.T) {
 	})
 }
 
-// RFC 9937, 6.2: if more has been lost than the reduction asks for, packet conservation, "sndcnt = MAX(prr_delivered - prr_out,
-// DeliveredData)", and "sndcnt += MSS" for a SafeACK, one by which "SND.UNA advances and no further loss" is indicated.
+// RFC 9937, 6.2: if more has been lost than the reduction asks for, packet conservation, "sndcnt =
+// MAX(prr_delivered - prr_out, DeliveredData)", and "sndcnt += MSS" for a SafeACK, one by which
+// "SND.UNA advances and no further loss" is indicated.
 func TestPRRHeavyLoss(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, withCC("newreno"))
@@ -87,7 +89,8 @@ func TestPRRHeavyLoss(t *testing.T) {
 	})
 }
 
-// RFC 3168, 6.1.2, and RFC 9937, 4: a reduction for a congestion mark goes the same way, without a retransmission.
+// RFC 3168, 6.1.2, and RFC 9937, 4: a reduction for a congestion mark goes the same way, without a
+// retransmission.
 func TestPRRMark(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, "ecn", withCC("newreno"))
@@ -120,16 +123,24 @@ func TestPRRWindow(t *testing.T) {
 		cwnd, delivered     int
 	}{
 		{p: prr{flight: 10000}, flight: 9000, ssthresh: 5000, n: 1000, cwnd: 10000, delivered: 1000}, // forced
-		{p: prr{flight: 10000, delivered: 3000, out: 1000}, flight: 7000, ssthresh: 5000, n: 1000, cwnd: 8000, delivered: 4000},
-		{p: prr{flight: 3000, delivered: 1000, out: 1000}, flight: 9000, ssthresh: 5000, n: 1, cwnd: 9669, delivered: 1001}, // rounded up
-		{p: prr{flight: 10000, delivered: 1000, out: 9000}, flight: 8000, ssthresh: 5000, n: 1000, cwnd: 8000, delivered: 2000},
-		{p: prr{flight: 10000, delivered: 1000, out: 9000}, flight: 2000, ssthresh: 5000, n: 1000, cwnd: 3000, delivered: 2000},
-		{p: prr{flight: 10000, delivered: 1000, out: 9000}, flight: 2000, ssthresh: 5000, n: 1000, safe: true, cwnd: 4000, delivered: 2000},
-		{p: prr{flight: 10000, delivered: 8000, out: 4000}, flight: 4500, ssthresh: 5000, n: 1000, safe: true, cwnd: 5000, delivered: 9000},
+		{p: prr{flight: 10000, delivered: 3000, out: 1000}, flight: 7000, ssthresh: 5000, n: 1000, cwnd: 8000,
+			delivered: 4000},
+		// rounded up
+		{p: prr{flight: 3000, delivered: 1000, out: 1000}, flight: 9000, ssthresh: 5000, n: 1, cwnd: 9669,
+			delivered: 1001},
+		{p: prr{flight: 10000, delivered: 1000, out: 9000}, flight: 8000, ssthresh: 5000, n: 1000, cwnd: 8000,
+			delivered: 2000},
+		{p: prr{flight: 10000, delivered: 1000, out: 9000}, flight: 2000, ssthresh: 5000, n: 1000, cwnd: 3000,
+			delivered: 2000},
+		{p: prr{flight: 10000, delivered: 1000, out: 9000}, flight: 2000, ssthresh: 5000, n: 1000, safe: true,
+			cwnd: 4000, delivered: 2000},
+		{p: prr{flight: 10000, delivered: 8000, out: 4000}, flight: 4500, ssthresh: 5000, n: 1000, safe: true,
+			cwnd: 5000, delivered: 9000},
 	} {
 		p := c.p
 		if w := p.window(c.flight, c.ssthresh, c.n, 1000, c.safe); w != c.cwnd || p.delivered != c.delivered {
-			t.Errorf("%+v: window(%d, %d, %d, safe %v) = %d, delivered %d; want %d, %d", c.p, c.flight, c.ssthresh, c.n, c.safe, w, p.delivered,
+			t.Errorf("%+v: window(%d, %d, %d, safe %v) = %d, delivered %d; want %d, %d", c.p, c.flight, c.ssthresh,
+				c.n, c.safe, w, p.delivered,
 				c.cwnd, c.delivered)
 		}
 	}

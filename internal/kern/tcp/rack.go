@@ -90,7 +90,9 @@ func (r *rack) recovered() {
 func (tp *TCB) reorderWindow() int64 {
 	s := tp.snr
 	if !s.rack.seen && (s.state >= Recovering || s.sb.sacked > (dupthresh-1)*tp.effMSS()) {
-		return 0 // "Set reo_wnd to 0 in this case to quickly retransmit": three segments behind the hole, and nothing has ever been reordered
+		// "Set reo_wnd to 0 in this case to quickly retransmit": three segments behind the hole,
+		// and nothing has ever been reordered
+		return 0
 	}
 	if tp.rtt.min == never {
 		return 0

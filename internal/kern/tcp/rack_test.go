@@ -9,9 +9,10 @@ import (
 
 // Loss by time: RFC 8985, 6.
 
-// RFC 8985, 6.2, step 3: reordering is seen if a segment arrives whose end lies below RACK.fack, the highest that has been
-// acknowledged. What one acknowledgment tells of, in order and selectively, has no order: an acknowledgment that was delayed, or the
-// one before it lost, is no sign of reordering.
+// RFC 8985, 6.2, step 3: reordering is seen if a segment arrives whose end lies below RACK.fack,
+// the highest that has been acknowledged. What one acknowledgment tells of, in order and
+// selectively, has no order: an acknowledgment that was delayed, or the one before it lost, is no
+// sign of reordering.
 func TestRackOneAckIsNoReordering(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -35,9 +36,10 @@ func TestRackOneAckIsNoReordering(t *testing.T) {
 	})
 }
 
-// RFC 8985, 6.2, step 4: "If RACK.reordering_seen is FALSE: ... If RACK.segs_sacked >= DupThresh: Return 0", "to quickly retransmit". Less
-// are waited for: "Return min(RACK.reo_wnd_mult * RACK.min_RTT / 4, SRTT)". Step 5: "timeout = MAX(Segment.xmit_ts + RACK.rtt +
-// RACK.reo_wnd - Now())"; as it fires the loss is found.
+// RFC 8985, 6.2, step 4: "If RACK.reordering_seen is FALSE: ... If RACK.segs_sacked >= DupThresh:
+// Return 0", "to quickly retransmit". Less are waited for: "Return min(RACK.reo_wnd_mult *
+// RACK.min_RTT / 4, SRTT)". Step 5: "timeout = MAX(Segment.xmit_ts + RACK.rtt + RACK.reo_wnd -
+// Now())"; as it fires the loss is found.
 func TestRackTimer(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -84,8 +86,8 @@ func TestRackTimer(t *testing.T) {
 	})
 }
 
-// RFC 8985, 6.2, step 5: a segment is lost if it was sent before the one that has been delivered, by RACK_sent_after's order; what was sent
-// after it is not judged.
+// RFC 8985, 6.2, step 5: a segment is lost if it was sent before the one that has been delivered,
+// by RACK_sent_after's order; what was sent after it is not judged.
 func TestRackSentAfter(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, "tso 65000")
@@ -110,7 +112,8 @@ func TestRackSentAfter(t *testing.T) {
 	})
 }
 
-// RFC 8985, 3.3, 6.2: a retransmission that is lost is found by what was sent after it, without a time-out.
+// RFC 8985, 3.3, 6.2: a retransmission that is lost is found by what was sent after it, without a
+// time-out.
 func TestRackLostRetransmission(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -145,7 +148,8 @@ func TestRackLostRetransmission(t *testing.T) {
 	})
 }
 
-// The first of what was sent again is lost again, and the others are not: it is sent before all else.
+// The first of what was sent again is lost again, and the others are not: it is sent before all
+// else.
 func TestRackFirstLostAgain(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -160,7 +164,8 @@ func TestRackFirstLostAgain(t *testing.T) {
 	})
 }
 
-// After a time-out what was sent of late is judged by RACK, though what was sent again lies before it.
+// After a time-out what was sent of late is judged by RACK, though what was sent again lies before
+// it.
 func TestRackAfterTimeout(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -183,7 +188,8 @@ func TestRackAfterTimeout(t *testing.T) {
 	})
 }
 
-// RFC 8985, 6.2, step 2: "If RACK.min_RTT is set and rtt < RACK.min_RTT: continue": the answer comes too early to be the retransmission's.
+// RFC 8985, 6.2, step 2: "If RACK.min_RTT is set and rtt < RACK.min_RTT: continue": the answer
+// comes too early to be the retransmission's.
 func TestRackAmbiguous(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -203,7 +209,8 @@ func TestRackAmbiguous(t *testing.T) {
 	})
 }
 
-// RFC 8985, 6.2, step 2: "If RACK.ts_option.echo_reply < Segment.xmit_ts: continue", of the segment whose timestamp is echoed.
+// RFC 8985, 6.2, step 2: "If RACK.ts_option.echo_reply < Segment.xmit_ts: continue", of the segment
+// whose timestamp is echoed.
 func TestRackTimestamp(t *testing.T) {
 	each(t, func(t *T) {
 		for _, ecr := range []int{100, 200} {
@@ -219,7 +226,8 @@ func TestRackTimestamp(t *testing.T) {
 			}
 			k.collect(0)
 		}
-		// What arrives behind the hole has the timestamp echoed of what came before the hole (RFC 7323, 4.3), which says nothing.
+		// What arrives behind the hole has the timestamp echoed of what came before the hole (RFC
+		// 7323, 4.3), which says nothing.
 		const mss = 988
 		k := sending(t, "ts")
 		k.write(10 * mss)
@@ -234,7 +242,8 @@ func TestRackTimestamp(t *testing.T) {
 	})
 }
 
-// RFC 8985, 6.2, step 4: once reordering has been seen, three segments behind a hole are waited for as well, in recovery too.
+// RFC 8985, 6.2, step 4: once reordering has been seen, three segments behind a hole are waited for
+// as well, in recovery too.
 func TestRackReorderingSeen(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -256,8 +265,8 @@ func TestRackReorderingSeen(t *testing.T) {
 	})
 }
 
-// RFC 8985, 6.2, step 4: "RACK.reo_wnd_mult += 1" for each round in which duplicates are reported; "Reset the window after 16 DSACK-free
-// recoveries", of either kind.
+// RFC 8985, 6.2, step 4: "RACK.reo_wnd_mult += 1" for each round in which duplicates are reported;
+// "Reset the window after 16 DSACK-free recoveries", of either kind.
 func TestRackAdapts(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, func(p *Profile) { p.Blackhole = false })
@@ -334,7 +343,8 @@ func TestRackAdapts(t *testing.T) {
 	})
 }
 
-// What has been late by more than the reordering window and came is waited for as long from then on.
+// What has been late by more than the reordering window and came is waited for as long from then
+// on.
 func TestRackLate(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -356,7 +366,8 @@ func TestRackLate(t *testing.T) {
 	})
 }
 
-// A segment that the clock says has been answered before it was sent, as two processors' clocks may, has been answered at once.
+// A segment that the clock says has been answered before it was sent, as two processors' clocks
+// may, has been answered at once.
 func TestRackClock(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)

@@ -7,8 +7,10 @@ type rateState struct {
 	delivered   uint64 // bytes acknowledged or selectively acknowledged so far: C.delivered
 	deliveredAt int64  // when the last of them were: C.delivered_time
 	firstSent   int64  // when the segment was sent that was acknowledged last: C.first_send_time
-	appUntil    uint64 // what is in flight until delivered has passed it was sent when there was no more to send; 0: all was not
-	lost        uint64 // bytes found lost so far
+	// what is in flight until delivered has passed it was sent when there was no more to send; 0:
+	// all was not
+	appUntil uint64
+	lost     uint64 // bytes found lost so far
 
 	// The sample of the acknowledgment in hand.
 	any            bool
@@ -29,7 +31,7 @@ type rateState struct {
 func (r *rateState) restart(now int64) { r.firstSent, r.deliveredAt = now, now }
 
 // stamp notes in a span that is being sent what has been delivered until then.
-func (r *rateState) stamp(sp *span, s *sender) {
+func (r *rateState) stamp(sp *span) {
 	sp.firstSent, sp.deliveredAt, sp.delivered, sp.lost = r.firstSent, r.deliveredAt, r.delivered, r.lost
 	sp.flags &^= spanApp
 	if r.appUntil != 0 {
@@ -48,9 +50,10 @@ func (r *rateState) deliver(sp *span, n int, now int64) {
 	}
 	r.delivered += uint64(n)
 	r.deliveredAt = now
-	// 4.1.2.3, IsNewestPacket: "P.send_time > C.first_send_time or (P.send_time = C.first_send_time and
-	// after(P.end_seq, RS.last_end_seq))".
-	if !r.any || sp.delivered > r.priorDelivered || sp.delivered == r.priorDelivered && after(sp.sent, sp.end, r.sentAt, r.end) {
+	// 4.1.2.3, IsNewestPacket: "P.send_time > C.first_send_time or (P.send_time = C.first_send_time
+	// and after(P.end_seq, RS.last_end_seq))".
+	same := sp.delivered == r.priorDelivered && after(sp.sent, sp.end, r.sentAt, r.end)
+	if !r.any || sp.delivered > r.priorDelivered || same {
 		r.any = true
 		r.priorDelivered, r.priorAt, r.priorLost = sp.delivered, sp.deliveredAt, sp.lost
 		r.appSample = sp.has(spanApp)
@@ -71,7 +74,8 @@ func (r *rateState) sample(now, minRTT int64) (rs RateSample) {
 	r.any = false
 	rs.Delivered = int(r.delivered - r.priorDelivered)
 	rs.Interval = max(r.sendElapsed, now-r.priorAt)
-	rs.PriorDelivered, rs.Flight, rs.Lost, rs.AppLimited = r.priorDelivered, r.flight, int(r.lost-r.priorLost), r.appSample
+	rs.PriorDelivered, rs.Flight = r.priorDelivered, r.flight
+	rs.Lost, rs.AppLimited = int(r.lost-r.priorLost), r.appSample
 	// "Normally we expect interval >= MinRTT. Note that rate may still be over-estimated when a
 	// spuriously retransmitted skb was first (s)acked because interval is under-estimated up to an
 	// RTT": such a sample has no rate.

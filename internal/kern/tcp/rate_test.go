@@ -18,7 +18,8 @@ func (s *spy) Acked(v *View, a *Ack, c *Control) {
 	s.CC.Acked(v, a, c)
 }
 
-// spied makes the connection tell what its controller is told. It has sent and had acknowledged a segment.
+// spied makes the connection tell what its controller is told. It has sent and had acknowledged a
+// segment.
 func spied(t *T, opts ...any) (*kit, *spy) {
 	k := sending(t, append([]any{withCC("bbr")}, opts...)...)
 	k.write(1000)
@@ -31,20 +32,22 @@ func spied(t *T, opts ...any) (*kit, *spy) {
 
 func (s *spy) last() Ack { return s.acks[len(s.acks)-1] }
 
-// 4.1.2.3: "delivery_rate = data_acked / delivery_interval", over "MAX(send_elapsed, ack_elapsed)" of the flight of the segment that was sent
-// last.
+// 4.1.2.3: "delivery_rate = data_acked / delivery_interval", over "MAX(send_elapsed, ack_elapsed)"
+// of the flight of the segment that was sent last.
 func TestRateSample(t *testing.T) {
 	each(t, func(t *T) {
 		k, s := spied(t)
 		k.write(5000)
 		k.collect(100e6)
 		k.ack(3001)
-		if r := s.last().Rate; r.Delivered != 2000 || r.Interval != 100*ms || r.PriorDelivered != 1000 || r.Flight != 2000 {
+		if r := s.last().Rate; r.Delivered != 2000 || r.Interval != 100*ms || r.PriorDelivered != 1000 ||
+			r.Flight != 2000 {
 			t.Fatalf("sample %+v", r)
 		}
 		k.advance(50e6)
 		k.ack(6001) // three more, 50 ms later: five in 150 ms
-		if r := s.last().Rate; r.Delivered != 5000 || r.Interval != 150*ms || r.PriorDelivered != 1000 || r.Flight != 5000 {
+		if r := s.last().Rate; r.Delivered != 5000 || r.Interval != 150*ms || r.PriorDelivered != 1000 ||
+			r.Flight != 5000 {
 			t.Fatalf("sample %+v", r)
 		}
 		if r := k.tp.Info().DeliveryRate; r != 5000*1000/150 {
@@ -56,8 +59,8 @@ func TestRateSample(t *testing.T) {
 	})
 }
 
-// 4.1.1.3: "the send rate should provide an upper bound": what was sent slowly and acknowledged at once was delivered at the rate at which
-// it was sent.
+// 4.1.1.3: "the send rate should provide an upper bound": what was sent slowly and acknowledged at
+// once was delivered at the rate at which it was sent.
 func TestRateSendElapsed(t *testing.T) {
 	each(t, func(t *T) {
 		k, s := spied(t)
@@ -112,7 +115,8 @@ func TestRateOfChain(t *testing.T) {
 	})
 }
 
-// 4.1.2.4: samples of a flight during which there was nothing more to send are marked, "until the application-limited flight has passed".
+// 4.1.2.4: samples of a flight during which there was nothing more to send are marked, "until the
+// application-limited flight has passed".
 func TestRateAppLimited(t *testing.T) {
 	each(t, func(t *T) {
 		k, s := spied(t)
@@ -149,16 +153,18 @@ func TestRateAppLimited(t *testing.T) {
 	})
 }
 
-// 4.1.2.3: "if (RS.interval < C.min_rtt) RS.has_data = false": an acknowledgment that comes earlier than any can is that of an original,
-// or forged.
+// 4.1.2.3: "if (RS.interval < C.min_rtt) RS.has_data = false": an acknowledgment that comes earlier
+// than any can is that of an original, or forged.
 func TestRateTooShort(t *testing.T) {
-	for _, c := range []struct{ now, minRTT, want int64 }{{99, 100, 0}, {100, 100, 100}, {99, never, 99}, {0, never, 0}} {
+	for _, c := range []struct{ now, minRTT, want int64 }{{99, 100, 0}, {100, 100, 100}, {99, never, 99},
+		{0, never, 0}} {
 		var r rateState
 		r.restart(sec)
 		sp := span{start: 1, end: 1001, sent: sec}
-		r.stamp(&sp, nil)
+		r.stamp(&sp)
 		r.deliver(&sp, 1000, sec+c.now)
-		if rs := r.sample(sec+c.now, c.minRTT); rs.Interval != c.want || (rs.Delivered == 1000) != (c.want > 0) || (r.last > 0) != (c.want > 0) {
+		if rs := r.sample(sec+c.now, c.minRTT); rs.Interval != c.want || (rs.Delivered == 1000) != (c.want > 0) ||
+			(r.last > 0) != (c.want > 0) {
 			t.Errorf("after %d of %d: sample %+v, rate %d", c.now, c.minRTT, rs, r.last)
 		}
 	}

@@ -10,8 +10,8 @@ import (
 
 // What has arrived out of order waits in a reassq: BSD's tcp_reass. RFC 9293, 3.10.7.4, first:
 // "Segments with higher beginning sequence numbers SHOULD be held for later processing (SHLD-31)."
-// Blocks are disjoint, never touch, and are sorted, so that a
-// segment is placed by binary search; their number is bounded, and so is what they pin (CVE-2018-5390, CVE-2018-6922).
+// Blocks are disjoint, never touch, and are sorted, so that a segment is placed by binary search;
+// their number is bounded, and so is what they pin (CVE-2018-5390, CVE-2018-6922).
 
 // A rblock is a run of bytes [start, end) that is there.
 type rblock struct {
@@ -61,10 +61,11 @@ func (tp *TCB) freeReass() {
 	reassqs.Free(q)
 }
 
-// keptBlocks is how much room for blocks a queue keeps while it is out of use: what few need is not hoarded.
+// keptBlocks is how much room for blocks a queue keeps while it is out of use: what few need is not
+// hoarded.
 const keptBlocks = 64
 
-// account tells the pool what the blocks take, beside what waits in them.
+// account tells the pool what the blocks take, besides what waits in them.
 func (q *reassq) account(p *mbuf.Pool) {
 	if n := cap(q.blocks) * int(unsafe.Sizeof(rblock{})); n != q.charge {
 		p.Charge(n - q.charge)
@@ -72,13 +73,13 @@ func (q *reassq) account(p *mbuf.Pool) {
 	}
 }
 
-// reassemble queues the segment's data and delivers what has become contiguous: BSD's tcp_reass. It reports whether the peer's FIN is
-// next.
+// reassemble queues the segment's data and delivers what has become contiguous: BSD's tcp_reass. It
+// reports whether the peer's FIN is next.
 func (tp *TCB) reassemble(seg *segment) (fin bool) {
 	q := tp.needReass()
 	if seg.flags&wire.FIN != 0 && tp.state.HaveEstablished() {
-		// A FIN is remembered, and counts when all before it is there. One that contradicts data that
-		// has come is not the peer's.
+		// A FIN is remembered, and counts when all before it is there. One that contradicts data
+		// that has come is not the peer's.
 		end := seg.seq.Add(seg.len)
 		if last := len(q.blocks) - 1; last < 0 || q.blocks[last].end.Leq(end) {
 			q.fin, q.finSeq = true, end
@@ -112,8 +113,8 @@ func (tp *TCB) enqueue(q *reassq, seg *segment) {
 		}
 		j++
 	}
-	// What comes next is always taken: it ends the hole, and goes on at once. Of the rest, what fits:
-	// RFC 2018, 8, lets a receiver throw away what it has not acknowledged in order.
+	// What comes next is always taken: it ends the hole, and goes on at once. Of the rest, what
+	// fits: RFC 2018, 8, lets a receiver throw away what it has not acknowledged in order.
 	next := start == tp.rcvNxt && tp.state.HaveEstablished()
 	tooMany := i == j && len(q.blocks) >= tp.maxBlocks()
 	tooLarge := int64(q.pinned) > tp.maxPinned()
@@ -135,7 +136,8 @@ func (tp *TCB) enqueue(q *reassq, seg *segment) {
 	q.touch(q.blocks[i].start, q.blocks[i].end)
 }
 
-// maxPinned bounds the memory that out-of-order data keeps: small segments keep more than they hold, and a large buffer is not filled by those alone.
+// maxPinned bounds the memory that out-of-order data keeps: small segments keep more than they
+// hold, and a large buffer is not filled by those alone.
 func (tp *TCB) maxPinned() int64 {
 	hiwat := int64(tp.rcv.Hiwat())
 	return min(4*hiwat, 2*hiwat+2<<20) + 4*mbuf.ClHuge
@@ -153,8 +155,8 @@ func (b *rblock) settle() {
 	}
 }
 
-// merge joins the segment [start, end) with blocks[i:j], which it overlaps or touches, into blocks[i]. Of bytes that are there twice
-// the first copy stays.
+// merge joins the segment [start, end) with blocks[i:j], which it overlaps or touches, into
+// blocks[i]. Of bytes that are there twice the first copy stays.
 func (tp *TCB) merge(q *reassq, i, j int, seg *segment, start, end Seq) {
 	var out rblock
 	out.start = start.Min(q.blocks[i].start)
@@ -202,7 +204,8 @@ func pinned(m *mbuf.Mbuf) int {
 	return n
 }
 
-// deliverReassembled moves what has become contiguous to the receive buffer. It reports whether the FIN is next.
+// deliverReassembled moves what has become contiguous to the receive buffer. It reports whether the
+// FIN is next.
 func (tp *TCB) deliverReassembled() (fin bool) {
 	q := tp.reass
 	if q == nil || !tp.state.HaveEstablished() {
@@ -216,8 +219,8 @@ func (tp *TCB) deliverReassembled() (fin bool) {
 		m := mbuf.Adj(b.m, tp.rcvNxt.Sub(b.start))
 		q.blocks = slices.Delete(q.blocks, 0, 1)
 		tp.rcvNxt = b.end
-		// As processData: "Once the TCP endpoint takes responsibility for the data, it advances RCV.NXT
-		// over the data accepted".
+		// As processData: "Once the TCP endpoint takes responsibility for the data, it advances
+		// RCV.NXT over the data accepted".
 		tp.stats.Rcvpack.Inc()
 		tp.stats.Rcvbyte.Add(n)
 		tp.bytesRcvd += uint64(n)

@@ -10,7 +10,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// RFC 9293, 3.10.7.4: "segments with higher beginning sequence numbers SHOULD be held for later processing"; in any order of arrival.
+// RFC 9293, 3.10.7.4: "segments with higher beginning sequence numbers SHOULD be held for later
+// processing"; in any order of arrival.
 //
 // RFC 9293 MUST-59
 // RFC 9293 SHLD-31
@@ -86,7 +87,8 @@ func TestReassemblyOverlaps(t *testing.T) {
 	})
 }
 
-// A FIN out of order is remembered; nothing follows it; one that lies before known data is nonsense.
+// A FIN out of order is remembered; nothing follows it; one that lies before known data is
+// nonsense.
 func TestReassemblyFin(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD")
@@ -115,7 +117,8 @@ func TestReassemblyFin(t *testing.T) {
 	})
 }
 
-// SegmentSmack (A10: CVE-2018-5390, CVE-2018-6922): the number of blocks is bounded, and what they pin.
+// SegmentSmack (A10: CVE-2018-5390, CVE-2018-6922): the number of blocks is bounded, and what they
+// pin.
 func TestReassemblyLimits(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "sack, wscale 7, rcvbuf 1000000, mss 1000")
@@ -151,8 +154,8 @@ func TestReassemblyLimits(t *testing.T) {
 	})
 }
 
-// RFC 2018, 4: the block of the latest segment first, then the most recently reported ones, four of them, or
-// three beside timestamps.
+// RFC 2018, 4: the block of the latest segment first, then the most recently reported ones, four of
+// them, or three beside timestamps.
 func TestSackBlocks(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD, sack")
@@ -230,7 +233,8 @@ func TestDsackSeveral(t *testing.T) {
 	})
 }
 
-// FreeBSD: 1:800 over holes gives "ack 800 <sack 1:100>", the window less by what is unread; a large read updates it.
+// FreeBSD: 1:800 over holes gives "ack 800 <sack 1:100>", the window less by what is unread; a
+// large read updates it.
 func TestDsackAndWindow(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD, sack, mss 1460")
@@ -264,8 +268,8 @@ func TestReassemblyQueueGoes(t *testing.T) {
 	})
 }
 
-// Where the MTU leaves little room, blocks that would leave none for data stay behind: an acknowledgment larger than the MTU arrives as little as the
-// segments behind one.
+// If the MTU leaves little room, blocks that would leave none for data stay behind: an
+// acknowledgment larger than the MTU arrives as little as the segments behind one.
 func TestSackSmallMTU(t *testing.T) {
 	each(t, func(t *T) {
 		for mss := 28; mss <= 64; mss += 4 { // from an MTU of 68 on
@@ -283,10 +287,12 @@ func TestSackSmallMTU(t *testing.T) {
 				for _, p := range sent {
 					n := p.th.Put(make([]byte, wire.TCPMaxLen))
 					if p.len > 0 && p.segsize <= 0 || n+min(p.len, p.segsize) > mss+wire.TCPMinLen {
-						t.Errorf("mss %d, %s: %d bytes of header, and %d of data in pieces of %d", mss, opts, n, p.len, p.segsize)
+						t.Errorf("mss %d, %s: %d bytes of header, and %d of data in pieces of %d", mss, opts, n,
+							p.len, p.segsize)
 					}
 				}
-				if most := int(sent[3].th.Opt.Nsack); opts == "sack" && mss >= 44 && most != 4 || opts == "sack, ts" && mss >= 48 && most != 3 {
+				if most := int(sent[3].th.Opt.Nsack); opts == "sack" && mss >= 44 && most != 4 ||
+					opts == "sack, ts" && mss >= 48 && most != 3 {
 					t.Errorf("mss %d, %s: %d blocks", mss, opts, most)
 				}
 			}

@@ -170,7 +170,8 @@ func (tp *TCB) inferLoss(a *acking) {
 	// RFC 6582, 3.2, step 1: not for the flight in which loss was found already; one that was
 	// marked has not been found lost.
 	first := s.state <= CWR && s.dups >= dupthresh && (s.state == CWR || tp.sndUna.Geq(s.high))
-	partial := s.state == Recovering && a.acked > 0 // RFC 6582, 3.2: "a partial acknowledgment": the next hole begins there
+	// RFC 6582, 3.2: "a partial acknowledgment": the next hole begins there
+	partial := s.state == Recovering && a.acked > 0
 	if !first && !partial {
 		return
 	}

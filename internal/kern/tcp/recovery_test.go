@@ -7,8 +7,9 @@ import (
 
 // Recovery by selective acknowledgments: RFC 2018, RFC 6675.
 
-// RFC 5681, 3.2: "On the first and second duplicate ACKs received at a sender, a TCP SHOULD send a segment of previously unsent data per
-// [RFC3042]", but "the TCP sender MUST NOT change cwnd to reflect these two segments". With SACK that falls out of pipe.
+// RFC 5681, 3.2: "On the first and second duplicate ACKs received at a sender, a TCP SHOULD send a
+// segment of previously unsent data per [RFC3042]", but "the TCP sender MUST NOT change cwnd to
+// reflect these two segments". With SACK that falls out of pipe.
 func TestLimitedTransmit(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -22,7 +23,8 @@ func TestLimitedTransmit(t *testing.T) {
 		k.want("ca", Disorder)
 		k.ack(1, "1001:3001") // nothing new
 		k.during(1e6, "")
-		// RFC 6675, 5, (3.3): it can "send previously unsent data segments" only as far as the window of the peer goes.
+		// RFC 6675, 5, (3.3): it can "send previously unsent data segments" only as far as the
+		// window of the peer goes.
 		k = sending(t, "win 80")
 		k.write(30000)
 		k.during(100e6, segs(1, 10))
@@ -31,7 +33,8 @@ func TestLimitedTransmit(t *testing.T) {
 	})
 }
 
-// If segments overtake each other, most acknowledgments are duplicates, and a window that grew only with the others would not grow.
+// If segments overtake each other, most acknowledgments are duplicates, and a window that grew only
+// with the others would not grow.
 func TestReorderedWindowGrows(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -48,9 +51,10 @@ func TestReorderedWindowGrows(t *testing.T) {
 	})
 }
 
-// RFC 6675, 5: "(4.2) ... RecoveryPoint = HighData", "(4.3) Retransmit the first data segment presumed dropped", then "(C) If cwnd - pipe >=
-// 1 SMSS, the sender SHOULD transmit one or more segments": the holes in their order, then new data. It ends as "HighACK" reaches the
-// recovery point, and not before.
+// RFC 6675, 5: "(4.2) ... RecoveryPoint = HighData", "(4.3) Retransmit the first data segment
+// presumed dropped", then "(C) If cwnd - pipe >= 1 SMSS, the sender SHOULD transmit one or more
+// segments": the holes in their order, then new data. It ends as "HighACK" reaches the recovery
+// point, and not before.
 func TestSackRecovery(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -91,8 +95,8 @@ func TestSackRecovery(t *testing.T) {
 	})
 }
 
-// RFC 6675, 5, (4.1): what is in the network when recovery begins is the flight, and a loss that is found meanwhile belongs to it: "once
-// for each window of data" is the window reduced.
+// RFC 6675, 5, (4.1): what is in the network when recovery begins is the flight, and a loss that is
+// found meanwhile belongs to it: "once for each window of data" is the window reduced.
 func TestSackOneReduction(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -117,8 +121,9 @@ func TestSackOneReduction(t *testing.T) {
 	})
 }
 
-// RFC 2018, 4 and 5: a block tells of what was sent and lies above the acknowledgment. Others are an attack or garbage: what was never
-// sent, what has been acknowledged, and what ends before it begins.
+// RFC 2018, 4 and 5: a block tells of what was sent and lies above the acknowledgment. Others are
+// an attack or garbage: what was never sent, what has been acknowledged, and what ends before it
+// begins.
 func TestSackGarbage(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -129,7 +134,8 @@ func TestSackGarbage(t *testing.T) {
 		nxt := k.tp.sndNxt.Sub(t.iss)
 		for _, b := range []string{
 			fmt.Sprintf("%d:%d", nxt, nxt+1000), fmt.Sprintf("4001:%d", nxt+1), "5001:4001", "5001:5001", "-5000:-4000",
-			fmt.Sprintf("%d:%d", 5001, int64(5001-1<<31)), fmt.Sprintf("%d:%d", int64(2001+1<<31), 3001), "1:2001", "-99:2001",
+			fmt.Sprintf("%d:%d", 5001, int64(5001-1<<31)), fmt.Sprintf("%d:%d", int64(2001+1<<31),
+				3001), "1:2001", "-99:2001",
 		} {
 			k.ack(2001, b)
 			k.sends("")
@@ -180,8 +186,9 @@ func TestSackUneven(t *testing.T) {
 	})
 }
 
-// RFC 2018, 8: "the data sender ... SHOULD turn off all of the SACKed bits" after "a retransmit timeout", as "the data receiver is permitted
-// to discard data in its queue": and if it has acknowledged selectively what comes next, it has. All must be sent again.
+// RFC 2018, 8: "the data sender ... SHOULD turn off all of the SACKed bits" after "a retransmit
+// timeout", as "the data receiver is permitted to discard data in its queue": and if it has
+// acknowledged selectively what comes next, it has. All must be sent again.
 func TestSackReneged(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, func(p *Profile) { p.Blackhole = false })
@@ -215,7 +222,8 @@ func TestSackReneged(t *testing.T) {
 	})
 }
 
-// RFC 9293, SHLD-17: what lies beyond a window that has shrunk waits until it is open again, and what lies within it is sent again.
+// RFC 9293, SHLD-17: what lies beyond a window that has shrunk waits until it is open again, and
+// what lies within it is sent again.
 func TestSackShrunkWindow(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, "wscale 0, win 20000")

@@ -77,11 +77,11 @@ func (tp *TCB) renoRecovered() {
 	tp.cwndBytes = 0
 }
 
-// renoAfterIdle restarts slow start. RFC 5681, 4.1: "a TCP SHOULD set cwnd to no more than RW before
-// beginning transmission if the TCP has not sent data in an interval exceeding the retransmission
-// timeout", with "RW = min(IW,cwnd)". BSD counts from the last
-// segment received, of which it has the time: nothing is in flight, so it was the acknowledgment of
-// what was sent last, or has come later.
+// renoAfterIdle restarts slow start. RFC 5681, 4.1: "a TCP SHOULD set cwnd to no more than RW
+// before beginning transmission if the TCP has not sent data in an interval exceeding the
+// retransmission timeout", with "RW = min(IW,cwnd)". BSD counts from the last segment received, of
+// which it has the time: nothing is in flight, so it was the acknowledgment of what was sent last,
+// or has come later.
 func (tp *TCB) renoAfterIdle() {
 	tp.sndCwnd = min(tp.sndCwnd, tp.initialWindow())
 }

@@ -22,7 +22,8 @@ func TestRetransmitBacksOff(t *testing.T) {
 	})
 }
 
-// RFC 6298, 2: 2.1 the initial RTO is 1 s; 2.2 and 2.3 SRTT and RTTVAR; 2.4 here the floor is 200 ms, as Linux has it.
+// RFC 6298, 2: 2.1 the initial RTO is 1 s; 2.2 and 2.3 SRTT and RTTVAR; 2.4 here the floor is 200
+// ms, as Linux has it.
 //
 // RFC 9293 MUST-18
 func TestRTOComputed(t *testing.T) {
@@ -56,7 +57,8 @@ func TestRTOComputed(t *testing.T) {
 	})
 }
 
-// RFC 6298, 5.1 to 5.3: the timer starts with the first segment in flight, is restarted by an ACK of new data, and stops with the last.
+// RFC 6298, 5.1 to 5.3: the timer starts with the first segment in flight, is restarted by an ACK
+// of new data, and stops with the last.
 func TestRTOManaged(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "mss 1000, rtt 100ms")
@@ -72,7 +74,8 @@ func TestRTOManaged(t *testing.T) {
 	})
 }
 
-// RFC 6298, 3, Karn: "RTT samples MUST NOT be made using segments that were retransmitted"; 5: the time-out stays backed off until a sample.
+// RFC 6298, 3, Karn: "RTT samples MUST NOT be made using segments that were retransmitted"; 5: the
+// time-out stays backed off until a sample.
 func TestKarn(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "rtt 100ms")
@@ -108,8 +111,8 @@ func TestTimestampSampleAfterRetransmission(t *testing.T) {
 	})
 }
 
-// FreeBSD: twelve retransmissions, up to 64 s apart, then ETIMEDOUT with a reset. RFC 9293: R2 "SHOULD correspond to at least 100
-// seconds", also where round trips are short.
+// FreeBSD: twelve retransmissions, up to 64 s apart, then ETIMEDOUT with a reset. RFC 9293: R2
+// "SHOULD correspond to at least 100 seconds", also if round trips are short.
 //
 // RFC 9293 MUST-20
 // RFC 9293 SHLD-11
@@ -144,7 +147,8 @@ func TestGivesUp(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.8.3: "An application MUST be able to set the value for R2 for a particular connection": MaxUnack, TCP_USER_TIMEOUT.
+// RFC 9293, 3.8.3: "An application MUST be able to set the value for R2 for a particular
+// connection": MaxUnack, TCP_USER_TIMEOUT.
 //
 // RFC 9293 MUST-21
 func TestMaxUnack(t *testing.T) {
@@ -208,8 +212,9 @@ func TestSoftErrorReported(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.8.4: keep-alives only where the application asks, no more often than every two hours unless told; the probe is
-// <SEQ=SND.NXT-1><ACK=RCV.NXT> without data; one that is lost does not kill.
+// RFC 9293, 3.8.4: keep-alives only if the application asks, no more often than every two hours
+// unless told; the probe is <SEQ=SND.NXT-1><ACK=RCV.NXT> without data; one that is lost does not
+// kill.
 //
 // RFC 9293 MUST-24
 // RFC 9293 MUST-25
@@ -282,7 +287,8 @@ func TestKeepaliveAnswered(t *testing.T) {
 	})
 }
 
-// A time-out under which nothing can be sent keeps its timer: the queue is full, then IP has no route.
+// A time-out under which nothing can be sent keeps its timer: the queue is full, then IP has no
+// route.
 func TestRetransmitBlocked(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t)

@@ -11,7 +11,8 @@ type rtt struct {
 	timedSeq Seq   // the segment that is being timed, on a connection without a scoreboard: t_rtseq
 }
 
-// sample takes a round trip of d into the estimate. Of the samples of one round trip it is one of n.
+// sample takes a round trip of d into the estimate. Of the samples of one round trip it is one of
+// n.
 func (r *rtt) sample(d, n int64) {
 	if r.srtt == 0 {
 		// RFC 6298, 2.2: "When the first RTT measurement R is made, the host MUST set SRTT <- R,
@@ -19,12 +20,12 @@ func (r *rtt) sample(d, n int64) {
 		r.srtt, r.rttvar = d, d/2
 		return
 	}
-	// RFC 6298, 2.3: "RTTVAR <- (1 - beta) * RTTVAR + beta * |SRTT - R'|" and "SRTT <- (1 - alpha) *
-	// SRTT + alpha * R'", with alpha=1/8 and beta=1/4. The deviation is from the estimate before
+	// RFC 6298, 2.3: "RTTVAR <- (1 - beta) * RTTVAR + beta * |SRTT - R'|" and "SRTT <- (1 - alpha)
+	// * SRTT + alpha * R'", with alpha=1/8 and beta=1/4. The deviation is from the estimate before
 	// this sample: "updating RTTVAR and SRTT MUST be computed in the above order".
 	//
-	// RFC 7323, appendix G, divides both gains by the number of samples in a round trip, so that the
-	// estimate remembers as many round trips as with the one sample that RFC 6298 had in mind.
+	// RFC 7323, appendix G, divides both gains by the number of samples in a round trip, so that
+	// the estimate remembers as many round trips as with the one sample that RFC 6298 had in mind.
 	off := r.srtt - d
 	if off < 0 {
 		off = -off
@@ -38,8 +39,8 @@ func (r *rtt) sample(d, n int64) {
 // floor: RFC 6298, 5.5, has "RTO <- RTO * 2".
 func (r *rtt) value(p *Profile) int64 {
 	if r.srtt == 0 {
-		// RFC 6298, 2.1: "Until a round-trip time (RTT) measurement has been made for a segment sent
-		// between the sender and receiver, the sender SHOULD set RTO <- 1 second".
+		// RFC 6298, 2.1: "Until a round-trip time (RTT) measurement has been made for a segment
+		// sent between the sender and receiver, the sender SHOULD set RTO <- 1 second".
 		return p.RTOInit
 	}
 	if p.Scoreboard {
@@ -49,8 +50,8 @@ func (r *rtt) value(p *Profile) int64 {
 		// before (RFC 8985, 7).
 		return r.srtt + max(4*r.rttvar, p.RTOMin)
 	}
-	// RFC 6298, 2.3: "RTO <- SRTT + max (G, K*RTTVAR)". The granularity G is a millisecond, the tick
-	// of the timestamps.
+	// RFC 6298, 2.3: "RTO <- SRTT + max (G, K*RTTVAR)". The granularity G is a millisecond, the
+	// tick of the timestamps.
 	return max(r.srtt+max(4*r.rttvar, ms), p.RTOMin)
 }
 
@@ -68,9 +69,9 @@ func (r *rtt) backOff(fired uint8, p *Profile) {
 }
 
 // rangeset adds the slop and applies the bounds: FreeBSD's TCPT_RANGESET. RFC 6298, 2.4: "Whenever
-// RTO is computed, if it is less than 1 second, then the RTO SHOULD be rounded up to 1 second". Like
-// every stack in use we take less (see docs/rfc9293.md): with timestamps and delayed acknowledgments
-// of 40 ms a second is much longer than what may be only late.
+// RTO is computed, if it is less than 1 second, then the RTO SHOULD be rounded up to 1 second".
+// Like every stack in use we take less (see docs/rfc9293.md): with timestamps and delayed
+// acknowledgments of 40 ms a second is much longer than what may be only late.
 func (p *Profile) rangeset(t int64) int64 {
 	return min(max(t+p.RTOSlop, p.RTOMin), p.RTOMax)
 }
@@ -80,8 +81,8 @@ func (p *Profile) rangeset(t int64) int64 {
 // least 100 seconds (SHLD-11)."
 const maxBackoff = 9
 
-// xmitTimer takes a round trip into the estimate, and what follows from there being a measurement at
-// all: BSD's tcp_xmit_timer.
+// xmitTimer takes a round trip into the estimate, and what follows from there being a measurement
+// at all: BSD's tcp_xmit_timer.
 func (tp *TCB) xmitTimer(d int64) {
 	d = max(d, 1) // 0 would say that none has been measured
 	tp.rtt.min = min(tp.rtt.min, d)

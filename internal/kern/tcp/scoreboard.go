@@ -24,7 +24,8 @@ const (
 	spanLost                           // it has been found lost, and not been sent again since
 	spanRexmitted                      // it has been sent more than once
 	spanApp                            // the sender had no more to send then: rate samples say so
-	spanProbe                          // a segment larger than the others, to find out whether the path carries it (RFC 4821)
+	// a segment larger than the others, to find out whether the path carries it (RFC 4821)
+	spanProbe
 )
 
 // A span is a run of sequence numbers [start, end) that were last sent together. With the FIN it

@@ -43,7 +43,8 @@ func (n *naive) compare(sb *scoreboard) error {
 					return fmt.Errorf("more than %d bytes", len(n.byte))
 				}
 				c := n.byte[i]
-				if sp.has(spanSacked) != c.sacked || sp.has(spanLost) != c.lost || sp.has(spanRexmitted) != c.rexmitted || !c.sacked && sp.sent != c.sent {
+				if sp.has(spanSacked) != c.sacked || sp.has(spanLost) != c.lost ||
+					sp.has(spanRexmitted) != c.rexmitted || !c.sacked && sp.sent != c.sent {
 					return fmt.Errorf("byte %d: flags %#x, sent %d; want %+v", i, sp.flags, sp.sent, c)
 				}
 				if c.sacked {
@@ -63,13 +64,15 @@ func (n *naive) compare(sb *scoreboard) error {
 		}
 	}
 	if i != len(n.byte) || spans != sb.n || sacked != sb.sacked || lost != sb.lost || again != sb.again {
-		return fmt.Errorf("%d bytes of %d, %d spans of %d, sacked %d (%d), lost %d (%d), again %d (%d)", i, len(n.byte), spans, sb.n, sacked, sb.sacked,
+		return fmt.Errorf("%d bytes of %d, %d spans of %d, sacked %d (%d), lost %d (%d), again %d (%d)", i,
+			len(n.byte), spans, sb.n, sacked, sb.sacked,
 			lost, sb.lost, again, sb.again)
 	}
 	return nil
 }
 
-// cut returns the place of the span that begins at seq, cutting one if need be; not valid: seq is the end.
+// cut returns the place of the span that begins at seq, cutting one if need be; not valid: seq is
+// the end.
 func cut(sb *scoreboard, seq Seq) place {
 	if seq == sb.end() {
 		return place{len(sb.blocks), 0}
@@ -211,11 +214,12 @@ func (k *kit) sacks(blocks ...wire.SackBlock) {
 	k.tp.Input(&th, Payload{}, k.now, k.now)
 }
 
-// shape returns how many spans and blocks there are; the blocks are never more than what half of them would hold, and a few that have been
-// used up from either side.
+// shape returns how many spans and blocks there are; the blocks are never more than what half of
+// them would hold, and a few that have been used up from either side.
 func (k *kit) shape() (spans, blocks int) { return k.tp.snr.sb.n, len(k.tp.snr.sb.blocks) }
 
-// Spans are bounded, whatever a peer says: CVE-2019-11478 (a scoreboard in fragments), CVE-2018-5390 (its like of the receiver).
+// Spans are bounded, whatever a peer says: CVE-2019-11478 (a scoreboard in fragments),
+// CVE-2018-5390 (its like of the receiver).
 func TestScoreboardBounds(t *testing.T) {
 	k := filled(&T{t, 1, 1}, 4000)
 	una := k.tp.sndUna
@@ -258,8 +262,9 @@ func TestScoreboardBounds(t *testing.T) {
 	k.balance()
 }
 
-// The work for an acknowledgment does not grow with what is in flight: at most a block of spans is moved for each of the ends of its SACK
-// blocks, and as they merge; one that says nothing new moves nothing.
+// The work for an acknowledgment does not grow with what is in flight: at most a block of spans is
+// moved for each of the ends of its SACK blocks, and as they merge; one that says nothing new moves
+// nothing.
 func TestScoreboardCost(t *testing.T) {
 	for _, n := range []int{200, 2000, 8000} {
 		k := filled(&T{t, 1, 1}, n)
@@ -320,8 +325,8 @@ func moves(sb *scoreboard, do func()) (n int) {
 	return n
 }
 
-// A whole life of a sender in the steady state allocates nothing: segments are sent, acknowledged selectively, found lost, sent again and
-// acknowledged; and no block of the scoreboard is lost.
+// A whole life of a sender in the steady state allocates nothing: segments are sent, acknowledged
+// selectively, found lost, sent again and acknowledged; and no block of the scoreboard is lost.
 func TestSenderAllocs(t *testing.T) {
 	if testutil.Race {
 		t.Skip("the race detector allocates")
@@ -354,7 +359,8 @@ func TestSenderAllocs(t *testing.T) {
 				una, n := k.tp.sndUna, k.tp.sndNxt.Sub(k.tp.sndUna)
 				if n > 6*mss && i%4 == 0 { // two holes
 					ack(una, wire.SackBlock{Left: una.Add(2 * mss), Right: una.Add(3 * mss)})
-					ack(una, wire.SackBlock{Left: una.Add(4 * mss), Right: una.Add(n)}, wire.SackBlock{Left: una.Add(2 * mss), Right: una.Add(3 * mss)})
+					ack(una, wire.SackBlock{Left: una.Add(4 * mss), Right: una.Add(n)},
+						wire.SackBlock{Left: una.Add(2 * mss), Right: una.Add(3 * mss)})
 					continue
 				}
 				ack(k.tp.sndNxt)

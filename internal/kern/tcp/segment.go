@@ -24,15 +24,15 @@ func (tp *TCB) build(o *outseg, now int64) *mbuf.Mbuf {
 	th.Seq = tp.number(o)
 	th.Flags = th.Flags&^wire.FIN | o.flags&wire.FIN
 	if o.len > 0 && o.off+o.len == tp.snd.Cc() {
-		// RFC 9293, 3.9.1.2: "If PUSH flags are not implemented, then the sending TCP peer: (1) MUST
-		// NOT buffer data indefinitely (MUST-60), and (2) MUST set the PSH bit in the last buffered
-		// segment (i.e., when there is no more queued data to be sent) (MUST-61)."
+		// RFC 9293, 3.9.1.2: "If PUSH flags are not implemented, then the sending TCP peer: (1)
+		// MUST NOT buffer data indefinitely (MUST-60), and (2) MUST set the PSH bit in the last
+		// buffered segment (i.e., when there is no more queued data to be sent) (MUST-61)."
 		th.Flags |= wire.PUSH
 	}
 	if tp.sndUp.Gt(th.Seq) && o.flags&wire.SYN == 0 {
 		// RFC 9293, 3.8.5: "The urgent pointer MUST point to the sequence number of the octet
-		// following the urgent data (MUST-62)." If that is too far for the field, it points as far as
-		// it can.
+		// following the urgent data (MUST-62)." If that is too far for the field, it points as far
+		// as it can.
 		th.Urp = uint16(min(tp.sndUp.Sub(th.Seq), 65535))
 		th.Flags |= wire.URG
 	}
@@ -49,8 +49,8 @@ func (tp *TCB) build(o *outseg, now int64) *mbuf.Mbuf {
 	return tp.chain(&th, o, now)
 }
 
-// number returns the sequence number of a segment, and sets o.seq, from which on its data is counted
-// when it has been sent. A FIN that must not be sent again it takes from the flags.
+// number returns the sequence number of a segment, and sets o.seq, from which on its data is
+// counted when it has been sent. A FIN that must not be sent again it takes from the flags.
 func (tp *TCB) number(o *outseg) Seq {
 	switch {
 	case o.rexmit:
@@ -85,8 +85,8 @@ func (tp *TCB) ackSeq() Seq {
 	return tp.sndMax
 }
 
-// synFlags adds the offer of ECN to a SYN, or accepts the peer's (RFC 3168, 6.1.1). There are devices
-// that drop SYNs with these flags, so the offer is made for as many SYNs as
+// synFlags adds the offer of ECN to a SYN, or accepts the peer's (RFC 3168, 6.1.1). There are
+// devices that drop SYNs with these flags, so the offer is made for as many SYNs as
 // net.inet.tcp.ecn.maxretries allows.
 func (tp *TCB) synFlags(th *wire.TCP) {
 	switch {
@@ -139,7 +139,8 @@ func (tp *TCB) chain(th *wire.TCP, o *outseg, now int64) *mbuf.Mbuf {
 		m.Pkt.SegSize = o.len
 	}
 	o.seglen = min(o.len, m.Pkt.SegSize)
-	// An acknowledgment that says nothing else can stand for the one before it: queues may merge them.
+	// An acknowledgment that says nothing else can stand for the one before it: queues may merge
+	// them.
 	m.Pkt.Ack = th.Flags == wire.ACK && o.len == 0 && !o.sacks && tp.rcvNxt != tp.lastAckSent
 	if o.len > 0 {
 		if room := m.Room(); o.len <= len(room) { // it costs less to copy than to share
@@ -174,7 +175,7 @@ func (tp *TCB) sent(o *outseg, now int64) {
 	start := o.seq
 	tp.sndNxt = start // back to the beginning for a SYN, by one for a FIN that is repeated
 	if tp.flags&force != 0 && tp.on(tPersist) {
-		// A window probe: BSD leaves sndNxt where it is, as the peer will not have taken it.
+		// A window probe: BSD does not move sndNxt, as the peer will not have taken it.
 		tp.sndMax = tp.sndMax.Max(start.Add(space))
 		return
 	}
@@ -205,9 +206,9 @@ func (tp *TCB) sent(o *outseg, now int64) {
 	tp.set(tRexmt, now+tp.rtt.rxtcur)
 }
 
-// timeSegment begins to time a segment of new data, if none is being timed: without a scoreboard one
-// in each round trip is. RFC 6298, 3: "A TCP implementation MUST take at least one RTT measurement
-// per RTT (unless that is not possible per Karn's algorithm)."
+// timeSegment begins to time a segment of new data, if none is being timed: without a scoreboard
+// one in each round trip is. RFC 6298, 3: "A TCP implementation MUST take at least one RTT
+// measurement per RTT (unless that is not possible per Karn's algorithm)."
 func (tp *TCB) timeSegment(start Seq, now int64) {
 	if tp.flags&rttTimed == 0 && tp.snr == nil {
 		tp.flags |= rttTimed

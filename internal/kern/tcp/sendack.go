@@ -4,9 +4,11 @@ import "bsdnet/internal/kern/wire"
 
 // acking is what one acknowledgment says.
 type acking struct {
-	acked    int   // bytes in order
-	news     int   // bytes delivered: in order or selectively, for the first time
-	oldest   int64 // when the first and the last of what is acknowledged in order, and was sent once, were sent; 0: there is none
+	acked int // bytes in order
+	news  int // bytes delivered: in order or selectively, for the first time
+	// when the first and the last of what is acknowledged in order, and was sent once, were sent;
+	// 0: there is none
+	oldest   int64
 	newest   int64
 	sackedAt int64 // the last of what is acknowledged selectively, and was sent once
 	sacked   bool  // something has been acknowledged selectively
@@ -38,11 +40,12 @@ func (tp *TCB) senderAck(seg *segment) bool {
 		tp.stats.Rcvdupack.Inc()
 	}
 	if tp.flags&SackPermit == 0 {
-		tp.countDuplicates(seg, &a)
+		tp.countDuplicates(&a)
 	}
 	if a.news == 0 && a.acked == 0 && !a.dsack && !a.dup {
 		if seg.len == 0 && seg.win == tp.sndWnd && seg.opt.Nsack == 0 {
-			tp.probeAcked(seg, &a) // with nothing else in flight this is no duplicate by RFC 5681, but may be the probe's
+			// with nothing else in flight this is no duplicate by RFC 5681, but may be the probe's
+			tp.probeAcked(seg, &a)
 		}
 		return true
 	}
@@ -158,7 +161,8 @@ func (tp *TCB) delivered(sp *span, n int, end Seq, seg *segment, a *acking) {
 	if sp.has(spanRexmitted) {
 		// Only the segment that fills the first hole has its own timestamp echoed: what arrives
 		// behind a hole draws that of the last one in order (RFC 7323, 4.3).
-		denied = sp.start == tp.sndUna && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0 && int32(seg.opt.TSEcr-tp.ts(sp.sent)) < 0
+		denied = sp.start == tp.sndUna && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 &&
+			seg.opt.TSEcr != 0 && int32(seg.opt.TSEcr-tp.ts(sp.sent)) < 0
 	} else if end.Leq(s.high) && (end.Leq(seg.ack) || sp.has(spanLost)) {
 		// Behind a hole it says something only if the time-out has given it up: what was sent just
 		// before arrives, whatever became of the rest.
@@ -176,7 +180,8 @@ func (tp *TCB) takeSacks(seg *segment, a *acking) {
 	}
 	// RFC 2883, 4: the first block reports a duplicate if it lies below the acknowledgment, or
 	// within the second.
-	if b := blocks[0]; b.Left.Lt(b.Right) && (b.Right.Leq(seg.ack) || len(blocks) > 1 && b.Left.Geq(blocks[1].Left) && b.Right.Leq(blocks[1].Right)) {
+	if b := blocks[0]; b.Left.Lt(b.Right) && (b.Right.Leq(seg.ack) || len(blocks) > 1 && b.Left.Geq(blocks[1].Left) &&
+		b.Right.Leq(blocks[1].Right)) {
 		tp.takeDuplicate(b, a)
 		blocks = blocks[1:]
 	}
@@ -199,7 +204,9 @@ func (tp *TCB) takeDuplicate(b wire.SackBlock, a *acking) {
 	tp.stats.Rcvdsack.Inc()
 	s.dupped += uint64(b.Right.Sub(b.Left))
 	if s.dupped > s.rexmitted {
-		return // there are more duplicates than we have sent: the network makes them (RFC 8985, 6.2, step 4, does not say so)
+		// there are more duplicates than we have sent: the network makes them (RFC 8985, 6.2, step
+		// 4, does not say so)
+		return
 	}
 	a.dsack = true
 	s.undo.duplicate(b.Left, b.Right)
@@ -276,7 +283,7 @@ func (tp *TCB) segmentFrom(sp *span, seq Seq) Seq {
 
 // countDuplicates stands in for SACK with a peer that has none: each duplicate acknowledgment says
 // that one segment has arrived (RFC 6582).
-func (tp *TCB) countDuplicates(seg *segment, a *acking) {
+func (tp *TCB) countDuplicates(a *acking) {
 	s := tp.snr
 	mss := tp.effMSS()
 	switch {

@@ -47,7 +47,9 @@ type sender struct {
 	lastNews  int64 // when something was last acknowledged
 	minRTTAt  int64 // when the least round trip was measured
 	idleAt    int64 // since when nothing has been in flight
-	newFirst  bool  // until the next acknowledgment new data goes, and not what is lost, to find out whether the time-out was spurious
+	// until the next acknowledgment new data goes, and not what is lost, to find out whether the
+	// time-out was spurious
+	newFirst  bool
 	dupped    uint64
 	chrono    chrono
 	rexmitted uint64 // bytes
@@ -81,11 +83,12 @@ type Recovery uint8
 
 // The states of loss recovery.
 const (
-	Open       Recovery = iota // nothing out of the ordinary
-	Disorder                   // segments have arrived behind a hole, and nothing has been found lost yet
-	CWR                        // the window is being reduced for a congestion mark, or for a loss that a probe has repaired
-	Recovering                 // lost segments are sent again
-	Timeout                    // the retransmission timer has fired
+	Open     Recovery = iota // nothing out of the ordinary
+	Disorder                 // segments have arrived behind a hole, and nothing has been found lost yet
+	// the window is being reduced for a congestion mark, or for a loss that a probe has repaired
+	CWR
+	Recovering // lost segments are sent again
+	Timeout    // the retransmission timer has fired
 )
 
 var recoveryNames = [...]string{"Open", "Disorder", "CWR", "Recovery", "Loss"}
@@ -200,7 +203,7 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 	}
 	flight := tp.pipe() // with it, as sndNxt has moved
 	sp.flight = uint32(flight)
-	s.rate.stamp(&sp, s)
+	s.rate.stamp(&sp)
 	s.maxFlight = max(s.maxFlight, flight)
 	s.peak.add(flight, now, max(3*tp.rtt.srtt, sec))
 	s.lastSent = now
@@ -242,7 +245,7 @@ func (tp *TCB) resent(o *outseg, n int, now int64) {
 		sp.times = min(sp.times+1, 255)
 		sp.sent = now
 		sp.seg = uint16(min(o.seglen, maxWin))
-		s.rate.stamp(sp, s)
+		s.rate.stamp(sp)
 		sp.flight = uint32(tp.pipe())
 		p = s.sb.next(p)
 	}
@@ -427,6 +430,6 @@ func (tp *TCB) lookAround(now int64) {
 	} else {
 		tp.stop(tPace)
 	}
-	tp.armProbe(now)
+	tp.armProbe()
 	tp.armSender()
 }

@@ -9,16 +9,19 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// What follows is for tests of the sender, which paces: what it sends over a time is compared as a list, as when exactly each segment goes
-// is the pacer's matter alone (pacer_test.go).
+// What follows is for tests of the sender, which paces: what it sends over a time is compared as a
+// list, as when exactly each segment goes is the pacer's matter alone (pacer_test.go).
 
-// sending returns an established connection of segments of 1000 bytes to a peer with SACK and a large window, over a path of 100 ms.
+// sending returns an established connection of segments of 1000 bytes to a peer with SACK and a
+// large window, over a path of 100 ms.
 func sending(t *T, opts ...any) *kit {
-	return established(t, append([]any{"mss 1000, sack, wscale 7, rtt 100ms, sndbuf 1000000", func(p *Profile) { p.SendbufAuto = false }}, opts...)...)
+	return established(t, append([]any{"mss 1000, sack, wscale 7, rtt 100ms, sndbuf 1000000",
+		func(p *Profile) { p.SendbufAuto = false }}, opts...)...)
 }
 
-// during lets d pass, with the timers that fire meanwhile, and compares what is sent until then, in order: "1:1001 1001:2001F" are two
-// segments, the second with a FIN; "ack" is one without data. An event that has sent something before is included.
+// during lets d pass, with the timers that fire meanwhile, and compares what is sent until then, in
+// order: "1:1001 1001:2001F" are two segments, the second with a FIN; "ack" is one without data. An
+// event that has sent something before is included.
 func (k *kit) during(d time.Duration, want string) {
 	k.t.Helper()
 	if got := k.collect(d); got != strings.Join(strings.Fields(want), " ") {

@@ -7,7 +7,8 @@ import (
 
 // A window that is closed over what is in flight: RFC 9293, 3.8.6.
 
-// closeOver sends eleven segments, of which two arrive. Over the others the peer closes its window, until it is probed.
+// closeOver sends eleven segments, of which two arrive. Over the others the peer closes its window,
+// until it is probed.
 func closeOver(t *T, opts ...any) *kit {
 	k := sending(t, opts...)
 	k.write(11000)
@@ -26,8 +27,9 @@ func closeOver(t *T, opts ...any) *kit {
 	return k
 }
 
-// RFC 9293, SHLD-17: "the sender SHOULD retransmit normally the old data between SND.UNA and SND.UNA+SND.WND (SHLD-17)", so nothing while it
-// is closed; then it probes (MUST-36), and when the window opens all is sent again. What is lost of that is found as ever.
+// RFC 9293, SHLD-17: "the sender SHOULD retransmit normally the old data between SND.UNA and
+// SND.UNA+SND.WND (SHLD-17)", so nothing while it is closed; then it probes (MUST-36), and when the
+// window opens all is sent again. What is lost of that is found as ever.
 //
 // RFC 9293 SHLD-17
 func TestClosedOverFlight(t *testing.T) {

@@ -1,6 +1,7 @@
-// Package tcp is the TCP protocol machine: RFC 9293 in the shape of 4.4BSD's tcp_output, tcp_input's second half
-// (FreeBSD's tcp_do_segment), tcp_timers and tcp_usrclosed. It is pure: it takes no lock, starts no goroutine, reads no clock and
-// does no I/O. Time is an argument, in nanoseconds since the stack began.
+// Package tcp is the TCP protocol machine: RFC 9293 in the shape of 4.4BSD's tcp_output,
+// tcp_input's second half (FreeBSD's tcp_do_segment), tcp_timers and tcp_usrclosed. It is pure: it
+// takes no lock, starts no goroutine, reads no clock and does no I/O. Time is an argument, in
+// nanoseconds since the stack began.
 //
 //	                         +---------+
 //	                         |  CLOSED |<------------------------------+
@@ -30,8 +31,8 @@
 //   - from the clock: Timeout, not before Next;
 //   - getters: State, Info, and so on.
 //
-// Whatever the machine wants done it asks of its Sock. The caller holds the lock that guards the TCB
-// and both buffers.
+// Whatever the machine wants done it asks of its Sock. The caller holds the lock that guards the
+// TCB and both buffers.
 package tcp
 
 import (
@@ -75,7 +76,8 @@ func (s State) HaveRcvdSyn() bool { return s >= SynReceived }
 // HaveEstablished reports whether the handshake has been completed: BSD's TCPS_HAVEESTABLISHED.
 func (s State) HaveEstablished() bool { return s >= Established }
 
-// haveRcvdFin reports whether the peer's FIN has been processed. BSD's TCPS_HAVERCVDFIN knows only TIME_WAIT.
+// haveRcvdFin reports whether the peer's FIN has been processed. BSD's TCPS_HAVERCVDFIN knows only
+// TIME_WAIT.
 func (s State) haveRcvdFin() bool {
 	return s == CloseWait || s == Closing || s == LastAck || s == TimeWait
 }
@@ -132,12 +134,14 @@ const (
 
 var timerNames = [nTimers]string{"rexmt", "persist", "keep", "2msl", "delack", "pace"}
 
-// A Sock is what the machine asks of the socket above and of IP below. Its methods must not call into the TCB.
+// A Sock is what the machine asks of the socket above and of IP below. Its methods must not call
+// into the TCB.
 type Sock interface {
-	// Emit sends segment m, which it takes over: a TCP header whose checksum is still to be computed, then payload. It is ip_output.
+	// Emit sends segment m, which it takes over: a TCP header whose checksum is still to be
+	// computed, then payload. It is ip_output.
 	Emit(m *mbuf.Mbuf) syscall.Errno
-	// Room reports whether the interface's queue takes more data of this connection. Where it does not, the owner calls Output
-	// when the queue has drained.
+	// Room reports whether the interface's queue takes more data of this connection. If it does
+	// not, the owner calls Output when the queue has drained.
 	Room() bool
 	// The rest are BSD's functions of the same names.
 	Soisconnected()
@@ -149,7 +153,8 @@ type Sock interface {
 	Soerror(syscall.Errno)
 	// TcpClose: the connection is gone (tcp_close).
 	TcpClose()
-	// TcpTwstart: the connection is in TIME_WAIT, and what is left of it fits in a TimeWaitRec (tcp_twstart).
+	// TcpTwstart: the connection is in TIME_WAIT, and what is left of it fits in a TimeWaitRec
+	// (tcp_twstart).
 	TcpTwstart()
 	// Trace tells of an event, if the Env is traced. The Event is lent: it must not be kept.
 	Trace(e *Event)
@@ -184,9 +189,10 @@ type TCB struct {
 	iss, sndUna, sndNxt, sndMax, sndUp Seq    // sndMax is what sndNxt was at most: it goes back to send again
 	sndWl1, sndWl2                     Seq    // sequence number and acknowledgment of the segment that last gave sndWnd
 	sndWnd, maxSndwnd                  uint32 // the peer's window, and the largest that it had
-	sndCwnd, sndSsthresh, cwndBytes    uint32 // congestion window, slow start threshold, bytes counted towards the next segment
-	sndRecover                         Seq    // end of the flight in which loss was last found (RFC 6582)
-	auto                               autobuf
+	// congestion window, slow start threshold, bytes counted towards the next segment
+	sndCwnd, sndSsthresh, cwndBytes uint32
+	sndRecover                      Seq // end of the flight in which loss was last found (RFC 6582)
+	auto                            autobuf
 
 	mssopt int32 // what we tell the peer
 	maxseg int   // payload of a segment without options: t_maxseg
@@ -222,7 +228,8 @@ type TCB struct {
 // never is a timer that is off.
 const never = math.MaxInt64
 
-// An Env is what a connection shares with others, mostly with all of its stack: what BSD keeps in globals.
+// An Env is what a connection shares with others, mostly with all of its stack: what BSD keeps in
+// globals.
 type Env struct {
 	prof   *Profile
 	pool   *mbuf.Pool
@@ -235,7 +242,8 @@ func NewEnv(prof *Profile, pool *mbuf.Pool, stats *Stats) *Env {
 	return &Env{prof: prof, pool: pool, stats: stats}
 }
 
-// SetTraced makes the connections of the Env call Sock.Trace. It is called before the first TCB is made.
+// SetTraced makes the connections of the Env call Sock.Trace. It is called before the first TCB is
+// made.
 func (e *Env) SetTraced() { e.traced = true }
 
 // Config is what a TCB is made from.
@@ -289,7 +297,7 @@ func (tp *TCB) State() State { return tp.state }
 // SetState sets the state without any of its consequences, for LISTEN, which has no machine.
 func (tp *TCB) SetState(s State) { tp.state = s }
 
-// setState is where the state of a connection changes.
+// setState changes the state of a connection, and tells a tracer.
 func (tp *TCB) setState(s State) {
 	old := tp.state
 	tp.state = s
@@ -308,7 +316,7 @@ func (tp *TCB) Clear(f Flag) { tp.flags &^= f }
 // Maxseg returns the payload of a full segment without options.
 func (tp *TCB) Maxseg() int { return tp.maxseg }
 
-// SetMaxseg lowers it, for TCP_MAXSEG: EINVAL where that would raise it.
+// SetMaxseg lowers it, for TCP_MAXSEG: EINVAL if that would raise it.
 func (tp *TCB) SetMaxseg(n int) syscall.Errno {
 	if n <= 0 || n > tp.maxseg || n < tp.prof.MinMSS {
 		return syscall.EINVAL
@@ -335,7 +343,8 @@ func (tp *TCB) Next() int64 {
 	return t
 }
 
-// Seconds is a time that is set in whole seconds, as socket options are; a connection has room for no more.
+// Seconds is a time that is set in whole seconds, as socket options are; a connection has room for
+// no more.
 type Seconds int32
 
 // softerror is BSD's t_softerror.
@@ -348,7 +357,8 @@ func or(a, b int64) int64 {
 	return b
 }
 
-// ts returns our timestamp clock: milliseconds, from a random start for each connection (RFC 7323, 5.4 and 7.1).
+// ts returns our timestamp clock: milliseconds, from a random start for each connection (RFC 7323,
+// 5.4 and 7.1).
 func (tp *TCB) ts(now int64) uint32 { return TSClock(now, tp.tsOffset) }
 
 // TSClock is the timestamp clock at time now of a connection with this offset.

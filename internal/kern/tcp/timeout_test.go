@@ -5,12 +5,14 @@ import (
 	"time"
 )
 
-// The time-out of a sender with a scoreboard: RFC 6298, RFC 5681, 3.1. What is measured and computed is in rto_test.go.
+// The time-out of a sender with a scoreboard: RFC 6298, RFC 5681, 3.1. What is measured and
+// computed is in rto_test.go.
 
-// RFC 6298, 5: "(5.1) Every time a packet containing data is sent (including a retransmission), if the timer is not running, start it".
-// "(5.2) When all outstanding data has been acknowledged, turn off the retransmission timer." "(5.3) When an ACK is received that
-// acknowledges new data, restart the retransmission timer". "(5.4) Retransmit the earliest segment", "(5.5) The host MUST set RTO <- RTO * 2",
-// "(5.6) Start the retransmission timer".
+// RFC 6298, 5: "(5.1) Every time a packet containing data is sent (including a retransmission), if
+// the timer is not running, start it". "(5.2) When all outstanding data has been acknowledged, turn
+// off the retransmission timer." "(5.3) When an ACK is received that acknowledges new data, restart
+// the retransmission timer". "(5.4) Retransmit the earliest segment", "(5.5) The host MUST set RTO
+// <- RTO * 2", "(5.6) Start the retransmission timer".
 func TestTimeoutManaged(t *testing.T) {
 	each(t, func(t *T) {
 		k := nosack(t, func(p *Profile) { p.Blackhole = false })
@@ -46,8 +48,9 @@ func TestTimeoutManaged(t *testing.T) {
 	})
 }
 
-// RFC 6298, 3: no sample is made of a SYN that was retransmitted. 5.7: "the RTO MUST be re-initialized to 3 seconds when data transmission
-// begins". RFC 5681, 3.1: "the initial window used by a sender after a correctly transmitted SYN MUST be one segment".
+// RFC 6298, 3: no sample is made of a SYN that was retransmitted. 5.7: "the RTO MUST be
+// re-initialized to 3 seconds when data transmission begins". RFC 5681, 3.1: "the initial window
+// used by a sender after a correctly transmitted SYN MUST be one segment".
 func TestTimeoutAfterSyn(t *testing.T) {
 	each(t, func(t *T) {
 		for _, ts := range []string{"", ",TS val 7000 ecr 100"} {
@@ -84,9 +87,11 @@ func TestTimeoutAfterSyn(t *testing.T) {
 	})
 }
 
-// RFC 5681, 3.1: "upon a timeout ... cwnd MUST be set to no more than the loss window, LW, which equals 1 full-sized segment", and "ssthresh =
-// max (FlightSize / 2, 2*SMSS)"; but "When a TCP sender detects segment loss using the retransmission timer and the given segment has already
-// been retransmitted by way of the retransmission timer at least once, the value of ssthresh is held constant." Then slow start.
+// RFC 5681, 3.1: "upon a timeout ... cwnd MUST be set to no more than the loss window, LW, which
+// equals 1 full-sized segment", and "ssthresh = max (FlightSize / 2, 2*SMSS)"; but "When a TCP
+// sender detects segment loss using the retransmission timer and the given segment has already been
+// retransmitted by way of the retransmission timer at least once, the value of ssthresh is held
+// constant." Then slow start.
 func TestTimeoutWindow(t *testing.T) {
 	each(t, func(t *T) {
 		k := nosack(t, withCC("newreno"), func(p *Profile) { p.Blackhole = false })
@@ -143,7 +148,8 @@ func TestTimeoutInRecovery(t *testing.T) {
 	})
 }
 
-// The least round trip is that of the handshake, until a shorter one is measured, or for five minutes.
+// The least round trip is that of the handshake, until a shorter one is measured, or for five
+// minutes.
 func TestMinRTT(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, "keepalive")

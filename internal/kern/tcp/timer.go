@@ -60,18 +60,18 @@ func (tp *TCB) userDeadline() int64 {
 // reports whether to go on.
 func (tp *TCB) backOff(now int64) bool {
 	if tp.sndWnd == 0 && tp.answersProbes(now) {
-		// RFC 9293, 3.8.6.1: "As long as the receiving TCP peer continues to send acknowledgments in
-		// response to the probe segments, the sending TCP peer MUST allow the connection to stay open
-		// (MUST-37)." A peer may close its window over what is in flight, a FIN included; 3.8.6: the
-		// sender "SHOULD NOT time out the connection if data beyond the right window edge is not
-		// acknowledged (SHLD-17)".
+		// RFC 9293, 3.8.6.1: "As long as the receiving TCP peer continues to send acknowledgments
+		// in response to the probe segments, the sending TCP peer MUST allow the connection to stay
+		// open (MUST-37)." A peer may close its window over what is in flight, a FIN included;
+		// 3.8.6: the sender "SHOULD NOT time out the connection if data beyond the right window
+		// edge is not acknowledged (SHLD-17)".
 		tp.holdBackoff()
 	}
 	tooOften := int(tp.backoff) >= tp.prof.MaxRxtShift
 	tooLong := tp.MaxUnack > 0 && now-tp.unackedSince >= int64(tp.MaxUnack)*sec
 	if tooOften || tooLong {
-		// RFC 9293, 3.8.3: "When the number of transmissions of the same segment reaches a threshold
-		// R2 greater than R1, close the connection."
+		// RFC 9293, 3.8.3: "When the number of transmissions of the same segment reaches a
+		// threshold R2 greater than R1, close the connection."
 		tp.stats.Timeoutdrop.Inc()
 		tp.Drop(tp.timedOut(), now)
 		return false
@@ -111,12 +111,13 @@ func (tp *TCB) rexmtTimeout(now int64) {
 	}
 	// RFC 6298, 3: "RTT samples MUST NOT be made using segments that were retransmitted".
 	tp.flags &^= rttTimed | fastRecov
-	// RFC 6582, 4: after a time-out duplicates of what is sent again must not begin a fast retransmit.
+	// RFC 6582, 4: after a time-out duplicates of what is sent again must not begin a fast
+	// retransmit.
 	tp.sndRecover = tp.sndMax
 	tp.flags |= AckNow
 	if tp.state.HaveEstablished() {
-		// RFC 5681, 3.1: "upon a timeout (as specified in [RFC2988]) cwnd MUST be set to no more than
-		// the loss window, LW, which equals 1 full-sized segment".
+		// RFC 5681, 3.1: "upon a timeout (as specified in [RFC2988]) cwnd MUST be set to no more
+		// than the loss window, LW, which equals 1 full-sized segment".
 		tp.renoCongested(RTO, int(min(tp.sndWnd, tp.sndCwnd)))
 	}
 	// RFC 6298, 5.4: "Retransmit the earliest segment that has not been acknowledged by the TCP

@@ -31,8 +31,9 @@ const (
 	TwNew               // the record gives way to a new connection
 )
 
-// Input is RFC 9293's TIME-WAIT state, with RFC 1337 (a reset is ignored) and, where the profile has it, RFC 6191 (a SYN with a later
-// timestamp may open a new connection): BSD's tcp_twcheck. n is the length of the data.
+// Input is RFC 9293's TIME-WAIT state, with RFC 1337 (a reset is ignored) and, if the profile
+// has it, RFC 6191 (a SYN with a later timestamp may open a new connection): BSD's tcp_twcheck. n
+// is the length of the data.
 func (tw *TimeWaitRec) Input(th *wire.TCP, n int, prof *Profile) TwVerdict {
 	switch {
 	case th.Flags&wire.RST != 0:
@@ -46,17 +47,18 @@ func (tw *TimeWaitRec) Input(th *wire.TCP, n int, prof *Profile) TwVerdict {
 			return TwNew
 		}
 		if prof.TwAckSyn {
-			// "If the connection is in a synchronized state [...] such SYN segments [...] MUST return an acknowledgment": a peer that opens anew answers
-			// with a reset, which lets its next SYN in.
+			// "If the connection is in a synchronized state [...] such SYN segments [...] MUST
+			// return an acknowledgment": a peer that opens anew answers with a reset, which lets
+			// its next SYN in.
 			return TwAck
 		}
 		return TwDrop
 	case th.Flags&wire.ACK == 0:
 		return TwDrop
 	case th.Flags&(wire.FIN|wire.SYN) == wire.FIN && th.Seq.Add(n+1) == tw.RcvNxt:
-		// RFC 9293, 3.10.7.4, fifth: "The only thing that can arrive in this state is a retransmission
-		// of the remote FIN. Acknowledge it, and restart the 2 MSL timeout." Our acknowledgment of it
-		// was lost.
+		// RFC 9293, 3.10.7.4, fifth: "The only thing that can arrive in this state is a
+		// retransmission of the remote FIN. Acknowledge it, and restart the 2 MSL timeout." Our
+		// acknowledgment of it was lost.
 		return TwRestart
 	case tw.saysNothing(th, n):
 		return TwDrop // an answer could only draw another
@@ -70,7 +72,8 @@ func (tw *TimeWaitRec) saysNothing(th *wire.TCP, n int) bool {
 	return bare && th.Seq == tw.RcvNxt && th.Ack == tw.SndNxt
 }
 
-// newer reports whether a SYN belongs to a new incarnation: RFC 6191, 2, else RFC 9293, MAY-2, by sequence number alone.
+// newer reports whether a SYN belongs to a new incarnation: RFC 6191, 2, else RFC 9293, MAY-2, by
+// sequence number alone.
 func (tw *TimeWaitRec) newer(th *wire.TCP, prof *Profile) bool {
 	if prof.RFC6191 && tw.HasTS && th.Opt.Has&wire.TofTS != 0 && th.Opt.TSVal != tw.TSRecent {
 		return int32(th.Opt.TSVal-tw.TSRecent) > 0

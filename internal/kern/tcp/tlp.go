@@ -16,10 +16,11 @@ type tlp struct {
 const worstDelack = 200 * ms
 
 // armProbe schedules the probe: RFC 8985, 7.2, TLP_calc_PTO.
-func (tp *TCB) armProbe(now int64) {
+func (tp *TCB) armProbe() {
 	s := tp.snr
 	s.ptoAt = never
-	if s.tlp.on || s.sb.empty() || s.state != Open && s.state != CWR || tp.flags&SackPermit == 0 || s.sb.sacked > 0 || s.reoAt != never || tp.backoff > 0 {
+	if s.tlp.on || s.sb.empty() || s.state != Open && s.state != CWR || tp.flags&SackPermit == 0 || s.sb.sacked > 0 ||
+		s.reoAt != never || tp.backoff > 0 {
 		return
 	}
 	flight := min(tp.sndNxt.Sub(tp.sndUna), tp.snd.Cc()) // without the FIN, which takes no room

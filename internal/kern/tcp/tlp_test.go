@@ -7,8 +7,9 @@ import (
 
 // The tail loss probe: RFC 8985, 7.
 
-// RFC 8985, 7.2: "If SRTT is available: PTO = 2 * SRTT. If FlightSize is one segment: PTO += TLP.max_ack_delay. Else: PTO = 1 sec. If
-// Now() + PTO > TCP_RTO_expire(): PTO = TCP_RTO_expire() - Now()". To twice SRTT 2 ms are added, for the granularity of timers.
+// RFC 8985, 7.2: "If SRTT is available: PTO = 2 * SRTT. If FlightSize is one segment: PTO +=
+// TLP.max_ack_delay. Else: PTO = 1 sec. If Now() + PTO > TCP_RTO_expire(): PTO = TCP_RTO_expire() -
+// Now()". To twice SRTT 2 ms are added, for the granularity of timers.
 func TestTLPTimeout(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -58,8 +59,9 @@ func TestTLPTimeout(t *testing.T) {
 	})
 }
 
-// RFC 8985, 7.3: "If an unsent segment exists AND the receive window allows new data to be sent: Transmit the lowest-sequence unsent
-// segment of up to SMSS. Else: Retransmit the highest-sequence segment sent so far". Beyond the congestion window.
+// RFC 8985, 7.3: "If an unsent segment exists AND the receive window allows new data to be sent:
+// Transmit the lowest-sequence unsent segment of up to SMSS. Else: Retransmit the highest-sequence
+// segment sent so far". Beyond the congestion window.
 func TestTLPNewData(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -83,7 +85,8 @@ func TestTLPNewData(t *testing.T) {
 	})
 }
 
-// RFC 8985, 7.4.2: "Else If ACK has a DSACK option matching TLP.end_seq: TLP.end_seq = None": the original has arrived as well.
+// RFC 8985, 7.4.2: "Else If ACK has a DSACK option matching TLP.end_seq: TLP.end_seq = None": the
+// original has arrived as well.
 func TestTLPDuplicate(t *testing.T) {
 	each(t, func(t *T) {
 		for _, first := range []bool{false, true} {
@@ -108,7 +111,8 @@ func TestTLPDuplicate(t *testing.T) {
 	})
 }
 
-// RFC 8985, 7.4.2: "Else If ACK is a DUPACK without any SACK option: TLP.end_seq = None": a peer that does not know RFC 2883 has got both.
+// RFC 8985, 7.4.2: "Else If ACK is a DUPACK without any SACK option: TLP.end_seq = None": a peer
+// that does not know RFC 2883 has got both.
 func TestTLPDuplicateAck(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -131,8 +135,8 @@ func TestTLPDuplicateAck(t *testing.T) {
 	})
 }
 
-// RFC 8985, 7.4.2: "Else If ACK.seq > TLP.end_seq: TLP.end_seq = None. /* Repaired the single loss */ Invoke a congestion control response
-// equivalent to a fast recovery".
+// RFC 8985, 7.4.2: "Else If ACK.seq > TLP.end_seq: TLP.end_seq = None. /* Repaired the single loss
+// */ Invoke a congestion control response equivalent to a fast recovery".
 func TestTLPRepaired(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, withCC("newreno"))
@@ -182,7 +186,8 @@ func TestTLPOnlyOne(t *testing.T) {
 	})
 }
 
-// RFC 8985, 7.1: the probe draws a selective acknowledgment, by which RACK finds what lies before it lost.
+// RFC 8985, 7.1: the probe draws a selective acknowledgment, by which RACK finds what lies before
+// it lost.
 func TestTLPFindsLosses(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, withCC("newreno"))

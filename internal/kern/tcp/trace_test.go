@@ -14,10 +14,11 @@ import (
 //
 //	[+time] > flags first:last(length) [ack n] [win n] [urg n] [segs n] [<options>] [// comment]
 //
-// ">" is due exactly then, and nothing else may be sent before it; "<" is what the peer sends. "+40ms" alone lets time pass in
-// silence. What a ">" line does not name (ack, win, urg, options) is not compared, but for SACK blocks, which it must name.
-// Sequence numbers are relative to the initial ones. Where timestamps are agreed, "<" lines carry them without being told
-// ("<nots>" leaves them out).
+// ">" is due exactly then, and nothing else may be sent before it; "<" is what the peer sends.
+// "+40ms" alone lets time pass in silence. What a ">" line does not name (ack, win, urg, options)
+// is not compared, except for SACK blocks, which it must name. Sequence numbers are relative to the
+// initial ones. If timestamps are agreed, "<" lines carry them without being told ("<nots>"
+// leaves them out).
 
 // trace runs a script. At its end nothing unclaimed may have been sent.
 func (k *kit) trace(script string) {
@@ -143,7 +144,8 @@ func (k *kit) parsePkt(line string, f []string) *pkt {
 	if n, _ := fmt.Sscanf(seqs, "%d:%d(%d)", &first, &last, &p.len); n != 3 || last-first != p.len {
 		k.fatalf("bad sequence numbers in %q", line)
 	}
-	p.th = wire.TCP{Sport: k.tp.Fport, Dport: k.tp.Lport, Flags: parseFlags(flags), Seq: k.t.irs.Add(first), Win: uint16(k.opts.win)}
+	p.th = wire.TCP{Sport: k.tp.Fport, Dport: k.tp.Lport, Flags: parseFlags(flags), Seq: k.t.irs.Add(first),
+		Win: uint16(k.opts.win)}
 	if w, ok := m["win"]; ok {
 		p.th.Win = uint16(w)
 	}
@@ -181,7 +183,8 @@ func (k *kit) claim(flags string, seq, ack int) {
 
 func parseFlags(s string) (f wire.Flags) {
 	for _, c := range s {
-		f |= map[rune]wire.Flags{'F': wire.FIN, 'S': wire.SYN, 'R': wire.RST, 'P': wire.PUSH, '.': wire.ACK, 'U': wire.URG,
+		f |= map[rune]wire.Flags{'F': wire.FIN, 'S': wire.SYN, 'R': wire.RST, 'P': wire.PUSH, '.': wire.ACK,
+			'U': wire.URG,
 			'E': wire.ECE, 'W': wire.CWR}[c]
 	}
 	return f
@@ -257,7 +260,8 @@ func printOptions(p []byte, base Seq) string {
 			}
 			out = append(out, s)
 		case 8:
-			out = append(out, fmt.Sprintf("TS val %d ecr %d", binary.BigEndian.Uint32(v), binary.BigEndian.Uint32(v[4:])))
+			out = append(out, fmt.Sprintf("TS val %d ecr %d", binary.BigEndian.Uint32(v),
+				binary.BigEndian.Uint32(v[4:])))
 		default:
 			out = append(out, fmt.Sprintf("kind %d", p[0]))
 		}

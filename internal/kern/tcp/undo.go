@@ -43,7 +43,8 @@ func (u *undo) duplicate(l, r Seq) {
 // the acceptable ACK's Timestamps option is smaller than the value of RetransmitTS").
 func (tp *TCB) original(seg *segment) bool {
 	u := &tp.snr.undo
-	return u.on && u.sent && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0 && int32(seg.opt.TSEcr-u.stamp) < 0
+	return u.on && u.sent && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0 &&
+		int32(seg.opt.TSEcr-u.stamp) < 0
 }
 
 // duplicated reports whether all that was sent again since the reduction has been reported as a

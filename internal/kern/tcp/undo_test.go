@@ -15,8 +15,8 @@ func (k *kit) undone(want int) {
 	}
 }
 
-// RFC 2883, 4: the first block reports a duplicate if it lies below the acknowledgment, or within the second block. It tells of no
-// segment behind a hole.
+// RFC 2883, 4: the first block reports a duplicate if it lies below the acknowledgment, or within
+// the second block. It tells of no segment behind a hole.
 func TestDSACKIsNoDuplicate(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
@@ -51,8 +51,9 @@ func TestDSACKIsNoDuplicate(t *testing.T) {
 	})
 }
 
-// RFC 3708, 2: if all that was sent again is reported as duplicate, nothing had been lost, and the reduction is taken back. "the sender
-// MUST ... verify that each duplicate was of a segment that was retransmitted": more duplicates than that are the network's.
+// RFC 3708, 2: if all that was sent again is reported as duplicate, nothing had been lost, and the
+// reduction is taken back. "the sender MUST ... verify that each duplicate was of a segment that
+// was retransmitted": more duplicates than that are the network's.
 func TestDSACKUndo(t *testing.T) {
 	each(t, func(t *T) {
 		for _, late := range []bool{false, true} {
@@ -113,8 +114,9 @@ func TestDSACKStorm(t *testing.T) {
 	})
 }
 
-// RFC 3522, 3.2: "If the value of the Timestamp Echo Reply field of the acceptable ACK's Timestamps option is smaller than the value of
-// RetransmitTS", it is the original that was late. What was found lost with it is taken back too, unless it is missing for longer.
+// RFC 3522, 3.2: "If the value of the Timestamp Echo Reply field of the acceptable ACK's Timestamps
+// option is smaller than the value of RetransmitTS", it is the original that was late. What was
+// found lost with it is taken back too, unless it is missing for longer.
 func TestEifelFastRetransmit(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, "ts", withCC("newreno"))
@@ -151,7 +153,8 @@ func TestEifelFastRetransmit(t *testing.T) {
 	})
 }
 
-// All that was sent again must have been late: the reduction stays as long as some of it is in flight, and if it was lost.
+// All that was sent again must have been late: the reduction stays as long as some of it is in
+// flight, and if it was lost.
 func TestEifelOneOfTwo(t *testing.T) {
 	each(t, func(t *T) {
 		const mss = 988
@@ -204,7 +207,8 @@ func TestUndoWithProbe(t *testing.T) {
 		k.ack(1+2*mss, fmt.Sprintf("%d:%d", 1+3*mss, 1+4*mss))
 		k.want("ca", Recovering)
 		k.collect(100e6)
-		k.line(fmt.Sprintf("< . 1:1(0) ack %d <TS val 7540 ecr 420>", 1+4*mss)) // later than the probe, and before the other
+		// later than the probe, and before the other
+		k.line(fmt.Sprintf("< . 1:1(0) ack %d <TS val 7540 ecr 420>", 1+4*mss))
 		k.want("ca", Open)
 		k.undone(0)
 	})
@@ -267,9 +271,10 @@ func TestEifelTimeout(t *testing.T) {
 	})
 }
 
-// RFC 5682, 3.1, (2) b: "If the acknowledgment advances the window but does not cover RecoveryPoint: transmit up to two new (previously
-// unsent) segments". (3) b: "If the acknowledgment acknowledges data that were not retransmitted after timeout, declare the timeout to be
-// spurious".
+// RFC 5682, 3.1, (2) b: "If the acknowledgment advances the window but does not cover
+// RecoveryPoint: transmit up to two new (previously unsent) segments". (3) b: "If the
+// acknowledgment acknowledges data that were not retransmitted after timeout, declare the timeout
+// to be spurious".
 func TestFRTOSpurious(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, withCC("newreno"))
@@ -294,8 +299,8 @@ func TestFRTOSpurious(t *testing.T) {
 	})
 }
 
-// RFC 5682, 3.1, (2) a and (3) a: "If the acknowledgment is a duplicate ACK" the loss is real: "set SpuriousRecovery to FALSE and revert to
-// the conventional RTO recovery".
+// RFC 5682, 3.1, (2) a and (3) a: "If the acknowledgment is a duplicate ACK" the loss is real: "set
+// SpuriousRecovery to FALSE and revert to the conventional RTO recovery".
 func TestFRTOReal(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, withCC("newreno"))
@@ -323,7 +328,8 @@ func TestFRTOReal(t *testing.T) {
 	})
 }
 
-// RFC 5682, 3.1, (2) b, note: if there is nothing new to send, or no window for it, what follows is "the conventional RTO recovery".
+// RFC 5682, 3.1, (2) b, note: if there is nothing new to send, or no window for it, what follows is
+// "the conventional RTO recovery".
 func TestFRTONothingNew(t *testing.T) {
 	each(t, func(t *T) {
 		for _, opts := range []string{"wscale 7", "wscale 0, win 10000"} {
@@ -348,8 +354,8 @@ func TestFRTONothingNew(t *testing.T) {
 	})
 }
 
-// RFC 5682, 3.1, (1): not if "fast recovery is in progress": that retransmission was lost is no surprise, and the originals behind it have
-// arrived.
+// RFC 5682, 3.1, (1): not if "fast recovery is in progress": that retransmission was lost is no
+// surprise, and the originals behind it have arrived.
 func TestFRTONotInRecovery(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, withCC("newreno"))
@@ -369,7 +375,8 @@ func TestFRTONotInRecovery(t *testing.T) {
 	})
 }
 
-// RFC 5682, 3.1, (3) a: once a loss was real, it stays so, though data arrives that was not sent again.
+// RFC 5682, 3.1, (3) a: once a loss was real, it stays so, though data arrives that was not sent
+// again.
 func TestFRTORealForGood(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, withCC("newreno"))
@@ -387,7 +394,8 @@ func TestFRTORealForGood(t *testing.T) {
 	})
 }
 
-// RFC 5682, 3.1, (2) a: a duplicate is no evidence, though it tells of data that was sent just before the time-out, and so not again.
+// RFC 5682, 3.1, (2) a: a duplicate is no evidence, though it tells of data that was sent just
+// before the time-out, and so not again.
 func TestFRTOSentJustBefore(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, withCC("newreno"))
@@ -413,7 +421,8 @@ func TestFRTOSentJustBefore(t *testing.T) {
 	})
 }
 
-// What the time-out has given up, and was not sent again, has arrived: it was spurious, whatever is missing before it.
+// What the time-out has given up, and was not sent again, has arrived: it was spurious, whatever is
+// missing before it.
 func TestFRTOGivenUp(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, withCC("newreno"))
@@ -452,8 +461,8 @@ func TestFRTOInOrder(t *testing.T) {
 	})
 }
 
-// RFC 5682, 3.1, (2) b: as long as the answer to the new data is awaited, nothing else is sent again, though the window has room. If it does
-// not come the next time-out sends what is lost.
+// RFC 5682, 3.1, (2) b: as long as the answer to the new data is awaited, nothing else is sent
+// again, though the window has room. If it does not come the next time-out sends what is lost.
 func TestFRTOWaits(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t, withCC("newreno"), func(p *Profile) { p.Blackhole = false })

@@ -12,9 +12,9 @@ func (tp *TCB) Usrclosed(now int64) {
 	case Closed, Listen, SynSent:
 		tp.close() // there is no connection yet that could be closed in order
 	case SynReceived:
-		// "If no SENDs have been issued and there is no pending data to send, then form a FIN segment
-		// and send it, and enter FIN-WAIT-1 state; otherwise, queue for processing after entering
-		// ESTABLISHED state." BSD always waits; established goes on to FIN_WAIT_1.
+		// "If no SENDs have been issued and there is no pending data to send, then form a FIN
+		// segment and send it, and enter FIN-WAIT-1 state; otherwise, queue for processing after
+		// entering ESTABLISHED state." BSD always waits; established goes on to FIN_WAIT_1.
 		tp.flags |= NeedFin
 	case Established:
 		// "Queue this until all preceding SENDs have been segmentized, then form a FIN segment and
@@ -24,8 +24,9 @@ func (tp *TCB) Usrclosed(now int64) {
 		// "then send a FIN segment, enter LAST-ACK state": the peer's has been received.
 		tp.setState(LastAck)
 	}
-	// The reader may have been there when FIN_WAIT_2 was entered: CloseWrite, wait, Close. If somebody still reads, this is another
-	// shutdown(SHUT_WR), which says nothing new; 4.4BSD ends the reading here as well.
+	// The reader may have been there when FIN_WAIT_2 was entered: CloseWrite, wait, Close. If
+	// somebody still reads, this is another shutdown(SHUT_WR), which says nothing new; 4.4BSD ends
+	// the reading here as well.
 	if tp.state == FinWait2 && tp.unread() {
 		if !tp.on(t2MSL) {
 			tp.set(t2MSL, now+tp.prof.FinWait2)
@@ -40,18 +41,20 @@ func (tp *TCB) unread() bool {
 }
 
 // Orphan takes note that the user has closed, and nobody is left to be told of errors. Whatever is
-// still to be sent is sent, but a peer that lets it make no progress cannot keep it for ever, even by
-// answering probes of its closed window (CVE-2008-4609). RFC 9293, 3.8.6.1, leaves that open: "The
-// behavior is subject to the implementation's resource management concerns".
+// still to be sent is sent, but a peer that lets it make no progress cannot keep it for ever, even
+// by answering probes of its closed window (CVE-2008-4609). RFC 9293, 3.8.6.1, leaves that open:
+// "The behavior is subject to the implementation's resource management concerns".
 func (tp *TCB) Orphan(now int64) {
 	tp.flags |= UserClosed
 	tp.orphanAcked(0, now)
 }
 
-// orphanRate is how many bytes a second the peer of an orphan must take. One that takes a byte now and then would keep what waits for it for months.
+// orphanRate is how many bytes a second the peer of an orphan must take. One that takes a byte now
+// and then would keep what waits for it for months.
 const orphanRate = 512
 
-// orphanAcked gives an orphan time for n bytes that its peer has taken, up to Profile.Orphan from now on.
+// orphanAcked gives an orphan time for n bytes that its peer has taken, up to Profile.Orphan from
+// now on.
 func (tp *TCB) orphanAcked(n int, now int64) {
 	if sending := tp.state == FinWait1 || tp.state == Closing || tp.state == LastAck; !sending || tp.prof.Orphan == 0 {
 		return
@@ -63,11 +66,13 @@ func (tp *TCB) orphanAcked(n int, now int64) {
 	tp.set(t2MSL, at)
 }
 
-// Stalled reports whether data waits for a peer that has been asked for a window, and has given none: what may be given up when memory is short.
+// Stalled reports whether data waits for a peer that has been asked for a window, and has given
+// none: what may be given up when memory is short.
 func (tp *TCB) Stalled() bool { return tp.on(tPersist) && tp.backoff >= 2 && tp.snd.Cc() > 0 }
 
-// Drop ends the connection with an error, and a RST if the peer knows of it: BSD's tcp_drop. RFC 9293,
-// 3.10.5, ABORT: "Send a reset segment", except in SYN-SENT, of which the peer may not know yet.
+// Drop ends the connection with an error, and a RST if the peer knows of it: BSD's tcp_drop. RFC
+// 9293, 3.10.5, ABORT: "Send a reset segment", except in SYN-SENT, of which the peer may not know
+// yet.
 func (tp *TCB) Drop(errno syscall.Errno, now int64) {
 	tp.onwards(now)
 	if tp.state.HaveRcvdSyn() {
@@ -113,9 +118,10 @@ func (tp *TCB) Unblock(now int64) {
 	}
 }
 
-// Ctlinput takes an ICMP error that speaks of sequence number seq of this connection. A hard one ends
-// an attempt to connect; otherwise it is at most a soft error, whatever its code: RFC 5927, 5.2, has
-// hard errors treated as soft once a connection is synchronized, as they are easily forged.
+// Ctlinput takes an ICMP error that speaks of sequence number seq of this connection. A hard one
+// ends an attempt to connect; otherwise it is at most a soft error, whatever its code: RFC 5927,
+// 5.2, has hard errors treated as soft once a connection is synchronized, as they are easily
+// forged.
 func (tp *TCB) Ctlinput(errno syscall.Errno, seq Seq, hard bool, now int64) {
 	if !tp.Inflight(seq) {
 		return // RFC 5927, 4.1: only what quotes something in flight comes from its path
@@ -129,7 +135,8 @@ func (tp *TCB) Ctlinput(errno syscall.Errno, seq Seq, hard bool, now int64) {
 	}
 }
 
-// InOrder reports whether a segment that begins at seq is, or reaches to, the next that is expected.
+// InOrder reports whether a segment that begins at seq is, or reaches to, the next that is
+// expected.
 func (tp *TCB) InOrder(seq Seq) bool { return seq.Leq(tp.rcvNxt) }
 
 // News reports whether any of n bytes from seq on are beyond what has been received in order.

@@ -1,6 +1,7 @@
 package tcp
 
-// What follows is the receive window: what the peer may send, and when it is told (RFC 9293, 3.8.6).
+// What follows is the receive window: what the peer may send, and when it is told (RFC 9293,
+// 3.8.6).
 
 // recwin is the receive window to advertise.
 func (tp *TCB) recwin() int {
@@ -15,8 +16,8 @@ func (tp *TCB) recwin() int {
 	if tp.short {
 		win = tp.shortWindow(win)
 	}
-	// RFC 9293, 3.8.6: "A TCP receiver SHOULD NOT shrink the window, i.e., move the right window edge
-	// to the left (SHLD-14)."
+	// RFC 9293, 3.8.6: "A TCP receiver SHOULD NOT shrink the window, i.e., move the right window
+	// edge to the left (SHLD-14)."
 	return max(win, tp.promised())
 }
 
@@ -116,15 +117,15 @@ func (tp *TCB) OwesUpdate() bool {
 // window returns the window field of a segment that is to advertise recwin bytes, and the window
 // that the peer makes of it.
 func (tp *TCB) window(recwin int) (field uint16, win int) {
-	// RFC 7323, 2.4, has a receiver that must not shrink its window by rounding: the scaled window is
-	// rounded up to what the field can say.
+	// RFC 7323, 2.4, has a receiver that must not shrink its window by rounding: the scaled window
+	// is rounded up to what the field can say.
 	unit := 1 << tp.rcvScale
 	win = min((recwin+unit-1)&^(unit-1), maxWin<<tp.rcvScale)
 	return uint16(win >> tp.rcvScale), win
 }
 
-// synWindow returns the window of a SYN. RFC 7323, 2.2: "The window field in a segment where the SYN
-// bit is set (i.e., a <SYN> or <SYN,ACK>) MUST NOT be scaled."
+// synWindow returns the window of a SYN. RFC 7323, 2.2: "The window field in a segment where the
+// SYN bit is set (i.e., a <SYN> or <SYN,ACK>) MUST NOT be scaled."
 func (tp *TCB) synWindow() (field uint16, win int) {
 	win = min(max(tp.rcv.Space(), 0), maxWin)
 	return uint16(win), win

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// answerAll lets d pass with a peer that answers each segment with win and the old acknowledgment. It returns the bytes of data that were sent.
+// answerAll lets d pass with a peer that answers each segment with win and the old acknowledgment.
+// It returns the bytes of data that were sent.
 func (k *kit) answerAll(d time.Duration, answer string) (sent int) {
 	k.t.Helper()
 	for end := k.now + int64(d); ; {
@@ -34,7 +35,8 @@ func (k *kit) answerAll(d time.Duration, answer string) (sent int) {
 	}
 }
 
-// A peer that is short of memory keeps nothing, and answers each segment with what it had acknowledged before and a window of 0. It is alive and says so: RFC 9293, MUST-37.
+// A peer that is short of memory keeps nothing, and answers each segment with what it had
+// acknowledged before and a window of 0. It is alive and says so: RFC 9293, MUST-37.
 func TestWindowClosedOverFlight(t *testing.T) {
 	for _, prof := range []string{"nodelay", "bsd", "FreeBSD", "sack, ts", "Net3"} {
 		each(t, func(t *T) {
@@ -44,7 +46,8 @@ func TestWindowClosedOverFlight(t *testing.T) {
 				k.fatalf("nothing was sent")
 			}
 			sent := k.answerAll(40*time.Minute, ". 1:1(0) ack 1 win 0")
-			// Probes of a byte, and what had been under way or was sent again before the window was known to be closed.
+			// Probes of a byte, and what had been under way or was sent again before the window was
+			// known to be closed.
 			if sent > 9000+4000 {
 				k.fatalf("%d bytes were sent into a window of 0", sent)
 			}
@@ -123,14 +126,16 @@ func TestWindowOfWhichSegment(t *testing.T) {
 	})
 }
 
-// A bare acknowledgment lies within the window of its peer, also if that has shrunk over what has been sent: else the peer would drop it, and what it acknowledges (RFC 9293, MUST-34; 3.10.7.4,
+// A bare acknowledgment lies within the window of its peer, also if that has shrunk over what has
+// been sent: else the peer would drop it, and what it acknowledges (RFC 9293, MUST-34; 3.10.7.4,
 // first).
 func TestAckWithinShrunkenWindow(t *testing.T) {
 	each(t, func(t *T) {
 		for _, step := range []struct {
 			win  int
 			want string
-		}{{20000, "9001:9001(0)"}, {9000, "9001:9001(0)"}, {8999, "9000:9000(0)"}, {3000, "3001:3001(0)"}, {0, "1:1(0)"}} {
+		}{{20000, "9001:9001(0)"}, {9000, "9001:9001(0)"}, {8999, "9000:9000(0)"}, {3000, "3001:3001(0)"}, {0,
+			"1:1(0)"}} {
 			k := established(t, "mss 1000, win 20000", "rtt 100ms")
 			k.write(9000)
 			k.sent = nil
@@ -147,7 +152,8 @@ func TestAckWithinShrunkenWindow(t *testing.T) {
 	})
 }
 
-// A FIN that comes again and again is not answered at line rate: RFC 5961, 7. Its peer may repeat it in each answer to an answer.
+// A FIN that comes again and again is not answered at line rate: RFC 5961, 7. Its peer may repeat
+// it in each answer to an answer.
 func TestRepeatedFins(t *testing.T) {
 	for _, prof := range []string{"nodelay", "FreeBSD"} {
 		each(t, func(t *T) {
@@ -173,7 +179,8 @@ func TestRepeatedFins(t *testing.T) {
 	}
 }
 
-// A receive buffer that is made smaller takes nothing back of the window that the peer has been given (RFC 9293, SHLD-14): all of it is taken, and the window closes as it fills.
+// A receive buffer that is made smaller takes nothing back of the window that the peer has been
+// given (RFC 9293, SHLD-14): all of it is taken, and the window closes as it fills.
 func TestSmallerBufferKeepsWindow(t *testing.T) {
 	for _, prof := range []string{"nodelay", "FreeBSD"} {
 		each(t, func(t *T) {
@@ -201,7 +208,8 @@ func TestSmallerBufferKeepsWindow(t *testing.T) {
 	}
 }
 
-// The reset of an abort into a closed window has the peer's next number, however much has been sent.
+// The reset of an abort into a closed window has the peer's next number, however much has been
+// sent.
 func TestResetIntoClosedWindow(t *testing.T) {
 	each(t, func(t *T) {
 		for _, sent := range []uint64{0, 1 << 20, 1<<31 + 5, 1<<32 - 1, 1 << 32} {
@@ -218,7 +226,8 @@ func TestResetIntoClosedWindow(t *testing.T) {
 	})
 }
 
-// Duplicate acknowledgments that are made up open the window by no more than what was in flight: RFC 5681, 3.2, step 4.
+// Duplicate acknowledgments that are made up open the window by no more than what was in flight:
+// RFC 5681, 3.2, step 4.
 func TestMadeUpDuplicates(t *testing.T) {
 	for _, prof := range []string{"bsd", "FreeBSD", "nodelay"} {
 		each(t, func(t *T) {

@@ -6,12 +6,12 @@ import (
 	"net/netip"
 )
 
-// Sum adds p to a running ones' complement sum (RFC 1071): the sum of an odd number of bytes ends in a zero byte, so only the
-// last part of a packet may be odd. The result is folded by Fold.
+// Sum adds p to a running ones' complement sum (RFC 1071): the sum of an odd number of bytes ends
+// in a zero byte, so only the last part of a packet may be odd. The result is folded by Fold.
 func Sum(p []byte, sum uint64) uint64 {
 	var c uint64
 	if hasBlocks && len(p) >= minBlocks {
-		// The sum does not depend on the order of bytes, but for that of its own (RFC 1071, 2 (B)).
+		// The sum does not depend on the order of bytes, except for that of its own (RFC 1071, 2 (B)).
 		n := len(p) &^ 63
 		s := bits.ReverseBytes16(Fold(sumBlocks(&p[0], n)))
 		sum, c = bits.Add64(sum, uint64(s), 0)
@@ -40,7 +40,8 @@ func Sum(p []byte, sum uint64) uint64 {
 // minBlocks is from where on sumBlocks pays.
 const minBlocks = 192
 
-// SumAt adds p, which begins at offset off of what is summed, so that odd pieces may follow each other.
+// SumAt adds p, which begins at offset off of what is summed, so that odd pieces may follow each
+// other.
 func SumAt(p []byte, off int, sum uint64) uint64 {
 	s := Sum(p, 0)
 	if off&1 != 0 {
@@ -62,7 +63,8 @@ func Fold(sum uint64) uint16 {
 // InCksum is the Internet checksum of p: BSD's in_cksum for one piece.
 func InCksum(p []byte) uint16 { return ^Fold(Sum(p, 0)) }
 
-// PseudoSum starts a transport checksum: the sum of the pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1).
+// PseudoSum starts a transport checksum: the sum of the pseudo-header (RFC 9293, 3.1; RFC 8200,
+// 8.1).
 func PseudoSum(src, dst netip.Addr, proto uint8, length int) uint64 {
 	sum := uint64(proto) + uint64(length>>16) + uint64(length&0xffff)
 	if src.Is4() {

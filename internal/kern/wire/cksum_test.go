@@ -87,8 +87,8 @@ func TestCksumLengths(t *testing.T) {
 	}
 }
 
-// The assembly's sum is that of little-endian words, exactly, however much there is to sum: no carry
-// is lost, and nothing beside p counts.
+// The assembly's sum is that of little-endian words, exactly, however much there is to sum: no
+// carry is lost, and nothing beside p counts.
 func TestSumBlocks(t *testing.T) {
 	if !hasBlocks {
 		t.Skip("this machine has none")

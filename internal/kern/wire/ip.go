@@ -1,5 +1,6 @@
-// Package wire translates between the bytes of headers and structs. Each parser checks all lengths once and says what is wrong;
-// what it has accepted cannot fail later. It is pure, and imports nothing of ours.
+// Package wire translates between the bytes of headers and structs. Each parser checks all lengths
+// once and says what is wrong; what it has accepted cannot fail later. It is pure, and imports
+// nothing of ours.
 package wire
 
 import (
@@ -46,8 +47,9 @@ type IPv4 struct {
 	Proto    uint8
 }
 
-// ParseIPv4 reads the header at the start of packet p, whose whole length is plen (p may be only its first part). The checksum
-// is verified; bytes behind the total length are padding, for the caller to cut.
+// ParseIPv4 reads the header at the start of packet p, whose whole length is plen (p may be only
+// its first part). The checksum is verified; bytes behind the total length are padding, for the
+// caller to cut.
 func ParseIPv4(p []byte, plen int) (ip IPv4, err error) {
 	if len(p) < IPv4MinLen {
 		return ip, ErrShort

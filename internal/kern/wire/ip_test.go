@@ -17,8 +17,10 @@ var (
 func TestIPv4RoundTrip(t *testing.T) {
 	for _, ip := range []IPv4{
 		{Src: testSrc, Dst: testDst, Hlen: 20, Len: 20, TTL: 64, Proto: ProtoTCP},
-		{Src: testDst, Dst: testSrc, Hlen: 20, Len: MaxPacket, TOS: 0xff, ID: 0xffff, Flags: IPDF | IPMF, Off: 65528, TTL: 255, Proto: 255},
-		{Src: netip.IPv4Unspecified(), Dst: netip.MustParseAddr("255.255.255.255"), Hlen: 20, Len: 1500, TOS: 2, ID: 0x1234, Flags: IPMF, Off: 1480, TTL: 1, Proto: ProtoUDP},
+		{Src: testDst, Dst: testSrc, Hlen: 20, Len: MaxPacket, TOS: 0xff, ID: 0xffff, Flags: IPDF | IPMF, Off: 65528,
+			TTL: 255, Proto: 255},
+		{Src: netip.IPv4Unspecified(), Dst: netip.MustParseAddr("255.255.255.255"), Hlen: 20, Len: 1500, TOS: 2,
+			ID: 0x1234, Flags: IPMF, Off: 1480, TTL: 1, Proto: ProtoUDP},
 		{Src: testSrc, Dst: testDst, Hlen: 20, Len: 576, ID: 1, Flags: IPDF, Proto: ProtoICMP},
 	} {
 		p := bytes.Repeat([]byte{0xee}, 24) // what was there must not show
@@ -35,7 +37,8 @@ func TestIPv4RoundTrip(t *testing.T) {
 
 // The bytes, not only their return: RFC 791, 3.1.
 func TestIPv4Bytes(t *testing.T) {
-	ip := IPv4{Src: netip.MustParseAddr("192.168.0.1"), Dst: netip.MustParseAddr("192.168.0.199"), Len: 0x73, Flags: IPDF, TTL: 64, Proto: ProtoUDP}
+	ip := IPv4{Src: netip.MustParseAddr("192.168.0.1"), Dst: netip.MustParseAddr("192.168.0.199"), Len: 0x73,
+		Flags: IPDF, TTL: 64, Proto: ProtoUDP}
 	p := make([]byte, 20)
 	ip.Put(p)
 	if got := hex.EncodeToString(p); got != "45000073000040004011b861c0a80001c0a800c7" {
@@ -43,12 +46,14 @@ func TestIPv4Bytes(t *testing.T) {
 	}
 	ip = IPv4{Src: testSrc, Dst: testDst, Len: 0x0102, TOS: 3, ID: 0x0405, Flags: IPMF, Off: 0x60 * 8, TTL: 8, Proto: 9}
 	ip.Put(p)
-	if got := hex.EncodeToString(p[:10]) + hex.EncodeToString(p[12:]); got != "45030102040520600809"+"c0000201c63364fe" {
+	got := hex.EncodeToString(p[:10]) + hex.EncodeToString(p[12:])
+	if got != "45030102040520600809"+"c0000201c63364fe" {
 		t.Errorf("header %s", got)
 	}
 }
 
-// Every header length, total length and captured length (A22): a verdict for each, and nothing read beyond what is there.
+// Every header length, total length and captured length (A22): a verdict for each, and nothing read
+// beyond what is there.
 func TestParseIPv4Lengths(t *testing.T) {
 	full := make([]byte, 100)
 	for i := range full {
@@ -177,7 +182,8 @@ func FuzzParseIPv4(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if ip.Hlen < 20 || ip.Hlen > len(p) || ip.Len < ip.Hlen || ip.Len > plen || ip.Off > 65528 || ip.Off%8 != 0 || ip.Flags&^(IPDF|IPMF) != 0 {
+		if ip.Hlen < 20 || ip.Hlen > len(p) || ip.Len < ip.Hlen || ip.Len > plen || ip.Off > 65528 || ip.Off%8 != 0 ||
+			ip.Flags&^(IPDF|IPMF) != 0 {
 			t.Fatalf("%x was accepted as %+v", p, ip)
 		}
 		q := make([]byte, 20)

@@ -12,7 +12,8 @@ import (
 
 // BSD's order and padding, which others tell stacks apart by (tcp_addoptions).
 func TestPutOptions(t *testing.T) {
-	blocks := [wire.MaxSack]wire.SackBlock{{Left: 1, Right: 2}, {Left: 3, Right: 4}, {Left: 5, Right: 6}, {Left: 7, Right: 8}}
+	blocks := [wire.MaxSack]wire.SackBlock{{Left: 1, Right: 2}, {Left: 3, Right: 4}, {Left: 5, Right: 6},
+		{Left: 7, Right: 8}}
 	o := wire.Options{MSS: 1460, Scale: 6, TSVal: 0x11, TSEcr: 0x22, Blocks: blocks, Nsack: 4}
 	for _, c := range []struct {
 		has   wire.OptFlags
@@ -27,7 +28,8 @@ func TestPutOptions(t *testing.T) {
 		{wire.TofMSS | wire.TofScale | wire.TofSackperm, 0, "mss 1460,nop,wscale 6,sackOK,eol,eol"},
 		{wire.TofMSS | wire.TofScale | wire.TofTS, 0, "mss 1460,nop,wscale 6,nop,nop,TS val 17 ecr 34"},
 		{wire.TofMSS | wire.TofSackperm | wire.TofTS, 0, "mss 1460,sackOK,TS val 17 ecr 34"},
-		{wire.TofMSS | wire.TofScale | wire.TofSackperm | wire.TofTS, 0, "mss 1460,nop,wscale 6,sackOK,TS val 17 ecr 34"},
+		{wire.TofMSS | wire.TofScale | wire.TofSackperm | wire.TofTS, 0,
+			"mss 1460,nop,wscale 6,sackOK,TS val 17 ecr 34"},
 		{wire.TofScale, 0, "nop,wscale 6"},
 		{wire.TofSackperm, 0, "sackOK,eol,eol"},
 		{wire.TofTS, 0, "nop,nop,TS val 17 ecr 34"},
@@ -47,7 +49,8 @@ func TestPutOptions(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(p[:n], want) {
-			t.Errorf("options %05b, %d blocks: %s (%x), want %s", c.has, c.nsack, trace.FormatOptions(p[:n], 0), p[:n], c.want)
+			t.Errorf("options %05b, %d blocks: %s (%x), want %s", c.has, c.nsack, trace.FormatOptions(p[:n], 0),
+				p[:n], c.want)
 		}
 	}
 	// The notation is ours: one of each as bytes.
@@ -62,13 +65,16 @@ func TestPutOptions(t *testing.T) {
 	}
 }
 
-// What is understood of a header survives being written and read again; the textual form keeps all of the options.
+// What is understood of a header survives being written and read again; the textual form keeps all
+// of the options.
 func FuzzParseTCP(f *testing.F) {
 	p := make([]byte, wire.TCPMaxLen)
 	th := wire.TCP{Sport: 1, Dport: 2, Seq: 3, Ack: 4, Flags: wire.SYN | wire.ACK, Win: 5,
-		Opt: wire.Options{Has: wire.TofMSS | wire.TofScale | wire.TofSackperm | wire.TofTS, MSS: 1460, Scale: 7, TSVal: 8, TSEcr: 9}}
+		Opt: wire.Options{Has: wire.TofMSS | wire.TofScale | wire.TofSackperm | wire.TofTS, MSS: 1460, Scale: 7,
+			TSVal: 8, TSEcr: 9}}
 	f.Add(bytes.Clone(p[:th.Put(p)]))
-	th = wire.TCP{Flags: wire.ACK | wire.PUSH | wire.URG, Urp: 3, Opt: wire.Options{Has: wire.TofTS | wire.TofSack, Nsack: 3}}
+	th = wire.TCP{Flags: wire.ACK | wire.PUSH | wire.URG, Urp: 3,
+		Opt: wire.Options{Has: wire.TofTS | wire.TofSack, Nsack: 3}}
 	f.Add(bytes.Clone(p[:th.Put(p)]))
 	th = wire.TCP{Flags: wire.ACK, Opt: wire.Options{Has: wire.TofSack, Nsack: 4}}
 	f.Add(bytes.Clone(p[:th.Put(p)]))
@@ -80,7 +86,8 @@ func FuzzParseTCP(f *testing.F) {
 		if wire.ParseTCP(p, &th) != nil {
 			return
 		}
-		if th.Hlen < wire.TCPMinLen || th.Hlen > min(len(p), wire.TCPMaxLen) || th.Hlen != int(p[12]>>4)*4 || th.Opt.Nsack > wire.MaxSack || th.Opt.Scale > 14 {
+		if th.Hlen < wire.TCPMinLen || th.Hlen > min(len(p), wire.TCPMaxLen) || th.Hlen != int(p[12]>>4)*4 ||
+			th.Opt.Nsack > wire.MaxSack || th.Opt.Scale > 14 {
 			t.Fatalf("%x was accepted as %+v", p, th)
 		}
 		var q [wire.TCPMaxLen]byte
@@ -108,8 +115,10 @@ func FuzzParseTCP(f *testing.F) {
 		if !bytes.Equal(q[wire.TCPMinLen:n], p[wire.TCPMinLen:th.Hlen]) {
 			t.Fatalf("%s: options %x, were %x", tr, q[wire.TCPMinLen:n], p[wire.TCPMinLen:th.Hlen])
 		}
-		if err := wire.ParseTCP(q[:n], &again); err != nil || again.Seq != th.Seq || again.Flags != th.Flags || again.Win != th.Win ||
-			again.Opt != th.Opt || th.Flags&wire.ACK != 0 && again.Ack != th.Ack || th.Flags&wire.URG != 0 && again.Urp != th.Urp {
+		if err := wire.ParseTCP(q[:n], &again); err != nil || again.Seq != th.Seq || again.Flags != th.Flags ||
+			again.Win != th.Win ||
+			again.Opt != th.Opt || th.Flags&wire.ACK != 0 && again.Ack != th.Ack || th.Flags&wire.URG != 0 &&
+			again.Urp != th.Urp {
 			t.Fatalf("%s: %+v became %+v", tr, th, again)
 		}
 	})

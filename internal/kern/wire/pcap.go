@@ -8,8 +8,8 @@ const (
 	PcapRecordLen = 16
 )
 
-// PcapHeader returns the header of a capture file of raw IP packets (LINKTYPE_RAW) with times in nanoseconds, as tcpdump and
-// Wireshark read it (draft-ietf-opsawg-pcap).
+// PcapHeader returns the header of a capture file of raw IP packets (LINKTYPE_RAW) with times in
+// nanoseconds, as tcpdump and Wireshark read it (draft-ietf-opsawg-pcap).
 func PcapHeader(snaplen int) [PcapHeaderLen]byte {
 	var h [PcapHeaderLen]byte
 	le := binary.LittleEndian
@@ -21,7 +21,8 @@ func PcapHeader(snaplen int) [PcapHeaderLen]byte {
 	return h
 }
 
-// PcapRecord returns the header of a packet of size bytes, captured at t (nanoseconds since 1970), of which the first n follow.
+// PcapRecord returns the header of a packet of size bytes, captured at t (nanoseconds since 1970),
+// of which the first n follow.
 func PcapRecord(t int64, n, size int) [PcapRecordLen]byte {
 	var h [PcapRecordLen]byte
 	le := binary.LittleEndian
@@ -32,5 +33,6 @@ func PcapRecord(t int64, n, size int) [PcapRecordLen]byte {
 	return h
 }
 
-// PcapCaptured returns how many bytes of its packet follow the header of a record, which b begins with.
+// PcapCaptured returns how many bytes of its packet follow the header of a record, which b begins
+// with.
 func PcapCaptured(b []byte) int { return int(binary.LittleEndian.Uint32(b[8:])) }

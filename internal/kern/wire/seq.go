@@ -15,7 +15,7 @@ func (a Seq) Gt(b Seq) bool { return int32(a-b) > 0 }
 // Geq reports whether a does not lie before b: BSD's SEQ_GEQ.
 func (a Seq) Geq(b Seq) bool { return int32(a-b) >= 0 }
 
-// Sub returns the distance from b to a, negative where a lies before b.
+// Sub returns the distance from b to a, negative if a lies before b.
 func (a Seq) Sub(b Seq) int { return int(int32(a - b)) }
 
 // Add returns the sequence number n bytes on.

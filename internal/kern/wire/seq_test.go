@@ -2,8 +2,9 @@ package wire
 
 import "testing"
 
-// Comparisons around the wrap, against their definition: a is before b where fewer than 2^31 steps forward lead from a to b.
-// At a distance of exactly 2^31 either is before the other, as in BSD's macros.
+// Comparisons around the wrap, against their definition: a is before b if fewer than 2^31 steps
+// forward lead from a to b. At a distance of exactly 2^31 either is before the other, as in BSD's
+// macros.
 func TestSeq(t *testing.T) {
 	vals := []Seq{0, 1, 2, 1<<31 - 1, 1 << 31, 1<<31 + 1, 1<<32 - 100, 1<<32 - 1}
 	for _, a := range vals {

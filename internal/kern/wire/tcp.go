@@ -97,8 +97,9 @@ type TCP struct {
 	Opt          Options
 }
 
-// ParseTCP reads the header at the start of p into th. Lengths are checked; unknown, repeated, cut and malformed options are
-// passed over (RFC 9293, MUST-6 and MUST-7). The checksum is the caller's.
+// ParseTCP reads the header at the start of p into th. Lengths are checked; unknown, repeated, cut
+// and malformed options are passed over (RFC 9293, MUST-6 and MUST-7). The checksum is the
+// caller's.
 func ParseTCP(p []byte, th *TCP) error {
 	if len(p) < TCPMinLen {
 		return ErrShort
@@ -126,8 +127,8 @@ func ParseTCP(p []byte, th *TCP) error {
 	return nil
 }
 
-// dooptions parses options: BSD's tcp_dooptions. MSS, window scale and SACK-permitted count only on a SYN. Of an option that
-// is repeated the first counts.
+// dooptions parses options: BSD's tcp_dooptions. MSS, window scale and SACK-permitted count only on
+// a SYN. Of an option that is repeated the first counts.
 func dooptions(p []byte, syn bool, o *Options) {
 	for len(p) > 0 {
 		switch p[0] {
@@ -178,8 +179,9 @@ func (o *Options) option(kind uint8, v []byte, syn bool) {
 	}
 }
 
-// Put writes the options into p, which holds TCPMaxOptLen bytes, in BSD's order and padding (tcp_addoptions), and returns their
-// length, a multiple of 4. SACK blocks that do not fit are left out.
+// Put writes the options into p, which holds TCPMaxOptLen bytes, in BSD's order and padding
+// (tcp_addoptions), and returns their length, a multiple of 4. SACK blocks that do not fit are left
+// out.
 func (o *Options) Put(p []byte) int {
 	n := 0
 	nop := func() { p[n] = optNOP; n++ }
@@ -226,8 +228,8 @@ func (o *Options) Put(p []byte) int {
 	return n
 }
 
-// Put writes the header with its options into p, which holds TCPMaxLen bytes, and returns its length, which it also sets in
-// th.Hlen. The checksum field is zero.
+// Put writes the header with its options into p, which holds TCPMaxLen bytes, and returns its
+// length, which it also sets in th.Hlen. The checksum field is zero.
 func (th *TCP) Put(p []byte) int {
 	n := TCPMinLen
 	if th.Opt.Has != 0 {

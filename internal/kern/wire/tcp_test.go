@@ -10,7 +10,8 @@ import (
 
 func TestFlagsString(t *testing.T) {
 	for f, want := range map[Flags]string{
-		0: "-", SYN: "S", SYN | ACK: "S.", ACK: ".", ACK | PUSH: "P.", FIN | ACK: "F.", FIN | PUSH | ACK: "FP.", RST: "R",
+		0: "-", SYN: "S", SYN | ACK: "S.", ACK: ".", ACK | PUSH: "P.", FIN | ACK: "F.", FIN | PUSH | ACK: "FP.",
+		RST:       "R",
 		RST | ACK: "R.", SYN | ECE | CWR: "SEW", SYN | ACK | ECE: "S.E", ACK | URG: ".U", 0xff: "FSRP.UEW",
 	} {
 		if f.String() != want {
@@ -55,14 +56,16 @@ func TestTCPRoundTrip(t *testing.T) {
 
 // The bytes, not only their return: RFC 9293, 3.1.
 func TestTCPBytes(t *testing.T) {
-	th := TCP{Sport: 0x0102, Dport: 0x0304, Seq: 0x05060708, Ack: 0x090a0b0c, Flags: ACK | FIN, Win: 0x0d0e, Urp: 0x0f10}
+	th := TCP{Sport: 0x0102, Dport: 0x0304, Seq: 0x05060708, Ack: 0x090a0b0c, Flags: ACK | FIN, Win: 0x0d0e,
+		Urp: 0x0f10}
 	p := make([]byte, TCPMaxLen)
 	if got := hex.EncodeToString(p[:th.Put(p)]); got != "0102030405060708090a0b0c50110d0e00000f10" {
 		t.Errorf("header %s", got)
 	}
 }
 
-// Every data offset and captured length (A22), with options that are nothing but NOPs and with ones that are all cut.
+// Every data offset and captured length (A22), with options that are nothing but NOPs and with ones
+// that are all cut.
 func TestParseTCPLengths(t *testing.T) {
 	for _, fill := range []byte{optNOP, optEOL, optMSS, optSack, optTS, 0xff} {
 		hdr := bytes.Repeat([]byte{fill}, 80)
@@ -93,8 +96,8 @@ func TestParseTCPLengths(t *testing.T) {
 	}
 }
 
-// parseOptions parses options of at most 40 bytes, given in hexadecimal, in a segment with these flags, into a header that
-// still holds what an earlier segment had.
+// parseOptions parses options of at most 40 bytes, given in hexadecimal, in a segment with these
+// flags, into a header that still holds what an earlier segment had.
 func parseOptions(t *testing.T, f Flags, opts string) Options {
 	t.Helper()
 	raw, err := hex.DecodeString(strings.ReplaceAll(opts, " ", ""))
@@ -155,7 +158,8 @@ func TestParseOptions(t *testing.T) {
 		{"the first scale counts", SYN, ws + "030301", Options{Has: TofScale, Scale: 7}},
 		{"SACK permitted twice", SYN, sok + sok, Options{Has: TofSackperm}},
 		{"the first timestamps count", ACK, ts + "080a 00000009 00000009", Options{Has: TofTS, TSVal: 1, TSEcr: 2}},
-		{"the first SACK counts", ACK, sack1 + "0512 00000001 00000002 00000003 00000004", Options{Has: TofSack, Nsack: 1, Blocks: block}},
+		{"the first SACK counts", ACK, sack1 + "0512 00000001 00000002 00000003 00000004",
+			Options{Has: TofSack, Nsack: 1, Blocks: block}},
 		{"a malformed one before the first", SYN, "020305" + mss, Options{Has: TofMSS, MSS: 1460}},
 
 		{"MSS too short", SYN, "0203ff" + ws, Options{Has: TofScale, Scale: 7}},
@@ -165,12 +169,15 @@ func TestParseOptions(t *testing.T) {
 		{"scale too long", SYN, "03040101" + mss, Options{Has: TofMSS, MSS: 1460}},
 		{"SACK permitted too long", SYN, "040301" + mss, Options{Has: TofMSS, MSS: 1460}},
 		{"timestamps too short", ACK, "0809 00000001 000000" + sack1, Options{Has: TofSack, Nsack: 1, Blocks: block}},
-		{"timestamps too long", ACK, "080b 00000001 00000001 ff" + sack1, Options{Has: TofSack, Nsack: 1, Blocks: block}},
+		{"timestamps too long", ACK, "080b 00000001 00000001 ff" + sack1,
+			Options{Has: TofSack, Nsack: 1, Blocks: block}},
 		{"SACK without a block", ACK, "0502" + ts, Options{Has: TofTS, TSVal: 1, TSEcr: 2}},
 		{"SACK with half a block", ACK, "0506 00000001" + ts, Options{Has: TofTS, TSVal: 1, TSEcr: 2}},
-		{"SACK with a block and a half", ACK, "050e 00000001 00000002 00000003" + ts, Options{Has: TofTS, TSVal: 1, TSEcr: 2}},
+		{"SACK with a block and a half", ACK, "050e 00000001 00000002 00000003" + ts,
+			Options{Has: TofTS, TSVal: 1, TSEcr: 2}},
 
-		// RFC 9293, MUST-7: a TCP must be prepared for an illegal length, such as zero. What follows has no meaning.
+		// RFC 9293, MUST-7: a TCP must be prepared for an illegal length, such as zero. What
+		// follows has no meaning.
 		{"length 0", SYN, "0200" + ws + sok, Options{}},
 		{"length 1", SYN, "0201" + ws + sok, Options{}},
 		{"length 0 after another", SYN, mss + "0300" + sok, Options{Has: TofMSS, MSS: 1460}},
@@ -211,8 +218,9 @@ func understood(o Options) Options {
 	return c
 }
 
-// RFC 9293, MUST-6: "A TCP implementation MUST ignore without error any TCP Option it does not implement, assuming that the
-// option has a length field." Kinds of every length, between two that are understood.
+// RFC 9293, MUST-6: "A TCP implementation MUST ignore without error any TCP Option it does not
+// implement, assuming that the option has a length field." Kinds of every length, between two that
+// are understood.
 func TestUnknownOptions(t *testing.T) {
 	for kind := range 256 {
 		switch kind {
@@ -239,8 +247,8 @@ func TestUnknownOptions(t *testing.T) {
 	}
 }
 
-// RFC 7323, 2.3: "If a Window Scale option is received with a shift.cnt value larger than 14, the TCP SHOULD log the error but
-// MUST use 14 instead of the specified value."
+// RFC 7323, 2.3: "If a Window Scale option is received with a shift.cnt value larger than 14, the
+// TCP SHOULD log the error but MUST use 14 instead of the specified value."
 func TestWindowScaleClamps(t *testing.T) {
 	for shift := range 256 {
 		got := parseOptions(t, SYN, hex.EncodeToString([]byte{optScale, 3, byte(shift)}))
@@ -250,11 +258,13 @@ func TestWindowScaleClamps(t *testing.T) {
 	}
 }
 
-// Every combination of options stays within the header, also those that no stack sends, and what fits is read again.
+// Every combination of options stays within the header, also those that no stack sends, and what
+// fits is read again.
 func TestPutOptionsAll(t *testing.T) {
 	for has := range OptFlags(32) {
 		for nsack := range uint8(MaxSack + 1) {
-			o := Options{Has: has, Nsack: nsack, MSS: 1460, Scale: 6, TSVal: 1, TSEcr: 2, Blocks: [MaxSack]SackBlock{{1, 2}, {3, 4}, {5, 6}, {7, 8}}}
+			o := Options{Has: has, Nsack: nsack, MSS: 1460, Scale: 6, TSVal: 1, TSEcr: 2,
+				Blocks: [MaxSack]SackBlock{{1, 2}, {3, 4}, {5, 6}, {7, 8}}}
 			p := make([]byte, TCPMaxOptLen)
 			n := o.Put(p)
 			if n > TCPMaxOptLen || n%4 != 0 {

@@ -1,14 +1,15 @@
-// Package trace is the textual form of a TCP segment, tcpdump's and packetdrill's, in which tests write what they send and what
-// they expect:
+// Package trace is the textual form of a TCP segment, tcpdump's and packetdrill's, in which tests
+// write what they send and what they expect:
 //
 //	S 0:0(0) win 65535 <mss 1460,nop,wscale 6,sackOK,TS val 1 ecr 0>
 //	P. 1:6(5) ack 1 win 1027 <nop,nop,TS val 5 ecr 3,nop,nop,sack 200:300 400:500>
 //	FP.U 6:6(0) ack 1 win 1027 urg 3
 //
-// Flags come first ("-" if there are none); of the rest a line gives what it wants, in any order. Sequence numbers are
-// relative to the sender's initial one, acknowledgments and SACK blocks to the receiver's. The window is the field, not
-// scaled. Options are the bytes on the wire, nop and eol included; 0x1e02 stands for bytes that have no other form: options
-// that are unknown, malformed or cut, and whatever is not zero behind an eol.
+// Flags come first ("-" if there are none); of the rest a line gives what it wants, in any order.
+// Sequence numbers are relative to the sender's initial one, acknowledgments and SACK blocks to the
+// receiver's. The window is the field, not scaled. Options are the bytes on the wire, nop and eol
+// included; 0x1e02 stands for bytes that have no other form: options that are unknown, malformed or
+// cut, and whatever is not zero behind an eol.
 package trace
 
 import (
@@ -49,8 +50,8 @@ const (
 	GivenOpt // "<>" if there must be none
 )
 
-// A Line is a segment in the textual form. To compare a segment with what a script expects, set got.Given = want.Given and
-// compare the Strings.
+// A Line is a segment in the textual form. To compare a segment with what a script expects, set
+// got.Given = want.Given and compare the Strings.
 type Line struct {
 	TCP   wire.TCP // sequence numbers are relative
 	Len   int      // payload bytes
@@ -58,8 +59,9 @@ type Line struct {
 	Given Given
 }
 
-// Format returns the textual form of a segment with header th, its options laid out as Put does, and n bytes of payload.
-// isn is the initial sequence number of the sender, peerIsn that of the receiver; 0 prints absolute numbers.
+// Format returns the textual form of a segment with header th, its options laid out as Put does,
+// and n bytes of payload. isn is the initial sequence number of the sender, peerIsn that of the
+// receiver; 0 prints absolute numbers.
 func Format(th *wire.TCP, n int, isn, peerIsn wire.Seq) string {
 	var p [wire.TCPMaxLen]byte
 	h := *th // Put sets Hlen
@@ -70,7 +72,8 @@ func Format(th *wire.TCP, n int, isn, peerIsn wire.Seq) string {
 	return tr.String()
 }
 
-// Of reads the header at the start of p, with its options as they stand there; the segment has n bytes of payload.
+// Of reads the header at the start of p, with its options as they stand there; the segment has n
+// bytes of payload.
 func Of(p []byte, n int, isn, peerIsn wire.Seq) (tr Line, err error) {
 	if err := wire.ParseTCP(p, &tr.TCP); err != nil {
 		return tr, err
@@ -105,8 +108,9 @@ func (tr *Line) setRaw(raw []byte) {
 	tr.TCP.Opt = th.Opt
 }
 
-// Put writes the header, with the options exactly as they were written, into p, which holds TCPMaxLen bytes, and returns its
-// length. The checksum field is zero, and so are the ports unless tr.TCP has been given some.
+// Put writes the header, with the options exactly as they were written, into p, which holds
+// TCPMaxLen bytes, and returns its length. The checksum field is zero, and so are the ports unless
+// tr.TCP has been given some.
 func (tr *Line) Put(p []byte, isn, peerIsn wire.Seq) int {
 	th := tr.TCP
 	th.Opt = wire.Options{}
@@ -244,7 +248,8 @@ func parseRange(s string) (wire.Seq, int, error) {
 	return wire.Seq(start), int(length), nil
 }
 
-// optionLen returns the length of the option at the start of p, or 0 if it is cut or too short to be one.
+// optionLen returns the length of the option at the start of p, or 0 if it is cut or too short to
+// be one.
 func optionLen(p []byte) int {
 	switch {
 	case p[0] == optEOL || p[0] == optNOP:
@@ -271,7 +276,8 @@ func shiftSack(raw []byte, d wire.Seq) []byte {
 	return raw
 }
 
-// FormatOptions returns the textual form of options, without brackets, with SACK numbers relative to base (0: absolute).
+// FormatOptions returns the textual form of options, without brackets, with SACK numbers relative
+// to base (0: absolute).
 func FormatOptions(raw []byte, base wire.Seq) string {
 	var out []string
 	be := binary.BigEndian
@@ -308,7 +314,8 @@ func FormatOptions(raw []byte, base wire.Seq) string {
 	return strings.Join(out, ",")
 }
 
-// ParseOptions is the inverse of FormatOptions: it returns the bytes, exactly those that are written.
+// ParseOptions is the inverse of FormatOptions: it returns the bytes, exactly those that are
+// written.
 func ParseOptions(s string, base wire.Seq) (raw []byte, err error) {
 	if strings.TrimSpace(s) == "" {
 		return nil, nil

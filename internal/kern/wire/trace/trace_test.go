@@ -16,14 +16,19 @@ func TestFormat(t *testing.T) {
 		n    int
 		want string
 	}{
-		{wire.TCP{Seq: isn, Flags: wire.SYN, Win: 65535, Opt: wire.Options{Has: wire.TofMSS | wire.TofScale | wire.TofSackperm | wire.TofTS, MSS: 1460, Scale: 6, TSVal: 1}}, 0,
+		{wire.TCP{Seq: isn, Flags: wire.SYN, Win: 65535,
+			Opt: wire.Options{Has: wire.TofMSS | wire.TofScale | wire.TofSackperm | wire.TofTS, MSS: 1460, Scale: 6,
+				TSVal: 1}}, 0,
 			"S 0:0(0) win 65535 <mss 1460,nop,wscale 6,sackOK,TS val 1 ecr 0>"},
 		{wire.TCP{Seq: isn, Ack: peer + 1, Flags: wire.SYN | wire.ACK | wire.ECE, Win: 9}, 0, "S.E 0:0(0) ack 1 win 9"},
-		{wire.TCP{Seq: 1<<32 - 2, Ack: peer + 1, Flags: wire.ACK | wire.PUSH, Win: 1027, Opt: wire.Options{Has: wire.TofTS | wire.TofSack, TSVal: 5, TSEcr: 3, Nsack: 1,
-			Blocks: [wire.MaxSack]wire.SackBlock{{Left: peer + 200, Right: peer + 300}}}}, 5,
+		{wire.TCP{Seq: 1<<32 - 2, Ack: peer + 1, Flags: wire.ACK | wire.PUSH, Win: 1027,
+			Opt: wire.Options{Has: wire.TofTS | wire.TofSack, TSVal: 5, TSEcr: 3, Nsack: 1,
+				Blocks: [wire.MaxSack]wire.SackBlock{{Left: peer + 200, Right: peer + 300}}}}, 5,
 			"P. 1:6(5) ack 1 win 1027 <nop,nop,TS val 5 ecr 3,nop,nop,sack 200:300>"},
-		{wire.TCP{Seq: 3, Ack: 77, Flags: wire.RST, Urp: 8}, 0, "R 6:6(0) win 0"}, // fields without their flags say nothing
-		{wire.TCP{Seq: isn - 1, Ack: peer - 1, Flags: wire.ACK | wire.FIN | wire.URG, Urp: 3, Win: 1}, 1, "F.U 4294967295:0(1) ack 4294967295 win 1 urg 3"},
+		// fields without their flags say nothing
+		{wire.TCP{Seq: 3, Ack: 77, Flags: wire.RST, Urp: 8}, 0, "R 6:6(0) win 0"},
+		{wire.TCP{Seq: isn - 1, Ack: peer - 1, Flags: wire.ACK | wire.FIN | wire.URG, Urp: 3, Win: 1}, 1,
+			"F.U 4294967295:0(1) ack 4294967295 win 1 urg 3"},
 		{wire.TCP{Seq: isn}, 1 << 20, "- 0:1048576(1048576) win 0"},
 	} {
 		before := c.th
@@ -59,7 +64,8 @@ func TestFormat(t *testing.T) {
 			t.Errorf("%q makes %+v, want %+v", c.want, got, want)
 		}
 	}
-	if got := Format(&wire.TCP{Seq: 100, Ack: 200, Flags: wire.ACK, Win: 3}, 1, 0, 0); got != ". 100:101(1) ack 200 win 3" {
+	if got := Format(&wire.TCP{Seq: 100, Ack: 200, Flags: wire.ACK, Win: 3}, 1, 0,
+		0); got != ". 100:101(1) ack 200 win 3" {
 		t.Errorf("absolute: %s", got)
 	}
 }
@@ -76,17 +82,21 @@ func TestFlags(t *testing.T) {
 
 func TestParseGiven(t *testing.T) {
 	for line, want := range map[string]Line{
-		"S":                       {TCP: wire.TCP{Flags: wire.SYN}},
-		"SEW 0:0(0)":              {TCP: wire.TCP{Flags: wire.SYN | wire.ECE | wire.CWR}, Given: GivenSeq},
-		"SE. 0:0(0)":              {TCP: wire.TCP{Flags: wire.SYN | wire.ECE | wire.ACK}, Given: GivenSeq}, // the letters in any order
-		". ack 5":                 {TCP: wire.TCP{Flags: wire.ACK, Ack: 5}, Given: GivenAck},
-		"  P.  win 7   1:3(2) ":   {TCP: wire.TCP{Flags: wire.PUSH | wire.ACK, Seq: 1, Win: 7}, Len: 2, Given: GivenSeq | GivenWin},
-		"F. 4294967295:1(2)":      {TCP: wire.TCP{Flags: wire.FIN | wire.ACK, Seq: 1<<32 - 1}, Len: 2, Given: GivenSeq},
-		"R 9:9(0)":                {TCP: wire.TCP{Flags: wire.RST, Seq: 9}, Given: GivenSeq},
-		"R. <>":                   {TCP: wire.TCP{Flags: wire.RST | wire.ACK}, Given: GivenOpt},
-		".U urg 65535 win 0":      {TCP: wire.TCP{Flags: wire.ACK | wire.URG, Urp: 65535}, Given: GivenUrg | GivenWin},
-		"- 0:0(0)":                {Given: GivenSeq},
-		"S <mss 9,nop,wscale 20>": {TCP: wire.TCP{Flags: wire.SYN, Opt: wire.Options{Has: wire.TofMSS | wire.TofScale, MSS: 9, Scale: 14}}, Given: GivenOpt, Raw: []byte{2, 4, 0, 9, 1, 3, 3, 20}},
+		"S":          {TCP: wire.TCP{Flags: wire.SYN}},
+		"SEW 0:0(0)": {TCP: wire.TCP{Flags: wire.SYN | wire.ECE | wire.CWR}, Given: GivenSeq},
+		// the letters in any order
+		"SE. 0:0(0)": {TCP: wire.TCP{Flags: wire.SYN | wire.ECE | wire.ACK}, Given: GivenSeq},
+		". ack 5":    {TCP: wire.TCP{Flags: wire.ACK, Ack: 5}, Given: GivenAck},
+		"  P.  win 7   1:3(2) ": {TCP: wire.TCP{Flags: wire.PUSH | wire.ACK, Seq: 1, Win: 7}, Len: 2,
+			Given: GivenSeq | GivenWin},
+		"F. 4294967295:1(2)": {TCP: wire.TCP{Flags: wire.FIN | wire.ACK, Seq: 1<<32 - 1}, Len: 2, Given: GivenSeq},
+		"R 9:9(0)":           {TCP: wire.TCP{Flags: wire.RST, Seq: 9}, Given: GivenSeq},
+		"R. <>":              {TCP: wire.TCP{Flags: wire.RST | wire.ACK}, Given: GivenOpt},
+		".U urg 65535 win 0": {TCP: wire.TCP{Flags: wire.ACK | wire.URG, Urp: 65535}, Given: GivenUrg | GivenWin},
+		"- 0:0(0)":           {Given: GivenSeq},
+		"S <mss 9,nop,wscale 20>": {TCP: wire.TCP{Flags: wire.SYN,
+			Opt: wire.Options{Has: wire.TofMSS | wire.TofScale, MSS: 9,
+				Scale: 14}}, Given: GivenOpt, Raw: []byte{2, 4, 0, 9, 1, 3, 3, 20}},
 	} {
 		got, err := Parse(line)
 		if err != nil {
@@ -103,11 +113,13 @@ func TestParseGiven(t *testing.T) {
 // How a script compares: only what its line gives counts.
 func TestCompare(t *testing.T) {
 	var p [wire.TCPMaxLen]byte
-	th := wire.TCP{Seq: 101, Ack: 201, Flags: wire.ACK | wire.PUSH, Win: 7, Opt: wire.Options{Has: wire.TofTS, TSVal: 1, TSEcr: 2}}
+	th := wire.TCP{Seq: 101, Ack: 201, Flags: wire.ACK | wire.PUSH, Win: 7,
+		Opt: wire.Options{Has: wire.TofTS, TSVal: 1, TSEcr: 2}}
 	n := th.Put(p[:])
 	for line, same := range map[string]bool{
 		"P.": true, "P. 1:6(5)": true, "P. ack 1": true, "P. 1:6(5) ack 1 win 7 <nop,nop,TS val 1 ecr 2>": true,
-		".": false, "P. 1:5(4)": false, "P. ack 2": false, "P. win 8": false, "P. <>": false, "P. <TS val 1 ecr 2,nop,nop>": false,
+		".": false, "P. 1:5(4)": false, "P. ack 2": false, "P. win 8": false, "P. <>": false,
+		"P. <TS val 1 ecr 2,nop,nop>": false,
 	} {
 		want, err := Parse(line)
 		if err != nil {
@@ -122,7 +134,8 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%q against %q", got, want)
 		}
 	}
-	th = wire.TCP{Flags: wire.ACK, Opt: wire.Options{Has: wire.TofSack, Nsack: 1, Blocks: [wire.MaxSack]wire.SackBlock{{Left: 300, Right: 400}}}}
+	th = wire.TCP{Flags: wire.ACK, Opt: wire.Options{Has: wire.TofSack, Nsack: 1,
+		Blocks: [wire.MaxSack]wire.SackBlock{{Left: 300, Right: 400}}}}
 	tr, err := Of(p[:th.Put(p[:])], 0, 0, 200)
 	if err != nil || tr.TCP.Opt.Blocks[0] != (wire.SackBlock{Left: 100, Right: 200}) {
 		t.Errorf("blocks %v, %v; want them relative", tr.TCP.Opt.Blocks, err)
@@ -134,12 +147,15 @@ func TestCompare(t *testing.T) {
 
 func TestParseErrors(t *testing.T) {
 	for _, line := range []string{
-		"", "  ", "<nop>", "X", "SS", "S-", "S 0:0", "S 0:0(0", "S 0(0)", "S 0:1(0)", "S 1:0(1)", "S 0:0(0) 0:0(0)", "S 0:4294967296(4294967296)",
-		"S a:a(0)", "S :(0)", "S 0:0()", "S 0:0(0))", ". ack", ". ack x", ". ack -1", ". ack 4294967296", ". ack 1 ack 1", "S ack 1", ". urg 1", ".U urg 65536",
-		". win 65536", ". win", ". wind 5", ". <nop", ". <nop,nop,nop,nop> win 1", ". <nop>", ". <nop,,nop,nop>", "S <mss>", "S <mss 65536>", "S <mss 1 2>",
-		"S <wscale 256,nop>", "S <sackOK 1,nop,nop>", ". <TS val 1,nop,nop>", ". <TS ecr 1 val 1,nop,nop>", ". <TS val 1 ecr 4294967296,nop,nop>",
-		". <nop,nop,sack>", ". <nop,nop,sack 1>", ". <nop,nop,sack 1:2 3>", ". <nop,nop,sack 1:2 1:2 1:2 1:2 1:2>", ". <nop,nop,sack 1:x>", ". <nop,nop,sack 1 2>", ". <nop,nop,sack 1:2:3>",
-		". <0x123>", ". <0xgg>", ". <0x>,", ". <foo 1>", "S <0x" + strings.Repeat("01", 44) + ">",
+		"", "  ", "<nop>", "X", "SS", "S-", "S 0:0", "S 0:0(0", "S 0(0)", "S 0:1(0)", "S 1:0(1)", "S 0:0(0) 0:0(0)",
+		"S 0:4294967296(4294967296)", "S a:a(0)", "S :(0)", "S 0:0()", "S 0:0(0))", ". ack", ". ack x", ". ack -1",
+		". ack 4294967296", ". ack 1 ack 1", "S ack 1", ". urg 1", ".U urg 65536", ". win 65536", ". win",
+		". wind 5", ". <nop", ". <nop,nop,nop,nop> win 1", ". <nop>", ". <nop,,nop,nop>", "S <mss>",
+		"S <mss 65536>", "S <mss 1 2>", "S <wscale 256,nop>", "S <sackOK 1,nop,nop>", ". <TS val 1,nop,nop>",
+		". <TS ecr 1 val 1,nop,nop>", ". <TS val 1 ecr 4294967296,nop,nop>", ". <nop,nop,sack>",
+		". <nop,nop,sack 1>", ". <nop,nop,sack 1:2 3>", ". <nop,nop,sack 1:2 1:2 1:2 1:2 1:2>",
+		". <nop,nop,sack 1:x>", ". <nop,nop,sack 1 2>", ". <nop,nop,sack 1:2:3>", ". <0x123>", ". <0xgg>",
+		". <0x>,", ". <foo 1>", "S <0x" + strings.Repeat("01", 44) + ">",
 	} {
 		if tr, err := Parse(line); err == nil {
 			t.Errorf("%q is read as %s", line, tr)
@@ -165,13 +181,16 @@ func TestFormatOptions(t *testing.T) {
 		{"050a 00000064 000000c8 0101", 50, "sack 50:150,nop,nop"},
 		{"050a 00000000 00000005 0101", 0xffffffff, "sack 1:6,nop,nop"},
 		{"0512 00000001 00000002 00000003 00000004", 0, "sack 1:2 3:4"},
-		// Unknown kinds, known ones of a wrong length, lengths that cannot be, and padding that is not zero.
+		// Unknown kinds, known ones of a wrong length, lengths that cannot be, and padding that is
+		// not zero.
 		{"fe04f989 01", 0, "0xfe04f989,nop"},
 		{"1302", 0, "0x1302"},
 		{"020305", 0, "0x020305"},
 		{"0502 0506 00000001", 7, "0x0502,0x050600000001"},
-		{"0302 03040102 0402 040301 0809 00000001000000", 0, "0x0302,0x03040102,sackOK,0x040301,0x08090000000100" + "0000"},
-		{"052a" + strings.Repeat("00000001", 10), 0, "0x052a" + strings.Repeat("00000001", 10)}, // more than fits in a header
+		{"0302 03040102 0402 040301 0809 00000001000000", 0,
+			"0x0302,0x03040102,sackOK,0x040301,0x08090000000100" + "0000"},
+		// more than fits in a header
+		{"052a" + strings.Repeat("00000001", 10), 0, "0x052a" + strings.Repeat("00000001", 10)},
 		{"01 0200 0101", 0, "nop,0x02000101"},
 		{"01 0205b4", 0, "nop,0x0205b4"},
 		{"0102", 0, "nop,0x02"},
@@ -196,7 +215,8 @@ func TestFormatOptions(t *testing.T) {
 	if got, err := ParseOptions("sack"+strings.Repeat(" 1:2", wire.MaxSack+1), 0); err == nil {
 		t.Errorf("too many blocks: %x", got)
 	}
-	if got, err := ParseOptions(" nop , TS  val 1  ecr 2 ", 0); err != nil || FormatOptions(got, 0) != "nop,TS val 1 ecr 2" {
+	if got, err := ParseOptions(" nop , TS  val 1  ecr 2 ", 0); err != nil ||
+		FormatOptions(got, 0) != "nop,TS val 1 ecr 2" {
 		t.Errorf("spaces: %x, %v", got, err)
 	}
 }
