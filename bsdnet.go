@@ -9,7 +9,7 @@
 // The package-level functions use the default stack, which has a loopback and no other interface.
 // [New] makes another [Stack], and [Stack.Attach] gives it links to the world or to other stacks:
 //
-//	a, b, _ := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
+//	a, b, _ := netem.Pipe(netem.PipeConfig{MTU: 1500})
 //	s1, _ := bsdnet.New(bsdnet.Config{})
 //	s2, _ := bsdnet.New(bsdnet.Config{})
 //	s1.Attach(a, netip.MustParsePrefix("10.0.0.1/24"))
@@ -17,9 +17,11 @@
 //	ln, err := s1.Listen("tcp", ":80")
 //	conn, err := s2.Dial("tcp", "10.0.0.1:80")
 //
-// [OpenTUN] opens a link to the kernel, [OpenUDP] an encrypted link to another process or host, and
-// package wireguard a link to a WireGuard network. [Impair] adds delay, loss and other faults to
-// any link. A program can implement a [Link] of its own, which has five methods.
+// Links are packages of their own: [bsdnet/tun] is a link to the system's TCP/IP, [bsdnet/udptunnel]
+// an encrypted link to another process or host, and [bsdnet/wireguard] a link to a WireGuard
+// network. [bsdnet/netem] has cables between stacks, and adds delay, loss and other faults to any
+// link. A program can implement a [Link] of its own, which has five methods; [bsdnet/linktest]
+// tests it.
 //
 // Listeners, dials and connections return package net's errors. Each error except io.EOF is a
 // *net.OpError. It wraps an *os.SyscallError with a syscall.Errno, net.ErrClosed,
@@ -31,7 +33,7 @@
 // A stack takes the time from package time only, starts its goroutines in New and Attach, and has
 // ended all of them when Close returns. It waits on channels, sync.Cond and timers only. So a stack
 // works in a bubble if it is made there, by [New]; the default stack is made outside. If
-// Config.Rand and the seeds of [Impair] are fixed, a run repeats exactly, as far as the program
+// Config.Rand and the seeds of package netem are fixed, a run repeats exactly, as far as the program
 // itself does.
 //
 // A bubble has a time of its own, so a stack is for the goroutines of one bubble, or for those that
@@ -64,46 +66,62 @@ import (
 )
 
 // A Link carries IP packets between a stack and the world. Anyone may write one: its methods use
-// standard types only.
+// standard types only, and package [bsdnet/linktest] tests whether they do what is said here.
 //
 // The stack calls MTU and then Start once, in Attach; from then on Read from one goroutine, and
-// Write from any.
+// Write from any. Close may come at any time, also without a Start, and while Read and Write are
+// under way. Read and Write before Start return an error.
 type Link interface {
-	// MTU returns the largest IP packet, in bytes, that the link carries: 68 to 65535, and always
-	// the same.
+	// MTU returns the largest IP packet, in bytes with its headers, that the link carries: 68 to
+	// 65535, and always the same.
 	MTU() int
 
-	// Start is called before Read and Write. When a Write has taken less than it was given, the
-	// link calls ready, from any goroutine but not from within Write, as soon as it can take more.
-	// ready returns at once and does not call the link.
+	// Start makes the link ready to carry packets. It returns an error if ready is nil or the link
+	// has been started before, and net.ErrClosed after Close. After an error only Close is called.
+	//
+	// When a Write has taken less than it was given, the link calls ready as soon as it can take
+	// more: from any goroutine, but not from within Write, and not with a lock held that Write
+	// takes. The call may come before that Write has returned, it may come without need, and one
+	// that is under way when Close is called may end after it. ready returns at once and does not
+	// call the link.
 	Start(ready func()) error
 
 	// Read waits for packets and copies up to len(bufs) of them, each whole, packet i into bufs[i]
 	// and its length into sizes[i]. It returns how many there are: at least one, unless there is an
-	// error. Each buffer has room for MTU bytes; a longer packet is dropped. An error ends the
-	// link: net.ErrClosed after Close. If a count or a length is not as said here, in Read or in
-	// Write, the link is broken: see [Stack.LinkErr].
+	// error or bufs is empty. It does not wait for more packets than are there. The stack's buffers
+	// have room for MTU bytes; a packet that is longer than its buffer is dropped, never cut.
+	// Packets of one flow are read in the order in which they have arrived.
+	//
+	// An error ends the link: net.ErrClosed after Close. If a count or a length is not as said
+	// here, in Read or in Write, the link is broken: see [Stack.LinkErr].
 	Read(bufs [][]byte, sizes []int) (n int, err error)
 
-	// Write takes packets, each in one or more pieces, and returns how many it has taken: sent, or
-	// dropped as networks do. It never waits; where n < len(pkts) without an error the link is
-	// full, and calls ready later. The packets are lent: they must not be changed, nor kept when
-	// Write has returned. With an error, all packets are lost.
+	// Write takes packets, each in one or more pieces, and returns how many it has taken, from the
+	// first on. A packet is taken if it is sent, or if it is dropped as networks do, and as empty
+	// packets and those longer than the MTU are. Write never waits: if n < len(pkts) without an
+	// error, the link is full, and calls ready later. The packets are lent: the link must not
+	// change them or the slices that list them, nor keep them when Write has returned. Packets of
+	// one flow that are written one after another stay in their order, unless the link is there to
+	// disorder them.
+	//
+	// After Close, Write returns 0 and net.ErrClosed. With any other error the packets from n on
+	// could not be sent: the stack drops them, and goes on writing.
 	Write(pkts []net.Buffers) (n int, err error)
 
-	// Close ends Read and Write with net.ErrClosed, and returns when nothing of the link runs any
-	// more.
+	// Close ends Read and Write, also those that wait, with net.ErrClosed, and returns when no
+	// goroutine and no timer of the link is left. A second Close does nothing and returns
+	// net.ErrClosed.
 	Close() error
 }
 
 // An OffloadLink is a [Link] that passes on what a network card would do: it carries chains of
 // segments whole, with their checksums left out, to somebody who cuts and sums them, or need not.
-// [TUN] is one. Wrappers that look at packets, such as [Impair], are not, and get them as on a
-// wire.
+// The Link of package tun is one. Wrappers that look at packets, such as those of package netem,
+// are not, and get packets as on a wire.
 type OffloadLink interface {
 	Link
 
-	// Offload is called once, before Start. Where it returns true each packet, in Read and in
+	// Offload is called once at most, before Start. If it returns true each packet, in Read and in
 	// Write, begins with a virtio-net header of 10 bytes from then on (struct virtio_net_hdr, OASIS
 	// virtio 1.2, 5.1.6, little endian, without num_buffers), which tells the size of its segments
 	// and where a checksum is to be filled in; behind it there may be 65535 bytes, whatever the
@@ -113,7 +131,7 @@ type OffloadLink interface {
 
 // A QueueLink is a [Link] of several queues, each of which the stack reads on a goroutine of its
 // own, so that connections spread over processors. What is written on a queue should come back on
-// the same. [TUN] is one.
+// the same. The Link of package tun is one.
 type QueueLink interface {
 	Link
 
@@ -133,7 +151,7 @@ type DiagnosingLink interface {
 
 	// Diagnose is asked when a dial, or a connection, to an address that the link leads to has
 	// timed out. What it returns becomes part of the error's text: "dial tcp 10.0.0.1:80: i/o
-	// timeout (udp tunnel: no answer from 192.0.2.1:7000: connection refused)". By errors.Is and
+	// timeout (udptunnel: no answer from 192.0.2.1:7000: connection refused)". By errors.Is and
 	// Timeout, the error stays the same as without. nil: nothing is known. It does not wait. It is
 	// called from any goroutine.
 	Diagnose(to netip.Addr) error

@@ -13,7 +13,10 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 	"bsdnet/qlog"
+	"bsdnet/tun"
+	"bsdnet/udptunnel"
 	"bsdnet/wireguard"
 )
 
@@ -42,7 +45,7 @@ func ExampleListen() {
 }
 
 func ExampleStack_Attach() {
-	a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
+	a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
 	if err != nil {
 		panic(err)
 	}
@@ -88,9 +91,9 @@ func ExampleStack_Attach() {
 
 func TestOverABadLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b, _ := bsdnet.Pipe(bsdnet.PipeConfig{})
-		way := bsdnet.Impairment{Delay: 50 * time.Millisecond, Loss: 0.01}
-		bad, _ := bsdnet.Impair(a, bsdnet.ImpairConfig{Write: way, Read: way, Seed: 1})
+		a, b, _ := netem.Pipe(netem.PipeConfig{}) // package bsdnet/netem
+		way := netem.Impairment{Delay: 50 * time.Millisecond, Loss: 0.01}
+		bad, _ := netem.Impair(a, netem.Path{Write: way, Read: way, Seed: 1})
 		client, _ := bsdnet.New(bsdnet.Config{})
 		defer client.Close()
 		server, _ := bsdnet.New(bsdnet.Config{})
@@ -163,27 +166,27 @@ func ExampleConfig_trace() {
 
 // The following take rights, a peer or a file, so they are only compiled here; examples/http does the same and is tested.
 
-func ExampleOpenTUN() {
+func Example_tun() {
 	stack, _ := bsdnet.New(bsdnet.Config{})
 	defer stack.Close()
-	tun, err := bsdnet.OpenTUN(bsdnet.TUNConfig{Host: netip.MustParsePrefix("10.0.0.1/24")}) // the kernel's address
+	dev, err := tun.Open(tun.Config{Host: netip.MustParsePrefix("10.0.0.1/24")}) // package bsdnet/tun; the kernel's address
 	if err != nil {
 		panic(err)
 	}
-	err = stack.Attach(tun, netip.MustParsePrefix("10.0.0.2/24")) // the stack's
+	err = stack.Attach(dev, netip.MustParsePrefix("10.0.0.2/24")) // the stack's
 	if err != nil {
 		panic(err)
 	}
 }
 
-func ExampleOpenUDP() {
+func Example_udpTunnel() {
 	stack, _ := bsdnet.New(bsdnet.Config{})
 	defer stack.Close()
 	key, err := os.ReadFile("key") // 32 bytes
 	if err != nil {
 		panic(err)
 	}
-	tunnel, err := bsdnet.OpenUDP(bsdnet.UDPConfig{Peer: "192.0.2.7:5180", Key: key})
+	tunnel, err := udptunnel.Open(udptunnel.Config{Peer: "192.0.2.7:5180", Key: key}) // package bsdnet/udptunnel
 	if err != nil {
 		panic(err)
 	}

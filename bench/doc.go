@@ -27,7 +27,7 @@
 //     bsdnet-1q. veth is the kernel at both ends, in two network namespaces. gvisor-gso hands packets of up to 64 KiB to the device and takes
 //     them from it (host GSO); gvisor-wgtun goes through WireGuard's TUN package, which cuts and joins them. In up rows the kernel sends, in
 //     down rows the stack.
-//   - udp: two stacks that reach each other through datagrams on 127.0.0.1, encrypted. bsdnet is OpenUDP, bsdnet-wg package bsdnet/wireguard,
+//   - udp: two stacks that reach each other through datagrams on 127.0.0.1, encrypted. bsdnet is bsdnet/udptunnel, bsdnet-wg package bsdnet/wireguard,
 //     and wireguard-go the same protocol with gVisor's netstack, in the way its own package has it: one packet at a time. wireguard-go-batch
 //     is the same with a device between the two that hands on as many packets at once as there are, and joins those for the stack (GRO).
 //

@@ -6,6 +6,7 @@ import (
 	"reflect"
 
 	"bsdnet"
+	"bsdnet/netem"
 )
 
 // The addresses of the two ends outside of the loopback.
@@ -43,7 +44,7 @@ func bsdnetNetwork(server, client *bsdnet.Stack, at string) *network {
 
 // openBsdnetPair is two stacks on a cable with Ethernet's MTU.
 func openBsdnetPair(cc congestion) (*network, error) {
-	a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
+	a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"os"
 
-	"bsdnet"
+	"bsdnet/tun"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,11 +50,11 @@ func overDevice(cc congestion, listen func() (net.Listener, error), close func()
 
 // openBsdnetTUN is a stack behind a device with so many queues.
 func openBsdnetTUN(cc congestion, queues int) (*network, error) {
-	tun, err := bsdnet.OpenTUN(bsdnet.TUNConfig{Name: tunName, MTU: tunMTU, Queues: queues, Host: clientPrefix})
+	dev, err := tun.Open(tun.Config{Name: tunName, MTU: tunMTU, Queues: queues, Host: clientPrefix})
 	if err != nil {
 		return nil, err
 	}
-	s, err := bsdnetAt(cc, tun, serverPrefix)
+	s, err := bsdnetAt(cc, dev, serverPrefix)
 	if err != nil {
 		return nil, err
 	}

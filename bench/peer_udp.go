@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"bsdnet"
+	"bsdnet/udptunnel"
 	"bsdnet/wireguard"
 
 	"golang.zx2c4.com/wireguard/conn"
@@ -33,11 +34,11 @@ func udpPeers() []peer {
 func openBsdnetUDP(cc congestion) (*network, error) {
 	key := make([]byte, 32)
 	rand.Read(key)
-	server, err := bsdnet.OpenUDP(bsdnet.UDPConfig{Local: "127.0.0.1:0", Key: key, MTU: wireguard.DefaultMTU})
+	server, err := udptunnel.Open(udptunnel.Config{Local: "127.0.0.1:0", Key: key, MTU: wireguard.DefaultMTU})
 	if err != nil {
 		return nil, err
 	}
-	client, err := bsdnet.OpenUDP(bsdnet.UDPConfig{Local: "127.0.0.1:0", Peer: server.LocalAddr().String(), Key: key, MTU: wireguard.DefaultMTU})
+	client, err := udptunnel.Open(udptunnel.Config{Local: "127.0.0.1:0", Peer: server.LocalAddr().String(), Key: key, MTU: wireguard.DefaultMTU})
 	if err != nil {
 		server.Close()
 		return nil, err

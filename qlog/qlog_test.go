@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 	"bsdnet/qlog"
 )
 
@@ -367,11 +368,11 @@ func FuzzRead(f *testing.F) {
 // TestStack writes the trace of a connection that loses packets, and reads it.
 func TestStack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{Delay: 10 * time.Millisecond})
+		a, b, err := netem.Pipe(netem.PipeConfig{Delay: 10 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}
-		bad, err := bsdnet.Impair(a, bsdnet.ImpairConfig{Write: bsdnet.Impairment{Loss: 0.02}, Seed: 1})
+		bad, err := netem.Impair(a, netem.Path{Write: netem.Impairment{Loss: 0.02}, Seed: 1})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,8 +12,8 @@ import (
 // keyLen is the length of a key in bytes, whatever it is for.
 const keyLen = 32
 
-// A Key is a public key.
-type Key [keyLen]byte
+// A Key is a public key of X25519.
+type Key [32]byte
 
 // ParseKey reads a public key as wg pubkey writes it: 32 bytes in base64.
 func ParseKey(s string) (Key, error) { return decodeKey(s) }

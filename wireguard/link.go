@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"bsdnet"
+	"bsdnet/internal/link"
+	"bsdnet/netem"
 
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
@@ -17,8 +19,7 @@ import (
 
 // A Link is an end of a WireGuard network: a [bsdnet.Link] for one stack. [Open] makes one.
 type Link struct {
-	bsdnet.Link // the stack's end of a pipe; the device has the other
-
+	pipe   *netem.Link    // the stack's end; the device has the other
 	addrs  []netip.Prefix // the configuration's own IPv4 addresses
 	routes []netip.Prefix // what its AllowedIPs ask for
 	peers  []Key          // in its order
@@ -30,7 +31,7 @@ type Link struct {
 	up       chan struct{} // closed by Start
 	written  atomic.Uint64 // packets
 	attached atomic.Bool
-	closed   atomic.Bool
+	state    link.State
 }
 
 var _ bsdnet.DiagnosingLink = (*Link)(nil)
@@ -45,11 +46,11 @@ func Open(cfg *Config) (*Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wireguard: %w", err)
 	}
-	a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: cfg.mtu()})
+	a, b, err := netem.Pipe(netem.PipeConfig{MTU: cfg.mtu()})
 	if err != nil {
 		return nil, fmt.Errorf("wireguard: %w", err)
 	}
-	l := &Link{Link: a, label: newLabel(), up: make(chan struct{}), addrs: only4(cfg.Addresses)}
+	l := &Link{pipe: a, label: newLabel(), up: make(chan struct{}), addrs: only4(cfg.Addresses)}
 	for i := range cfg.Peers {
 		l.peers = append(l.peers, cfg.Peers[i].PublicKey)
 		for _, p := range cfg.Peers[i].AllowedIPs {
@@ -95,18 +96,38 @@ func (c *Config) logger() *device.Logger {
 	return log
 }
 
+// MTU implements [bsdnet.Link].
+func (l *Link) MTU() int { return l.pipe.MTU() }
+
+// Read implements [bsdnet.Link].
+func (l *Link) Read(bufs [][]byte, sizes []int) (int, error) {
+	if err := l.state.IOError("wireguard"); err != nil {
+		return 0, err
+	}
+	return l.pipe.Read(bufs, sizes)
+}
+
 // Start implements [bsdnet.Link].
 func (l *Link) Start(ready func()) error {
-	err := l.Link.Start(ready)
-	if err == nil {
-		close(l.up) // there is one Start without an error
+	if err := l.state.StartError("wireguard", ready); err != nil {
+		return err
 	}
-	return err
+	if err := l.pipe.Start(ready); err != nil {
+		return err
+	}
+	close(l.up) // there is one Start of the pipe without an error
+	if !l.state.CompareAndSwap(link.New, link.Started) {
+		return net.ErrClosed // meanwhile
+	}
+	return nil
 }
 
 // Write implements [bsdnet.Link].
 func (l *Link) Write(pkts []net.Buffers) (int, error) {
-	n, err := l.Link.Write(pkts)
+	if err := l.state.IOError("wireguard"); err != nil {
+		return 0, err
+	}
+	n, err := l.pipe.Write(pkts)
 	l.written.Add(uint64(n))
 	return n, err
 }
@@ -114,14 +135,14 @@ func (l *Link) Write(pkts []net.Buffers) (int, error) {
 // Close ends the link and its UDP sockets, and returns when nothing of them runs any more. What was written last, such as the resets of a stack that
 // closes, gets a moment to leave. Peers are not told; the protocol has no word for it.
 func (l *Link) Close() error {
-	if l.closed.Swap(true) {
+	if l.state.Swap(link.Closed) == link.Closed {
 		return net.ErrClosed
 	}
 	if l.written.Load() > 0 {
 		l.linger()
 	}
 	l.dev.Close()
-	err := l.Link.Close()
+	err := l.pipe.Close()
 	return errors.Join(err, awaitLabelled(l.label))
 }
 

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"bsdnet/internal/link"
 )
 
 // A PeerStatus is how a link stands with a peer: what wg show tells.
@@ -45,7 +47,7 @@ const sessionEnd = 180 * time.Second
 // Diagnose implements [bsdnet.DiagnosingLink]: it says why nothing comes from the peer that has the address to in its AllowedIPs, if there has been no
 // handshake with it for three minutes. The protocol does not answer who is unknown to it, so that a wrong key looks as if nobody were there.
 func (l *Link) Diagnose(to netip.Addr) error {
-	if l.closed.Load() {
+	if l.state.Load() == link.Closed {
 		return net.ErrClosed
 	}
 	var best *allowed

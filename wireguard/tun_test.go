@@ -10,13 +10,14 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/testutil"
+	"bsdnet/netem"
 
 	"golang.zx2c4.com/wireguard/device"
 )
 
 func newTestTUN(t testing.TB, queue int) (*pipeTUN, bsdnet.Link, chan struct{}) {
 	t.Helper()
-	a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: DefaultMTU, Queue: queue})
+	a, b, err := netem.Pipe(netem.PipeConfig{MTU: DefaultMTU, Queue: queue})
 	if err != nil {
 		t.Fatal(err)
 	}

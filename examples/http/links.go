@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"bsdnet"
+	"bsdnet/tun"
+	"bsdnet/udptunnel"
 	"bsdnet/wireguard"
 )
 
@@ -116,22 +118,22 @@ func (o *linkOptions) attachTUN(stack *bsdnet.Stack) (*way, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := bsdnet.TUNConfig{Name: o.tun}
+	c := tun.Config{Name: o.tun}
 	if o.host != "" {
 		if c.Host, err = netip.ParsePrefix(o.host); err != nil {
 			return nil, badUsage("-host: %w; it is an address with the length of its network, such as 10.0.0.1/24", err)
 		}
 	}
-	tun, err := bsdnet.OpenTUN(c)
+	dev, err := tun.Open(c)
 	if err != nil {
 		return nil, err
 	}
-	if err := stack.Attach(tun, ip); err != nil {
-		tun.Close()
+	if err := stack.Attach(dev, ip); err != nil {
+		dev.Close()
 		return nil, err
 	}
 	kernels := func(*bsdnet.Stack) *http.Client { return &http.Client{Transport: &http.Transport{}} }
-	return &way{link: tun, ip: ip.Addr(), who: "for this host, over " + tun.Name(), client: kernels}, nil
+	return &way{link: dev, ip: ip.Addr(), who: "for this host, over " + dev.Name(), client: kernels}, nil
 }
 
 func (o *linkOptions) attachUDP(stack *bsdnet.Stack) (*way, error) {
@@ -154,7 +156,7 @@ func (o *linkOptions) attachUDP(stack *bsdnet.Stack) (*way, error) {
 	if err != nil {
 		return nil, fmt.Errorf("-key %s: %w", o.key, err)
 	}
-	tunnel, err := bsdnet.OpenUDP(bsdnet.UDPConfig{Local: o.local, Peer: o.peer, Key: key})
+	tunnel, err := udptunnel.Open(udptunnel.Config{Local: o.local, Peer: o.peer, Key: key})
 	if err != nil {
 		return nil, err
 	}

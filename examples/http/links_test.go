@@ -200,7 +200,7 @@ func TestReason(t *testing.T) {
 		url  string
 		want string
 	}{
-		{linkOptions{link: "udp", key: key, peer: at}, "http://10.9.0.1/", `dial tcp 10.9.0.1:80: i/o timeout (udp tunnel: no answer from ` + at + ` to 1 handshake: `},
+		{linkOptions{link: "udp", key: key, peer: at}, "http://10.9.0.1/", `dial tcp 10.9.0.1:80: i/o timeout (udptunnel: no answer from ` + at + ` to 1 handshake: `},
 		{linkOptions{link: "wireguard", config: config}, "http://10.8.0.1/", `i/o timeout (wireguard: no handshake with peer `},
 	} {
 		err := run(t.Context(), options{get: c.url, linkOptions: c.link, dialLimit: 100 * time.Millisecond}, io.Discard)

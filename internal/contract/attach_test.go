@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"bsdnet"
+	"bsdnet/netem"
 )
 
 // askedLink is a link that notes whether it has been asked for offloads, and started.
@@ -22,7 +23,7 @@ func (l *askedLink) Start(ready func()) error { l.started = true; return l.Link.
 
 // What cannot be attached is refused with the reason, and the link is as it was: another stack, or another address, may have it.
 func TestAttachRefused(t *testing.T) {
-	a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
+	a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,12 +54,5 @@ func TestAttachRefused(t *testing.T) {
 	}
 	if err := s.Attach(l, netip.MustParsePrefix("10.0.1.1/24")); err != nil || !l.asked || !l.started {
 		t.Errorf("then with a good address: %v", err)
-	}
-}
-
-// TestImpairNil: a wrapper of nothing is an error, as it is to attach nothing.
-func TestImpairNil(t *testing.T) {
-	if _, err := bsdnet.Impair(nil, bsdnet.ImpairConfig{}); err == nil {
-		t.Error("Impair(nil) succeeds")
 	}
 }

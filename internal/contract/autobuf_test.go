@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 )
 
 // Over a path of 400 Mbit/s and 100 ms, which holds 5 MB, buffers that grow fill most of it; a buffer of 256 KiB that somebody has set lets so much
@@ -17,12 +18,12 @@ func TestLongPath(t *testing.T) {
 	const size, whole = 64 << 20, 64 << 20 * 8 * time.Second / 400e6
 	transfer := func(config bsdnet.TCPConfig, prepare func(c, s tcpConn)) (took time.Duration) {
 		synctest.Test(t, func(t *testing.T) {
-			a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
+			a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
 			if err != nil {
 				t.Fatal(err)
 			}
-			path := bsdnet.Impairment{Delay: 50 * time.Millisecond, Rate: 400e6, Queue: 16 << 20}
-			imp, err := bsdnet.Impair(b, bsdnet.ImpairConfig{Write: path, Read: path})
+			path := netem.Impairment{Delay: 50 * time.Millisecond, Rate: 400e6, Queue: 16 << 20}
+			imp, err := netem.Impair(b, netem.Path{Write: path, Read: path})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 )
 
 // A sloppyLink is a link whose methods return what a test has them return: its first Read, and each Write.
@@ -121,7 +122,7 @@ func TestLinkBreaksContract(t *testing.T) {
 						want = strings.NewReplacer("Read has", "ReadQueue has", "Write has", "WriteQueue has").Replace(want)
 					case "impaired":
 						var err error
-						if attached, err = bsdnet.Impair(l, bsdnet.ImpairConfig{}); err != nil {
+						if attached, err = netem.Impair(l, netem.Path{}); err != nil {
 							t.Fatal(err)
 						}
 						if c.err != nil {
@@ -129,7 +130,7 @@ func TestLinkBreaksContract(t *testing.T) {
 						}
 					}
 					s := stack(t, bsdnet.Config{})
-					a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{})
+					a, b, err := netem.Pipe(netem.PipeConfig{})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -196,7 +197,7 @@ type nestedLink struct {
 // A link that cannot be compared is refused in Attach, with the way out, and is unknown to the other methods; none of them panics.
 func TestLinkNotComparable(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
-	a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{})
+	a, b, err := netem.Pipe(netem.PipeConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}

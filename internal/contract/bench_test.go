@@ -8,6 +8,7 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/testutil"
+	"bsdnet/netem"
 )
 
 func both(b *testing.B, f func(b *testing.B, c, s net.Conn)) {
@@ -117,7 +118,7 @@ func BenchmarkConnect(b *testing.B) {
 
 // BenchmarkPipe sends 64 KiB writes from stack to stack over a cable with an MTU of 1500, checksums and all.
 func BenchmarkPipe(b *testing.B) {
-	x, y, err := bsdnet.Pipe(bsdnet.PipeConfig{})
+	x, y, err := netem.Pipe(netem.PipeConfig{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 )
 
 // A resident is a stack with a connection over its loopback, of which both ends are open.
@@ -44,7 +45,7 @@ func newResident(t *testing.T, profile string) *resident {
 func (r *resident) refused(t *testing.T) {
 	t.Helper()
 	attach := func() error {
-		a, _, err := bsdnet.Pipe(bsdnet.PipeConfig{})
+		a, _, err := netem.Pipe(netem.PipeConfig{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,6 +16,7 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/testutil"
+	"bsdnet/netem"
 )
 
 // A slowWriter takes a while for each call.
@@ -58,7 +59,7 @@ func TestCaptureStalls(t *testing.T) {
 				n := loopback(t)
 				var l bsdnet.Link
 				if c.link {
-					n = cableOf(t, bsdnet.PipeConfig{MTU: 1500, Delay: time.Millisecond}, func(inner bsdnet.Link) bsdnet.Link {
+					n = cableOf(t, netem.PipeConfig{MTU: 1500, Delay: time.Millisecond}, func(inner bsdnet.Link) bsdnet.Link {
 						l = inner
 						return inner
 					})

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 )
 
 // Each value that makes no sense is refused, by an error that names the field.
@@ -88,7 +89,7 @@ func TestHTTPClientOfStack(t *testing.T) {
 // A server that is silent is given up after 30 s, as by http.DefaultTransport.
 func TestHTTPClientDialTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
+		a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
 		if err != nil {
 			t.Fatal(err)
 		}

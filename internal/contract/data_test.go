@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 )
 
 // pattern returns n bytes that tell where in the stream they stand.
@@ -360,7 +361,7 @@ func TestSmallBuffers(t *testing.T) {
 		for _, cfg := range []bsdnet.TCPConfig{{ReadBuffer: size}, {WriteBuffer: size}, {ReadBuffer: size, WriteBuffer: size}} {
 			synctest.Test(t, func(t *testing.T) {
 				n := &network{server: stack(t, bsdnet.Config{TCP: cfg}), client: stack(t, bsdnet.Config{}), shost: "10.0.0.1"}
-				a, b, _ := bsdnet.Pipe(bsdnet.PipeConfig{Delay: time.Millisecond})
+				a, b, _ := netem.Pipe(netem.PipeConfig{Delay: time.Millisecond})
 				n.server.Attach(a, netip.MustParsePrefix("10.0.0.1/24"))
 				n.client.Attach(b, netip.MustParsePrefix("10.0.0.2/24"))
 				c, s := n.pair(t)

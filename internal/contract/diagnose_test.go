@@ -14,7 +14,15 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/testutil/stacktest"
+	"bsdnet/netem"
 )
+
+func attach(t testing.TB, s *bsdnet.Stack, l bsdnet.Link, prefix string) {
+	t.Helper()
+	if err := s.Attach(l, netip.MustParsePrefix(prefix)); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // A deafLink takes all packets, and brings none. It says why, if it knows.
 type deafLink struct {
@@ -54,7 +62,7 @@ func TestDiagnosis(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l := &deafLink{done: make(chan struct{}), why: c.why}
-				imp, err := bsdnet.Impair(l, bsdnet.ImpairConfig{})
+				imp, err := netem.Impair(l, netem.Path{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -112,7 +120,7 @@ func TestNoDiagnosis(t *testing.T) {
 // TestDiagnosisOfConnection: a connection that times out says why as well; a deadline of the user's does not.
 func TestDiagnosisOfConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{})
+		a, b, err := netem.Pipe(netem.PipeConfig{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -151,30 +159,3 @@ func TestDiagnosisOfConnection(t *testing.T) {
 type explained struct{ bsdnet.Link }
 
 func (explained) Diagnose(netip.Addr) error { return errors.New("the cable is cut") }
-
-// TestUDPDiagnosis: what the tunnel knows is in the error of a dial, at both ends, and nothing when it works.
-func TestUDPDiagnosis(t *testing.T) {
-	caller, listener := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
-	there := openUDP(t, bsdnet.UDPConfig{Key: []byte(strings.Repeat("another key.....", 2))})
-	here := openUDP(t, bsdnet.UDPConfig{Peer: there.LocalAddr().String()})
-	attach(t, listener, there, "10.0.0.2/24")
-	attach(t, caller, here, "10.0.0.1/24")
-	for end := time.Now().Add(time.Minute); there.Status().Unverified == 0; {
-		if time.Now().After(end) {
-			t.Fatal("nothing arrives")
-		}
-	}
-	for _, c := range []struct {
-		from *bsdnet.Stack
-		to   string
-		want string
-	}{
-		{caller, "10.0.0.2:80", "i/o timeout (udp tunnel: no answer from " + there.LocalAddr().String() + " to "},
-		{listener, "10.0.0.1:80", "i/o timeout (udp tunnel: nobody who has the key has called at " + there.LocalAddr().String() + "; "},
-	} {
-		_, err := c.from.DialTimeout("tcp", c.to, 50*time.Millisecond)
-		if err == nil || !strings.Contains(err.Error(), c.want) || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%v; want %q", err, c.want)
-		}
-	}
-}

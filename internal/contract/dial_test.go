@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 )
 
 // A dialer is what *net.Dialer and *bsdnet.Dialer have in common.
@@ -515,7 +516,7 @@ func TestDefaultStack(t *testing.T) {
 // TestLongRoundTrip: a connection is made over a way of half a minute, and carries data.
 func TestLongRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := cableOf(t, bsdnet.PipeConfig{MTU: 1500, Delay: 15 * time.Second}, nil)
+		n := cableOf(t, netem.PipeConfig{MTU: 1500, Delay: 15 * time.Second}, nil)
 		l := n.listen(t)
 		go func() {
 			s, err := l.Accept()

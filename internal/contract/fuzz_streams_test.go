@@ -19,6 +19,7 @@ import (
 	"bsdnet"
 	"bsdnet/internal/testutil"
 	"bsdnet/internal/testutil/stacktest"
+	"bsdnet/netem"
 )
 
 // dice makes decisions out of bytes: a fuzzer's, or a seed's. When they are used up every throw is 0.
@@ -65,9 +66,9 @@ func (l *startedLink) Start(ready func()) error {
 	})
 }
 
-func newMoodyLink(t testing.TB, inner bsdnet.Link, imp bsdnet.Impairment, seed uint64) *moodyLink {
+func newMoodyLink(t testing.TB, inner bsdnet.Link, imp netem.Impairment, seed uint64) *moodyLink {
 	well := &startedLink{Link: inner}
-	bad, err := bsdnet.Impair(well, bsdnet.ImpairConfig{Write: imp, Seed: seed})
+	bad, err := netem.Impair(well, netem.Path{Write: imp, Seed: seed})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +179,7 @@ func newRally(t *testing.T, data []byte) *rally {
 	g := &rally{T: t, d: dice{data}, start: time.Now()}
 	d := &g.d
 	mtu := []int{1500, 576, 9000, 296}[d.n(4)]
-	a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: mtu, Queue: []int{0, 1, 20}[d.n(3)]})
+	a, b, err := netem.Pipe(netem.PipeConfig{MTU: mtu, Queue: []int{0, 1, 20}[d.n(3)]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,9 +205,9 @@ func newRally(t *testing.T, data []byte) *rally {
 }
 
 // impairment is what happens to one direction while the link is bad.
-func (g *rally) impairment() bsdnet.Impairment {
+func (g *rally) impairment() netem.Impairment {
 	d := &g.d
-	imp := bsdnet.Impairment{
+	imp := netem.Impairment{
 		Loss:      []float64{0, 0.02, 0.1, 0.3}[d.n(4)],
 		Duplicate: []float64{0, 0, 0.1, 0.5}[d.n(4)],
 		Corrupt:   []float64{0, 0, 0.1}[d.n(3)],
@@ -218,7 +219,7 @@ func (g *rally) impairment() bsdnet.Impairment {
 	}
 	imp.ReorderDelay = []time.Duration{0, 50 * time.Millisecond}[d.n(2)]
 	if d.one(4) {
-		imp.Burst = &bsdnet.BurstLoss{PEnter: 0.05, PLeave: 0.3}
+		imp.Burst = &netem.BurstLoss{PEnter: 0.05, PLeave: 0.3}
 	}
 	g.logf("impairment %+v", imp)
 	return imp

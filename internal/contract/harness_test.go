@@ -16,6 +16,7 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/testutil/stacktest"
+	"bsdnet/netem"
 )
 
 // The contract of package net is tested on package net too: each test runs over the system's own loopback first, so that what it demands is
@@ -108,23 +109,24 @@ func loopback(t testing.TB) *network {
 	return &network{server: s, client: s, shost: "127.0.0.1", chost: "127.0.0.1"}
 }
 
-func cable(t testing.TB) *network { return cableOf(t, bsdnet.PipeConfig{MTU: 1500}, nil) }
+func cable(t testing.TB) *network { return cableOf(t, netem.PipeConfig{MTU: 1500}, nil) }
 
 // cableOf connects two stacks by a cable; wrap, where it is not nil, is put around the client's end.
-func cableOf(t testing.TB, c bsdnet.PipeConfig, wrap func(bsdnet.Link) bsdnet.Link) *network {
+func cableOf(t testing.TB, c netem.PipeConfig, wrap func(bsdnet.Link) bsdnet.Link) *network {
 	t.Helper()
-	a, b, err := bsdnet.Pipe(c)
+	a, b, err := netem.Pipe(c)
 	if err != nil {
 		t.Fatal(err)
 	}
+	var client bsdnet.Link = b
 	if wrap != nil {
-		b = wrap(b)
+		client = wrap(b)
 	}
 	n := &network{server: stack(t, bsdnet.Config{}), client: stack(t, bsdnet.Config{}), shost: "10.0.0.1", chost: "10.0.0.2"}
 	if err := n.server.Attach(a, netip.MustParsePrefix("10.0.0.1/24")); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.client.Attach(b, netip.MustParsePrefix("10.0.0.2/24")); err != nil {
+	if err := n.client.Attach(client, netip.MustParsePrefix("10.0.0.2/24")); err != nil {
 		t.Fatal(err)
 	}
 	return n

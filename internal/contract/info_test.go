@@ -11,17 +11,18 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/testutil"
+	"bsdnet/netem"
 )
 
 // TestInfo: what a connection says of itself after a transfer with losses, and that Conns says
 // the same.
 func TestInfo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1400, Delay: 10 * time.Millisecond})
+		a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1400, Delay: 10 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}
-		bad, err := bsdnet.Impair(a, bsdnet.ImpairConfig{Write: bsdnet.Impairment{Loss: 0.02}, Seed: 1})
+		bad, err := netem.Impair(a, netem.Path{Write: netem.Impairment{Loss: 0.02}, Seed: 1})
 		if err != nil {
 			t.Fatal(err)
 		}

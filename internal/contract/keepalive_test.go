@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 )
 
 // A cuttable link can be cut, so that the far side vanishes; it counts the packets that the near side has sent since.
@@ -39,7 +40,7 @@ func (l *cuttable) Read(bufs [][]byte, sizes []int) (int, error) {
 // cutNetwork is a cable whose client's end can be cut.
 func cutNetwork(t testing.TB) (*network, *cuttable) {
 	var l *cuttable
-	n := cableOf(t, bsdnet.PipeConfig{}, func(p bsdnet.Link) bsdnet.Link { l = &cuttable{Link: p}; return l })
+	n := cableOf(t, netem.PipeConfig{}, func(p bsdnet.Link) bsdnet.Link { l = &cuttable{Link: p}; return l })
 	n.bubble = true
 	return n, l
 }
@@ -240,7 +241,7 @@ func TestRetransmissionGivesUp(t *testing.T) {
 // TestDetach: a link that is taken off makes new dials unreachable, and connections over it end.
 func TestDetach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{})
+		a, b, err := netem.Pipe(netem.PipeConfig{})
 		if err != nil {
 			t.Fatal(err)
 		}

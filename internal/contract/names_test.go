@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 )
 
 // serveDNS answers queries over TCP (RFC 1035, 4.2.2) for addresses of IPv4, from names; other names do not exist.
@@ -419,7 +420,7 @@ func TestMSLBounds(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{server: stack(t, bsdnet.Config{TCP: bsdnet.TCPConfig{MSL: 365 * 24 * time.Hour}}), client: stack(t, bsdnet.Config{}), shost: "10.0.0.1", bubble: true}
-		a, b, _ := bsdnet.Pipe(bsdnet.PipeConfig{})
+		a, b, _ := netem.Pipe(netem.PipeConfig{})
 		n.server.Attach(a, netip.MustParsePrefix("10.0.0.1/24"))
 		n.client.Attach(b, netip.MustParsePrefix("10.0.0.2/24"))
 		c, s := n.pair(t)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 
 	"golang.org/x/net/nettest"
 )
@@ -213,14 +214,14 @@ func TestStackCloseRaces(t *testing.T) {
 func TestConnOverLinks(t *testing.T) {
 	for _, k := range []struct {
 		name string
-		pipe bsdnet.PipeConfig
-		imp  *bsdnet.ImpairConfig
+		pipe netem.PipeConfig
+		imp  *netem.Path
 	}{
-		{name: "MTU 1500", pipe: bsdnet.PipeConfig{MTU: 1500}},
-		{name: "MTU 576, short queue", pipe: bsdnet.PipeConfig{MTU: 576, Queue: 4}},
-		{name: "impaired", imp: &bsdnet.ImpairConfig{
-			Write: bsdnet.Impairment{Delay: 100 * time.Microsecond, Reorder: 0.01, Duplicate: 0.01, Loss: 0.0002},
-			Read:  bsdnet.Impairment{Delay: 100 * time.Microsecond, Reorder: 0.01, Corrupt: 0.0002},
+		{name: "MTU 1500", pipe: netem.PipeConfig{MTU: 1500}},
+		{name: "MTU 576, short queue", pipe: netem.PipeConfig{MTU: 576, Queue: 4}},
+		{name: "impaired", imp: &netem.Path{
+			Write: netem.Impairment{Delay: 100 * time.Microsecond, Reorder: 0.01, Duplicate: 0.01, Loss: 0.0002},
+			Read:  netem.Impairment{Delay: 100 * time.Microsecond, Reorder: 0.01, Corrupt: 0.0002},
 			Seed:  1,
 		}},
 	} {
@@ -230,7 +231,7 @@ func TestConnOverLinks(t *testing.T) {
 					if k.imp == nil {
 						return l
 					}
-					i, err := bsdnet.Impair(l, *k.imp)
+					i, err := netem.Impair(l, *k.imp)
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
+	"bsdnet/tun"
 )
 
 // Addresses that no host can have are refused, with the reason and what would be right; all others can be reached.
@@ -84,7 +86,7 @@ func TestAttachAddresses(t *testing.T) {
 // The kernel's address on a TUN device is checked likewise, before a device is made.
 func TestTUNHostAddress(t *testing.T) {
 	for _, p := range []string{"10.0.0.0/24", "10.0.0.255/24", "224.0.0.1/24", "0.0.0.0/0", "127.0.0.1/8"} {
-		if _, err := bsdnet.OpenTUN(bsdnet.TUNConfig{Host: netip.MustParsePrefix(p)}); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		if _, err := tun.Open(tun.Config{Host: netip.MustParsePrefix(p)}); !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			t.Errorf("Host %s: %v", p, err)
 		}
 	}
@@ -92,7 +94,7 @@ func TestTUNHostAddress(t *testing.T) {
 
 func pipe(t *testing.T) (a, b bsdnet.Link) {
 	t.Helper()
-	a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{Delay: time.Millisecond})
+	a, b, err := netem.Pipe(netem.PipeConfig{Delay: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/testutil"
+	"bsdnet/netem"
 )
 
 // frames returns how many packets, and bytes of them, a capture has.
@@ -28,11 +29,11 @@ func frames(t *testing.T, b []byte) (packets, bytes uint64) {
 // TestStats: what two stacks have counted is what a link between them, and captures, have seen.
 func TestStats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{Delay: 10 * time.Millisecond})
+		a, b, err := netem.Pipe(netem.PipeConfig{Delay: 10 * time.Millisecond})
 		if err != nil {
 			t.Fatal(err)
 		}
-		bad, err := bsdnet.Impair(a, bsdnet.ImpairConfig{Write: bsdnet.Impairment{Loss: 0.02}, Seed: 1})
+		bad, err := netem.Impair(a, netem.Path{Write: netem.Impairment{Loss: 0.02}, Seed: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +199,7 @@ func (l brokenLink) Write([]net.Buffers) (int, error)  { return 0, io.ErrUnexpec
 // TestStatsOfBrokenLink: an interface whose link has failed is down.
 func TestStatsOfBrokenLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, _, err := bsdnet.Pipe(bsdnet.PipeConfig{})
+		a, _, err := netem.Pipe(netem.PipeConfig{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/testutil"
+	"bsdnet/netem"
 )
 
 // An hour is what a virtual hour of net/http over a bad link has brought.
@@ -19,19 +20,19 @@ type hour struct {
 	capture  []byte
 	requests int
 	bytes    int64
-	stats    bsdnet.ImpairStats
+	stats    netem.Stats
 }
 
 // badHour runs net/http for an hour, or another length, of virtual time over a cable with 50 ms of delay and 1 % of loss each way, one request at a time, and returns
 // the capture of the client's interface.
 func badHour(t *testing.T, seed uint64, length time.Duration) (h hour) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
+		a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
 		if err != nil {
 			t.Fatal(err)
 		}
-		bad := bsdnet.Impairment{Delay: 50 * time.Millisecond, Loss: 0.01}
-		imp, err := bsdnet.Impair(b, bsdnet.ImpairConfig{Write: bad, Read: bad, Seed: seed})
+		bad := netem.Impairment{Delay: 50 * time.Millisecond, Loss: 0.01}
+		imp, err := netem.Impair(b, netem.Path{Write: bad, Read: bad, Seed: seed})
 		if err != nil {
 			t.Fatal(err)
 		}

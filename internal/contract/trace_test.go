@@ -10,6 +10,7 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/testutil"
+	"bsdnet/netem"
 )
 
 // lossy sends size bytes from one stack to another, over 20 ms and a loss of 2 %, in virtual
@@ -18,14 +19,14 @@ import (
 func lossy(t *testing.T, size int, trace func(*bsdnet.TraceEvent)) (info bsdnet.ConnInfo) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: 1500})
+		a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
 		if err != nil {
 			t.Fatal(err)
 		}
-		way := bsdnet.Impairment{Delay: 10 * time.Millisecond, Rate: 20e6}
+		way := netem.Impairment{Delay: 10 * time.Millisecond, Rate: 20e6}
 		out := way
 		out.Loss = 0.02
-		bad, err := bsdnet.Impair(a, bsdnet.ImpairConfig{Write: out, Read: way, Seed: 1})
+		bad, err := netem.Impair(a, netem.Path{Write: out, Read: way, Seed: 1})
 		if err != nil {
 			t.Fatal(err)
 		}

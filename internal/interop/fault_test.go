@@ -21,6 +21,7 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/nstest"
+	"bsdnet/tun"
 )
 
 // under begins a transfer in both directions, calls f in the midst of it, and waits for its end.
@@ -88,9 +89,9 @@ func TestSentWhileDown(t *testing.T) {
 // The device is removed during a transfer: the link's Read ends with an error that says so, dials fail, and nothing hangs.
 func TestDeviceRemoved(t *testing.T) {
 	var ended chan error
-	o := options{wrap: func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link {
+	o := options{wrap: func(t *testing.T, dev *tun.Link) bsdnet.Link {
 		ended = make(chan error, 8)
-		return &watched{TUN: tun, ended: ended}
+		return &watched{Link: dev, ended: ended}
 	}}
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
@@ -132,14 +133,14 @@ func TestDeviceRemoved(t *testing.T) {
 
 // A watched device tells how Read has ended.
 type watched struct {
-	*bsdnet.TUN
+	*tun.Link
 	ended chan error
 }
 
 func (l *watched) Read(bufs [][]byte, sizes []int) (int, error) { return l.ReadQueue(0, bufs, sizes) }
 
 func (l *watched) ReadQueue(q int, bufs [][]byte, sizes []int) (int, error) {
-	n, err := l.TUN.ReadQueue(q, bufs, sizes)
+	n, err := l.Link.ReadQueue(q, bufs, sizes)
 	if err != nil {
 		l.ended <- err
 	}
@@ -160,7 +161,7 @@ func TestReattach(t *testing.T) {
 							t.Error(err)
 						}
 					})
-					w.tun = openTUN(t, w.NS, bsdnet.TUNConfig{Name: name, Queues: m.queues, NoOffload: m.noOffload, Host: netip.MustParsePrefix(kernIP + "/24")})
+					w.tun = openTUN(t, w.NS, tun.Config{Name: name, Queues: m.queues, NoOffload: m.noOffload, Host: netip.MustParsePrefix(kernIP + "/24")})
 					w.link = w.tun
 					if err := w.stack.Attach(w.link, netip.MustParsePrefix(bsdIP+"/24")); err != nil {
 						t.Fatal(err)
@@ -175,8 +176,8 @@ func TestReattach(t *testing.T) {
 func TestFlakyDevice(t *testing.T) {
 	for _, fault := range []error{syscall.ENOBUFS, syscall.EIO, nil} {
 		t.Run(fmt.Sprint(fault), func(t *testing.T) {
-			o := options{wrap: func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link {
-				return &flaky{TUN: tun, fault: fault}
+			o := options{wrap: func(t *testing.T, dev *tun.Link) bsdnet.Link {
+				return &flaky{Link: dev, fault: fault}
 			}}
 			eachMode(t, 4, o, func(t *testing.T, w *world) {
 				w.eachRole(t, func(t *testing.T, client, server host) {
@@ -193,7 +194,7 @@ func TestFlakyDevice(t *testing.T) {
 
 // A flaky device fails with every twentieth Write; where fault is nil it takes all but one packet, and says soon after that there is room.
 type flaky struct {
-	*bsdnet.TUN
+	*tun.Link
 	fault          error
 	ready          func()
 	writes, faults atomic.Int64
@@ -201,17 +202,17 @@ type flaky struct {
 
 func (f *flaky) Start(ready func()) error {
 	f.ready = ready
-	return f.TUN.Start(ready)
+	return f.Link.Start(ready)
 }
 
 func (f *flaky) Write(pkts []net.Buffers) (int, error) { return f.WriteQueue(0, pkts) }
 
 func (f *flaky) WriteQueue(q int, pkts []net.Buffers) (int, error) {
 	if f.writes.Add(1)%20 != 0 {
-		return f.TUN.WriteQueue(q, pkts)
+		return f.Link.WriteQueue(q, pkts)
 	}
 	f.faults.Add(1)
-	n, err := f.TUN.WriteQueue(q, pkts[:len(pkts)-1])
+	n, err := f.Link.WriteQueue(q, pkts[:len(pkts)-1])
 	if err == nil && f.fault == nil {
 		go f.ready()
 	}
@@ -228,13 +229,13 @@ func TestFile(t *testing.T) {
 		t.Run(fmt.Sprintf("flags %#x", flags), func(t *testing.T) {
 			ns := nstest.New(t)
 			f := rawTUN(t, ns, "given", unix.IFF_TUN|unix.IFF_NO_PI|flags)
-			tun := openTUN(t, ns, bsdnet.TUNConfig{File: f, Host: netip.MustParsePrefix(kernIP + "/24")})
+			dev := openTUN(t, ns, tun.Config{File: f, Host: netip.MustParsePrefix(kernIP + "/24")})
 			f.Close() // the TUN has its own
-			if tun.Name() != "given" {
-				t.Errorf("the device is %q", tun.Name())
+			if dev.Name() != "given" {
+				t.Errorf("the device is %q", dev.Name())
 			}
-			w := &world{NS: ns, tun: tun, link: tun, stack: newStack(t, bsdnet.Config{})}
-			if err := w.stack.Attach(tun, netip.MustParsePrefix(bsdIP+"/24")); err != nil {
+			w := &world{NS: ns, tun: dev, link: dev, stack: newStack(t, bsdnet.Config{})}
+			if err := w.stack.Attach(dev, netip.MustParsePrefix(bsdIP+"/24")); err != nil {
 				t.Fatal(err)
 			}
 			w.eachRole(t, func(t *testing.T, client, server host) {
@@ -252,10 +253,10 @@ func TestFileWithPI(t *testing.T) {
 		for _, noOffload := range []bool{false, true} {
 			t.Run(fmt.Sprintf("flags %#x, NoOffload %v", flags, noOffload), func(t *testing.T) {
 				ns := nstest.New(t)
-				tun := openTUN(t, ns, bsdnet.TUNConfig{File: rawTUN(t, ns, "given", unix.IFF_TUN|flags), NoOffload: noOffload,
+				dev := openTUN(t, ns, tun.Config{File: rawTUN(t, ns, "given", unix.IFF_TUN|flags), NoOffload: noOffload,
 					Host: netip.MustParsePrefix(kernIP + "/24")})
 				stack := newStack(t, bsdnet.Config{})
-				if err := stack.Attach(tun, netip.MustParsePrefix(bsdIP+"/24")); err != nil {
+				if err := stack.Attach(dev, netip.MustParsePrefix(bsdIP+"/24")); err != nil {
 					t.Fatal(err)
 				}
 				ctx, cancel := context.WithCancel(t.Context())
@@ -266,8 +267,8 @@ func TestFileWithPI(t *testing.T) {
 						c.Close()
 					}
 				}()
-				await(t, "LinkErr", func() bool { return stack.LinkErr(tun) != nil })
-				if err := stack.LinkErr(tun); !strings.Contains(err.Error(), "IFF_NO_PI") {
+				await(t, "LinkErr", func() bool { return stack.LinkErr(dev) != nil })
+				if err := stack.LinkErr(dev); !strings.Contains(err.Error(), "IFF_NO_PI") {
 					t.Error(err)
 				}
 				cancel()
@@ -303,12 +304,12 @@ func rawTUN(t *testing.T, ns *nstest.NS, name string, flags uint16) *os.File {
 func TestOpenErrors(t *testing.T) {
 	nstest.Need(t, "/dev/net/tun", "ip")
 	ns := nstest.New(t)
-	refused := func(c bsdnet.TUNConfig, errno syscall.Errno, words ...string) {
+	refused := func(c tun.Config, errno syscall.Errno, words ...string) {
 		t.Helper()
 		err := ns.Do(func() error {
-			tun, err := bsdnet.OpenTUN(c)
+			dev, err := tun.Open(c)
 			if err == nil {
-				tun.Close()
+				dev.Close()
 			}
 			return err
 		})
@@ -323,21 +324,21 @@ func TestOpenErrors(t *testing.T) {
 		}
 	}
 	ns.Run(t, "ip", "tuntap", "add", "single", "mode", "tun")
-	refused(bsdnet.TUNConfig{Name: "single", Queues: 2}, syscall.EINVAL, "single", "multi_queue")
+	refused(tun.Config{Name: "single", Queues: 2}, syscall.EINVAL, "single", "multi_queue")
 	ns.Run(t, "ip", "tuntap", "add", "frames", "mode", "tap")
-	refused(bsdnet.TUNConfig{Name: "frames"}, syscall.EINVAL, "frames", "not a TUN device")
-	refused(bsdnet.TUNConfig{Name: "lo"}, syscall.EINVAL, "lo", "not a TUN device")
-	refused(bsdnet.TUNConfig{Name: "a/b"}, syscall.EINVAL, "a/b", "not a device's name")
-	refused(bsdnet.TUNConfig{Name: "a b"}, syscall.EINVAL, "a b", "not a device's name")
-	refused(bsdnet.TUNConfig{Name: "tun%s"}, syscall.EINVAL, "tun%s", "not a device's name")
-	busy := openTUN(t, ns, bsdnet.TUNConfig{Name: "busy"})
+	refused(tun.Config{Name: "frames"}, syscall.EINVAL, "frames", "not a TUN device")
+	refused(tun.Config{Name: "lo"}, syscall.EINVAL, "lo", "not a TUN device")
+	refused(tun.Config{Name: "a/b"}, syscall.EINVAL, "a/b", "not a device's name")
+	refused(tun.Config{Name: "a b"}, syscall.EINVAL, "a b", "not a device's name")
+	refused(tun.Config{Name: "tun%s"}, syscall.EINVAL, "tun%s", "not a device's name")
+	busy := openTUN(t, ns, tun.Config{Name: "busy"})
 	defer busy.Close()
-	refused(bsdnet.TUNConfig{Name: "busy"}, syscall.EBUSY, "busy", "open")
-	wide := openTUN(t, ns, bsdnet.TUNConfig{Name: "wide", Queues: 2}) // the kernel would let others take queues of it
+	refused(tun.Config{Name: "busy"}, syscall.EBUSY, "busy", "open")
+	wide := openTUN(t, ns, tun.Config{Name: "wide", Queues: 2}) // the kernel would let others take queues of it
 	defer wide.Close()
-	refused(bsdnet.TUNConfig{Name: "wide", Queues: 2}, syscall.EBUSY, "wide", "open")
-	refused(bsdnet.TUNConfig{Name: "wide"}, syscall.EBUSY, "wide", "open")
-	refused(bsdnet.TUNConfig{File: rawTUN(t, ns, "tap0", unix.IFF_TAP|unix.IFF_NO_PI)}, 0, "tap0", "Ethernet")
+	refused(tun.Config{Name: "wide", Queues: 2}, syscall.EBUSY, "wide", "open")
+	refused(tun.Config{Name: "wide"}, syscall.EBUSY, "wide", "open")
+	refused(tun.Config{File: rawTUN(t, ns, "tap0", unix.IFF_TAP|unix.IFF_NO_PI)}, 0, "tap0", "Ethernet")
 
 	// A device that has been made before is opened, and stays.
 	for _, name := range []string{"single", "several"} {
@@ -349,20 +350,20 @@ func TestOpenErrors(t *testing.T) {
 			if name == "several" {
 				queues = 2
 			}
-			tun := openTUN(t, ns, bsdnet.TUNConfig{Name: name, Queues: queues})
-			if tun.Name() != name {
-				t.Errorf("%s has been opened as %s", name, tun.Name())
+			dev := openTUN(t, ns, tun.Config{Name: name, Queues: queues})
+			if dev.Name() != name {
+				t.Errorf("%s has been opened as %s", name, dev.Name())
 			}
-			tun.Close()
+			dev.Close()
 			ns.Run(t, "ip", "link", "show", name)
 		}
 	}
-	openTUN(t, ns, bsdnet.TUNConfig{Name: "several", Queues: 1}).Close()
+	openTUN(t, ns, tun.Config{Name: "several", Queues: 1}).Close()
 	// One that OpenTUN has made goes with it.
-	tun := openTUN(t, ns, bsdnet.TUNConfig{})
-	ns.Run(t, "ip", "link", "show", tun.Name())
-	tun.Close()
-	if out, err := ns.Try("ip", "link", "show", tun.Name()); err == nil {
+	dev := openTUN(t, ns, tun.Config{})
+	ns.Run(t, "ip", "link", "show", dev.Name())
+	dev.Close()
+	if out, err := ns.Try("ip", "link", "show", dev.Name()); err == nil {
 		t.Errorf("it is still there: %s", out)
 	}
 }
@@ -371,9 +372,9 @@ func TestOpenErrors(t *testing.T) {
 func TestNoRights(t *testing.T) {
 	nstest.Need(t, "/dev/net/tun")
 	err := nstest.New(t).Without(unix.CAP_NET_ADMIN, func() error {
-		tun, err := bsdnet.OpenTUN(bsdnet.TUNConfig{})
+		dev, err := tun.Open(tun.Config{})
 		if err == nil {
-			tun.Close()
+			dev.Close()
 		}
 		return err
 	})
@@ -419,19 +420,19 @@ func TestQueueLen(t *testing.T) {
 	ns.Run(t, "ip", "link", "set", "before", "txqueuelen", "77")
 	for _, c := range []struct {
 		name, want string
-		config     bsdnet.TUNConfig
+		config     tun.Config
 	}{
-		{"one", "qlen 5000", bsdnet.TUNConfig{Name: "one"}},
-		{"several", "qlen 5000", bsdnet.TUNConfig{Name: "several", Queues: 3}},
-		{"plain", "qlen 5000", bsdnet.TUNConfig{Name: "plain", NoOffload: true, MTU: 9000}},
-		{"before", "qlen 77", bsdnet.TUNConfig{Name: "before"}},
-		{"given", "qlen 500", bsdnet.TUNConfig{File: rawTUN(t, ns, "given", unix.IFF_TUN|unix.IFF_NO_PI)}},
+		{"one", "qlen 5000", tun.Config{Name: "one"}},
+		{"several", "qlen 5000", tun.Config{Name: "several", Queues: 3}},
+		{"plain", "qlen 5000", tun.Config{Name: "plain", NoOffload: true, MTU: 9000}},
+		{"before", "qlen 77", tun.Config{Name: "before"}},
+		{"given", "qlen 500", tun.Config{File: rawTUN(t, ns, "given", unix.IFF_TUN|unix.IFF_NO_PI)}},
 	} {
-		tun := openTUN(t, ns, c.config)
+		dev := openTUN(t, ns, c.config)
 		out := ns.Run(t, "ip", "link", "show", c.name)
 		if first, _, _ := strings.Cut(out, "\n"); !strings.HasSuffix(strings.TrimSpace(first), c.want) {
 			t.Errorf("%s is %q, want %s", c.name, first, c.want)
 		}
-		tun.Close()
+		dev.Close()
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"bsdnet"
+	"bsdnet/udptunnel"
 )
 
 // floodRate is how many datagrams without a right to be there a second brings, half of them to each end of the tunnel.
@@ -30,14 +31,14 @@ const floodRate = 10_000
 // flood costs is for the log: this is a test, and the machine may have other work.
 func TestUDPTunnelFlood(t *testing.T) {
 	const mtu = 1440 // that of the internet, not of the loopback
-	config := bsdnet.UDPConfig{Local: "127.0.0.1:0", MTU: mtu, Key: bytes.Repeat([]byte("flooding"), 4)}
-	server, err := bsdnet.OpenUDP(config)
+	config := udptunnel.Config{Local: "127.0.0.1:0", MTU: mtu, Key: bytes.Repeat([]byte("flooding"), 4)}
+	server, err := udptunnel.Open(config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	a := newAttacker(t, server.LocalAddr())
 	config.Peer = a.front.LocalAddr().String()
-	client, err := bsdnet.OpenUDP(config)
+	client, err := udptunnel.Open(config)
 	if err != nil {
 		server.Close()
 		t.Fatal(err)
@@ -99,14 +100,14 @@ func TestUDPTunnelFlood(t *testing.T) {
 		}
 	}
 	// A datagram may have been received before its sender has come back from the system call to count it.
-	var sv, cl bsdnet.UDPStats
+	var sv, cl udptunnel.Stats
 	await(t, "what has been received has also been sent", func() bool {
 		got := client.Stats().Received
 		sv = server.Stats()
 		cl = client.Stats()
 		return got <= sv.Sent && sv.Received <= cl.Sent
 	})
-	for _, st := range []bsdnet.UDPStats{sv, cl} {
+	for _, st := range []udptunnel.Stats{sv, cl} {
 		if st.Roams > 0 || st.Malformed == 0 || st.Unknown == 0 || st.Forged == 0 || st.Replayed == 0 {
 			t.Errorf("%+v", st)
 		}

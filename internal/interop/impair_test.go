@@ -7,21 +7,23 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
+	"bsdnet/tun"
 )
 
 // impairments are bad lines, each in both directions.
 var impairments = []struct {
 	name string
-	way  bsdnet.Impairment
+	way  netem.Impairment
 }{
-	{"delay", bsdnet.Impairment{Delay: 10 * time.Millisecond, Jitter: 5 * time.Millisecond}},
-	{"loss", bsdnet.Impairment{Loss: 0.01}},
-	{"bursts", bsdnet.Impairment{Delay: time.Millisecond, Burst: &bsdnet.BurstLoss{PEnter: 0.002, PLeave: 0.3, LossInBad: 0.8}}},
-	{"reordering", bsdnet.Impairment{Reorder: 0.02, ReorderDelay: 3 * time.Millisecond}},
-	{"duplication", bsdnet.Impairment{Duplicate: 0.05}},
-	{"corruption", bsdnet.Impairment{Corrupt: 0.01}},
-	{"a slow line", bsdnet.Impairment{Rate: 50e6, Delay: 5 * time.Millisecond}},
-	{"all", bsdnet.Impairment{Delay: 2 * time.Millisecond, Jitter: time.Millisecond, Loss: 0.005, Duplicate: 0.01, Reorder: 0.01, Corrupt: 0.005}},
+	{"delay", netem.Impairment{Delay: 10 * time.Millisecond, Jitter: 5 * time.Millisecond}},
+	{"loss", netem.Impairment{Loss: 0.01}},
+	{"bursts", netem.Impairment{Delay: time.Millisecond, Burst: &netem.BurstLoss{PEnter: 0.002, PLeave: 0.3, LossInBad: 0.8}}},
+	{"reordering", netem.Impairment{Reorder: 0.02, ReorderDelay: 3 * time.Millisecond}},
+	{"duplication", netem.Impairment{Duplicate: 0.05}},
+	{"corruption", netem.Impairment{Corrupt: 0.01}},
+	{"a slow line", netem.Impairment{Rate: 50e6, Delay: 5 * time.Millisecond}},
+	{"all", netem.Impairment{Delay: 2 * time.Millisecond, Jitter: time.Millisecond, Loss: 0.005, Duplicate: 0.01, Reorder: 0.01, Corrupt: 0.005}},
 }
 
 // Over a bad line everything arrives, in both roles, and both ways at once.
@@ -32,10 +34,10 @@ func TestImpaired(t *testing.T) {
 	}
 	for i, imp := range impairments {
 		t.Run(imp.name, func(t *testing.T) {
-			var line bsdnet.ImpairedLink
+			var line *netem.Impaired
 			seed := uint64(i + 1)
-			o := options{wrap: func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link {
-				l, err := bsdnet.Impair(tun, bsdnet.ImpairConfig{Write: imp.way, Read: imp.way, Seed: seed})
+			o := options{wrap: func(t *testing.T, dev *tun.Link) bsdnet.Link {
+				l, err := netem.Impair(dev, netem.Path{Write: imp.way, Read: imp.way, Seed: seed})
 				if err != nil {
 					t.Fatal(err)
 				}

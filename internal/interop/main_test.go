@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"bsdnet/internal/nstest"
 	"bsdnet/internal/testutil"
 	"bsdnet/internal/testutil/stacktest"
+	"bsdnet/tun"
 )
 
 func TestMain(m *testing.M) {
@@ -47,13 +49,16 @@ func (c *counted) Run() int {
 	return status
 }
 
+// packages are those of stacks and links.
+var packages = []string{"bsdnet/internal/kern", "bsdnet/tun.", "bsdnet/netem.", "bsdnet/udptunnel."}
+
 // leftovers returns the stacks of goroutines that run in a stack or a link.
 func leftovers() string {
 	var left []string
 	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		left = left[:0]
 		for _, g := range strings.Split(allStacks(), "\n\n") {
-			if strings.Contains(g, "bsdnet/internal/kern") || strings.Contains(g, "bsdnet/internal/link") {
+			if slices.ContainsFunc(packages, func(p string) bool { return strings.Contains(g, p) }) {
 				left = append(left, g)
 			}
 		}
@@ -104,7 +109,7 @@ var modes = []mode{{"offload", false, 1}, {"plain", true, 1}, {"offload, 2 queue
 type world struct {
 	*nstest.NS
 	mode  mode
-	tun   *bsdnet.TUN
+	tun   *tun.Link
 	link  bsdnet.Link // the device, or what wraps it
 	stack *bsdnet.Stack
 }
@@ -113,7 +118,7 @@ type world struct {
 type options struct {
 	mtu    int
 	config bsdnet.Config
-	wrap   func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link
+	wrap   func(t *testing.T, dev *tun.Link) bsdnet.Link
 }
 
 // eachMode runs a test in a world for each of the modes, or the first n of them.
@@ -131,7 +136,7 @@ func newWorld(t *testing.T, m mode, o options) *world {
 	t.Helper()
 	nstest.Need(t, "/dev/net/tun", "ip")
 	w := &world{NS: nstest.New(t), mode: m}
-	w.tun = openTUN(t, w.NS, bsdnet.TUNConfig{MTU: o.mtu, Queues: m.queues, NoOffload: m.noOffload, Host: netip.MustParsePrefix(kernIP + "/24")})
+	w.tun = openTUN(t, w.NS, tun.Config{MTU: o.mtu, Queues: m.queues, NoOffload: m.noOffload, Host: netip.MustParsePrefix(kernIP + "/24")})
 	w.link = w.tun
 	if o.wrap != nil {
 		w.link = o.wrap(t, w.tun)
@@ -145,15 +150,15 @@ func newWorld(t *testing.T, m mode, o options) *world {
 }
 
 // openTUN opens a device in a namespace.
-func openTUN(t *testing.T, ns *nstest.NS, c bsdnet.TUNConfig) (tun *bsdnet.TUN) {
+func openTUN(t *testing.T, ns *nstest.NS, c tun.Config) (dev *tun.Link) {
 	t.Helper()
 	if err := ns.Do(func() (err error) {
-		tun, err = bsdnet.OpenTUN(c)
+		dev, err = tun.Open(c)
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
-	return tun
+	return dev
 }
 
 // newStack makes a stack, which is closed with the test; that must not hang.
@@ -258,6 +263,6 @@ func prepare(t *testing.T, c net.Conn) conn {
 
 // What a device can do, as a user's own link could.
 var (
-	_ bsdnet.OffloadLink = (*bsdnet.TUN)(nil)
-	_ bsdnet.QueueLink   = (*bsdnet.TUN)(nil)
+	_ bsdnet.OffloadLink = (*tun.Link)(nil)
+	_ bsdnet.QueueLink   = (*tun.Link)(nil)
 )

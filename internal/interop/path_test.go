@@ -9,6 +9,7 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/nstest"
+	"bsdnet/tun"
 )
 
 // pathMTU is the MTU in the middle of a path whose ends have 1500.
@@ -64,14 +65,14 @@ func TestPathMTU(t *testing.T) {
 
 // Without the router's word packets disappear in a black hole, which the sender must find by itself (RFC 2923, 2.1).
 func TestBlackHole(t *testing.T) {
-	deaf := options{wrap: func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link { return &filter{TUN: tun, drop: unreachable} }}
+	deaf := options{wrap: func(t *testing.T, dev *tun.Link) bsdnet.Link { return &filter{Link: dev, drop: unreachable} }}
 	throughPath(t, deaf, func(t *testing.T, ours, theirs conn) { transfer(t, ours, theirs, 1, 1<<20) })
 }
 
 // The kernel finds black holes too, with a stack as the receiver. (With offloads a packet's length says nothing.)
 func TestBlackHoleKernel(t *testing.T) {
-	narrow := options{wrap: func(t *testing.T, tun *bsdnet.TUN) bsdnet.Link {
-		return &filter{TUN: tun, drop: func(p []byte) bool { return len(p) > pathMTU }}
+	narrow := options{wrap: func(t *testing.T, dev *tun.Link) bsdnet.Link {
+		return &filter{Link: dev, drop: func(p []byte) bool { return len(p) > pathMTU }}
 	}}
 	for _, from := range []string{"bsdnet dials", "bsdnet listens"} {
 		t.Run(from, func(t *testing.T) {
@@ -94,14 +95,14 @@ func unreachable(p []byte) bool { return len(p) > 20 && p[9] == 1 && p[20] == 3 
 
 // A filter is a device on whose way to the stack packets disappear.
 type filter struct {
-	*bsdnet.TUN
+	*tun.Link
 	drop func(p []byte) bool
 	hdr  int // the length of the virtio-net header
 }
 
 // Offload, Read and ReadQueue are a link's.
 func (f *filter) Offload() bool {
-	if f.TUN.Offload() {
+	if f.Link.Offload() {
 		f.hdr = 10
 	}
 	return f.hdr > 0
@@ -111,7 +112,7 @@ func (f *filter) Read(bufs [][]byte, sizes []int) (int, error) { return f.ReadQu
 
 func (f *filter) ReadQueue(q int, bufs [][]byte, sizes []int) (int, error) {
 	for {
-		n, err := f.TUN.ReadQueue(q, bufs, sizes)
+		n, err := f.Link.ReadQueue(q, bufs, sizes)
 		kept := 0
 		for i := range n {
 			if f.drop(bufs[i][f.hdr:sizes[i]]) {

@@ -155,7 +155,7 @@
 //	udptunnel/         the UDP tunnel: docs/udp-tunnel.md; its machine has neither clock nor socket
 //	netem/             Pipe, a cable between two stacks, and Impair, which makes a link bad
 //	wireguard/         WireGuard
-//	internal/link/     what links share: the errors of their states, packets and queues
+//	internal/link/     what links share: their interfaces, and the states that they go through
 //
 // If a link breaks, its Read returns an error; from then on the interface is down, and outputs get
 // ENETDOWN. A connection whose interface is down looks for another (reroute), so a link that is

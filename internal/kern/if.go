@@ -12,32 +12,17 @@ import (
 
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/link"
 )
 
-// A Link carries IP packets between an interface and the world. It has the methods of bsdnet.Link,
-// where their contract stands.
-type Link interface {
-	MTU() int
-	Start(ready func()) error
-	Read(bufs [][]byte, sizes []int) (int, error)
-	Write(pkts []net.Buffers) (int, error)
-	Close() error
-}
+// What a link has, where it is written once: bsdnet.Link, OffloadLink and QueueLink, whose comments are the contract.
+type (
+	// Link is bsdnet.Link.
+	Link = link.Link
 
-// An offloader is a Link that passes the cutting and summing of segments on. It has the methods of
-// bsdnet.OffloadLink.
-type offloader interface {
-	Link
-	Offload() bool
-}
-
-// A multiqueuer is a Link of several queues. It has the methods of bsdnet.QueueLink.
-type multiqueuer interface {
-	Link
-	Queues() int
-	ReadQueue(q int, bufs [][]byte, sizes []int) (int, error)
-	WriteQueue(q int, pkts []net.Buffers) (int, error)
-}
+	offloader   = link.OffloadLink
+	multiqueuer = link.QueueLink
+)
 
 // An Ifnet is a network interface: BSD's struct ifnet.
 type Ifnet struct {
@@ -242,7 +227,7 @@ func (k *Kernel) checkIf(ifp *Ifnet) error {
 			return fmt.Errorf("bsdnet: attach %s: %v is not an address with its prefix length, such as 10.0.0.1/24", ifp.Name, p)
 		}
 		if !ifp.loopback {
-			if err := CheckHost(p); err != nil {
+			if err := link.CheckHost(p); err != nil {
 				return fmt.Errorf("bsdnet: attach %s: %w", ifp.Name, err)
 			}
 		}
@@ -256,37 +241,6 @@ func (k *Kernel) checkIf(ifp *Ifnet) error {
 		}
 	}
 	return nil
-}
-
-// CheckHost reports why a host cannot have the IPv4 address of p in p's network (RFC 1122,
-// 3.2.1.3), and what it can have. Nothing would ever arrive there.
-func CheckHost(p netip.Prefix) error {
-	a := p.Addr()
-	if !a.Is4() {
-		return nil
-	}
-	why := ""
-	switch first, last := p.Masked().Addr(), wire.LastAddr(p); {
-	case a.IsUnspecified():
-		why = "no address; give the host's own, such as 10.0.0.1/24 (the default route, 0.0.0.0/0, is one for AddRoute)"
-	case a.IsLoopback():
-		why = "an address of the loopback, which no packet on a link has; give one such as 10.0.0.1/24"
-	case a.IsMulticast():
-		why = "a multicast address; give the host's own, such as 10.0.0.1/24"
-	case a == wire.LimitedBroadcast:
-		why = "the broadcast address; give the host's own, such as 10.0.0.1/24"
-	case a.As4()[0] >= 240:
-		why = "an address of the reserved 240.0.0.0/4, which hosts drop; give one such as 10.0.0.1/24"
-	case p.Bits() >= 31: // a network of two, or one, has neither of the following (RFC 3021)
-		return nil
-	case a == first:
-		why = fmt.Sprintf("the address of the network %v itself; its hosts have %v to %v", p, first.Next(), last.Prev())
-	case a == last:
-		why = fmt.Sprintf("the broadcast address of the network %v; its hosts have %v to %v", p.Masked(), first.Next(), last.Prev())
-	default:
-		return nil
-	}
-	return fmt.Errorf("%w: %v is %s", syscall.EADDRNOTAVAIL, a, why)
 }
 
 func (k *Kernel) dropIf(ifp *Ifnet) {

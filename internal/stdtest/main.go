@@ -21,7 +21,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -132,17 +131,15 @@ func makeRoot(root string) error {
 }
 
 // notOfStack are the directories of the module that are not part of the stack, or that the tests can do without.
-var notOfStack = []string{"testdata", "stdtest", "examples", "bench", "docs", "wireguard", "interop", "nstest"}
-
-// outside matches the files of the links to the world, which need packages that the standard library does not have.
-var outside = regexp.MustCompile(`^(internal/link/)?(tun|udp)\w*\.go$`)
+var notOfStack = []string{"testdata", "stdtest", "examples", "bench", "docs", "cmd", "qlog", "badlinks", "interop", "nstest",
+	"netem", "tun", "udptunnel", "wireguard", "linktest", "ends"}
 
 // ofStack reports whether a file or directory of the module is part of the stack itself, as far as the loopback needs it.
 func ofStack(name string) bool {
 	switch base, ext := filepath.Base(name), filepath.Ext(name); {
 	case name == ".":
 		return true
-	case strings.HasPrefix(base, "."), slices.Contains(notOfStack, base), outside.MatchString(filepath.ToSlash(name)):
+	case strings.HasPrefix(base, "."), slices.Contains(notOfStack, base):
 		return false
 	case ext != "":
 		return ext == ".s" || ext == ".go" && !strings.HasSuffix(base, "_test.go")

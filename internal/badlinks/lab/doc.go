@@ -2,7 +2,7 @@
 // kernel or a bsdnet stack, and says how fast it came through. Whatever the ends are, the path is
 // the same code with the same seed:
 //
-//	A: TUN device or Pipe <- gate - relay - bsdnet.Impair - gate -> B: TUN device or Pipe
+//	A: TUN device or Pipe <- gate - relay - netem.Impair - gate -> B: TUN device or Pipe
 //
 // A kernel's end is a network namespace of its own with a TUN device that has no offloads, so
 // segments travel as on a wire. A gate is what a packet passes last; it does what Impair

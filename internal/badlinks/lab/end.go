@@ -17,6 +17,8 @@ import (
 
 	"bsdnet"
 	"bsdnet/internal/nstest"
+	"bsdnet/netem"
+	"bsdnet/tun"
 )
 
 // A Kind is what is at an end of a path.
@@ -80,23 +82,23 @@ func newKernel(ip netip.Addr, c *Cell) (*end, error) {
 			return nil, fmt.Errorf("sysctl %s=%s: %w", name, value, err)
 		}
 	}
-	var tun *bsdnet.TUN
+	var dev *tun.Link
 	err = ns.Do(func() (err error) {
-		tun, err = bsdnet.OpenTUN(bsdnet.TUNConfig{MTU: MTU, NoOffload: true, Host: netip.PrefixFrom(ip, 24)})
+		dev, err = tun.Open(tun.Config{MTU: MTU, NoOffload: true, Host: netip.PrefixFrom(ip, 24)})
 		if err != nil {
 			return err
 		}
-		return lengthenQueue(tun.Name())
+		return lengthenQueue(dev.Name())
 	})
 	if err != nil {
-		if tun != nil {
-			tun.Close()
+		if dev != nil {
+			dev.Close()
 		}
 		ns.Close()
 		return nil, err
 	}
 	return &end{
-		outside: tun,
+		outside: dev,
 		dial: func(ctx context.Context, from, to netip.AddrPort) (conn net.Conn, err error) {
 			err = ns.Do(func() error {
 				d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from), Control: useCC(c.KernelCC)}
@@ -151,7 +153,7 @@ func newBSD(ip netip.Addr, c *Cell, seed byte) (*end, error) {
 	if config.Rand == nil {
 		config.Rand = rand.NewChaCha8([32]byte{seed, byte(c.Seed), byte(c.Seed >> 8)})
 	}
-	inside, outside, err := bsdnet.Pipe(bsdnet.PipeConfig{MTU: MTU})
+	inside, outside, err := netem.Pipe(netem.PipeConfig{MTU: MTU})
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"bsdnet"
+	"bsdnet/netem"
 )
 
 // A Path is what packets go through, the same in both directions.
@@ -28,7 +28,7 @@ type Path struct {
 	Queue int
 
 	// Impairment is what else is wrong. Its Delay, Rate and Queue are those above.
-	Impairment bsdnet.Impairment
+	Impairment netem.Impairment
 
 	// Scatter delays each packet by up to so much more, uniformly and on its own: packets of one
 	// flow overtake each other. 0: it does not.
@@ -61,7 +61,7 @@ func (p *Path) queue() int {
 func (p *Path) BDP() int64 { return int64(float64(p.Rate) / 8 * p.RTT.Seconds()) }
 
 // impairment returns that of one direction.
-func (p *Path) impairment() bsdnet.Impairment {
+func (p *Path) impairment() netem.Impairment {
 	i := p.Impairment
 	i.Delay, i.Rate, i.Queue = p.RTT/2, p.Rate, p.queue()
 	return i

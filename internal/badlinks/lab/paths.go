@@ -5,7 +5,7 @@ package lab
 import (
 	"time"
 
-	"bsdnet"
+	"bsdnet/netem"
 )
 
 const ms = time.Millisecond
@@ -19,27 +19,27 @@ func Paths() []Path {
 		change(&p)
 		return p
 	}
-	impaired := func(name, about string, bytes int64, i bsdnet.Impairment) Path {
+	impaired := func(name, about string, bytes int64, i netem.Impairment) Path {
 		return bad(name, about, bytes, func(p *Path) { p.Impairment = i })
 	}
-	burst := &bsdnet.BurstLoss{PEnter: 0.004, PLeave: 0.2, LossInBad: 0.8}
+	burst := &netem.BurstLoss{PEnter: 0.004, PLeave: 0.2, LossInBad: 0.8}
 	return []Path{
 		clean(200e6, 20*ms, 40<<20),
-		impaired("loss1", "1 % of loss", 4<<20, bsdnet.Impairment{Loss: 0.01}),
-		impaired("loss5", "5 % of loss", 1<<20, bsdnet.Impairment{Loss: 0.05}),
-		impaired("loss10", "10 % of loss", 512<<10, bsdnet.Impairment{Loss: 0.10}),
-		impaired("loss20", "20 % of loss", 192<<10, bsdnet.Impairment{Loss: 0.20}),
-		impaired("loss30", "30 % of loss", 32<<10, bsdnet.Impairment{Loss: 0.30}),
+		impaired("loss1", "1 % of loss", 4<<20, netem.Impairment{Loss: 0.01}),
+		impaired("loss5", "5 % of loss", 1<<20, netem.Impairment{Loss: 0.05}),
+		impaired("loss10", "10 % of loss", 512<<10, netem.Impairment{Loss: 0.10}),
+		impaired("loss20", "20 % of loss", 192<<10, netem.Impairment{Loss: 0.20}),
+		impaired("loss30", "30 % of loss", 32<<10, netem.Impairment{Loss: 0.30}),
 		impaired("burst", "Gilbert-Elliott: after 250 packets 5 of which 80 % are lost, on average", 8<<20,
-			bsdnet.Impairment{Burst: burst}),
+			netem.Impairment{Burst: burst}),
 		impaired("reorder25", "25 % of packets are 4 ms late", 24<<20,
-			bsdnet.Impairment{Reorder: 0.25, ReorderDelay: 4 * ms}),
+			netem.Impairment{Reorder: 0.25, ReorderDelay: 4 * ms}),
 		bad("jitter9", "each packet is 0 to 9 ms late on its own", 24<<20, func(p *Path) { p.Scatter = 9 * ms }),
-		impaired("dup5", "5 % of packets come twice", 40<<20, bsdnet.Impairment{Duplicate: 0.05}),
-		impaired("dup50", "50 % of packets come twice", 24<<20, bsdnet.Impairment{Duplicate: 0.50}),
-		impaired("corrupt2", "a bit is flipped in 2 % of packets", 2<<20, bsdnet.Impairment{Corrupt: 0.02}),
+		impaired("dup5", "5 % of packets come twice", 40<<20, netem.Impairment{Duplicate: 0.05}),
+		impaired("dup50", "50 % of packets come twice", 24<<20, netem.Impairment{Duplicate: 0.50}),
+		impaired("corrupt2", "a bit is flipped in 2 % of packets", 2<<20, netem.Impairment{Corrupt: 0.02}),
 		bad("all", "1 % lost, 2 % twice, 5 % late by 3 ms, all by 0 to 2 ms, 0.5 % corrupted", 2<<20, func(p *Path) {
-			p.Impairment = bsdnet.Impairment{Loss: 0.01, Duplicate: 0.02, Corrupt: 0.005}
+			p.Impairment = netem.Impairment{Loss: 0.01, Duplicate: 0.02, Corrupt: 0.005}
 			p.Impairment.Reorder, p.Impairment.ReorderDelay = 0.05, 3*ms
 			p.Scatter = 2 * ms
 		}),

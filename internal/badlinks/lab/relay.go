@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 )
 
 // A relay is a path at work between the outsides of two ends.
 type relay struct {
-	a     *gate               // before A
-	b     *gate               // before B, in line
-	line  bsdnet.ImpairedLink // to B
+	a     *gate           // before A
+	b     *gate           // before B, in line
+	line  *netem.Impaired // to B
 	done  chan struct{}
 	pumps sync.WaitGroup
 }
@@ -34,7 +35,7 @@ func newRelay(p *Path, seed uint64, a, b bsdnet.Link, tap func(packet []byte)) (
 	r.a, r.b = newGate(a, lose(true), p.Scatter, 2*seed+1), newGate(b, lose(false), p.Scatter, 2*seed)
 	way := p.impairment()
 	var err error
-	r.line, err = bsdnet.Impair(r.b, bsdnet.ImpairConfig{Write: way, Read: way, Seed: seed})
+	r.line, err = netem.Impair(r.b, netem.Path{Write: way, Read: way, Seed: seed})
 	if err != nil {
 		return nil, errors.Join(err, a.Close(), b.Close())
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/netem"
 )
 
 // A Cell is one transfer, from A to B.
@@ -63,7 +64,7 @@ type Result struct {
 	Info *bsdnet.ConnInfo
 
 	// Stats are those of the path, of which Write is the direction from A to B.
-	Stats bsdnet.ImpairStats
+	Stats netem.Stats
 
 	// Vanished is how many packets Path.Lose has lost, in both directions. Stats counts them as
 	// delivered.

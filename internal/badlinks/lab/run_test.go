@@ -13,7 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"bsdnet"
+	"bsdnet/netem"
 )
 
 // inBubble runs a cell between two stacks, in virtual time.
@@ -38,7 +38,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("Info: %+v", first.Info)
 	}
 	again, _ := inBubble(t, c)
-	first.Stats.Read, again.Stats.Read = bsdnet.ImpairCounts{}, bsdnet.ImpairCounts{} // of the last ACK, or not
+	first.Stats.Read, again.Stats.Read = netem.Counts{}, netem.Counts{} // of the last ACK, or not
 	if !reflect.DeepEqual(first, again) {
 		t.Errorf("one seed, two results:\n%+v\n%+v", first, again)
 	}
@@ -125,11 +125,11 @@ func TestPaths(t *testing.T) {
 		}
 		names = append(names, p.Name)
 		way := p.impairment()
-		a, b, err := bsdnet.Pipe(bsdnet.PipeConfig{})
+		a, b, err := netem.Pipe(netem.PipeConfig{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := bsdnet.Impair(a, bsdnet.ImpairConfig{Write: way, Read: way})
+		l, err := netem.Impair(a, netem.Path{Write: way, Read: way})
 		if err != nil {
 			t.Errorf("%s: %v", p.Name, err)
 			continue

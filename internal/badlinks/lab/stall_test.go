@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"bsdnet"
+	"bsdnet/netem"
 )
 
 // TestNoStalls transfers over paths that reorder and lose nothing, with many seeds: no transfer
@@ -23,7 +23,7 @@ func TestNoStalls(t *testing.T) {
 	jitter := Lossy(50e6, 20*ms, 0)
 	jitter.Scatter = 9 * ms
 	both := jitter
-	both.Impairment = bsdnet.Impairment{Reorder: 0.1, ReorderDelay: 15 * ms, Duplicate: 0.05}
+	both.Impairment = netem.Impairment{Reorder: 0.1, ReorderDelay: 15 * ms, Duplicate: 0.05}
 	for name, p := range map[string]Path{"reordering": reorder, "jitter": jitter, "both": both} {
 		t.Run(name, func(t *testing.T) {
 			var took []time.Duration

@@ -1,0 +1,114 @@
+// Package ends is what tests have at the two ends of a link in place of a stack.
+package ends
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"sync"
+	"testing"
+
+	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/link"
+)
+
+// An End is a link that has been started, with what a stack has around it.
+type End struct {
+	link.Link
+	mu      sync.Mutex
+	called  sync.Cond
+	readies int // calls of ready
+}
+
+// Start starts l.
+func Start(t testing.TB, l link.Link) *End {
+	t.Helper()
+	e := &End{Link: l}
+	e.called.L = &e.mu
+	if err := l.Start(func() {
+		e.mu.Lock()
+		e.readies++
+		e.mu.Unlock()
+		e.called.Broadcast()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// AwaitReady waits until ready has been called more than n times, and returns how often it has.
+func (e *End) AwaitReady(n int) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.readies <= n {
+		e.called.Wait()
+	}
+	return e.readies
+}
+
+// Close closes links that must be open.
+func Close(t testing.TB, links ...link.Link) {
+	t.Helper()
+	for _, l := range links {
+		if err := l.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+}
+
+// Send writes packets, and waits for ready when it is cut short.
+func (e *End) Send(pkts ...net.Buffers) error {
+	for readies := e.AwaitReady(-1); ; readies = e.AwaitReady(readies) {
+		n, err := e.Write(pkts)
+		if err != nil || n == len(pkts) {
+			return err
+		}
+		pkts = pkts[n:]
+	}
+}
+
+// Receive reads n packets, or fewer if the link ends.
+func (e *End) Receive(t testing.TB, n int) [][]byte {
+	t.Helper()
+	bufs := make([][]byte, 8)
+	for i := range bufs {
+		bufs[i] = make([]byte, e.MTU())
+	}
+	sizes := make([]int, len(bufs))
+	var got [][]byte
+	for len(got) < n {
+		k, err := e.Read(bufs[:min(len(bufs), n-len(got))], sizes)
+		if err != nil {
+			t.Errorf("Read: %v, after %d packets of %d", err, len(got), n)
+			return got
+		}
+		for i := range k {
+			got = append(got, bytes.Clone(bufs[i][:sizes[i]]))
+		}
+	}
+	return got
+}
+
+// Packet returns an IPv4 packet with a UDP header of a flow, size bytes of which number is a part. size is at least 32.
+func Packet(flow, number, size int) []byte {
+	b := make([]byte, size)
+	for i := 32; i < size; i++ {
+		b[i] = byte(i * (number + 1))
+	}
+	b[0] = 0x45
+	binary.BigEndian.PutUint16(b[2:], uint16(size))
+	b[8] = 64
+	b[9] = wire.ProtoUDP
+	copy(b[12:], []byte{10, 0, 0, 1, 10, 0, 0, 2})
+	binary.BigEndian.PutUint16(b[20:], uint16(flow))
+	binary.BigEndian.PutUint16(b[22:], 9)
+	binary.BigEndian.PutUint16(b[24:], uint16(size-20))
+	binary.BigEndian.PutUint32(b[28:], uint32(number))
+	return b
+}
+
+// Flow returns the flow of a [Packet].
+func Flow(b []byte) int { return int(binary.BigEndian.Uint16(b[20:])) }
+
+// Number returns the number of a [Packet].
+func Number(b []byte) int { return int(binary.BigEndian.Uint32(b[28:])) }

@@ -1,0 +1,13 @@
+//go:build !linux && !darwin && !windows
+
+package tun
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+)
+
+func createDevice(*Config) (device, string, error) {
+	return nil, "", fmt.Errorf("%w: there is no driver for %s yet, only for Linux, macOS and Windows; use the UDP tunnel or WireGuard", errors.ErrUnsupported, runtime.GOOS)
+}

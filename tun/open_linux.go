@@ -1,0 +1,343 @@
+//go:build linux
+
+package tun
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"bsdnet/internal/link"
+)
+
+const cloneDevice = "/dev/net/tun"
+
+// open makes or opens a device by name, with so many queues.
+func (t *Link) open(name string, queues int) error {
+	if name == "" {
+		name = "tun%d"
+	}
+	t.name, t.isTUN = name, true
+	flags := uint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	if queues > 1 {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	for len(t.queues) < queues {
+		fd, err := unix.Open(cloneDevice, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return t.openError(err)
+		}
+		if len(t.queues) == 0 && t.hasVnet(fd) {
+			flags |= unix.IFF_VNET_HDR
+			t.vnet = true
+		}
+		got, err := t.attach(fd, flags)
+		if err == unix.EINVAL && queues == 1 { // a device that was made for several queues
+			got, err = t.attach(fd, flags|unix.IFF_MULTI_QUEUE)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return t.attachError(err, queues)
+		}
+		t.name = got
+		if err := t.addQueue(fd); err != nil {
+			return err
+		}
+	}
+	return t.vnetSize()
+}
+
+// hasVnet reports whether the driver knows virtio-net headers, and little-endian ones.
+func (t *Link) hasVnet(fd int) bool {
+	features, err := unix.IoctlGetUint32(fd, unix.TUNGETFEATURES)
+	return err == nil && features&unix.IFF_VNET_HDR != 0
+}
+
+// attach connects a descriptor to the device (TUNSETIFF) and returns the device's name.
+func (t *Link) attach(fd int, flags uint16) (string, error) {
+	ifr, err := unix.NewIfreq(t.name)
+	if err != nil {
+		return "", err
+	}
+	if flags&unix.IFF_MULTI_QUEUE != 0 && len(t.queues) == 0 && inUse(t.name) {
+		return "", unix.EBUSY // the kernel would share the flows out between two that know nothing of each other
+	}
+	ifr.SetUint16(flags)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
+		return "", err
+	}
+	return ifr.Name(), nil
+}
+
+// inUse reports whether a device of several queues is there and somebody has one of them open, as far as the kernel tells (rtnetlink(7)).
+func inUse(name string) bool {
+	rib, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
+	if err != nil {
+		return false
+	}
+	msgs, err := syscall.ParseNetlinkMessage(rib)
+	if err != nil {
+		return false
+	}
+	for _, m := range msgs {
+		if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg {
+			continue
+		}
+		b := m.Data[unix.SizeofIfInfomsg:]
+		if string(netlinkAttr(b, unix.IFLA_IFNAME)) != name+"\x00" {
+			continue
+		}
+		n := netlinkAttr(netlinkAttr(netlinkAttr(b, unix.IFLA_LINKINFO), unix.IFLA_INFO_DATA), unix.IFLA_TUN_NUM_QUEUES)
+		return len(n) == 4 && binary.NativeEndian.Uint32(n) > 0
+	}
+	return false
+}
+
+// netlinkAttr returns the value of the first attribute of a type, or nil.
+func netlinkAttr(b []byte, attr uint16) []byte {
+	for len(b) >= unix.SizeofNlAttr {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < unix.SizeofNlAttr || n > len(b) {
+			break
+		}
+		if binary.NativeEndian.Uint16(b[2:])&0x3fff == attr { // NLA_TYPE_MASK
+			return b[unix.SizeofNlAttr:n]
+		}
+		b = b[min((n+3)&^3, len(b)):]
+	}
+	return nil
+}
+
+// vnetSize fixes the headers' length and byte order, whatever the descriptor had before.
+func (t *Link) vnetSize() error {
+	if !t.vnet {
+		return nil
+	}
+	return t.queues[0].control(func(fd int) error {
+		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vnetHdrLen); err != nil {
+			return fmt.Errorf("tun: %s: the length of virtio-net headers: %w", t.name, err)
+		}
+		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETLE, 1); err != nil {
+			return fmt.Errorf("tun: %s: the byte order of virtio-net headers: %w", t.name, err)
+		}
+		return nil
+	})
+}
+
+// adopt takes a descriptor that somebody else has opened.
+func (t *Link) adopt(f *os.File) error {
+	if _, err := f.Stat(); err != nil { // it may be closed; what follows would say so in words that errors.Is does not know
+		return fmt.Errorf("tun: File: %w", err)
+	}
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("tun: File: %w", err)
+	}
+	var fd int
+	cerr := rc.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(cerr, err); err != nil {
+		return fmt.Errorf("tun: File: %w", err)
+	}
+	ifr, _ := unix.NewIfreq("")
+	if errno := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); errno != nil {
+		err = carriesPackets(fd, errno)
+	} else {
+		t.isTUN, t.name = true, ifr.Name()
+		flags := ifr.Uint16()
+		t.vnet = flags&unix.IFF_VNET_HDR != 0
+		t.unsure = true // the bit of IFF_NO_PI says something else here: IFF_NOFILTER
+		if flags&unix.IFF_TAP != 0 {
+			err = fmt.Errorf("tun: File is the TAP device %s, which carries Ethernet frames; open a TUN device (IFF_TUN)", t.name)
+		}
+	}
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	if err := t.addQueue(fd); err != nil {
+		return err
+	}
+	return t.vnetSize()
+}
+
+// carriesPackets returns nil for a descriptor that keeps packets apart. errno is what it has said to TUNGETIFF.
+func carriesPackets(fd int, errno error) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("tun: File: %w", err)
+	}
+	switch kind := st.Mode & unix.S_IFMT; {
+	case kind == unix.S_IFSOCK:
+		if typ, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil && typ != unix.SOCK_STREAM {
+			return nil
+		}
+	case kind == unix.S_IFCHR && errno == unix.EBADFD:
+		return fmt.Errorf("tun: File is %s, but no device has been made of it (TUNSETIFF): %w", cloneDevice, errno)
+	case kind == unix.S_IFCHR && (errno == unix.EACCES || errno == unix.EPERM): // a sandbox that lets nobody ask
+		return nil
+	}
+	return fmt.Errorf("tun: File is neither a TUN device nor a socket that keeps packets apart (SOCK_DGRAM or SOCK_SEQPACKET): %w", unix.EINVAL)
+}
+
+// configure gives the device its MTU and the kernel its address.
+func (t *Link) configure(c *Config) error {
+	t.mtu = c.MTU
+	if !t.isTUN {
+		t.mtu = or(t.mtu, link.DefaultMTU)
+		if c.Host.IsValid() {
+			return errors.New("tun: Host is for a TUN device, and File is none")
+		}
+		return nil
+	}
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("tun: %s: %w", t.name, err)
+	}
+	defer unix.Close(s)
+	if err := t.setMTU(s, c.MTU); err != nil {
+		return err
+	}
+	if t.mtu > link.MaxPacket-vnetHdrLen {
+		t.allowed = false
+	}
+	if c.File == nil && t.ours() {
+		t.setQueueLen(s)
+	}
+	if c.Host.IsValid() {
+		return t.setHost(s, c.Host)
+	}
+	return nil
+}
+
+func or(n, def int) int {
+	if n == 0 {
+		return def
+	}
+	return n
+}
+
+func (t *Link) setMTU(s, mtu int) error {
+	ifr, err := unix.NewIfreq(t.name)
+	if err != nil {
+		return fmt.Errorf("tun: %s: %w", t.name, err)
+	}
+	if err := unix.IoctlIfreq(s, unix.SIOCGIFMTU, ifr); err != nil {
+		t.mtu = or(mtu, link.DefaultMTU) // the device of a descriptor may be in another network namespace
+		return nil
+	}
+	t.mtu = int(ifr.Uint32())
+	if mtu == 0 || mtu == t.mtu {
+		return nil
+	}
+	ifr.SetUint32(uint32(mtu))
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFMTU, ifr); err != nil {
+		return t.rights("setting the MTU", err)
+	}
+	t.mtu = mtu
+	return nil
+}
+
+// queueLen is how many packets wait in the kernel for each queue of a device of ours. The kernel's own 500 are less than a thousand clients send at
+// once, and what it drops there comes again after a second, as lost SYNs do.
+const queueLen = 5000
+
+// ours reports whether the device was made here, and goes away with it: one that was there before is persistent, or somebody has it open.
+func (t *Link) ours() bool {
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return false
+	}
+	err = t.queues[0].control(func(fd int) error { return unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr) })
+	return err == nil && ifr.Uint16()&unix.IFF_PERSIST == 0
+}
+
+// setQueueLen sets the device's txqueuelen. A system that does not let it be set has a device that works all the same, so that is no error.
+func (t *Link) setQueueLen(s int) {
+	if ifr, err := unix.NewIfreq(t.name); err == nil {
+		ifr.SetUint32(queueLen)
+		unix.IoctlIfreq(s, unix.SIOCSIFTXQLEN, ifr)
+	}
+}
+
+// setHost gives the kernel an address on the device, and brings it up.
+func (t *Link) setHost(s int, p netip.Prefix) error {
+	ifr, err := unix.NewIfreq(t.name)
+	if err != nil {
+		return fmt.Errorf("tun: %s: %w", t.name, err)
+	}
+	set := func(what string, req uint, v []byte) error {
+		if err := ifr.SetInet4Addr(v); err != nil {
+			return fmt.Errorf("tun: %s: %s: %w", t.name, what, err)
+		}
+		if err := unix.IoctlIfreq(s, req, ifr); err != nil {
+			return t.rights(what, err)
+		}
+		return nil
+	}
+	if err := set("setting the address", unix.SIOCSIFADDR, p.Addr().AsSlice()); err != nil {
+		return err
+	}
+	if err := set("setting the network mask", unix.SIOCSIFNETMASK, net.CIDRMask(p.Bits(), 32)); err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(s, unix.SIOCGIFFLAGS, ifr); err != nil {
+		return t.rights("reading the flags", err)
+	}
+	ifr.SetUint16(ifr.Uint16() | unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
+		return t.rights("bringing it up", err)
+	}
+	return nil
+}
+
+// wayOut says how to get the right to make devices.
+const wayOut = "that takes CAP_NET_ADMIN in the network namespace: run it in a namespace of your own (unshare -Urn), " +
+	"or give the program the capability (setcap cap_net_admin+ep), or open a device that was made for your user (ip tuntap add mode tun user …)"
+
+// rights explains an error for want of rights.
+func (t *Link) rights(what string, err error) error {
+	if err == unix.EPERM || err == unix.EACCES {
+		return fmt.Errorf("tun: %s: %s: %w; %s", t.name, what, err, wayOut)
+	}
+	return fmt.Errorf("tun: %s: %s: %w", t.name, what, err)
+}
+
+func (t *Link) openError(err error) error {
+	switch err {
+	case unix.ENOENT, unix.ENODEV, unix.ENXIO:
+		return fmt.Errorf("tun: %s: %w; the kernel's tun module is not there (modprobe tun), or the container has not been given the device "+
+			"(mknod %[1]s c 10 200, docker run --device %[1]s)", cloneDevice, err)
+	}
+	return t.rights("opening "+cloneDevice, err)
+}
+
+// deviceName reports whether a device may be called so: dev_valid_name and dev_alloc_name of Linux.
+func deviceName(name string) bool {
+	_, number, pattern := strings.Cut(name, "%")
+	return name != "." && name != ".." && !strings.ContainsAny(name, "/: \t\n\v\f\r") &&
+		(!pattern || strings.HasPrefix(number, "d") && !strings.Contains(number, "%"))
+}
+
+func (t *Link) attachError(err error, queues int) error {
+	switch {
+	case err == unix.EBUSY:
+		return fmt.Errorf("tun: %s: %w: somebody has the device open; choose another name", t.name, err)
+	case err == unix.EINVAL && !deviceName(t.name):
+		return fmt.Errorf("tun: Name %q is not a device's name: %w", t.name, err)
+	case err == unix.EINVAL && queues > 1:
+		return fmt.Errorf("tun: %s: %w: the device was not made for several queues (ip tuntap add mode tun multi_queue), or it is not a TUN device; "+
+			"with Queues: 1 it may do", t.name, err)
+	case err == unix.EINVAL:
+		return fmt.Errorf("tun: %s: %w: a device of that name is there, and is not a TUN device; choose another name", t.name, err)
+	case err == unix.E2BIG:
+		return fmt.Errorf("tun: %s: %w: more queues than the kernel allows", t.name, err)
+	}
+	return t.rights("attaching", err)
+}

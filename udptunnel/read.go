@@ -1,0 +1,244 @@
+package udptunnel
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"bsdnet/internal/link"
+)
+
+// The way in. One read brings up to 64 KiB of datagrams of one sender (UDP_GRO); each is opened from there into the reader's buffer.
+
+// receiver is the state of the way in.
+type receiver struct {
+	buf  []byte // what the last read has brought
+	oob  []byte
+	end  int // of what is in buf
+	off  int // where the next datagram begins
+	size int // of each but the last
+	src  netip.AddrPort
+	errs int // errors in a row
+
+	// What the machine has not been told yet.
+	session      *session
+	data, newest bool
+	any          bool
+	control      bool // a message of a handshake has been dealt with
+}
+
+// maxReadErrors is how many reads in a row may fail before Read gives up.
+const maxReadErrors = 100
+
+func (r *receiver) init() {
+	r.buf = make([]byte, readBuffer)
+	r.oob = make([]byte, 128)
+}
+
+// Read implements bsdnet.Link. It also deals with the messages of handshakes.
+func (l *Link) Read(bufs [][]byte, sizes []int) (int, error) {
+	if err := l.state.IOError("udptunnel"); err != nil || len(bufs) == 0 || len(sizes) == 0 {
+		return 0, err
+	}
+	l.reading.Add(1)
+	defer l.stopReading()
+	if !l.rmu.TryLock() {
+		l.conn.SetReadDeadline(past) // calls the daemon off
+		l.rmu.Lock()
+	}
+	defer l.rmu.Unlock()
+	n := min(len(bufs), len(sizes))
+	for {
+		if k := l.takeICMP(bufs[:n], sizes); k > 0 {
+			return k, nil
+		}
+		if k := l.unpack(bufs[:n], sizes); k > 0 {
+			return k, nil
+		}
+		if err := l.fill(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// stopReading ends a Read. If a session is wanted, the daemon goes on in its place.
+func (l *Link) stopReading() {
+	if l.reading.Add(-1) == 0 && l.wanted.Load() {
+		l.rouse()
+	}
+}
+
+// past is a deadline that makes a read return.
+var past = time.Unix(1, 0)
+
+// fill reads from the socket. A deadline, which is how others make a read return, is taken back. l.rmu is held.
+func (l *Link) fill() error {
+	r := &l.rx
+	n, oobn, _, src, err := l.conn.ReadMsgUDPAddrPort(r.buf, r.oob)
+	r.off, r.end, r.size = 0, 0, 0
+	switch {
+	case err == nil:
+		r.errs = 0
+		r.end, r.size, r.src = n, segmentSize(r.oob[:oobn], n), unmap(src)
+		return nil
+	case l.state.Load() == link.Closed || errors.Is(err, net.ErrClosed):
+		return net.ErrClosed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		l.conn.SetReadDeadline(time.Time{})
+		return nil
+	}
+	told := l.sock.drain() > 0
+	if !told {
+		l.note(err)
+	}
+	if told || isHint(err) {
+		// An error of a datagram that was sent before, such as that nobody listens at its destination. It is no reason to give up, however many there are: the
+		// peer may come later, and an ICMP message may be anybody's.
+		return nil
+	}
+	if r.errs++; r.errs < maxReadErrors {
+		l.sock.waitForRoom() // on Linux the runtime's poller takes an ICMP message that comes while the socket is full for the socket's end
+		return nil
+	}
+	return err
+}
+
+// standIn reads in place of somebody in Read, for a while or until there is one. It reports whether anything has come of it.
+func (l *Link) standIn(wait time.Duration) bool {
+	if l.reading.Load() > 0 || wait <= 0 || !l.rmu.TryLock() {
+		return false
+	}
+	defer l.rmu.Unlock()
+	if l.rx.off < l.rx.end {
+		return false // packets that a Read must take first
+	}
+	l.conn.SetReadDeadline(time.Now().Add(wait))
+	defer l.conn.SetReadDeadline(time.Time{})
+	if l.reading.Load() > 0 {
+		return false
+	}
+	if l.fill() != nil {
+		return false
+	}
+	l.unpack(nil, nil)
+	return true
+}
+
+// unpack opens the datagrams that are left, into as many buffers, and returns how many packets there are. Without buffers it stops at the first
+// that may be one. l.rmu is held.
+func (l *Link) unpack(bufs [][]byte, sizes []int) int {
+	r := &l.rx
+	n := 0
+	for r.off < r.end {
+		b := r.buf[r.off:min(r.off+r.size, r.end)]
+		if l.m == nil || b[0] == kindData {
+			if n == len(bufs) {
+				break
+			}
+			if size := l.unpackData(bufs[n], b); size > 0 {
+				sizes[n] = size
+				n++
+			}
+		} else {
+			l.unpackControl(b)
+		}
+		r.off += len(b)
+	}
+	if l.m != nil {
+		l.tell()
+		if r.control {
+			r.control = false
+			l.settle()
+		}
+	}
+	l.stats.received.Add(uint64(n))
+	return n
+}
+
+// unpackData opens one datagram into a buffer, and returns the length of its packet, 0 if there is none.
+func (l *Link) unpackData(buf, b []byte) int {
+	r := &l.rx
+	if l.m == nil {
+		switch {
+		case r.src != l.plain:
+			l.stats.unknown.Add(1)
+			return 0
+		case len(b) > len(buf):
+			l.stats.oversized.Add(1)
+			return 0
+		}
+		return copy(buf, b)
+	}
+	s := r.session
+	if s == nil || len(b) < sealLen || binary.LittleEndian.Uint32(b) != kindData || binary.LittleEndian.Uint32(b[4:]) != s.local.index() {
+		l.tell()
+		l.mu.Lock()
+		found, v := l.m.find(l.now(), b)
+		l.mu.Unlock()
+		if found == nil {
+			l.count(v)
+			return 0
+		}
+		s = found
+		r.session = s
+	}
+	if len(b)-sealLen > len(buf) {
+		l.stats.oversized.Add(1)
+		return 0
+	}
+	n, newest, v := s.open(buf, b)
+	if v != verdictPacket {
+		l.count(v)
+		return 0
+	}
+	r.any = true
+	r.data = r.data || n > 0
+	r.newest = r.newest || newest
+	return n
+}
+
+// tell tells the machine what was received since it was told last.
+func (l *Link) tell() {
+	r := &l.rx
+	if r.any {
+		l.mu.Lock()
+		l.m.opened(l.now(), r.session, r.data, r.newest, r.src)
+		r.control = r.control || l.m.empty != nil
+		l.rearm()
+		l.mu.Unlock()
+	}
+	r.session, r.any, r.data, r.newest = nil, false, false, false
+}
+
+// unpackControl hands a message of a handshake to the machine.
+func (l *Link) unpackControl(b []byte) {
+	l.tell()
+	l.mu.Lock()
+	v := l.m.input(l.now(), b, l.rx.src)
+	if v == verdictHandshake {
+		l.rx.control = true
+		l.rearm()
+	}
+	l.mu.Unlock()
+	if v != verdictHandshake {
+		l.count(v)
+	}
+}
+
+// count counts a datagram that is dropped.
+func (l *Link) count(v verdict) {
+	c := &l.stats
+	switch v {
+	case verdictMalformed:
+		c.malformed.Add(1)
+	case verdictUnknown:
+		c.unknown.Add(1)
+	case verdictForged:
+		c.forged.Add(1)
+	case verdictReplayed:
+		c.replayed.Add(1)
+	}
+}

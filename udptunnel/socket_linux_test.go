@@ -1,0 +1,404 @@
+//go:build linux
+
+package udptunnel
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"runtime"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"bsdnet/internal/link/ends"
+	"bsdnet/internal/nstest"
+	"bsdnet/internal/testutil"
+)
+
+// connectedPair returns a tunnel whose session is up.
+func connectedPair(t testing.TB, mtu int) (a, b *ends.End, x, y *Link) {
+	x, y = tunnelPair(t, Config{MTU: mtu})
+	a, b = ends.Start(t, x), ends.Start(t, y)
+	return a, b, x, y
+}
+
+// converse sends a packet each way.
+func converse(t *testing.T, e, to *ends.End) {
+	t.Helper()
+	for _, d := range [][2]*ends.End{{e, to}, {to, e}} {
+		sent := make(chan error, 1)
+		go func() { sent <- d[0].Send(lists(ends.Packet(9, 0, 40))...) }()
+		d[1].Receive(t, 1)
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// calls returns how often the tunnel has asked the system to send.
+func calls(l *Link) int {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	return l.sock.calls
+}
+
+// Packets of one size go out in one call, as many as the kernel takes.
+func TestSegmentation(t *testing.T) {
+	a, b, x, _ := connectedPair(t, 1400)
+	converse(t, a, b)
+	if x.sock.one {
+		nstest.Skip(t, "the kernel has no UDP_SEGMENT")
+	}
+	var pkts [][]byte
+	for i := range 100 {
+		pkts = append(pkts, ends.Packet(1, i, 1300))
+	}
+	pkts[20] = pkts[20][:700] // the last of its group
+	pkts[21] = pkts[21][:50]  // and the first, with nothing of its size behind it
+	before := calls(x)
+	for off := 0; off < len(pkts); off += 50 {
+		if err := a.Send(lists(pkts[off : off+50]...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := calls(x) - before; n != 5 { // 21, 1, 28; 48, 2
+		t.Errorf("%d calls for 100 packets; want 5", n)
+	}
+	for i, p := range b.Receive(t, 100) {
+		if !bytes.Equal(p, pkts[i]) {
+			t.Fatalf("packet %d arrives as %d", i, ends.Number(p))
+		}
+	}
+}
+
+// What the kernel refuses to cut is sent one by one, and it is not asked again.
+func TestSegmentationRefused(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.EIO, unix.EINVAL, unix.ENOPROTOOPT, unix.EOPNOTSUPP} {
+		a, b, x, _ := connectedPair(t, 1400)
+		converse(t, a, b)
+		asked, sent := 0, 0
+		x.wmu.Lock()
+		x.sock.fail = func(n int) error {
+			if n > 1 {
+				asked++
+				return errno
+			}
+			sent++
+			return nil
+		}
+		x.wmu.Unlock()
+		for i := range 40 {
+			if err := a.Send(lists(ends.Packet(1, 2*i, 1000), ends.Packet(1, 2*i+1, 1000))...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, p := range b.Receive(t, 80) {
+			if ends.Number(p) != i {
+				t.Fatalf("%v: packet %d arrives as %d", errno, i, ends.Number(p))
+			}
+		}
+		if want := 1; asked != want && errno != unix.EINVAL || sent != 80 {
+			t.Errorf("%v: asked %d times, %d sent", errno, asked, sent)
+		}
+		a.Close()
+		b.Close()
+	}
+}
+
+// When the socket is full Write says so, waits for nothing, and ready comes when there is room. Nothing is lost or sent twice.
+func TestSocketFull(t *testing.T) {
+	a, b, x, _ := connectedPair(t, 1400)
+	converse(t, a, b)
+	x.wmu.Lock()
+	calls, full := 0, 0
+	x.sock.fail = func(n int) error {
+		if calls++; calls%3 > 0 {
+			full++
+			return errFull
+		}
+		return nil
+	}
+	x.wmu.Unlock()
+	go func() {
+		for i := range 50 {
+			if err := a.Send(lists(ends.Packet(1, 2*i, 1000), ends.Packet(1, 2*i+1, 500+i))...); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for i, p := range b.Receive(t, 100) {
+		if ends.Number(p) != i {
+			t.Fatalf("packet %d arrives as %d", i, ends.Number(p))
+		}
+	}
+	x.wmu.Lock()
+	defer x.wmu.Unlock()
+	if full < 50 {
+		t.Errorf("full %d times", full)
+	}
+}
+
+// Datagrams that the system does not send are lost, and those behind them are not.
+func TestSendErrors(t *testing.T) {
+	a, b, x, _ := connectedPair(t, 1400)
+	converse(t, a, b)
+	x.wmu.Lock()
+	calls := 0
+	x.sock.fail = func(n int) error {
+		if calls++; calls%2 == 0 {
+			return unix.ENETUNREACH
+		}
+		return nil
+	}
+	x.wmu.Unlock()
+	for i := range 20 {
+		if n, err := a.Write(lists(ends.Packet(1, i, 1000))); n != 1 || err != nil {
+			t.Fatalf("Write: %d, %v", n, err)
+		}
+	}
+	for i, p := range b.Receive(t, 10) {
+		if ends.Number(p) != 2*i {
+			t.Errorf("packet %d arrives", ends.Number(p))
+		}
+	}
+	if st := x.Stats(); st.Unsent != 10 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// The path carries less than the MTU: what does not fit is dropped, its sender is told, and what fits goes through.
+func TestPathShrinks(t *testing.T) {
+	a, b, x, _ := connectedPair(t, 9000)
+	converse(t, a, b)
+	refused := 0
+	x.wmu.Lock()
+	x.sock.fail = func(n int) error {
+		if len(x.sock.b)/n > 1472 {
+			refused++
+			return errTooLarge
+		}
+		return nil
+	}
+	x.wmu.Unlock()
+	told := make(chan []byte, 1)
+	go func() { told <- a.Receive(t, 1)[0] }()
+	for range 1000 { // until Read waits, which the message has to wake
+		for x.reading.Load() == 0 {
+			runtime.Gosched()
+		}
+		runtime.Gosched()
+	}
+	p := dfPacket(1, 3000)
+	a.Send(lists(p, dfPacket(2, 1000), p, dfPacket(3, 1000))...)
+	// One that may be fragmented is dropped without a word.
+	a.Send(lists(ends.Packet(1, 4, 3000), ends.Packet(1, 5, 1000))...)
+	for i, number := range []int{2, 3, 5} {
+		if p := b.Receive(t, 1); ends.Number(p[0]) != number {
+			t.Errorf("packet %d arrives as number %d", ends.Number(p[0]), i)
+		}
+	}
+	b.Close() // nothing from there wakes a
+	m := <-told
+	if m[9] != 1 || m[20] != 3 || m[21] != 4 || binary.BigEndian.Uint16(m[26:]) >= 3000 || !bytes.Equal(m[28:], p[:28]) {
+		t.Errorf("told %x", m)
+	}
+	if st := x.Stats(); st.TooLarge != 3 {
+		t.Errorf("%+v", st)
+	}
+	x.wmu.Lock()
+	defer x.wmu.Unlock()
+	if refused != 2 { // the group, and the first alone
+		t.Errorf("tried %d times what is too large", refused)
+	}
+}
+
+// The number of an interface is looked up once, not for each datagram, and again when sending has failed.
+func TestZone(t *testing.T) {
+	x := mustOpen(t, Config{})
+	s := &x.sock
+	lo := zoneIndex("lo")
+	if lo == 0 {
+		t.Fatal("no interface lo")
+	}
+	addr := func(i uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("fe80::1%lo"), i) }
+	s.aim(addr(1))
+	if s.in6.ZoneId != lo {
+		t.Fatalf("zone %d; want %d", s.in6.ZoneId, lo)
+	}
+	s.zoneID = 1 << 30
+	s.aim(addr(2))
+	if s.in6.ZoneId != 1<<30 {
+		t.Error("looked up again")
+	}
+	s.aim(netip.MustParseAddrPort("[2001:db8::1]:1"))
+	if s.in6.ZoneId != 0 {
+		t.Errorf("zone %d without one", s.in6.ZoneId)
+	}
+	s.ip6 = true // which the socket is not: the kernel refuses
+	for range 2 {
+		s.aim(addr(3))
+		s.zoneID, s.in6.ZoneId = 1<<30, 1<<30
+		if _, err := s.send([]byte{0}, 1, addr(3)); err == nil {
+			t.Fatal("sent to nowhere")
+		}
+		if s.aim(addr(3)); s.in6.ZoneId != lo {
+			t.Errorf("zone %d after an error; want %d", s.in6.ZoneId, lo)
+		}
+	}
+}
+
+// The kernel refuses, and says of a path that it carries more: a few sizes are tried.
+func TestPathUnknown(t *testing.T) {
+	x := mustOpen(t, Config{MTU: 65475})
+	to := x.LocalAddr() // the loopback, which carries all
+	for _, carries := range []int{65000, 9000, 1500, 1400, 1280, 576} {
+		fits := x.inner(carries, to)
+		size, tries := x.mtu, 0
+		for ; size > fits && tries < 100; tries++ {
+			x.learnLimit(to, size)
+			size = x.tx.limit
+		}
+		if tries > len(plateaus) || size < fits/2 && size < x.inner(32000, to) {
+			t.Errorf("a path of %d: %d bytes after %d tries", carries, size, tries)
+		}
+	}
+}
+
+// In the steady state a packet costs no allocation on its way out, and none on its way in.
+func TestAllocs(t *testing.T) {
+	if testutil.Race {
+		t.Skip("the race detector allocates")
+	}
+	a, b, _, _ := connectedPair(t, 1400)
+	converse(t, a, b)
+	pkts := lists(ends.Packet(1, 0, 1300), ends.Packet(1, 1, 1300), ends.Packet(1, 2, 500))
+	bufs, sizes := make([][]byte, 8), make([]int, 8)
+	for i := range bufs {
+		bufs[i] = make([]byte, 1400)
+	}
+	got := 0
+	if n := testing.AllocsPerRun(200, func() {
+		if k, err := a.Write(pkts); k != len(pkts) || err != nil {
+			t.Fatalf("Write: %d, %v", k, err)
+		}
+		for k := 0; k < len(pkts); {
+			n, err := b.Read(bufs, sizes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k += n
+			got += n
+		}
+	}); n != 0 || got != 201*len(pkts) {
+		t.Errorf("%v allocations for %d packets each way, %d in all", n, len(pkts), got)
+	}
+}
+
+// The kernel's own word for a path that shrinks: a loopback in a network namespace of the test's, whose MTU goes down.
+func TestKernelPathShrinks(t *testing.T) {
+	runtime.LockOSThread() // and never unlocked: the thread stays in its namespace, and ends with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		nstest.Skip(t, "a network namespace: %v (run as root, or by unshare -Urn)", err)
+	}
+	setLoopback(t, 65536)
+	b := mustOpen(t, Config{})
+	a := mustOpen(t, Config{Peer: b.LocalAddr().String()})
+	if a.MTU() != 65475 {
+		t.Fatalf("MTU %d", a.MTU())
+	}
+	x, y := ends.Start(t, a), ends.Start(t, b)
+	large := ends.Packet(1, 0, 60000)
+	go func() { // holds packets: the socket that asks for the path's MTU is made on this thread only
+		if err := x.Send(lists(large)...); err != nil {
+			t.Error(err)
+		}
+	}()
+	bufs, sizes := [][]byte{make([]byte, 65535)}, make([]int, 1)
+	if n, err := y.Read(bufs, sizes); n != 1 || err != nil || sizes[0] != len(large) {
+		t.Fatalf("Read: %d, %v, %d bytes", n, err, sizes[0])
+	}
+	setLoopback(t, 1500)
+	if n, err := a.Write(lists(dfPacket(1, 9000), dfPacket(2, 1440), dfPacket(3, 9000), dfPacket(4, 1441))); n != 4 || err != nil {
+		t.Fatalf("Write: %d, %v", n, err)
+	}
+	if n, err := y.Read(bufs, sizes); n != 1 || err != nil || ends.Number(bufs[0]) != 2 {
+		t.Fatalf("Read: %d, %v, packet %d", n, err, ends.Number(bufs[0]))
+	}
+	for range 3 {
+		n, err := x.Read(bufs, sizes)
+		if m := bufs[0][:sizes[0]]; n != 1 || err != nil || m[20] != 3 || m[21] != 4 || binary.BigEndian.Uint16(m[26:]) != 1440 {
+			t.Errorf("told %x, %v", m, err)
+		}
+	}
+	if st := a.Stats(); st.TooLarge != 3 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// setLoopback brings the loopback of the thread's namespace up, with an MTU.
+func setLoopback(t *testing.T, mtu uint32) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ifr.SetUint32(mtu)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFMTU, ifr); err != nil {
+		t.Fatal(err)
+	}
+	ifr.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A peer to which there is no way is told from one that does not answer.
+func TestStatusUnreachable(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EINVAL} {
+		x := mustOpen(t, Config{Peer: "192.0.2.1:9"})
+		x.sock.fail = func(int) error { return errno }
+		ends.Start(t, x)
+		s := until(t, x, "an error", func(s Status) bool { return s.SocketErr != nil })
+		says(t, s.Err, "no answer from 192.0.2.1:9: "+errno.Error())
+		x.wmu.Lock()
+		x.sock.fail = func(int) error { return nil }
+		x.wmu.Unlock()
+	}
+}
+
+// The kernel's messages about what was sent: of ICMP, and its own, which count for nothing here.
+func TestExtendedError(t *testing.T) {
+	message := func(level, typ int32, errno uint32, origin byte) []byte {
+		b := make([]byte, unix.CmsgSpace(16))
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+		h.Level, h.Type = level, typ
+		h.SetLen(unix.CmsgLen(16))
+		data := b[unix.CmsgLen(0):]
+		binary.NativeEndian.PutUint32(data, errno)
+		data[4] = origin
+		return b
+	}
+	for _, c := range []struct {
+		oob  []byte
+		want unix.Errno
+	}{
+		{nil, 0},
+		{message(unix.SOL_IP, unix.IP_RECVERR, uint32(unix.ECONNREFUSED), unix.SO_EE_ORIGIN_ICMP), unix.ECONNREFUSED},
+		{message(unix.SOL_IPV6, unix.IPV6_RECVERR, uint32(unix.EACCES), unix.SO_EE_ORIGIN_ICMP6), unix.EACCES},
+		{message(unix.SOL_IP, unix.IP_RECVERR, uint32(unix.EMSGSIZE), unix.SO_EE_ORIGIN_LOCAL), 0},
+		{message(unix.SOL_UDP, unix.IP_RECVERR, uint32(unix.ECONNREFUSED), unix.SO_EE_ORIGIN_ICMP), 0},
+		{message(unix.SOL_IP, unix.IP_RECVERR, uint32(unix.ECONNREFUSED), unix.SO_EE_ORIGIN_ICMP)[:20], 0},
+	} {
+		if got := extendedError(c.oob); got != c.want {
+			t.Errorf("%x: %v, want %v", c.oob, got, c.want)
+		}
+	}
+}

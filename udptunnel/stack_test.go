@@ -1,0 +1,374 @@
+package udptunnel_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"bsdnet"
+	"bsdnet/internal/testutil/stacktest"
+	"bsdnet/udptunnel"
+)
+
+var sharedKey = bytes.Repeat([]byte("0123456789abcdef"), 2)
+
+func open(t testing.TB, c udptunnel.Config) *udptunnel.Link {
+	t.Helper()
+	if c.Local == "" {
+		c.Local = "127.0.0.1:0"
+	}
+	if c.Key == nil && !c.Insecure {
+		c.Key = sharedKey
+	}
+	tunnel, err := udptunnel.Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tunnel.Close() })
+	return tunnel
+}
+
+func attach(t testing.TB, s *bsdnet.Stack, l bsdnet.Link, prefix string) {
+	t.Helper()
+	if err := s.Attach(l, netip.MustParsePrefix(prefix)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// noise returns n bytes that a seed determines, and their sum.
+func noise(n int64, seed byte) (io.Reader, [sha256.Size]byte) {
+	h := sha256.New()
+	io.Copy(h, io.LimitReader(rand.NewChaCha8([32]byte{seed}), n))
+	return io.LimitReader(rand.NewChaCha8([32]byte{seed}), n), [sha256.Size]byte(h.Sum(nil))
+}
+
+// sink serves one connection of a listener: what arrives is summed up and the sum is sent back.
+func sink(ln net.Listener) error {
+	c, err := ln.Accept()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, c); err != nil {
+		return err
+	}
+	_, err = c.Write(h.Sum(nil))
+	return err
+}
+
+// send sends what r has over a connection, and checks what the sink says of it. between is called in the middle.
+func send(c net.Conn, n int64, between func()) error {
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(time.Minute))
+	r, want := noise(n, byte(n))
+	if _, err := io.CopyN(c, r, n/2); err != nil {
+		return err
+	}
+	between()
+	if _, err := io.Copy(c, r); err != nil {
+		return err
+	}
+	if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		return err
+	}
+	got, err := io.ReadAll(c)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(got, want[:]) {
+		return errors.New("the sum is wrong")
+	}
+	return nil
+}
+
+func TestStacks(t *testing.T) {
+	s1, s2 := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
+	t1 := open(t, udptunnel.Config{})
+	t2 := open(t, udptunnel.Config{Peer: t1.LocalAddr().String()})
+	attach(t, s1, t1, "10.0.0.1/24")
+	attach(t, s2, t2, "10.0.0.2/24")
+	for _, dir := range [][2]*bsdnet.Stack{{s1, s2}, {s2, s1}} {
+		addr := "10.0.0.2:80"
+		if dir[0] == s2 {
+			addr = "10.0.0.1:80"
+		}
+		ln, err := dir[1].Listen("tcp", ":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- sink(ln) }()
+		c, err := dir[0].Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := send(c, 8<<20, func() {}); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		ln.Close()
+	}
+	for _, tunnel := range []*udptunnel.Link{t1, t2} {
+		st := tunnel.Stats()
+		if st.Handshakes == 0 || st.Received < 100 || st.Sent < 100 || st.Forged+st.Malformed+st.Replayed+st.Oversized > 0 {
+			t.Errorf("%+v", st)
+		}
+	}
+	if t1.Peer() != t2.LocalAddr() || t2.Peer() != t1.LocalAddr() {
+		t.Errorf("peers: %v, %v", t1.Peer(), t2.Peer())
+	}
+}
+
+// A tunnel's end is started anew, with a new port and without what it knew, in the middle of a transfer, at the sender's and at the receiver's side.
+func TestStacksRestart(t *testing.T) {
+	for _, sender := range []bool{true, false} {
+		s1, s2 := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
+		t1 := open(t, udptunnel.Config{})
+		config := udptunnel.Config{Peer: t1.LocalAddr().String()}
+		t2 := open(t, config)
+		// The addresses of a stack whose link is replaced stay, so that its connections do.
+		attach(t, s1, t1, "10.0.0.1/24")
+		swap := &swapLink{Link: t2}
+		attach(t, s2, swap, "10.0.0.2/24")
+		from, to, addr := s1, s2, "10.0.0.2:80"
+		if sender {
+			from, to, addr = s2, s1, "10.0.0.1:80"
+		}
+		ln, err := to.Listen("tcp", ":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- sink(ln) }()
+		c, err := from.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t3 := open(t, config)
+		if err := send(c, 8<<20, func() { swap.swap(t, t3) }); err != nil {
+			t.Errorf("the sender restarted: %v: %v", sender, err)
+		}
+		if err := <-served; err != nil {
+			t.Errorf("the sender restarted: %v: %v", sender, err)
+		}
+		if st := t1.Stats(); st.Roams == 0 || st.Handshakes < 2 || t1.Peer() != t3.LocalAddr() {
+			t.Errorf("the sender restarted: %v: %+v; the peer is %v, want %v", sender, st, t1.Peer(), t3.LocalAddr())
+		}
+		ln.Close()
+		s1.Close()
+		s2.Close()
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	for _, c := range []struct {
+		config udptunnel.Config
+		want   string
+	}{
+		{udptunnel.Config{}, "Key is missing"},
+		{udptunnel.Config{Key: []byte("too short")}, "openssl rand -base64 32"},
+		{udptunnel.Config{Insecure: true}, "Peer"},
+		{udptunnel.Config{Insecure: true, Peer: "127.0.0.1:1", Key: sharedKey}, "Insecure"},
+	} {
+		if tunnel, err := udptunnel.Open(c.config); err == nil || tunnel != nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v; want %q", c.config, err, c.want)
+		}
+	}
+}
+
+// A swapLink is a link behind which another takes the first one's place.
+type swapLink struct {
+	mu    sync.Mutex
+	ready func()
+	bsdnet.Link
+}
+
+func (s *swapLink) current() bsdnet.Link {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Link
+}
+
+func (s *swapLink) Start(ready func()) error {
+	s.ready = ready
+	return s.Link.Start(ready)
+}
+
+func (s *swapLink) Read(bufs [][]byte, sizes []int) (int, error) {
+	for {
+		l := s.current()
+		n, err := l.Read(bufs, sizes)
+		if err == nil || l == s.current() {
+			return n, err
+		}
+	}
+}
+
+func (s *swapLink) Write(pkts []net.Buffers) (int, error) {
+	for {
+		l := s.current()
+		n, err := l.Write(pkts)
+		if err == nil || l == s.current() {
+			return n, err
+		}
+	}
+}
+
+func (s *swapLink) Close() error { return s.current().Close() }
+
+// swap puts l in the place of the link, which it closes.
+func (s *swapLink) swap(t *testing.T, l bsdnet.Link) {
+	if err := l.Start(s.ready); err != nil {
+		t.Error(err)
+	}
+	s.mu.Lock()
+	old := s.Link
+	s.Link = l
+	s.mu.Unlock()
+	old.Close()
+	s.ready() // what the old one owed
+}
+
+// A relay passes the datagrams of a tunnel on, and adds what an attacker on the path can make of them: copies, old ones, changed ones, shorter and
+// longer ones, from the right address and from another. It returns its address, and how many it has added.
+func relay(t *testing.T, server netip.AddrPort) (netip.AddrPort, *atomic.Int64) {
+	listen := func() *net.UDPConn {
+		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.SetReadBuffer(7 << 20)
+		return c
+	}
+	front, back, other := listen(), listen(), listen()
+	var client atomic.Pointer[netip.AddrPort]
+	added := new(atomic.Int64)
+	var wg sync.WaitGroup
+	pass := func(in, out *net.UDPConn, seed uint64, to func(src netip.AddrPort) netip.AddrPort) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		buf := make([]byte, 65535)
+		var old [64][]byte
+		for {
+			n, src, err := in.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			dst := to(src)
+			out.WriteToUDPAddrPort(buf[:n], dst)
+			from := []*net.UDPConn{out, other}[rnd.IntN(2)]
+			bad := bytes.Clone(buf[:n])
+			switch rnd.IntN(6) {
+			case 0:
+				bad[rnd.IntN(n)] ^= 1 << rnd.IntN(8)
+			case 1:
+				bad = bad[:rnd.IntN(n)]
+			case 2:
+				bad = append(bad, byte(rnd.Uint32()))
+			case 3:
+				bad, from = old[rnd.IntN(len(old))], out // from elsewhere it would be good if the network had lost it the first time
+			case 4:
+				from = out
+			default:
+				bad = nil
+			}
+			old[rnd.IntN(len(old))] = bytes.Clone(buf[:n])
+			if len(bad) > 0 {
+				from.WriteToUDPAddrPort(bad, dst)
+				added.Add(1)
+			}
+		}
+	}
+	wg.Go(func() {
+		pass(front, back, 1, func(src netip.AddrPort) netip.AddrPort { client.Store(&src); return server })
+	})
+	wg.Go(func() { pass(back, front, 2, func(netip.AddrPort) netip.AddrPort { return *client.Load() }) })
+	t.Cleanup(func() {
+		for _, c := range []*net.UDPConn{front, back, other} {
+			c.Close()
+		}
+		wg.Wait()
+	})
+	return front.LocalAddr().(*net.UDPAddr).AddrPort(), added
+}
+
+// A transfer goes on while four datagrams in five bring a forged, replayed or mutilated one with them; none of these gets in.
+func TestStacksAttacked(t *testing.T) {
+	s1, s2 := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
+	t1 := open(t, udptunnel.Config{MTU: 8000})
+	front, added := relay(t, t1.LocalAddr())
+	t2 := open(t, udptunnel.Config{MTU: 8000, Peer: front.String()})
+	attach(t, s1, t1, "10.0.0.1/24")
+	attach(t, s2, t2, "10.0.0.2/24")
+	ln, err := s1.Listen("tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- sink(ln) }()
+	c, err := s2.Dial("tcp", "10.0.0.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := send(c, 4<<20, func() {}); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	a, b := t1.Stats(), t2.Stats()
+	if a.Roams+b.Roams > 0 {
+		t.Errorf("roams: %d, %d", a.Roams, b.Roams)
+	}
+	if n := a.Malformed + a.Unknown + a.Forged + a.Replayed + b.Malformed + b.Unknown + b.Forged + b.Replayed; n < 100 || added.Load() < 100 {
+		t.Errorf("%d datagrams added, %d dropped", added.Load(), n)
+	}
+	// The sender of the last datagrams may not have come back from the system call to count them.
+	for end := time.Now().Add(10 * time.Second); (a.Received > b.Sent || b.Received > a.Sent) && time.Now().Before(end); {
+		runtime.Gosched()
+		a, b = t1.Stats(), t2.Stats()
+	}
+	if a.Received > b.Sent || b.Received > a.Sent {
+		t.Errorf("received %d of %d, %d of %d", a.Received, b.Sent, b.Received, a.Sent)
+	}
+}
+
+// TestStacksDiagnosis: what the tunnel knows is in the error of a dial, at both ends, and nothing when it works.
+func TestStacksDiagnosis(t *testing.T) {
+	caller, listener := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
+	there := open(t, udptunnel.Config{Key: []byte(strings.Repeat("another key.....", 2))})
+	here := open(t, udptunnel.Config{Peer: there.LocalAddr().String()})
+	attach(t, listener, there, "10.0.0.2/24")
+	attach(t, caller, here, "10.0.0.1/24")
+	for end := time.Now().Add(time.Minute); there.Status().Unverified == 0; {
+		if time.Now().After(end) {
+			t.Fatal("nothing arrives")
+		}
+	}
+	for _, c := range []struct {
+		from *bsdnet.Stack
+		to   string
+		want string
+	}{
+		{caller, "10.0.0.2:80", "i/o timeout (udptunnel: no answer from " + there.LocalAddr().String() + " to "},
+		{listener, "10.0.0.1:80", "i/o timeout (udptunnel: nobody who has the key has called at " + there.LocalAddr().String() + "; "},
+	} {
+		_, err := c.from.DialTimeout("tcp", c.to, 50*time.Millisecond)
+		if err == nil || !strings.Contains(err.Error(), c.want) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%v; want %q", err, c.want)
+		}
+	}
+}

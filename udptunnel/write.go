@@ -1,0 +1,317 @@
+package udptunnel
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+
+	"bsdnet/internal/link"
+)
+
+// The way out. Write seals packets one behind the other in one buffer, as long as they are of one size, which is what the kernel cuts into datagrams
+// in one call (UDP_SEGMENT); the last of such a group may be shorter.
+
+// Bounds of a group.
+const (
+	groupPackets = 64 // UDP_MAX_SEGMENTS of the first kernels that had it
+	groupBytes   = maxPayload
+)
+
+// errFull says that the socket's buffer is full, errTooLarge that a datagram is larger than the path's MTU.
+var (
+	errFull     = errors.New("udptunnel: the socket is full")
+	errTooLarge = errors.New("udptunnel: datagram larger than the path carries")
+)
+
+// transmitter is the state of the way out.
+type transmitter struct {
+	buf   []byte            // the group
+	size  int               // of its datagrams
+	n     int               // how many
+	short bool              // the last is shorter: nothing fits behind it
+	index [groupPackets]int // which packets they are
+
+	held    []net.Buffers // what waits for a first session, each in one piece
+	full    bool          // a Write was cut short: ready is owed
+	blocked bool          // the socket is full, and somebody waits for it
+	outbox  []message
+	limit   int   // the largest packet that the path carries, while it is less than the MTU
+	limited int64 // and until when this is believed
+}
+
+// Write implements bsdnet.Link. While there is no session it takes a few packets, and says that it is full; when none has come for three seconds, it takes
+// and drops them. What the system does not send is lost.
+func (l *Link) Write(pkts []net.Buffers) (int, error) {
+	if err := l.state.IOError("udptunnel"); err != nil || len(pkts) == 0 {
+		return 0, err
+	}
+	l.wmu.Lock()
+	n, err := l.write(pkts)
+	l.tx.full = l.tx.full || err == nil && n < len(pkts)
+	l.wmu.Unlock()
+	return n, err
+}
+
+// write is Write. l.wmu is held.
+func (l *Link) write(pkts []net.Buffers) (int, error) {
+	t := &l.tx
+	if l.m == nil {
+		if t.blocked {
+			return 0, nil
+		}
+		return l.transmit(pkts, nil, l.plain)
+	}
+	l.mu.Lock()
+	s := l.m.sender(l.now())
+	to, drop := l.m.peer, l.m.dropping()
+	l.takeMessages()
+	l.rearm()
+	l.mu.Unlock()
+	l.sendMessages()
+	switch {
+	case s == nil && drop:
+		t.dropHeld()
+		l.stats.unsent.Add(uint64(len(pkts)))
+		return len(pkts), nil
+	case s == nil:
+		return l.hold(pkts), nil
+	}
+	if len(t.held) > 0 {
+		l.sendHeld(s, to)
+	}
+	if t.blocked || len(t.held) > 0 {
+		return 0, nil
+	}
+	return l.transmit(pkts, s, to)
+}
+
+// hold keeps packets until there is a session, as long as there is room, and returns how many.
+func (l *Link) hold(pkts []net.Buffers) int {
+	for i, bufs := range pkts {
+		size := 0
+		for _, b := range bufs {
+			size += len(b)
+		}
+		if size == 0 || size > l.mtu {
+			continue
+		}
+		if len(l.tx.held) == heldPackets {
+			return i
+		}
+		l.tx.held = append(l.tx.held, net.Buffers{slices.Concat(bufs...)})
+	}
+	return len(pkts)
+}
+
+// dropHeld forgets the packets that wait.
+func (t *transmitter) dropHeld() {
+	clear(t.held)
+	t.held = t.held[:0]
+}
+
+// sendHeld sends the packets that have waited, or as many as the socket takes.
+func (l *Link) sendHeld(s *session, to netip.AddrPort) {
+	t := &l.tx
+	n, _ := l.transmit(t.held, s, to)
+	t.held = slices.Delete(t.held, 0, n)
+}
+
+// transmit sends packets on a session, or as they are, and returns how many it has taken. l.wmu is held.
+func (l *Link) transmit(pkts []net.Buffers, s *session, to netip.AddrPort) (int, error) {
+	t := &l.tx
+	sent := false
+	for i, bufs := range pkts {
+		size := 0
+		for _, b := range bufs {
+			size += len(b)
+		}
+		if size == 0 || size > l.mtu {
+			continue
+		}
+		if !t.fits(size + l.overhead) {
+			if n, ok := l.flush(pkts, to); !ok {
+				l.noteSent(s, sent)
+				return l.cutShort(n)
+			}
+		}
+		if limit := l.pathLimit(); size > limit { // as flush may just have learned
+			l.tooLarge(bufs, limit)
+			continue
+		}
+		t.add(i, bufs, size, s)
+		sent = true
+	}
+	n, ok := l.flush(pkts, to)
+	l.noteSent(s, sent)
+	if !ok {
+		return l.cutShort(n)
+	}
+	return len(pkts), nil
+}
+
+// cutShort returns what Write returns when the socket did not take packet n.
+func (l *Link) cutShort(n int) (int, error) {
+	if l.state.Load() == link.Closed {
+		return 0, net.ErrClosed
+	}
+	return n, nil
+}
+
+// noteSent tells the machine that data was sent.
+func (l *Link) noteSent(s *session, sent bool) {
+	if s == nil || !sent {
+		return
+	}
+	l.mu.Lock()
+	l.m.sent(l.now(), s, true)
+	l.rearm()
+	l.mu.Unlock()
+}
+
+// fits reports whether a datagram may be added to the group.
+func (t *transmitter) fits(size int) bool {
+	return t.n == 0 || !t.short && size <= t.size && t.n < groupPackets && len(t.buf)+size <= groupBytes
+}
+
+// add puts packet i behind the others, sealed if there is a session.
+func (t *transmitter) add(i int, bufs net.Buffers, size int, s *session) {
+	if t.buf == nil {
+		t.buf = make([]byte, 0, groupBytes+tagLen)
+	}
+	at := len(t.buf)
+	b := t.buf
+	if s != nil {
+		b = b[:at+hdrLen]
+		size += sealLen
+	}
+	for _, p := range bufs {
+		b = append(b, p...)
+	}
+	if s != nil {
+		d := s.seal(b[at:])
+		if d == nil {
+			return // the session is at its end
+		}
+		b = b[:at+len(d)]
+	}
+	if t.n == 0 {
+		t.size = size
+	}
+	t.short = size < t.size
+	t.index[t.n] = i
+	t.n++
+	t.buf = b
+}
+
+// flush sends the group. It returns false and the number of the first packet that was not sent when the socket is full or closed. Other errors cost
+// the datagrams that they are about.
+func (l *Link) flush(pkts []net.Buffers, to netip.AddrPort) (int, bool) {
+	t := &l.tx
+	n, group := t.n, t.buf
+	t.n, t.buf, t.short = 0, t.buf[:0], false
+	for i := 0; i < n; {
+		k, err := l.sock.send(group[i*t.size:], t.size, to)
+		l.stats.sent.Add(uint64(k))
+		i += k
+		switch {
+		case err == nil:
+		case err == errFull:
+			l.waitForRoom()
+			return t.index[i], false
+		case l.state.Load() == link.Closed:
+			return t.index[i], false
+		case err == errTooLarge:
+			l.learnLimit(to, min(t.size, len(group)-i*t.size)-l.overhead)
+			l.tooLarge(pkts[t.index[i]], t.limit)
+			i++
+		default:
+			l.note(err)
+			l.stats.unsent.Add(1)
+			i++
+		}
+	}
+	return 0, true
+}
+
+// waitForRoom lets a goroutine wait until the socket takes datagrams again. l.wmu is held.
+func (l *Link) waitForRoom() {
+	if l.tx.blocked {
+		return
+	}
+	l.tx.blocked, l.tx.full = true, true
+	l.spawn(func() {
+		l.sock.waitForRoom()
+		l.wmu.Lock()
+		l.tx.blocked = false
+		l.wmu.Unlock()
+		l.settle()
+	})
+}
+
+// takeMessages moves the machine's messages to where they can be sent from without l.mu, which is held.
+func (l *Link) takeMessages() {
+	if len(l.m.out) > 0 {
+		l.tx.outbox = append(l.tx.outbox, l.m.out...)
+		l.m.out = l.m.out[:0]
+	}
+}
+
+// sendMessages sends messages of a handshake. One that does not go out is lost, like any datagram. l.wmu is held.
+func (l *Link) sendMessages() {
+	for i := range l.tx.outbox {
+		o := &l.tx.outbox[i]
+		_, err := l.sock.send(o.bytes(), o.len, o.to)
+		l.note(err)
+	}
+	l.tx.outbox = l.tx.outbox[:0]
+}
+
+// settle sends what the machine wants to be sent and what has waited for it, and calls ready where it is owed. The caller holds neither wmu nor mu.
+func (l *Link) settle() {
+	l.wmu.Lock()
+	t := &l.tx
+	if l.m != nil {
+		l.settleSession()
+	}
+	call := t.full && !t.blocked && len(t.held) == 0
+	if call {
+		t.full = false
+	}
+	l.wmu.Unlock()
+	if call && l.state.Load() == link.Started {
+		l.ready()
+	}
+}
+
+// settleSession sends the machine's messages, the empty packet that it may want, and what has waited for a session. l.wmu is held.
+func (l *Link) settleSession() {
+	t := &l.tx
+	l.mu.Lock()
+	l.takeMessages()
+	if len(t.held) > 0 && l.m.usable() == nil {
+		l.m.wait() // also where the session that they had has ended before the socket took them
+	}
+	empty, to, s, drop := l.m.empty, l.m.peer, l.m.usable(), l.m.dropping()
+	if empty != nil {
+		l.m.sent(l.now(), empty, false)
+	}
+	l.rearm()
+	l.mu.Unlock()
+	l.sendMessages()
+	if empty != nil && to.IsValid() {
+		var b [sealLen]byte
+		if d := empty.seal(b[:hdrLen]); d != nil {
+			_, err := l.sock.send(d, len(d), to)
+			l.note(err)
+		}
+	}
+	switch {
+	case len(t.held) == 0:
+	case s != nil && !t.blocked:
+		l.sendHeld(s, to)
+	case s == nil && drop:
+		l.stats.unsent.Add(uint64(len(t.held)))
+		t.dropHeld()
+	}
+}
