@@ -115,7 +115,8 @@ func (d *Dialer) Dial(network, address string) (net.Conn, error) {
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := d.context(ctx)
 	defer cancel()
-	to, err := resolveTCP(ctx, d.Resolver, network, address)
+	var few [1]netip.AddrPort // most addresses are literal, and take no slice of their own
+	to, err := resolveTCP(ctx, d.Resolver, network, address, few[:0])
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
 	}

@@ -100,7 +100,7 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	if address == "" {
 		address = ":0"
 	}
-	a, err := resolveTCP(ctx, nil, network, address)
+	a, err := resolveTCP(ctx, nil, network, address, nil)
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
 	}
