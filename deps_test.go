@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,11 +23,12 @@ import (
 	"bsdnet/internal/link"
 )
 
-// The tests in this file hold the house in order: who may import whom, what pure packages must not touch, and how files are named, formatted and
-// documented.
+// The tests in this file hold the house in order: who may import whom, what pure packages must not
+// touch, and how files are named, formatted and documented.
 
-// rules say what of ours the files of a folder may import, tests aside. Only what is named here may be imported by what is named here. The links know
-// neither the stack nor each other, except WireGuard, which is attached with its routes, and reaches the stack by a pipe.
+// rules say what of ours the files of a folder may import, tests aside. Only what is named here may
+// be imported by what is named here. The links know neither the stack nor each other, except
+// WireGuard, which is attached with its routes, and reaches the stack by a pipe.
 var rules = map[string][]string{
 	".":                  {"bsdnet/internal/kern"},
 	"internal/kern":      {"bsdnet/internal/kern/tcp", "bsdnet/internal/kern/wire", "bsdnet/internal/kern/mbuf", "bsdnet/internal/link"},
@@ -49,7 +51,8 @@ var rules = map[string][]string{
 	"internal/interop":         {},
 }
 
-// pure are the packages that must not know of the world; what they may not import, each with what lies below it.
+// pure are the packages that must not know of the world; what they may not import, each with what
+// lies below it.
 var pure = map[string][]string{
 	// Counters are atomic, so that they can be read without a lock: sync/atomic is no lock.
 	"internal/kern/tcp":  {"net", "os", "sync", "context", "io", "runtime"},
@@ -60,7 +63,8 @@ var pure = map[string][]string{
 
 var pureExceptions = []string{"net/netip", "sync/atomic"}
 
-// clockReaders are the functions of package time that read a clock or start a timer; to a pure package time is an argument.
+// clockReaders are the functions of package time that read a clock or start a timer; to a pure
+// package time is an argument.
 var clockReaders = []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick", "Sleep"}
 
 // A source is a parsed file of the module.
@@ -143,7 +147,8 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestImportsOfTestutil: only tests import what is made for tests: internal/testutil and what lies below it.
+// TestImportsOfTestutil: only tests import what is made for tests: internal/testutil and what lies
+// below it.
 func TestImportsOfTestutil(t *testing.T) {
 	const dir = "internal/testutil"
 	within := func(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
@@ -191,7 +196,8 @@ var (
 		"ppc ppc64 ppc64le riscv riscv64 s390 s390x sparc sparc64 wasm")
 )
 
-// TestFileNames: a file whose name makes it build on some systems only, such as tcp_windows.go, says so in a //go:build line too.
+// TestFileNames: a file whose name makes it build on some systems only, by an end such as _windows,
+// says so in a //go:build line too.
 func TestFileNames(t *testing.T) {
 	eachSource(t, func(s *source) {
 		words := strings.Split(strings.TrimSuffix(strings.TrimSuffix(path.Base(s.name), ".go"), "_test"), "_")
@@ -222,7 +228,8 @@ func TestGofmt(t *testing.T) {
 	})
 }
 
-// TestDocComments: every exported identifier has a doc comment: its own or its group's, or one at the end of its line.
+// TestDocComments: every exported identifier has a doc comment: its own or its group's, or one at
+// the end of its line.
 func TestDocComments(t *testing.T) {
 	packages := map[string]bool{}
 	eachSource(t, func(s *source) {
@@ -286,7 +293,8 @@ func exportedReceiver(t ast.Expr) bool {
 	}
 }
 
-// TestDependencies: a program with a loopback alone needs one package from outside the standard library, on any system: it asks what the processor can do.
+// TestDependencies: a program with a loopback alone needs one package from outside the standard
+// library, on any system: it asks what the processor can do.
 func TestDependencies(t *testing.T) {
 	const format = `{{if not .Standard}}{{.ImportPath}}{{end}}`
 	for _, system := range []string{"linux/amd64", "windows/amd64", "darwin/arm64", "js/wasm"} {
@@ -314,3 +322,141 @@ var (
 	_ bsdnet.QueueLink   = link.QueueLink(nil)
 	_ link.QueueLink     = bsdnet.QueueLink(nil)
 )
+
+// TestCounters: what the stack's statistics show is counted somewhere, and not always 0.
+func TestCounters(t *testing.T) {
+	counters := map[string]token.Position{} // by name
+	counted := map[string]bool{}
+	eachSource(t, func(s *source) {
+		if s.test {
+			return
+		}
+		ast.Inspect(s.File, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.Field:
+				if typ, ok := n.Type.(*ast.Ident); ok && typ.Name == "Counter" {
+					for _, id := range n.Names {
+						counters[id.Name] = s.fset.Position(id.Pos())
+					}
+				}
+			case *ast.SelectorExpr: // X.Counter.Inc
+				if c, ok := n.X.(*ast.SelectorExpr); ok && (n.Sel.Name == "Inc" || n.Sel.Name == "Add") {
+					counted[c.Sel.Name] = true
+				}
+			case *ast.UnaryExpr: // &X.Counter, for a function that counts
+				if c, ok := n.X.(*ast.SelectorExpr); ok && n.Op == token.AND {
+					counted[c.Sel.Name] = true
+				}
+			}
+			return true
+		})
+	})
+	if len(counters) < 50 {
+		t.Fatalf("only %d counters found", len(counters))
+	}
+	for name, pos := range counters {
+		if !counted[name] {
+			t.Errorf("%s: nobody counts %s", pos, name)
+		}
+	}
+}
+
+// namedFile is the name of a file, perhaps with its folder, in a sentence.
+var namedFile = regexp.MustCompile(`(?:^|[\s("'` + "`" + `])((?:[\w.-]+/)*[\w-]+\.(?:go|md|golden|svg))\b`)
+
+// TestFilesNamed: a file that a comment or a document names is there.
+func TestFilesNamed(t *testing.T) {
+	var files []string
+	docs := map[string]string{}
+	err := fs.WalkDir(os.DirFS("."), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			if d != nil && d.Name() == ".git" {
+				return fs.SkipDir
+			}
+			return err
+		}
+		files = append(files, name)
+		if strings.HasSuffix(name, ".md") {
+			text, err := os.ReadFile(name)
+			docs[name] = string(text)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(pos, text string) {
+		for _, m := range namedFile.FindAllStringSubmatch(text, -1) {
+			name := strings.TrimLeft(m[1], "./") // ./ and ../
+			if !slices.ContainsFunc(files, func(f string) bool { return f == name || strings.HasSuffix(f, "/"+name) }) {
+				t.Errorf("%s names %s, which is not there", pos, name)
+			}
+		}
+	}
+	for name, text := range docs {
+		check(name, text)
+	}
+	eachSource(t, func(s *source) {
+		for _, g := range s.Comments {
+			check(s.fset.Position(g.Pos()).String(), g.Text())
+		}
+	})
+}
+
+// public are the packages that a user of the module can import.
+func public(dir string) bool {
+	return !strings.Contains("/"+dir, "/internal") && !strings.HasPrefix(dir, "examples") && !strings.HasPrefix(dir, "cmd")
+}
+
+// TestPublicTypes: go doc shows the methods of a public type with the type, which it does not do
+// when they are promoted from a field, or when the type is another name of one elsewhere.
+func TestPublicTypes(t *testing.T) {
+	eachSource(t, func(s *source) {
+		if s.test || !public(s.dir) {
+			return
+		}
+		ast.Inspect(s.File, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok || !spec.Name.IsExported() {
+				return true
+			}
+			if spec.Assign != 0 {
+				t.Errorf("%s: %s is an alias", s.fset.Position(spec.Pos()), spec.Name)
+			}
+			if st, ok := spec.Type.(*ast.StructType); ok {
+				for _, f := range st.Fields.List {
+					if len(f.Names) == 0 {
+						t.Errorf("%s: %s embeds a type", s.fset.Position(f.Pos()), spec.Name)
+					}
+				}
+			}
+			return true
+		})
+	})
+}
+
+// internalPrefix is that of an error which says the name of a package that its reader cannot know.
+var internalPrefix = regexp.MustCompile("^[\"`](kern|link|mbuf|wire): ")
+
+func TestErrorsNamePublicPackages(t *testing.T) {
+	eachSource(t, func(s *source) {
+		if s.test || s.dir == "internal/kern/wire" { // whose errors only count
+			return
+		}
+		ast.Inspect(s.File, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || len(call.Args) == 0 {
+				return true
+			}
+			f, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || f.Sel.Name != "New" && f.Sel.Name != "Errorf" {
+				return true
+			}
+			if l, ok := call.Args[0].(*ast.BasicLit); ok && internalPrefix.MatchString(l.Value) {
+				t.Errorf("%s: %s", s.fset.Position(l.Pos()), l.Value)
+			}
+			return true
+		})
+	})
+}
