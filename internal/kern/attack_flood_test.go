@@ -235,3 +235,45 @@ func TestIPv6Dropped(t *testing.T) {
 		t.Error(fmt.Sprint(n, " sockets, ", v.halfOpen(), " handshakes"))
 	}
 }
+
+// A39: a segment whose connection ends between the look-up and its lock is looked up again, and meets what has taken the connection's place.
+func TestSegmentMeetsTheEnd(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		p, fd := v.established(v.listen(80, 5), 5000, 80)
+		inp := &v.p.Sock(fd).inp
+		in := tcpIn{t: inp.tuple, ifp: v.ifp, arrived: v.k.now(), now: v.k.now()}
+		in.th = p.seg(wire.ACK, nil).th
+		if !v.k.tcpSocketInput(inp, &in) {
+			t.Error("a connection that stands is taken for one that has gone")
+		}
+		v.inject(p.seg(wire.RST, nil).bytes())
+		if v.k.tcpSocketInput(inp, &in) {
+			t.Error("a segment was given to a connection that has ended")
+		}
+		// So is an ICMP error.
+		tcpCtlinput(v.k, &icmpError{t: inp.tuple, seq: p.ack, errno: syscall.EHOSTUNREACH, hard: true})
+		v.none()
+		v.inject(p.seg(wire.ACK, nil).bytes())
+		if g := v.one(); g.th.Flags != wire.RST {
+			t.Errorf("answer %v", g.th.Flags)
+		}
+	})
+}
+
+// A36: no error is sent about an error, also where it came in pieces that never were completed (RFC 1122, 3.2.2).
+func TestNoErrorAboutError(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		for typ := range 256 {
+			b := icmpPacket(attPeer, attHost, wire.ICMP{Type: uint8(typ)}, make([]byte, 56))
+			v.inject(ipPacket(wire.IPv4{ID: uint16(typ), Flags: wire.IPMF}, attPeer, attHost, wire.ProtoICMP, b[wire.IPv4MinLen:]))
+			pass(31 * time.Second)
+			if n, echo := len(v.link.fetch()), typ == wire.ICMPEcho || typ == wire.ICMPEchoReply; (n == 1) != echo {
+				t.Errorf("half of an ICMP message of type %d: %d answers", typ, n)
+			}
+		}
+	})
+}
