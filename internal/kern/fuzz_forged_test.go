@@ -52,7 +52,7 @@ func (g *siege) near(base tcp.Seq, n int) tcp.Seq {
 	case 6:
 		return base.Add(g.d.n(70_000) - 35_000)
 	}
-	return base.Add(g.d.n(1<<32-1) - 1<<31)
+	return base + tcp.Seq(g.d.u32())
 }
 
 // segment is one of the connection's that is nearly right.
@@ -91,7 +91,7 @@ func (g *siege) options(s *seg) {
 		case 0:
 			o.TSVal += uint32(d.n(2000) - 1000)
 		case 1:
-			o.TSVal = uint32(d.n(1<<32 - 1))
+			o.TSVal = d.u32()
 		}
 	}
 	if s.th.Flags&wire.SYN == 0 && d.one(4) {

@@ -32,6 +32,9 @@ func (d *dice) n(n int) int {
 // one is true once in n.
 func (d *dice) one(n int) bool { return d.n(n) == n-1 }
 
+// u32 is any number of 32 bits.
+func (d *dice) u32() uint32 { return uint32(d.n(1<<16))<<16 | uint32(d.n(1<<16)) }
+
 // bytes takes up to n of the bytes.
 func (d *dice) bytes(n int) []byte {
 	n = min(n, len(d.b))
