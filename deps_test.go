@@ -49,6 +49,10 @@ var rules = map[string][]string{
 	"cmd/tcpplot":              {"bsdnet", "bsdnet/qlog"},
 	"internal/nstest":          {},
 	"internal/interop":         {},
+	// Packages for tests alone: TestImportsOfTestutil. What has no stack in it knows of none, so that tests of any package can import it.
+	"internal/contract":           {},
+	"internal/testutil":           {},
+	"internal/testutil/stacktest": {"bsdnet"},
 }
 
 // pure are the packages that must not know of the world; what they may not import, each with what
