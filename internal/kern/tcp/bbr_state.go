@@ -92,8 +92,8 @@ func (b *bbr) checkStartupDone(v *View, a *Ack) {
 	// The loss rate over the time scale of a single full round trip exceeds BBR.LossThresh
 	// (2%). There are at least BBRStartupFullLossCnt=6 discontiguous sequence ranges lost in
 	// that round trip." A range is counted as an acknowledgment that finds losses.
-	if b.state == bbrStartup && !b.fullReached && b.recovering && b.lossEvents >= bbrStartupLosses &&
-		inflightTooHigh(v, &a.Rate) {
+	starting := b.state == bbrStartup && !b.fullReached
+	if starting && b.recovering && b.lossEvents >= bbrStartupLosses && inflightTooHigh(v, &a.Rate) {
 		b.undoState = bbrStartup
 		b.fullReached = true
 		b.inflightLong = max(b.bdp(v, b.bw(), bbrUnit), b.inflightNow)

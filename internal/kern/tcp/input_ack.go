@@ -98,7 +98,12 @@ func (tp *TCB) duplicateAck(seg *segment) bool {
 	if tp.flags&SackPermit != 0 && seg.opt.Has&wire.TofSack != 0 {
 		return !carriesData(seg)
 	}
-	return outstanding(tp) && !carriesData(seg) && synAndFinOff(seg) && !windowMoved(tp, seg)
+	return tp.isDuplicate(seg)
+}
+
+// isDuplicate reports whether an acknowledgment is a duplicate by RFC 5681, 2, (a) to (e).
+func (tp *TCB) isDuplicate(seg *segment) bool {
+	return outstanding(tp) && !carriesData(seg) && synAndFinOff(seg) && repeatsUna(tp, seg) && !windowMoved(tp, seg)
 }
 
 // outstanding is "(a) the receiver of the ACK has outstanding data".
@@ -337,6 +342,11 @@ func (tp *TCB) echoed(seg *segment) (d int64, ok bool) {
 	}
 	ticks := int64(int32(tp.ts(seg.arrived) - seg.opt.TSEcr))
 	return max(ticks, 1) * ms, ticks >= 0 && ticks < 1<<20
+}
+
+// echoBefore reports whether the segment echoes a timestamp from before t, of our clock.
+func (tp *TCB) echoBefore(seg *segment, t uint32) bool {
+	return tp.hasTS(seg) && seg.opt.TSEcr != 0 && int32(seg.opt.TSEcr-t) < 0
 }
 
 // afterAck makes the transitions that wait for our FIN's acknowledgment: RFC 9293, 3.10.7.4, fifth.

@@ -85,12 +85,6 @@ func (tp *TCB) senderAck(seg *segment) bool {
 	return tp.afterAck(seg, finAcked)
 }
 
-// isDuplicate reports whether an acknowledgment is a duplicate: RFC 5681, 2, (a) to (e), each a
-// predicate in input_ack.go.
-func (tp *TCB) isDuplicate(seg *segment) bool {
-	return outstanding(tp) && !carriesData(seg) && synAndFinOff(seg) && repeatsUna(tp, seg) && !windowMoved(tp, seg)
-}
-
 // takeAck drops what is acknowledged in order. It reports whether our FIN is.
 func (tp *TCB) takeAck(seg *segment, a *acking) (finAcked bool) {
 	s := tp.snr
@@ -161,8 +155,7 @@ func (tp *TCB) delivered(sp *span, n int, end Seq, seg *segment, a *acking) {
 	if sp.has(spanRexmitted) {
 		// Only the segment that fills the first hole has its own timestamp echoed: what arrives
 		// behind a hole draws that of the last one in order (RFC 7323, 4.3).
-		denied = sp.start == tp.sndUna && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 &&
-			seg.opt.TSEcr != 0 && int32(seg.opt.TSEcr-tp.ts(sp.sent)) < 0
+		denied = sp.start == tp.sndUna && tp.echoBefore(seg, tp.ts(sp.sent))
 	} else if end.Leq(s.high) && (end.Leq(seg.ack) || sp.has(spanLost)) {
 		// Behind a hole it says something only if the time-out has given it up: what was sent just
 		// before arrives, whatever became of the rest.
@@ -178,11 +171,8 @@ func (tp *TCB) takeSacks(seg *segment, a *acking) {
 	if len(blocks) == 0 {
 		return
 	}
-	// RFC 2883, 4: the first block reports a duplicate if it lies below the acknowledgment, or
-	// within the second.
-	if b := blocks[0]; b.Left.Lt(b.Right) && (b.Right.Leq(seg.ack) || len(blocks) > 1 && b.Left.Geq(blocks[1].Left) &&
-		b.Right.Leq(blocks[1].Right)) {
-		tp.takeDuplicate(b, a)
+	if reportsDuplicate(seg.ack, blocks) {
+		tp.takeDuplicate(blocks[0], a)
 		blocks = blocks[1:]
 	}
 	for _, b := range blocks {
@@ -192,6 +182,16 @@ func (tp *TCB) takeSacks(seg *segment, a *acking) {
 			tp.sackRange(l, b.Right, seg, a)
 		}
 	}
+}
+
+// reportsDuplicate reports whether the first block says what has come twice. RFC 2883, 4: it does if it
+// lies below the acknowledgment, or within the second block.
+func reportsDuplicate(ack Seq, blocks []wire.SackBlock) bool {
+	b := blocks[0]
+	if b.Left.Geq(b.Right) {
+		return false
+	}
+	return b.Right.Leq(ack) || len(blocks) > 1 && b.Left.Geq(blocks[1].Left) && b.Right.Leq(blocks[1].Right)
 }
 
 // takeDuplicate takes a report that [Left, Right) has arrived twice.

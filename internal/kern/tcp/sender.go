@@ -100,9 +100,11 @@ var senders mbuf.Zone[sender]
 
 // needSender makes the sender when data is about to be sent on a path that can lose.
 func (tp *TCB) needSender(now int64) {
-	if tp.snr != nil || !tp.prof.Scoreboard || tp.flags&local != 0 || !tp.state.HaveEstablished() ||
-		tp.sndNxt != tp.sndUna {
+	if tp.snr != nil || !tp.prof.Scoreboard || tp.flags&local != 0 {
 		return
+	}
+	if !tp.state.HaveEstablished() || tp.sndNxt != tp.sndUna {
+		return // what is in flight already would not be on the scoreboard
 	}
 	s := senders.Alloc()
 	sb := s.sb

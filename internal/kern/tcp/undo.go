@@ -1,7 +1,5 @@
 package tcp
 
-import "bsdnet/internal/kern/wire"
-
 // undo remembers what is needed to find out that a reduction of the window was wrong, as what was
 // sent again had not been lost: by timestamps (Eifel, RFC 3522) or by the peer's reports of
 // duplicates (RFC 3708).
@@ -43,8 +41,7 @@ func (u *undo) duplicate(l, r Seq) {
 // the acceptable ACK's Timestamps option is smaller than the value of RetransmitTS").
 func (tp *TCB) original(seg *segment) bool {
 	u := &tp.snr.undo
-	return u.on && u.sent && tp.flags&RcvdTstmp != 0 && seg.opt.Has&wire.TofTS != 0 && seg.opt.TSEcr != 0 &&
-		int32(seg.opt.TSEcr-u.stamp) < 0
+	return u.on && u.sent && tp.echoBefore(seg, u.stamp)
 }
 
 // duplicated reports whether all that was sent again since the reduction has been reported as a
