@@ -144,8 +144,8 @@ type QueueLink interface {
 	WriteQueue(q int, pkts []net.Buffers) (int, error)
 }
 
-// A DiagnosingLink is a [Link] that may know why nothing comes through. [UDPTunnel] is one, and
-// package wireguard's; [Impair] asks the link that it wraps.
+// A DiagnosingLink is a [Link] that may know why nothing comes through. The Links of packages
+// udptunnel and wireguard are; what netem.Impair returns asks the link that it wraps.
 type DiagnosingLink interface {
 	Link
 

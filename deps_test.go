@@ -325,6 +325,9 @@ var (
 	_ link.OffloadLink   = bsdnet.OffloadLink(nil)
 	_ bsdnet.QueueLink   = link.QueueLink(nil)
 	_ link.QueueLink     = bsdnet.QueueLink(nil)
+
+	_ bsdnet.DiagnosingLink = link.DiagnosingLink(nil)
+	_ link.DiagnosingLink   = bsdnet.DiagnosingLink(nil)
 )
 
 // TestCounters: what the stack's statistics show is counted somewhere, and not always 0.

@@ -52,7 +52,7 @@ func TestImpairContract(t *testing.T) {
 	}
 }
 
-func TestImpairConfig(t *testing.T) {
+func TestPath(t *testing.T) {
 	for _, c := range []struct {
 		imp  Impairment
 		want string

@@ -14,7 +14,7 @@ import (
 )
 
 // The datagrams of the tunnel, and the keys that protect them. docs/udp-tunnel.md is the specification; this file has its formats and its key
-// schedule, machine.go its rules. Neither knows a clock, a socket, a goroutine or a lock.
+// schedule, machine.go and hello.go its rules. Neither knows a clock, a socket, a goroutine or a lock.
 
 // label is a part of everything that is hashed: no key or code of this protocol and version is one of another.
 const label = "bsdnet udp tunnel 1 "

@@ -12,7 +12,7 @@ import (
 	"bsdnet/internal/link"
 )
 
-// The files: session.go has the formats and the keys, machine.go the protocol as a machine without a clock or a socket, this
+// The files: session.go has the formats and the keys, machine.go the protocol as a machine without a clock or a socket, hello.go its handshakes, this
 // one the link around it: what it is configured with, who runs in it, and how it ends. write.go is the way of a packet out, read.go the way
 // in, mtu.go what is done about packets that are too large, status.go what people are told; socket_linux.go and socket_other.go are the socket.
 

@@ -15,7 +15,7 @@ import (
 )
 
 // DefaultMTU is the MTU of a link whose configuration names none, in bytes: 80 bytes, for IPv6, UDP and WireGuard itself, off Ethernet's 1500.
-const DefaultMTU = 1500 - overhead
+const DefaultMTU = 1420
 
 const (
 	overhead = 80

@@ -359,7 +359,7 @@ func TestOpenErrors(t *testing.T) {
 		}
 	}
 	openTUN(t, ns, tun.Config{Name: "several", Queues: 1}).Close()
-	// One that OpenTUN has made goes with it.
+	// One that tun.Open has made goes with it.
 	dev := openTUN(t, ns, tun.Config{})
 	ns.Run(t, "ip", "link", "show", dev.Name())
 	dev.Close()
