@@ -28,7 +28,8 @@ import (
 
 // rules say what of ours the files of a folder may import, tests aside. Only what is named here may
 // be imported by what is named here. The links know neither the stack nor each other, except
-// WireGuard, which is attached with its routes, and reaches the stack by a pipe.
+// netem, which wraps any bsdnet.Link, and WireGuard, which is attached with its routes, and reaches
+// the stack by a pipe.
 var rules = map[string][]string{
 	".":                  {"bsdnet/internal/kern"},
 	"internal/kern":      {"bsdnet/internal/kern/tcp", "bsdnet/internal/kern/wire", "bsdnet/internal/kern/mbuf", "bsdnet/internal/link"},
@@ -39,7 +40,7 @@ var rules = map[string][]string{
 	"internal/kern/mbuf":       {},
 	"internal/link":            {"bsdnet/internal/kern/wire"},
 	"internal/link/ends":       {"bsdnet/internal/kern/wire", "bsdnet/internal/link"},
-	"netem":                    {"bsdnet/internal/kern/wire", "bsdnet/internal/link"},
+	"netem":                    {"bsdnet", "bsdnet/internal/kern/wire", "bsdnet/internal/link"},
 	"tun":                      {"bsdnet/internal/kern/wire", "bsdnet/internal/link"},
 	"udptunnel":                {"bsdnet/internal/kern/wire", "bsdnet/internal/link"},
 	"wireguard":                {"bsdnet", "bsdnet/internal/link", "bsdnet/netem"},

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bsdnet"
 	"bsdnet/internal/link"
 )
 
@@ -118,7 +119,7 @@ type Stats struct {
 // even if goroutines write at the same instant in any order; a zero configuration does this and nothing else. Two links
 // that are impaired apart share no instants: if it matters which of them comes first, give them different delays.
 type Impaired struct {
-	inner link.Link
+	inner bsdnet.Link
 	write func(pkts []net.Buffers) (int, error) // of inner, or of its first queue
 	mtu   int
 	state link.State
@@ -136,7 +137,7 @@ type Impaired struct {
 	pumps int        // goroutines that read from the wrapped link, one for each of its queues
 }
 
-var _ link.DiagnosingLink = (*Impaired)(nil)
+var _ bsdnet.DiagnosingLink = (*Impaired)(nil)
 
 // The defaults and bounds of an Impairment.
 const (
@@ -150,7 +151,7 @@ const (
 // Impair wraps inner, which is any bsdnet.Link that has not been started, and belongs to the Impaired from now on: attach that instead. Of a
 // bsdnet.QueueLink all queues are read, and queue 0 is written to; the offloads of a bsdnet.OffloadLink are not used. The error says what is wrong with
 // path, and then inner is still the caller's.
-func Impair(inner link.Link, path Path) (*Impaired, error) {
+func Impair(inner bsdnet.Link, path Path) (*Impaired, error) {
 	if inner == nil {
 		return nil, errors.New("netem: impair: the link is nil")
 	}
@@ -165,7 +166,7 @@ func Impair(inner link.Link, path Path) (*Impaired, error) {
 		return nil, fmt.Errorf("netem: impair: Read.%w", err)
 	}
 	im := &Impaired{inner: inner, mtu: mtu, vecs: make([]net.Buffers, batchLen), write: inner.Write}
-	if m, ok := inner.(link.QueueLink); ok && m.Queues() > 1 {
+	if m, ok := inner.(bsdnet.QueueLink); ok && m.Queues() > 1 {
 		im.write = func(pkts []net.Buffers) (int, error) { return m.WriteQueue(0, pkts) }
 	}
 	im.ended.L = &im.mu
@@ -253,7 +254,7 @@ func (im *Impaired) Start(ready func()) error {
 		return err
 	}
 	im.state.Store(link.Started)
-	if m, ok := im.inner.(link.QueueLink); ok && m.Queues() > 1 {
+	if m, ok := im.inner.(bsdnet.QueueLink); ok && m.Queues() > 1 {
 		im.pumps = m.Queues()
 		for q := range im.pumps {
 			go im.pump(func(bufs [][]byte, sizes []int) (int, error) { return m.ReadQueue(q, bufs, sizes) })
@@ -335,7 +336,7 @@ func (im *Impaired) Close() error {
 
 // Diagnose implements bsdnet.DiagnosingLink: it asks the wrapped link, if that is one.
 func (im *Impaired) Diagnose(to netip.Addr) error {
-	if d, ok := im.inner.(link.DiagnosingLink); ok {
+	if d, ok := im.inner.(bsdnet.DiagnosingLink); ok {
 		return d.Diagnose(to)
 	}
 	return nil

@@ -14,13 +14,12 @@ import (
 	"time"
 
 	"bsdnet"
-	"bsdnet/internal/link"
 	"bsdnet/internal/link/ends"
 	"bsdnet/internal/testutil"
 	"bsdnet/linktest"
 )
 
-func mustImpair(inner link.Link, config Path) *Impaired {
+func mustImpair(inner bsdnet.Link, config Path) *Impaired {
 	im, err := Impair(inner, config)
 	if err != nil {
 		panic(err)
@@ -118,7 +117,7 @@ type arrival struct {
 }
 
 // record reads from l until it is closed. What it returns gives what was read, once it is at an end.
-func record(l link.Link, start time.Time) func() []arrival {
+func record(l bsdnet.Link, start time.Time) func() []arrival {
 	var got []arrival
 	done := make(chan struct{})
 	go func() {
@@ -159,7 +158,7 @@ func (r impairRun) do(t *testing.T) (got []arrival, counts Counts) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		x, y := mustPipe(PipeConfig{Queue: 1 << 17})
-		var a, b link.Link = x, y
+		var a, b bsdnet.Link = x, y
 		var im *Impaired
 		if r.reader {
 			im = mustImpair(y, Path{Read: r.imp, Seed: r.seed})
@@ -437,16 +436,16 @@ func TestImpairLimit(t *testing.T) {
 	for _, reader := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			x, y := mustPipe(PipeConfig{Queue: 10})
-			var links [2]link.Link
+			var links [2]bsdnet.Link
 			var im *Impaired
 			behind := 10
 			if reader {
 				im = mustImpair(y, Path{Read: Impairment{Limit: 20}})
-				links = [2]link.Link{x, im}
+				links = [2]bsdnet.Link{x, im}
 				behind = im.rx.limit
 			} else {
 				im = mustImpair(x, Path{Write: Impairment{Limit: 20}})
-				links = [2]link.Link{im, y}
+				links = [2]bsdnet.Link{im, y}
 			}
 			a, b := ends.Start(t, links[0]), ends.Start(t, links[1])
 			defer ends.Close(t, a, b)
@@ -482,10 +481,10 @@ func TestImpairAllocs(t *testing.T) {
 
 // A queueLink has n queues on cables, and says which methods are called.
 type queueLink struct {
-	link.Link // queue 0
-	n         int
-	mu        sync.Mutex
-	used      map[string]bool
+	bsdnet.Link // queue 0
+	n           int
+	mu          sync.Mutex
+	used        map[string]bool
 }
 
 func (l *queueLink) note(method string) {
