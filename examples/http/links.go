@@ -164,7 +164,7 @@ func (o *linkOptions) attachUDP(stack *bsdnet.Stack) (*way, error) {
 		tunnel.Close()
 		return nil, err
 	}
-	return &way{link: tunnel, ip: ip.Addr(), who: fmt.Sprintf("for whoever has the key, at %v", tunnel.LocalAddr())}, nil
+	return &way{link: tunnel, ip: ip.Addr(), who: fmt.Sprintf("for anyone who has the key, at %v", tunnel.LocalAddr())}, nil
 }
 
 func (o *linkOptions) attachWireGuard(stack *bsdnet.Stack) (*way, error) {
