@@ -166,23 +166,56 @@ func TestCongestionAvoidance(t *testing.T) {
 }
 
 // RFC 5681, 4.1: "if TCP has not sent data in an interval exceeding the retransmission timeout
-// [...] cwnd [is] min(IW, cwnd)".
+// [...] cwnd [is] min(IW, cwnd)". BSD counts from when it last heard of the peer, and only if
+// nothing is in flight.
 func TestRestartAfterIdle(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t, "bsd, mss 1000, sndbuf 100000, rtt 100ms")
-		k.write(10000)
-		k.sent = nil
-		k.line("< . 1:1(0) ack 10001")
-		k.want("cwnd", 12000)
-		k.advance(299 * time.Millisecond / 2)
+		grown := func() (k *kit, rto time.Duration) {
+			k = established(t, "bsd, mss 1000, sndbuf 100000, rtt 100ms")
+			k.write(10000)
+			k.sent = nil
+			k.line("< . 1:1(0) ack 10001")
+			k.want("cwnd", 12000)
+			return k, time.Duration(k.tp.rtt.rxtcur)
+		}
+		// sends asserts that as much goes out at once as a window lets go.
+		sends := func(k *kit, cwnd int) {
+			t.Helper()
+			flight := k.tp.sndMax.Sub(k.tp.sndUna)
+			k.write(30000)
+			k.want("cwnd", cwnd)
+			if n := k.tp.sndMax.Sub(k.tp.sndUna); n != cwnd {
+				k.fatalf("%d bytes are in flight, %d before, with a window of %d", n, flight, cwnd)
+			}
+			k.sent = nil
+		}
+		k, rto := grown()
+		k.advance(rto - 1)
+		sends(k, 12000)
+		for _, idle := range []time.Duration{0, 1, 24 * time.Hour} {
+			k, rto = grown()
+			k.advance(rto + idle)
+			sends(k, 10000)
+		}
+		// What is sent between goes on from what is in flight.
+		k, rto = grown()
+		k.advance(rto - 10*time.Millisecond)
 		k.write(1000)
 		k.sent = nil
-		k.want("cwnd", 12000)
-		k.line("< . 1:1(0) ack 11001")
-		k.advance(time.Second)
-		k.write(1000)
-		k.want("cwnd", 10000)
+		k.advance(20 * time.Millisecond)
+		sends(k, 12000)
+		// A smaller window than the initial one stays as it is.
+		k, rto = grown()
+		k.write(5000)
 		k.sent = nil
+		k.advance(rto)
+		k.sent = nil
+		k.want("cwnd", 1000)
+		k.line("< . 1:1(0) ack 15001")
+		k.want("cwnd", 2000)
+		k.sent = nil
+		k.advance(time.Hour)
+		sends(k, 2000)
 	})
 }
 
