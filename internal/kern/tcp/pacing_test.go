@@ -128,3 +128,43 @@ func TestPacingNotOfFastRetransmit(t *testing.T) {
 		k.want("ca", Recovering)
 	})
 }
+
+// What is lost goes at the pacing rate as well, in whole segments, except for the first retransmission of the recovery.
+func TestPacingOfRetransmissions(t *testing.T) {
+	each(t, func(t *T) {
+		k := pacing(t, 40)
+		k.collect(95e6)
+		k.tp.snr.pacer.next = k.now + 50*ms
+		k.ack(1001, "11001:41001")
+		k.sends("1001:2001")
+		k.during(50*time.Millisecond-1, "")
+		k.sends("")
+		k.collect(1)
+		again := 0
+		for end := k.now + 30*ms; k.now < end; {
+			before := k.now
+			k.now = min(k.tp.Next(), end)
+			if k.now == before {
+				k.now++
+			}
+			k.tp.Timeout(k.now)
+			k.check()
+			n := 0
+			for _, p := range k.sent {
+				if p.th.Seq.Sub(k.t.iss) < 11001 {
+					n += p.len
+				}
+				if p.len%1000 != 0 {
+					k.fatalf("%d bytes in a segment", p.len)
+				}
+			}
+			if k.sent = nil; n > 2000 {
+				k.fatalf("%d bytes at once", n)
+			}
+			again += n
+		}
+		if again < 4000 {
+			k.fatalf("%d bytes were sent again", again)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -237,5 +238,48 @@ func TestSackShrunkWindow(t *testing.T) {
 		k.ack(7001, "7001:10001")
 		k.ack(10001)
 		k.want("ca", Open)
+	})
+}
+
+// A heard is a congestion controller that notes what it is told has been delivered.
+type heard struct {
+	CC
+	delivered []int
+}
+
+func (h *heard) Acked(v *View, a *Ack, c *Control) {
+	h.delivered = append(h.delivered, a.Delivered)
+	h.CC.Acked(v, a, c)
+}
+
+// What the acknowledgment that ends a recovery delivers counts with the next one, and only with that.
+func TestDeliveredCountsOnce(t *testing.T) {
+	each(t, func(t *T) {
+		for _, name := range []string{"cubic", "newreno"} {
+			k := sending(t)
+			k.tp.SetCC(name, k.now)
+			k.write(10000)
+			k.collect(100e6)
+			k.acked(1001)
+			h := &heard{CC: k.tp.snr.cc}
+			k.tp.snr.cc = h
+			k.acked(1001, "3001:10001")
+			k.want("ca", Recovering)
+			k.collect(100e6)
+			h.delivered = nil
+			k.acked(10001)
+			k.want("ca", Open)
+			if len(h.delivered) != 0 {
+				k.fatalf("%s: the window grows by %d when the recovery ends", name, h.delivered)
+			}
+			k.write(10000)
+			k.collect(100e6)
+			k.acked(11001)
+			k.acked(12001)
+			k.acked(14001)
+			if want := []int{3000, 1000, 2000}; !slices.Equal(h.delivered, want) {
+				k.fatalf("%s: %d are said to be delivered, want %d", name, h.delivered, want)
+			}
+		}
 	})
 }

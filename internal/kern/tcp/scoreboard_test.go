@@ -382,3 +382,52 @@ func TestSenderAllocs(t *testing.T) {
 		k.balance()
 	}
 }
+
+// So are they whatever the user writes: of tiny segments in flight those that get no span of their own are judged with the one before, and all that is lost is sent again.
+func TestScoreboardTinySegments(t *testing.T) {
+	each(t, func(t *T) {
+		const n = 4000
+		k := sending(t, "nodelay", func(p *Profile) { p.Blackhole = false })
+		k.write(1)
+		k.collect(100e6)
+		k.acked(2)
+		k.tp.snr.ctl.Cwnd = 1 << 20
+		for range n {
+			k.write(1)
+			if limit := 256 + (k.tp.sndNxt.Sub(k.tp.sndUna))/256; k.tp.snr.sb.n > limit+1 {
+				k.fatalf("%d spans, the limit is %d", k.tp.snr.sb.n, limit)
+			}
+			k.sent = nil
+			k.now += ms / 100
+		}
+		if k.tp.sndNxt.Sub(k.tp.sndUna) != n {
+			k.fatalf("%d bytes are in flight", k.tp.sndNxt.Sub(k.tp.sndUna))
+		}
+		// All of it is lost.
+		got := 2
+		for end := k.now + 100*sec; got < n+2 && k.now < end; {
+			k.now = k.tp.Next()
+			k.tp.Timeout(k.now)
+			k.check()
+			for _, p := range k.sent {
+				if at := p.th.Seq.Sub(k.t.iss); at <= got {
+					got = max(got, at+p.len)
+				}
+			}
+			k.sent = nil
+			if got > 2 {
+				k.now += 100 * ms
+				k.ack(got)
+				for _, p := range k.sent {
+					if at := p.th.Seq.Sub(k.t.iss); at <= got {
+						got = max(got, at+p.len)
+					}
+				}
+				k.sent = nil
+			}
+		}
+		if got != n+2 {
+			k.fatalf("%d of %d have come again", got-2, n)
+		}
+	})
+}
