@@ -136,3 +136,57 @@ func TestMTUProbeIntoSmallWindow(t *testing.T) {
 		}
 	})
 }
+
+// RFC 1191, 6.3, of a message that was believed only when the time-out had found what it speaks of missing: for ten minutes no segment is larger than it says; then one is tried,
+// and when that has arrived all are.
+func TestMTUBelievedLateIsKept(t *testing.T) {
+	each(t, func(t *T) {
+		k := sending(t)
+		k.write(5000)
+		k.collect(100e6)
+		k.acked(5001)
+		k.write(3000)
+		k.collect(0)
+		k.tp.Mtudisc(540, 20, k.now)
+		k.want("maxseg", 1000) // larger ones have arrived
+		for k.tp.maxseg == 1000 {
+			k.now = k.tp.Next()
+			k.tp.Timeout(k.now)
+			k.check()
+		}
+		k.want("maxseg", 500)
+		believed := k.now
+		k.sent = nil
+		end := 8001
+		k.acked(end)
+		largest := func() (n int) {
+			k.write(2000)
+			end += 2000
+			for range 20 { // the pacer's trains
+				for _, p := range k.sent {
+					n = max(n, p.len)
+				}
+				k.sent = nil
+				if k.tp.Next() > k.now+20*ms {
+					break
+				}
+				k.now = k.tp.Next()
+				k.tp.Timeout(k.now)
+			}
+			k.now += 100 * ms
+			k.acked(end)
+			return n
+		}
+		for k.now < believed+holeAge-2*sec {
+			if n := largest(); n > 500 {
+				k.fatalf("%d bytes in a segment after %v", n, time.Duration(k.now-believed))
+			}
+			k.collect(time.Minute - 2*time.Second)
+		}
+		k.now = max(k.now, believed+holeAge)
+		if n := largest(); n != 1000 {
+			k.fatalf("after ten minutes a segment of %d is tried, want 1000", n)
+		}
+		k.want("maxseg", 1000)
+	})
+}

@@ -106,7 +106,7 @@ func (tp *TCB) rexmtTimeout(now int64) {
 		// net.inet.tcp.rexmit_drop_options.
 		tp.flags &^= ReqScale | ReqTstmp | SackPermit
 	}
-	if tp.state == SynReceived && tp.flags&ecnOn != 0 && int(tp.backoff) > tp.prof.ECNRetries {
+	if tp.state == SynReceived && int(tp.backoff) > tp.prof.ECNRetries {
 		tp.flags &^= ecnOn // and devices that drop SYNs with ECN's flags
 	}
 	// RFC 6298, 3: "RTT samples MUST NOT be made using segments that were retransmitted".
