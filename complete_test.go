@@ -12,7 +12,8 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// The tests in this file compare the facade with what is behind it: it tells all that the machine knows, and makes up nothing.
+// The tests in this file compare the facade with what is behind it: it tells all that the machine
+// knows, and makes up nothing.
 
 // TestConnInfoComplete: each field of the machine's tcp_info is told, and each field of ConnInfo
 // is somebody's.

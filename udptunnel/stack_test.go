@@ -39,13 +39,6 @@ func open(t testing.TB, c udptunnel.Config) *udptunnel.Link {
 	return tunnel
 }
 
-func attach(t testing.TB, s *bsdnet.Stack, l bsdnet.Link, prefix string) {
-	t.Helper()
-	if err := s.Attach(l, netip.MustParsePrefix(prefix)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // noise returns n bytes that a seed determines, and their sum.
 func noise(n int64, seed byte) (io.Reader, [sha256.Size]byte) {
 	h := sha256.New()
@@ -97,8 +90,8 @@ func TestStacks(t *testing.T) {
 	s1, s2 := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
 	t1 := open(t, udptunnel.Config{})
 	t2 := open(t, udptunnel.Config{Peer: t1.LocalAddr().String()})
-	attach(t, s1, t1, "10.0.0.1/24")
-	attach(t, s2, t2, "10.0.0.2/24")
+	stacktest.Attach(t, s1, t1, "10.0.0.1/24")
+	stacktest.Attach(t, s2, t2, "10.0.0.2/24")
 	for _, dir := range [][2]*bsdnet.Stack{{s1, s2}, {s2, s1}} {
 		addr := "10.0.0.2:80"
 		if dir[0] == s2 {
@@ -141,9 +134,9 @@ func TestStacksRestart(t *testing.T) {
 		config := udptunnel.Config{Peer: t1.LocalAddr().String()}
 		t2 := open(t, config)
 		// The addresses of a stack whose link is replaced stay, so that its connections do.
-		attach(t, s1, t1, "10.0.0.1/24")
+		stacktest.Attach(t, s1, t1, "10.0.0.1/24")
 		swap := &swapLink{Link: t2}
-		attach(t, s2, swap, "10.0.0.2/24")
+		stacktest.Attach(t, s2, swap, "10.0.0.2/24")
 		from, to, addr := s1, s2, "10.0.0.2:80"
 		if sender {
 			from, to, addr = s2, s1, "10.0.0.1:80"
@@ -311,8 +304,8 @@ func TestStacksAttacked(t *testing.T) {
 	t1 := open(t, udptunnel.Config{MTU: 8000})
 	front, added := relay(t, t1.LocalAddr())
 	t2 := open(t, udptunnel.Config{MTU: 8000, Peer: front.String()})
-	attach(t, s1, t1, "10.0.0.1/24")
-	attach(t, s2, t2, "10.0.0.2/24")
+	stacktest.Attach(t, s1, t1, "10.0.0.1/24")
+	stacktest.Attach(t, s2, t2, "10.0.0.2/24")
 	ln, err := s1.Listen("tcp", ":80")
 	if err != nil {
 		t.Fatal(err)
@@ -351,8 +344,8 @@ func TestStacksDiagnosis(t *testing.T) {
 	caller, listener := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
 	there := open(t, udptunnel.Config{Key: []byte(strings.Repeat("another key.....", 2))})
 	here := open(t, udptunnel.Config{Peer: there.LocalAddr().String()})
-	attach(t, listener, there, "10.0.0.2/24")
-	attach(t, caller, here, "10.0.0.1/24")
+	stacktest.Attach(t, listener, there, "10.0.0.2/24")
+	stacktest.Attach(t, caller, here, "10.0.0.1/24")
 	for end := time.Now().Add(time.Minute); there.Status().Unverified == 0; {
 		if time.Now().After(end) {
 			t.Fatal("nothing arrives")

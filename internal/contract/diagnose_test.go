@@ -17,13 +17,6 @@ import (
 	"bsdnet/netem"
 )
 
-func attach(t testing.TB, s *bsdnet.Stack, l bsdnet.Link, prefix string) {
-	t.Helper()
-	if err := s.Attach(l, netip.MustParsePrefix(prefix)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // A deafLink takes all packets, and brings none. It says why, if it knows.
 type deafLink struct {
 	done chan struct{}
@@ -69,7 +62,7 @@ func TestDiagnosis(t *testing.T) {
 				for _, link := range []bsdnet.Link{l, imp} { // wrapped or not
 					l.done, l.to = make(chan struct{}), netip.Addr{}
 					s := stacktest.New(t, bsdnet.Config{})
-					attach(t, s, link, "10.0.0.1/24")
+					stacktest.Attach(t, s, link, "10.0.0.1/24")
 					_, err := c.dial(s)
 					want := c.text
 					if c.why != nil {
@@ -102,7 +95,7 @@ func TestNoDiagnosis(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &deafLink{done: make(chan struct{}), why: errors.New("deaf")}
 		s := stacktest.New(t, bsdnet.Config{})
-		attach(t, s, l, "10.0.0.1/24")
+		stacktest.Attach(t, s, l, "10.0.0.1/24")
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		_, canceled := s.DialContext(ctx, "tcp", "10.0.0.2:80")
@@ -125,8 +118,8 @@ func TestDiagnosisOfConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		client, server := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
-		attach(t, client, explained{a}, "10.0.0.1/24")
-		attach(t, server, b, "10.0.0.2/24")
+		stacktest.Attach(t, client, explained{a}, "10.0.0.1/24")
+		stacktest.Attach(t, server, b, "10.0.0.2/24")
 		if _, err := server.Listen("tcp", ":80"); err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"bsdnet"
+	"bsdnet/internal/testutil/stacktest"
 	"bsdnet/netem"
 	"bsdnet/tun"
 )
@@ -63,7 +64,7 @@ func TestAttachAddresses(t *testing.T) {
 				t.Errorf("Attach(%s): %v", c.prefix, err)
 				return
 			}
-			attachTo(t, cli, b, "192.0.2.2/24")
+			stacktest.Attach(t, cli, b, "192.0.2.2/24")
 			addRoute(t, cli, "0.0.0.0/0", b)
 			addRoute(t, srv, "192.0.2.0/24", a)
 			ln, err := srv.Listen("tcp", p.Addr().String()+":80")
@@ -99,17 +100,6 @@ func pipe(t *testing.T) (a, b bsdnet.Link) {
 		t.Fatal(err)
 	}
 	return a, b
-}
-
-func attachTo(t *testing.T, s *bsdnet.Stack, l bsdnet.Link, prefixes ...string) {
-	t.Helper()
-	var list []netip.Prefix
-	for _, p := range prefixes {
-		list = append(list, netip.MustParsePrefix(p))
-	}
-	if err := s.Attach(l, list...); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func addRoute(t *testing.T, s *bsdnet.Stack, dst string, l bsdnet.Link) {
@@ -160,8 +150,8 @@ func TestTwoLinksInNetwork(t *testing.T) {
 				var mine, theirs [2]bsdnet.Link
 				for i := range 2 {
 					mine[i], theirs[i] = pipe(t)
-					attachTo(t, cli, mine[i], fmt.Sprintf("10.0.0.%d/24", 2+i))
-					attachTo(t, srv, theirs[i], fmt.Sprintf("10.0.0.%d/24", 12+i))
+					stacktest.Attach(t, cli, mine[i], fmt.Sprintf("10.0.0.%d/24", 2+i))
+					stacktest.Attach(t, srv, theirs[i], fmt.Sprintf("10.0.0.%d/24", 12+i))
 				}
 				// A cable for each: the servers' addresses differ, and what is not on the cable is not reached.
 				dial := func(i int) (*bsdnet.TCPConn, error) {
@@ -216,8 +206,8 @@ func TestTwoLinksInNetwork(t *testing.T) {
 					return
 				}
 				m, th := pipe(t)
-				attachTo(t, cli, m, fmt.Sprintf("10.0.0.%d/24", 2+c.gone))
-				attachTo(t, srv, th, fmt.Sprintf("10.0.0.%d/24", 12+c.gone))
+				stacktest.Attach(t, cli, m, fmt.Sprintf("10.0.0.%d/24", 2+c.gone))
+				stacktest.Attach(t, srv, th, fmt.Sprintf("10.0.0.%d/24", 12+c.gone))
 				for _, conn := range []*bsdnet.TCPConn{first, conn} {
 					if err := echo(conn); err != nil {
 						t.Errorf("from %v, with the link attached again: %v", conn.LocalAddr(), err)
@@ -234,10 +224,10 @@ func TestTwoLinksByAddress(t *testing.T) {
 		one, two, cli := echoStack(t), echoStack(t), stack(t, bsdnet.Config{})
 		a1, b1 := pipe(t)
 		a2, b2 := pipe(t)
-		attachTo(t, one, a1, "10.0.0.11/24")
-		attachTo(t, two, a2, "10.0.0.12/24")
-		attachTo(t, cli, b1, "10.0.0.2/24")
-		attachTo(t, cli, b2, "10.0.0.3/24")
+		stacktest.Attach(t, one, a1, "10.0.0.11/24")
+		stacktest.Attach(t, two, a2, "10.0.0.12/24")
+		stacktest.Attach(t, cli, b1, "10.0.0.2/24")
+		stacktest.Attach(t, cli, b2, "10.0.0.3/24")
 		d := bsdnet.Dialer{Stack: cli, Timeout: time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort("10.0.0.3:0"))}
 		c, err := d.Dial("tcp", "10.0.0.12:80")
 		if err != nil {
@@ -282,8 +272,8 @@ func TestRoutes(t *testing.T) {
 	if got := s.Links(); len(got) != 0 {
 		t.Errorf("Links: %v", got)
 	}
-	attachTo(t, s, a, "10.0.0.1/24", "10.0.0.2/24")
-	attachTo(t, s, b, "10.0.0.3/24", "172.16.0.1/12")
+	stacktest.Attach(t, s, a, "10.0.0.1/24", "10.0.0.2/24")
+	stacktest.Attach(t, s, b, "10.0.0.3/24", "172.16.0.1/12")
 	addRoute(t, s, "0.0.0.0/0", b)
 	addRoute(t, s, "10.0.0.77/25", b)
 	if got := s.Links(); !slices.Equal(got, []bsdnet.Link{a, b}) {
@@ -348,7 +338,7 @@ func TestRoutes(t *testing.T) {
 func TestManyRoutes(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	a, _ := pipe(t)
-	attachTo(t, s, a, "192.168.0.1/24")
+	stacktest.Attach(t, s, a, "192.168.0.1/24")
 	prefix := func(i int) netip.Prefix {
 		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
 	}

@@ -2,5 +2,6 @@
 
 package testutil
 
-// Race says that the race detector is on. It makes everything many times slower, it allocates, and it makes pools forget at random.
+// Race says that the race detector is on. It makes everything many times slower, it allocates, and
+// it makes pools forget at random.
 const Race = false

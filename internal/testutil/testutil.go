@@ -1,4 +1,5 @@
-// Package testutil has what the tests of several packages need and what does not need a stack. Only tests import it, which a test asserts.
+// Package testutil has what the tests of several packages need and what does not need a stack. Only
+// tests import it, which a test asserts.
 package testutil
 
 import (
@@ -21,9 +22,10 @@ func SeededRand(seed uint64) io.Reader {
 	return rand.NewChaCha8(s)
 }
 
-// Pair returns the two ends of a connection over 127.0.0.1, which are closed at the end of the test. The functions listen and dial are package net's
-// or a stack's.
-func Pair(t testing.TB, listen func(string, string) (net.Listener, error), dial func(string, string) (net.Conn, error)) (c, s net.Conn) {
+// Pair returns the two ends of a connection over 127.0.0.1, which are closed at the end of the
+// test. The functions listen and dial are package net's or a stack's.
+func Pair(t testing.TB, listen func(string, string) (net.Listener, error),
+	dial func(string, string) (net.Conn, error)) (c, s net.Conn) {
 	t.Helper()
 	ln, err := listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -41,8 +43,8 @@ func Pair(t testing.TB, listen func(string, string) (net.Listener, error), dial 
 	return c, s
 }
 
-// Run runs the tests of a package, and fails when a test has left a goroutine behind: a stack that has been closed has none. It returns the status
-// with which TestMain exits.
+// Run runs the tests of a package, and fails when a test has left a goroutine behind: a stack that
+// has been closed has none. It returns the status with which TestMain exits.
 func Run(m *testing.M) int {
 	code := m.Run()
 	if left := leaked(10 * time.Second); code == 0 && left != "" {
@@ -52,7 +54,8 @@ func Run(m *testing.M) int {
 	return code
 }
 
-// leaked returns the goroutines of the stack, of net/http and of tests that are still there; it gives them until limit to end.
+// leaked returns the goroutines of the stack, of net/http and of tests that are still there; it
+// gives them until limit to end.
 func leaked(limit time.Duration) string {
 	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		buf := make([]byte, 1<<20)

@@ -1,14 +1,17 @@
-// Package stacktest makes the stacks of tests. It is apart from package testutil, which the tests of packages below the stack import.
+// Package stacktest makes the stacks of tests, and attaches links to them. It is apart from package
+// testutil, which the tests of packages below the stack import.
 package stacktest
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
 	"bsdnet"
 )
 
-// New makes a stack that is closed at the end of the test, and must have given all its buffers back then.
+// New makes a stack that is closed at the end of the test, and must have given all its buffers back
+// then.
 func New(t testing.TB, c bsdnet.Config) *bsdnet.Stack {
 	t.Helper()
 	s, err := bsdnet.New(c)
@@ -30,4 +33,17 @@ func New(t testing.TB, c bsdnet.Config) *bsdnet.Stack {
 		}
 	})
 	return s
+}
+
+// Attach attaches a link to a stack under addresses with the lengths of their prefixes, such as
+// 10.0.0.1/24.
+func Attach(t testing.TB, s *bsdnet.Stack, l bsdnet.Link, addrs ...string) {
+	t.Helper()
+	var list []netip.Prefix
+	for _, a := range addrs {
+		list = append(list, netip.MustParsePrefix(a))
+	}
+	if err := s.Attach(l, list...); err != nil {
+		t.Fatal(err)
+	}
 }
