@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/tcp"
@@ -34,7 +35,7 @@ func heapInUse() int64 {
 // A42: peers that connect and send nothing. What nobody accepts is bounded by the queue, and what is accepted by the memory: then SYNs are dropped, whoever has a
 // connection goes on, and when the connections are closed others come in.
 func TestConnectionFlood(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		const budget, peers = 4 << 20, 20_000
 		v := budgeted(t, budget)
 		defer v.done()
@@ -108,7 +109,7 @@ func (l *echoLink) Write(pkts []net.Buffers) (int, error) {
 // A41: while packets come, each drawing an answer, the calls of users return: whoever drains a queue for others hands it over after a while, and no lock is held
 // from one packet to the next.
 func TestFloodHoldsNobodyUp(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		p, fd := v.established(v.listen(80, 5), 5000, 80)
@@ -154,7 +155,7 @@ func errnoOf(err error) syscall.Errno {
 
 // A03: an acknowledgment out of nowhere costs little: without a cookie sent of late it is not even compared with one, and it takes no memory.
 func TestAckFlood(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		v.listen(80, 5)
@@ -238,7 +239,7 @@ func TestIPv6Dropped(t *testing.T) {
 
 // A39: a segment whose connection ends between the look-up and its lock is looked up again, and meets what has taken the connection's place.
 func TestSegmentMeetsTheEnd(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		p, fd := v.established(v.listen(80, 5), 5000, 80)
@@ -264,7 +265,7 @@ func TestSegmentMeetsTheEnd(t *testing.T) {
 
 // A36: no error is sent about an error, also where it came in pieces that never were completed (RFC 1122, 3.2.2).
 func TestNoErrorAboutError(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		for typ := range 256 {

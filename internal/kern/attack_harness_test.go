@@ -167,12 +167,6 @@ func closedClean(t testing.TB, k *Kernel) {
 	}
 }
 
-// inBubble runs a test in virtual time.
-func inBubble(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, f)
-}
-
 // settle lets everything that is due at this instant happen.
 func settle() { synctest.Wait() }
 

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/mbuf"
@@ -70,7 +71,7 @@ func (v *victim) honest(p *peer, fd int) {
 // F12: a thousand peers send what nobody reads: the memory stays within its budget, an honest connection goes on, new ones are refused, and when
 // the memory comes back, everything does.
 func TestMemoryNobodyReads(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		const budget = 16 << 20
 		v := budgeted(t, budget)
 		defer v.done()
@@ -116,7 +117,7 @@ func TestMemoryNobodyReads(t *testing.T) {
 
 // The same with users who write what nobody acknowledges, and one whose write is larger than what a socket may have then: it goes on.
 func TestMemoryNobodyAcknowledges(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		const budget = 16 << 20
 		v := budgeted(t, budget)
 		defer v.done()
@@ -173,7 +174,7 @@ func TestMemoryNobodyAcknowledges(t *testing.T) {
 
 // A10, F12: what comes out of order is bounded in bytes and in blocks, for one connection and for all.
 func TestMemoryOutOfOrder(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		const budget = 16 << 20
 		v := budgeted(t, budget)
 		defer v.done()
@@ -199,7 +200,7 @@ func TestMemoryOutOfOrder(t *testing.T) {
 
 // A11: a stream of single bytes to a reader who does not read pins little more than it holds.
 func TestMemoryTinySegments(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		p, fd := v.established(v.listen(80, 5), 5000, 80)
@@ -241,7 +242,7 @@ func readStreamNB(t testing.TB, p *Proc, fd int, seed uint64, size int) {
 
 // A08: a challenge that is not sent, as the limit is reached, leaks nothing; nor does any other segment that is refused.
 func TestRefusedSegmentsLeakNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 5)
@@ -291,7 +292,7 @@ func readN(t testing.TB, p *Proc, fd int, want string) {
 
 // A44: garbage with right checksums, to every kind of socket, does no harm.
 func TestGarbage(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 50)
@@ -328,7 +329,7 @@ func binary2(b []byte, sport, dport uint16) {
 
 // A09: two ends that disagree about their numbers do not talk for ever.
 func TestAckStorm(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		la, lb := newPair(1500, false, 1)
 		ka, kb := twoKernels(t, la, lb, nil)
 		a, b := connected(t, ka, kb, netip.AddrPortFrom(attHost, 0))
@@ -365,7 +366,7 @@ func TestAckStorm(t *testing.T) {
 
 // Two ends with closed windows and data for each other probe at the pace of their timers, no faster.
 func TestBothWindowsClosed(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		la, lb := newPair(1500, false, 1)
 		ka, kb := twoKernels(t, la, lb, nil)
 		a, b := connected(t, ka, kb, netip.AddrPortFrom(attHost, 0))
@@ -415,7 +416,7 @@ func TestBothWindowsClosed(t *testing.T) {
 // goes on, the peer hears of it at once, and nothing is lost (RFC 9293, MUST-36 and MUST-37).
 func TestMemoryRefusalIsSaid(t *testing.T) {
 	for _, prof := range []func() *tcp.Profile{tcp.Default, tcp.FreeBSD} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			v := attacked(t, func(c *Config, p *tcp.Profile) {
 				*p = *prof()
 				p.Recvspace, p.Keepalive = 60_000, false
@@ -559,7 +560,7 @@ func (v *victim) answerProbes(peers []*peer, d time.Duration, take int) {
 // Peers that read nothing may fill the memory, but they do not keep others out: those whose users have closed them are given up first, the oldest before the others, then the oldest of the
 // rest, until there is room (CVE-2008-4609).
 func TestMemoryHeldByClosedWindows(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		const budget = 16 << 20
 		v := budgeted(t, budget)
 		defer v.done()
@@ -633,7 +634,7 @@ func TestMemoryHeldByClosedWindows(t *testing.T) {
 
 // Of two closed connections whose peers take a byte for each probe nothing is left after a while.
 func TestOrphanTakesBytes(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := budgeted(t, 16<<20)
 		defer v.done()
 		lfd := v.listen(80, 1000)
@@ -652,7 +653,7 @@ func TestOrphanTakesBytes(t *testing.T) {
 
 // The budget counts what is used: with segments of a byte the memory is mostly what holds them.
 func TestMemoryCountsHeap(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := budgeted(t, 1<<30)
 		defer v.done()
 		lfd := v.listen(80, 1000)

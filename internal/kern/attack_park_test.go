@@ -5,6 +5,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/mbuf"
@@ -51,7 +52,7 @@ var loopAt = netip.MustParseAddrPort("127.0.0.1:80")
 
 // Over the loopback a SYN that finds no place waits for one, first come first served, and no dial loses a second, however long accept takes.
 func TestParkedFirstComeFirstServed(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 2)
@@ -85,7 +86,7 @@ func TestParkedFirstComeFirstServed(t *testing.T) {
 func TestParkedWaitsForItsUser(t *testing.T) {
 	for _, prof := range []func() *tcp.Profile{tcp.Default, tcp.FreeBSD} {
 		for _, mtu := range []int{0, 1500} {
-			inBubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				v := attacked(t, func(c *Config, p *tcp.Profile) { *p = *prof(); c.LoopbackMTU = mtu })
 				defer v.done()
 				lfd := v.listen(80, 1)
@@ -131,7 +132,7 @@ func TestParkedWaitsForItsUser(t *testing.T) {
 
 // Closing the listener refuses those who wait, and those whom nobody has accepted are reset.
 func TestListenerCloseRefusesParked(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 2)
@@ -155,7 +156,7 @@ func TestListenerCloseRefusesParked(t *testing.T) {
 
 // A dialer that gives up while it is parked leaves its turn to the next, and so does a connection that dies on the queue, by whichever end.
 func TestParkedPlacesComeFree(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 1)
@@ -202,7 +203,7 @@ func TestParkedPlacesComeFree(t *testing.T) {
 
 // A port whose dialer has given up while parked is dialed from again: it is the second that is let in.
 func TestParkedPortReused(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 1)
@@ -237,7 +238,7 @@ func TestParkedPortReused(t *testing.T) {
 
 // While memory is short a SYN is dropped and nothing spins; afterwards it comes again.
 func TestParkedUnderPressure(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, func(c *Config, _ *tcp.Profile) { c.Memory = 8 << 20 })
 		defer v.done()
 		lfd := v.listen(80, 1)
@@ -272,7 +273,7 @@ func TestParkedUnderPressure(t *testing.T) {
 
 // A burst of dials over the loopback, to a small queue whose user is slow, never loses a second.
 func TestBurstOfDials(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		ls, _ := v.k.Socreate(AF_INET, SOCK_STREAM, 0)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/tcp"
@@ -39,7 +40,7 @@ func TestStarvedProcessor(t *testing.T) {
 	} {
 		for _, acked := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/acked=%v", c.name, acked), func(t *testing.T) {
-				inBubble(t, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
 					m, done := mergingPeer(t, false, true)
 					defer done()
 					m.v.p.Send(m.fd, make([]byte, 1000), 0)
@@ -74,7 +75,7 @@ func TestStarvedProcessor(t *testing.T) {
 // resets all the time would fill the memory.
 func TestGoneSocketsLeaveClock(t *testing.T) {
 	for _, prof := range []func() *tcp.Profile{tcp.Default, tcp.FreeBSD} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			v := attacked(t, func(_ *Config, p *tcp.Profile) {
 				*p = *prof()
 				p.Keepalive = true
@@ -117,7 +118,7 @@ func (c *calledAt) expire(int64) { c.at = append(c.at, c.k.now()) }
 // The clock waits 3 ms if it is more than 20 ms late, and not at all if it is less late, or if what it calls was overdue when it was set: a deadline in the past, as
 // users set, is no sign of a busy processor.
 func TestClockGrace(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		c := &v.k.clock
@@ -162,7 +163,7 @@ func TestTimerAfterTheEnd(t *testing.T) {
 		func(v *victim, p *peer, so *Socket) { so.Setlinger(true, 0); so.Soclose() },
 		func(v *victim, p *peer, so *Socket) { v.k.Tcpdrop(func(c Conn) bool { return c.Remote == p.from }) },
 	} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			v := attacked(t, nil)
 			defer v.done()
 			p, fd := v.established(v.listen(80, 5), 5000, 80)

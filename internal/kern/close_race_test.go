@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/tcp"
@@ -340,7 +341,7 @@ func TestDetachWhileBusy(t *testing.T) {
 
 // Two goroutines wait in the same call when the socket goes: both return.
 func TestCloseWakesEveryone(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		k, err := New(Config{Rand: testutil.SeededRand(1)})
 		if err != nil {
 			t.Fatal(err)

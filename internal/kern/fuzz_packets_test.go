@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/tcp"
@@ -72,7 +73,7 @@ type siege struct {
 
 // besiege plays one game.
 func besiege(t *testing.T, data []byte) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		g := newSiege(t, data)
 		defer g.done()
 		for g.d.more() && time.Since(g.start) < time.Minute {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/mbuf"
@@ -284,7 +285,7 @@ func newBatchLink() *batchLink {
 
 // What a batch brings about is sent when all of it has been dealt with, in one call.
 func TestBatchIsAnsweredAtOnce(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		l := newBatchLink()
@@ -307,7 +308,7 @@ func TestBatchIsAnsweredAtOnce(t *testing.T) {
 
 // A link that breaks says so: dials fail at once, and a connection goes on over the link that is attached in its place.
 func TestBrokenLink(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		l := newBatchLink()

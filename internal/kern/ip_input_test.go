@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/tcp"
@@ -218,7 +219,7 @@ func TestIPOptions(t *testing.T) {
 
 // RFC 1122, 3.2.2.6: an echo is answered with its own data, of any length, in fragments where it must be; not to more than one host.
 func TestEcho(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		for _, n := range []int{0, 1, 7, 56, 1471, 1472, 1473, 1480, 2960, 65506, 65507} {
@@ -292,7 +293,7 @@ func rejoin(v *victim, l [][]byte) (body []byte, n int) {
 // RFC 1122, 3.2.2: an error about a packet for a protocol that is not there, with its header and 8 bytes; never about an error, a fragment, or
 // what was not for one host; and not more than so many.
 func TestICMPErrorRules(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		odd := func(ip wire.IPv4, src, dst string) []byte {
@@ -349,7 +350,7 @@ func TestICMPErrorRules(t *testing.T) {
 
 // RFC 9293, 3.5.2, and net.inet.icmp.icmplim: a flood of segments to a closed port is not answered with a flood.
 func TestResetFloodLimited(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		s := &seg{from: netip.AddrPortFrom(attPeer, 5000), to: netip.AddrPortFrom(attHost, 81), th: wire.TCP{Seq: 1, Ack: 5, Flags: wire.ACK, Win: 100}}
@@ -396,7 +397,7 @@ func TestResetFloodLimited(t *testing.T) {
 //
 // RFC 9293 MUST-54
 func TestFragmentationNeeded(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		for _, c := range []struct {
 			mtu  uint32
 			dseq int
@@ -449,7 +450,7 @@ func TestFragmentationNeeded(t *testing.T) {
 // RFC 9293 MUST-55
 // RFC 9293 MUST-56
 func TestICMPOnConnections(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		types := []wire.ICMP{{Type: wire.ICMPSourceQuench}, {Type: wire.ICMPTimxceed}, {Type: wire.ICMPTimxceed, Code: 1}, {Type: wire.ICMPParamProb}, {Type: 5}}
 		for code := range uint8(17) {
 			if code != wire.ICMPUnreachNeedfrag {

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/mbuf"
@@ -30,7 +31,7 @@ func echoBody(n int) []byte {
 
 // RFC 791, RFC 815: fragments make the datagram in any order, with duplicates.
 func TestIPReassemblyAnyOrder(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		for seed := range uint64(200) {
@@ -70,7 +71,7 @@ func TestIPReassemblyAnyOrder(t *testing.T) {
 
 // A13: fragments that overlap spoil their datagram (teardrop), and so does whatever contradicts itself; what a datagram cannot be is dropped.
 func TestReassemblyAttacks(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		body := echoBody(2000)
 		type f struct {
 			off, end int
@@ -170,7 +171,7 @@ func TestReassemblyAttacks(t *testing.T) {
 
 // A12: so many datagrams, so many of one source, so many fragments, so many bytes; a flood does not keep others out for long.
 func TestReassemblyLimits(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		r := &v.k.reass
@@ -228,7 +229,7 @@ func TestReassemblyLimits(t *testing.T) {
 
 // What a source's lost fragments have left behind, or somebody in its name, gives way to what comes after them.
 func TestReassemblyGoesOnAfterLoss(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		body := echoBody(3000)
@@ -251,7 +252,7 @@ func TestReassemblyGoesOnAfterLoss(t *testing.T) {
 
 // RFC 1122, 3.3.2: a datagram is given up after 30 s; its source hears of it where the first fragment has come.
 func TestReassemblyTimeout(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		body := echoBody(3000)
@@ -300,7 +301,7 @@ func TestReassemblyVerifiesChecksums(t *testing.T) {
 
 // One source's fragments do not drive out those of others: a source has a share of the bytes, and loses its own oldest datagram beyond it.
 func TestReassShareOfSource(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		v.inject(frag(7, make([]byte, 64), 0, 32, true)) // an honest one, which is the oldest of all

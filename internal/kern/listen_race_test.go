@@ -2,6 +2,7 @@ package kern
 
 import (
 	"testing"
+	"testing/synctest"
 
 	"bsdnet/internal/kern/wire"
 )
@@ -9,7 +10,7 @@ import (
 // Two queues of a device bring the acknowledgment of a handshake and the first data at the same time. The second of them has found the listener,
 // and waits for its lock while the first completes the handshake: it belongs to the connection by then, and must not be answered with a reset.
 func TestSegmentOvertakesHandshake(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		v.listen(80, 5)

@@ -18,7 +18,7 @@ func TestSocketSize(t *testing.T) {
 
 // TestCondGoes: what a connection has for its sleepers it has no longer once it is idle; who sleeps keeps it.
 func TestCondGoes(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		l := v.listen(80, 5)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"bsdnet/internal/kern/wire"
 )
@@ -122,7 +123,7 @@ func TestMergedOutOfOrder(t *testing.T) {
 	for _, vnet := range []bool{false, true} {
 		for _, sack := range []bool{false, true} {
 			t.Run(fmt.Sprintf("vnet=%v/sack=%v", vnet, sack), func(t *testing.T) {
-				inBubble(t, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
 					m, done := mergingPeer(t, vnet, sack)
 					defer done()
 					want := func(got []string, with, without []string) {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/tcp"
@@ -229,7 +230,7 @@ func TestOptionsOfAnyKind(t *testing.T) {
 // RFC 9293 MUST-69
 // RFC 9293 SHLD-5
 func TestMSSOffered(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 5)
@@ -302,7 +303,7 @@ func wireHasMSS(p []byte) bool {
 // RFC 9293 MUST-41
 // RFC 9293 MUST-42
 func TestPassiveOpensAreIndependent(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		a, b := v.listen(80, 5), v.listen(81, 5)
@@ -328,7 +329,7 @@ func TestPassiveOpensAreIndependent(t *testing.T) {
 // RFC 9293 MUST-44
 // RFC 9293 MUST-45
 func TestLocalAddress(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		second := netip.MustParseAddr("10.7.0.1")
@@ -389,7 +390,7 @@ func TestConnectToMany(t *testing.T) {
 // RFC 9293 MUST-49
 // RFC 9293 SHLD-22
 func TestTOSAndTTL(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 5)

@@ -84,7 +84,7 @@ func (v *victim) connectNB(to netip.AddrPort) (*Socket, syscall.Errno) {
 // RFC 6056: there are 55,536 ports to each destination; then EADDRNOTAVAIL, at once. A port serves one destination only as far as it is concerned.
 // What comes free is found in a bounded number of steps.
 func TestEphemeralPortsExhausted(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, func(_ *Config, p *tcp.Profile) { p.Keepinit = math.MaxInt64 / 4; p.RTOInit = int64(time.Hour) })
 		defer v.done()
 		v.link.quiet = true
@@ -135,7 +135,7 @@ func TestEphemeralPortsExhausted(t *testing.T) {
 // RFC 6056, 3.1: the sequence of ports to a destination begins at a place that its addresses and a secret choose, and tells nothing of those to
 // others; so the same stack with another secret has others.
 func TestEphemeralPortsUnpredictable(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		first := func(seed uint64, to netip.AddrPort) uint16 {
 			v := attacked(t, func(c *Config, _ *tcp.Profile) { c.Rand = testutil.SeededRand(seed) })
 			defer v.done()
@@ -250,7 +250,7 @@ func kbTimeWait(k *Kernel) (list []Conn) {
 
 // Without timestamps, or in a profile without RFC 6191, a record keeps its port for 2 MSL: the dial that finds none says so at once.
 func TestTimeWaitKeepsPortWithoutTimestamps(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		for _, ts := range []bool{false, true} {
 			v := attacked(t, func(_ *Config, p *tcp.Profile) { p.RFC6191 = !ts })
 			d := dest{in6(attHost), in6(attPeer), 9}
@@ -377,7 +377,7 @@ func TestBindRules(t *testing.T) {
 // A port beside connections: a listener may come back with SO_REUSEADDR while what it has accepted lives on or is in TIME_WAIT, and not without;
 // a port that dials have taken can be bound.
 func TestBindBesideConnections(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		for _, reuse := range []bool{false, true} {
 			for _, state := range []string{"established", "TIME_WAIT"} {
 				v := attacked(t, nil)
@@ -474,7 +474,7 @@ func TestPortsAmongManyDestinations(t *testing.T) {
 
 // A stray segment to a port with many connections, and no listener any more, passes by none of them: those without a peer are in a list of their own, whatever becomes of them.
 func TestPortLists(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 100)

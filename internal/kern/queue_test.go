@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/mbuf"
@@ -309,7 +310,7 @@ func TestDropSmallSegments(t *testing.T) {
 
 // A segment that the link carries goes as one packet, wherever its data stands.
 func TestSmallSegmentIsWhole(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		host := []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}
@@ -428,7 +429,7 @@ func streamByte(seed uint64, i int) byte { return byte((uint64(i)*0x9e3779b97f4a
 
 // A connection stops at its share of a queue that does not move, others have theirs, and all goes on where it has stopped.
 func TestBackPressure(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, func(c *Config, p *tcp.Profile) {
 			p.InitCwndSegs, p.Sendspace = 4000, 4<<20
 			p.Maxsockbuf = 8 << 20
@@ -497,7 +498,7 @@ func TestBackPressure(t *testing.T) {
 
 // A link that is full, and has room again before the stack has taken note of that, is asked again at once: it calls ready only once.
 func TestReadyBeforeNoted(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		_, fd := v.established(v.listen(80, 10), 5000, 80)
@@ -527,7 +528,7 @@ func TestReadyBeforeNoted(t *testing.T) {
 
 // A device that fails loses packets, as a broken cable does; when it works again, so does the connection.
 func TestFailingDevice(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		p, fd := v.established(v.listen(80, 10), 5000, 80)
@@ -584,7 +585,7 @@ func TestQueueIsBounded(t *testing.T) {
 
 // A capture shows each packet once, however often the link refuses it.
 func TestCaptureOnceOnShortWrites(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		var pcap bytes.Buffer

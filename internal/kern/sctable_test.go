@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/mbuf"
@@ -182,7 +183,7 @@ func TestSyncacheVerdicts(t *testing.T) {
 
 // The same SYN again begins the retransmissions anew, however long the next of them would have been in coming.
 func TestSyncacheSynAgainRetransmits(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		v.listen(80, 10)
@@ -206,7 +207,7 @@ func TestSyncacheSynAgainRetransmits(t *testing.T) {
 
 // An entry whose bucket has been filled since it was looked up is not made: the SYN is answered with a cookie, which makes a connection.
 func TestSyncacheFilledMeanwhile(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 10)
@@ -237,7 +238,7 @@ func TestSyncacheFilledMeanwhile(t *testing.T) {
 // A cookie's timestamps go on from where an entry's would begin, which depends on the connection and tells nothing of the stack's clock
 // (RFC 7323, 7.1), except for the six bits that hold options.
 func TestCookieTimestampOffset(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		v.listen(80, 10)
@@ -269,7 +270,7 @@ func TestCookieTimestampOffset(t *testing.T) {
 // A half-open connection is challenged as often as one that stands, and not more: what comes beyond that draws nothing. Another has challenges of its
 // own (RFC 5961, 7; CVE-2016-5696).
 func TestSyncacheChallengesAreLimited(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		v.listen(80, 10)
@@ -307,7 +308,7 @@ func TestSyncacheChallengesAreLimited(t *testing.T) {
 
 // A handshake that ends while memory is short makes no connection: its peer is told by a reset.
 func TestSyncacheAborts(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, func(c *Config, _ *tcp.Profile) { c.Memory = 8 << 20 })
 		defer v.done()
 		v.listen(80, 10)

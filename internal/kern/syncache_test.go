@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/tcp"
@@ -20,7 +21,7 @@ func fullOptions() wire.Options {
 
 // A SYN,ACK is sent again after 1, 2, 4, 8 and 16 seconds more, and 32 seconds later the entry expires; the same SYN again is answered again, and counts as one.
 func TestSyncacheRetransmits(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		v.listen(80, 10)
@@ -61,7 +62,7 @@ func TestSyncacheRetransmits(t *testing.T) {
 
 // RFC 9293, 3.10.7.4 and RFC 5961: what segments do to a half-open connection.
 func TestSyncacheSegments(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 10)
@@ -128,7 +129,7 @@ const scMax = scBuckets * scBucketLimit
 
 // A01: a flood of SYNs leaves a table of bounded size and nothing else, and an honest handshake succeeds in its midst, by a cookie.
 func TestSynFlood(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 10)
@@ -171,7 +172,7 @@ func TestSynFlood(t *testing.T) {
 
 // A02: a cookie keeps MSS, window scale and SACK: in the timestamp where there is one, else in the number.
 func TestCookieKeepsOptions(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 100)
@@ -239,7 +240,7 @@ const (
 // A02, A03: forged acknowledgments make no connection; a cookie is another stack's nonsense, and is worth nothing after two minutes or before
 // any has been sent.
 func TestCookieForgeries(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 1000)
@@ -293,7 +294,7 @@ func TestCookieForgeries(t *testing.T) {
 // stays, and the connection stands when the peer, or the SYN,ACK's retransmission, asks again.
 func TestAcceptQueueExact(t *testing.T) {
 	for _, qlimit := range []int{1, 2, 7} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			v := attacked(t, nil)
 			defer v.done()
 			lfd := v.listen(80, qlimit)
@@ -340,7 +341,7 @@ func TestAcceptQueueExact(t *testing.T) {
 
 // The acknowledgment of a handshake goes to the listener that has begun it, though a better match listens by then.
 func TestHandshakeStaysWithItsListener(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		any := v.listenOn(netip.AddrPortFrom(netip.IPv4Unspecified(), 80), 5, SO_REUSEPORT)
@@ -360,7 +361,7 @@ func TestHandshakeStaysWithItsListener(t *testing.T) {
 
 // FreeBSD's syncache_unreach: ICMP errors about a SYN,ACK end the handshake only where they go on after retransmissions.
 func TestSyncacheIgnoresIcmpOnce(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		v.listen(80, 5)
@@ -384,7 +385,7 @@ func TestSyncacheIgnoresIcmpOnce(t *testing.T) {
 
 // A forged SYN for a half-open connection does not give it its timestamp: the honest final ACK would be old (RFC 7323, 5.3). The same SYN again does.
 func TestSyncacheForgedTimestamp(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 10)
@@ -415,7 +416,7 @@ func TestSyncacheForgedTimestamp(t *testing.T) {
 
 // A cookie's SYN,ACK does not agree to ECN, which the cookie would forget, and no echo of a timestamp makes a scale that does not exist.
 func TestCookieForgetsNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 5)
@@ -451,7 +452,7 @@ func TestCookieForgetsNothing(t *testing.T) {
 
 // A cookie holds through the minute of the clock after its own, and no longer: a handshake that straddles the change of the minute is as good as any.
 func TestCookieOfTheMinuteBefore(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 5)
@@ -495,7 +496,7 @@ func TestCookieOfTheMinuteBefore(t *testing.T) {
 // RFC 7323, 5.3, for a connection that is being opened: a final ACK whose timestamp is older than the SYN's is not the peer's last word. It is dropped without an
 // answer, and the handshake goes on.
 func TestSyncachePAWS(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 10)
@@ -530,7 +531,7 @@ func TestSyncachePAWS(t *testing.T) {
 
 // The SYN again is a sign of life: its answer is sent again as often as that to the first, not only as often as was left.
 func TestSyncacheDuplicateRestarts(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		v.listen(80, 10)

@@ -3,6 +3,7 @@ package kern
 import (
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/tcp"
@@ -12,7 +13,7 @@ import (
 // its addresses, at the time of the clock of the day. A kernel without Config.Trace tells nobody,
 // which all other tests do.
 func TestTrace(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		type end struct {
 			local, remote netip.AddrPort
 			states        []string

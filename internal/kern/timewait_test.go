@@ -6,6 +6,7 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 	"unsafe"
 
@@ -40,7 +41,7 @@ func TestTimeWaitRecord(t *testing.T) {
 		t.Errorf("a record takes %d bytes", n)
 	}
 	for _, limit := range []int{0, 1, 5, 100} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			v := attacked(t, nil)
 			defer v.done()
 			if err := v.k.SetSysctl("net.inet.tcp.maxtcptw", int64(limit)); err != nil {
@@ -77,7 +78,7 @@ func TestTimeWaitRecord(t *testing.T) {
 
 // The user still holds a socket whose connection has come to TIME_WAIT: it reads the end, and the record goes its way, also at its limit.
 func TestTimeWaitWithSocket(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		for _, limit := range []int{0, 1, 100} {
 			v := attacked(t, nil)
 			v.k.SetSysctl("net.inet.tcp.maxtcptw", int64(limit))
@@ -117,7 +118,7 @@ func TestTimeWaitWithSocket(t *testing.T) {
 //
 // RFC 9293 MUST-13
 func TestTimeWaitSegments(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 5)
@@ -171,7 +172,7 @@ func TestTimeWaitSegments(t *testing.T) {
 // RFC 6191: a SYN with a later timestamp, or without timestamps a later number, makes a new connection; any other is acknowledged, and when that draws
 // a reset the next SYN makes one.
 func TestTimeWaitNewConnection(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		ts := wire.Options{Has: wire.TofTS | wire.TofMSS, MSS: 1000, TSVal: 5000}
 		for _, c := range []struct {
 			what string
@@ -238,7 +239,7 @@ func TestTimeWaitNewConnection(t *testing.T) {
 
 // net.inet.tcp.nolocaltimewait: a connection over this stack's loopback leaves nothing behind, unless the profile says so.
 func TestNoLocalTimeWait(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		for _, want := range []int{0, 1} {
 			k, err := New(Config{Rand: testutil.SeededRand(1)})
 			if err != nil {
@@ -450,7 +451,7 @@ func TestIPIdentificationsApart(t *testing.T) {
 
 // A record answers segments that disagree with it at a limited rate, FINs that come again included: two records would answer each other for ever (RFC 5961, 7).
 func TestTimeWaitAnswersLimited(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 5)
@@ -478,7 +479,7 @@ func TestTimeWaitAnswersLimited(t *testing.T) {
 // The limit of resets, and that of ICMP errors, tells nobody whether segments in the name of another
 // were answered (CVE-2016-5696).
 func TestLimitsTellNothing(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		lfd := v.listen(80, 5)
