@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -21,23 +20,6 @@ import (
 	"bsdnet/internal/testutil/stacktest"
 	"bsdnet/netem"
 )
-
-// dice makes decisions out of bytes: a fuzzer's, or a seed's. When they are used up every throw is 0.
-type dice struct{ b []byte }
-
-func (d *dice) more() bool { return len(d.b) > 0 }
-
-func (d *dice) n(n int) int {
-	v := 0
-	for m := n - 1; m > 0 && len(d.b) > 0; m >>= 8 {
-		v = v<<8 | int(d.b[0])
-		d.b = d.b[1:]
-	}
-	return v % n
-}
-
-// one is true once in n.
-func (d *dice) one(n int) bool { return d.n(n) == n-1 }
 
 // What a moody link does with what is written to it.
 const (
@@ -93,7 +75,7 @@ func (l *moodyLink) Write(pkts []net.Buffers) (int, error) {
 // A rally is a connection between two stacks over a bad path, and what its users do.
 type rally struct {
 	*testing.T
-	d      dice
+	d      testutil.Dice
 	links  [2]*moodyLink
 	stacks [2]*bsdnet.Stack
 	ends   [2]*endUser
@@ -164,7 +146,7 @@ func play(t *testing.T, data []byte) {
 			t.Fatal(err)
 		}
 		if g.connect(l) {
-			for bad := time.Now(); g.d.more() && time.Since(bad) < badTime; {
+			for bad := time.Now(); g.d.More() && time.Since(bad) < badTime; {
 				g.act()
 			}
 			g.heal()
@@ -176,23 +158,23 @@ func play(t *testing.T, data []byte) {
 }
 
 func newRally(t *testing.T, data []byte) *rally {
-	g := &rally{T: t, d: dice{data}, start: time.Now()}
+	g := &rally{T: t, d: testutil.Dice(data), start: time.Now()}
 	d := &g.d
-	mtu := []int{1500, 576, 9000, 296}[d.n(4)]
-	a, b, err := netem.Pipe(netem.PipeConfig{MTU: mtu, Queue: []int{0, 1, 20}[d.n(3)]})
+	mtu := []int{1500, 576, 9000, 296}[d.N(4)]
+	a, b, err := netem.Pipe(netem.PipeConfig{MTU: mtu, Queue: []int{0, 1, 20}[d.N(3)]})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, end := range []bsdnet.Link{a, b} {
 		g.ends[i] = &endUser{g: g, i: i}
-		g.links[i] = newMoodyLink(t, end, g.impairment(), uint64(d.n(256)))
-		c := bsdnet.Config{Rand: testutil.SeededRand(uint64(i + d.n(16)*2)), NoLoopback: true}
-		c.TCP.Profile = []bsdnet.Profile{"Default", "FreeBSD", "Default", "Net3"}[d.n(4)]
+		g.links[i] = newMoodyLink(t, end, g.impairment(), uint64(d.N(256)))
+		c := bsdnet.Config{Rand: testutil.SeededRand(uint64(i + d.N(16)*2)), NoLoopback: true}
+		c.TCP.Profile = []bsdnet.Profile{"Default", "FreeBSD", "Default", "Net3"}[d.N(4)]
 		if c.TCP.Profile == "Default" {
-			c.TCP.CongestionControl = []string{"cubic", "newreno", "bbr", "bbr1"}[d.n(4)]
+			c.TCP.CongestionControl = []string{"cubic", "newreno", "bbr", "bbr1"}[d.N(4)]
 		}
-		c.TCP.ReadBuffer = []int{0, 1024, 5000, 65536}[d.n(4)]
-		c.TCP.WriteBuffer = []int{0, 1024, 5000, 65536}[d.n(4)]
+		c.TCP.ReadBuffer = []int{0, 1024, 5000, 65536}[d.N(4)]
+		c.TCP.WriteBuffer = []int{0, 1024, 5000, 65536}[d.N(4)]
 		g.stacks[i] = stacktest.New(t, c)
 		if err := g.stacks[i].Attach(g.links[i], netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 24)); err != nil {
 			t.Fatal(err)
@@ -208,17 +190,17 @@ func newRally(t *testing.T, data []byte) *rally {
 func (g *rally) impairment() netem.Impairment {
 	d := &g.d
 	imp := netem.Impairment{
-		Loss:      []float64{0, 0.02, 0.1, 0.3}[d.n(4)],
-		Duplicate: []float64{0, 0, 0.1, 0.5}[d.n(4)],
-		Corrupt:   []float64{0, 0, 0.1}[d.n(3)],
-		Reorder:   []float64{0, 0, 0.1, 0.5}[d.n(4)],
-		Delay:     []time.Duration{time.Millisecond, 30 * time.Millisecond, 300 * time.Millisecond, 0}[d.n(4)],
-		Jitter:    []time.Duration{0, 0, 20 * time.Millisecond}[d.n(3)],
-		Rate:      []int64{0, 0, 10_000_000, 200_000}[d.n(4)],
-		Limit:     []int{0, 0, 5}[d.n(3)],
+		Loss:      []float64{0, 0.02, 0.1, 0.3}[d.N(4)],
+		Duplicate: []float64{0, 0, 0.1, 0.5}[d.N(4)],
+		Corrupt:   []float64{0, 0, 0.1}[d.N(3)],
+		Reorder:   []float64{0, 0, 0.1, 0.5}[d.N(4)],
+		Delay:     []time.Duration{time.Millisecond, 30 * time.Millisecond, 300 * time.Millisecond, 0}[d.N(4)],
+		Jitter:    []time.Duration{0, 0, 20 * time.Millisecond}[d.N(3)],
+		Rate:      []int64{0, 0, 10_000_000, 200_000}[d.N(4)],
+		Limit:     []int{0, 0, 5}[d.N(3)],
 	}
-	imp.ReorderDelay = []time.Duration{0, 50 * time.Millisecond}[d.n(2)]
-	if d.one(4) {
+	imp.ReorderDelay = []time.Duration{0, 50 * time.Millisecond}[d.N(2)]
+	if d.One(4) {
 		imp.Burst = &netem.BurstLoss{PEnter: 0.05, PLeave: 0.3}
 	}
 	g.logf("impairment %+v", imp)
@@ -227,7 +209,7 @@ func (g *rally) impairment() netem.Impairment {
 
 // connect makes the connection, over a path that is bad already or not yet. It reports false if there is none, which is right if it is.
 func (g *rally) connect(l *bsdnet.TCPListener) bool {
-	bad := g.d.one(2)
+	bad := g.d.One(2)
 	if !bad {
 		g.mood(moodWell)
 	}
@@ -349,29 +331,29 @@ func (e *endUser) write(n int) bool {
 // act is one throw.
 func (g *rally) act() {
 	d := &g.d
-	e := g.ends[d.n(2)]
-	switch d.n(16) {
+	e := g.ends[d.N(2)]
+	switch d.N(16) {
 	case 0, 1, 2, 3:
-		e.write(1 + d.n(20_000))
+		e.write(1 + d.N(20_000))
 	case 4, 5, 6, 7:
-		e.read(1 + d.n(20_000))
+		e.read(1 + d.N(20_000))
 	case 8, 9, 10:
-		time.Sleep(time.Duration(d.n(1000)) * time.Millisecond)
+		time.Sleep(time.Duration(d.N(1000)) * time.Millisecond)
 	case 11:
 		e.deadlines()
 	case 12:
 		e.option()
 	case 13:
-		if d.one(2) {
+		if d.One(2) {
 			g.logf("end %d CloseWrite: %v", e.i, e.c.CloseWrite())
 			e.shut = true
 		}
 	case 14:
 		e.abrupt()
 	case 15:
-		if d.one(3) {
+		if d.One(3) {
 			g.mood(moodDown)
-			time.Sleep(time.Duration(d.n(20_000)) * time.Millisecond)
+			time.Sleep(time.Duration(d.N(20_000)) * time.Millisecond)
 			g.mood(moodBad)
 		}
 	}
@@ -380,28 +362,28 @@ func (g *rally) act() {
 
 func (e *endUser) deadlines() {
 	d := &e.g.d
-	t := time.Now().Add(time.Duration(d.n(3000)-500) * time.Millisecond)
-	if d.one(3) {
+	t := time.Now().Add(time.Duration(d.N(3000)-500) * time.Millisecond)
+	if d.One(3) {
 		t = time.Time{}
 	}
-	set := []func(time.Time) error{e.c.SetDeadline, e.c.SetReadDeadline, e.c.SetWriteDeadline}[d.n(3)]
+	set := []func(time.Time) error{e.c.SetDeadline, e.c.SetReadDeadline, e.c.SetWriteDeadline}[d.N(3)]
 	e.g.logf("end %d: deadline %v: %v", e.i, time.Until(t), set(t))
 }
 
 func (e *endUser) option() {
 	d, c := &e.g.d, e.c
 	var err error
-	switch d.n(6) {
+	switch d.N(6) {
 	case 0:
-		err = c.SetReadBuffer(1 << (8 + d.n(12)))
+		err = c.SetReadBuffer(1 << (8 + d.N(12)))
 	case 1:
-		err = c.SetWriteBuffer(1 << (8 + d.n(12)))
+		err = c.SetWriteBuffer(1 << (8 + d.N(12)))
 	case 2:
-		err = c.SetNoDelay(d.one(2))
+		err = c.SetNoDelay(d.One(2))
 	case 3:
-		err = c.SetKeepAlive(d.one(2))
+		err = c.SetKeepAlive(d.One(2))
 	case 4:
-		sec := d.n(4) - 1
+		sec := d.N(4) - 1
 		e.lingerReset = sec >= 0 // the end of a linger may be a reset
 		err = c.SetLinger(sec)
 	case 5:
@@ -414,7 +396,7 @@ func (e *endUser) option() {
 
 // abrupt is a call that may cost the rest of the other end's stream, or of one's own.
 func (e *endUser) abrupt() {
-	switch e.g.d.n(8) {
+	switch e.g.d.N(8) {
 	case 0:
 		e.g.abrupt, e.closedRead = true, true
 		e.g.logf("end %d CloseRead: %v", e.i, e.c.CloseRead())
@@ -536,30 +518,14 @@ const maxFuzz = 600
 // everything comes to its end, and nothing is left.
 func FuzzStreams(f *testing.F) {
 	for seed := range uint64(6) {
-		f.Add(seededBytes(seed, 300))
+		f.Add(testutil.SeededBytes(seed, 300))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) { play(t, data[:min(len(data), maxFuzz)]) })
 }
 
-func seededBytes(seed uint64, n int) []byte {
-	r := rand.New(rand.NewPCG(seed, 0))
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
-	return b
-}
-
 func TestStreamsSeeds(t *testing.T) {
-	games := uint64(200)
-	switch {
-	case os.Getenv("BSDNET_LONG") == "1":
-		games = 10_000
-	case testing.Short() || testutil.Race:
-		games = 10
-	}
-	for seed := range games {
-		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { play(t, seededBytes(seed, 40+int(seed*37%560))) }) {
+	for seed := range testutil.Games(200, 10) {
+		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { play(t, testutil.SeededBytes(seed, 40+int(seed*37%560))) }) {
 			break
 		}
 	}

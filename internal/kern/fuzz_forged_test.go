@@ -42,19 +42,19 @@ func (g *siege) unmoved(what string, s *seg, f func()) {
 
 // near is a sequence number about those from base on, n of them.
 func (g *siege) near(base tcp.Seq, n int) tcp.Seq {
-	switch g.d.n(8) {
+	switch g.d.N(8) {
 	case 0, 1, 2:
 		return base
 	case 3:
 		return base.Add(n)
 	case 4:
-		return base.Add(g.d.n(16) - 8)
+		return base.Add(g.d.N(16) - 8)
 	case 5:
-		return base.Add(n + g.d.n(16) - 8)
+		return base.Add(n + g.d.N(16) - 8)
 	case 6:
-		return base.Add(g.d.n(70_000) - 35_000)
+		return base.Add(g.d.N(70_000) - 35_000)
 	}
-	return base + tcp.Seq(g.d.u32())
+	return base + tcp.Seq(g.d.U32())
 }
 
 // segment is one of the connection's that is nearly right.
@@ -62,23 +62,23 @@ func (g *siege) segment() *seg {
 	d, i := &g.d, g.info()
 	s := &seg{from: g.peer.from, to: g.peer.to}
 	s.th = wire.TCP{Flags: wire.ACK, Seq: g.near(tcp.Seq(i.RcvNxt), i.RcvWnd), Ack: g.near(g.una(i), i.InFlight)}
-	switch d.n(6) {
+	switch d.N(6) {
 	case 0:
 		s.th.Flags = wire.RST
 	case 1:
-		s.th.Flags = wire.Flags(d.n(256))
+		s.th.Flags = wire.Flags(d.N(256))
 	case 2:
 		s.th.Flags |= wire.FIN
 	}
-	s.th.Win = []uint16{65535, 0, 1, 1000, uint16(d.n(65536))}[d.n(5)]
-	if d.one(2) {
-		s.data = d.bytes(d.n(64))
-		if d.one(4) {
-			s.data = append(s.data, make([]byte, d.n(3000))...)
+	s.th.Win = []uint16{65535, 0, 1, 1000, uint16(d.N(65536))}[d.N(5)]
+	if d.One(2) {
+		s.data = d.Bytes(d.N(64))
+		if d.One(4) {
+			s.data = append(s.data, make([]byte, d.N(3000))...)
 		}
 	}
 	if s.th.Flags&wire.URG != 0 {
-		s.th.Urp = uint16(d.n(65536))
+		s.th.Urp = uint16(d.N(65536))
 	}
 	g.options(s)
 	return s
@@ -86,23 +86,23 @@ func (g *siege) segment() *seg {
 
 func (g *siege) options(s *seg) {
 	d, o := &g.d, &s.th.Opt
-	if g.ts && !d.one(8) {
+	if g.ts && !d.One(8) {
 		o.Has |= wire.TofTS
 		o.TSVal, o.TSEcr = g.lastTS, uint32(time.Since(g.start)/time.Millisecond)
-		switch d.n(4) {
+		switch d.N(4) {
 		case 0:
-			o.TSVal += uint32(d.n(2000) - 1000)
+			o.TSVal += uint32(d.N(2000) - 1000)
 		case 1:
-			o.TSVal = d.u32()
+			o.TSVal = d.U32()
 		}
 	}
-	if s.th.Flags&wire.SYN == 0 && d.one(4) {
+	if s.th.Flags&wire.SYN == 0 && d.One(4) {
 		o.Has |= wire.TofSack
-		o.Nsack = uint8(1 + d.n(3))
+		o.Nsack = uint8(1 + d.N(3))
 		i := g.info()
 		for b := range o.Blocks[:o.Nsack] {
 			l := g.near(g.una(i), i.InFlight)
-			o.Blocks[b] = wire.SackBlock{Left: l, Right: l.Add(d.n(3000) - 100)}
+			o.Blocks[b] = wire.SackBlock{Left: l, Right: l.Add(d.N(3000) - 100)}
 		}
 	}
 }
@@ -112,7 +112,7 @@ func (g *siege) forged() {
 	s, i := g.segment(), g.info()
 	g.logf("forged %v %d+%d ack %d win %d %x; rcvNxt %d+%d una %d+%d", s.th.Flags, s.th.Seq, len(s.data), s.th.Ack, s.th.Win, s.th.Opt.Has, i.RcvNxt, i.RcvWnd, g.una(i), i.InFlight)
 	p := s.bytes()
-	if g.d.one(16) { // the checksum is wrong
+	if g.d.One(16) { // the checksum is wrong
 		p[36] ^= 1
 		g.unmoved("a segment with a bad checksum", s, func() { g.inject(p) })
 		return

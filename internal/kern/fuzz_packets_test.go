@@ -2,10 +2,8 @@ package kern
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,41 +12,14 @@ import (
 
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/testutil"
 )
-
-// dice makes decisions out of bytes: a fuzzer's, or a seed's. When they are used up every throw is 0.
-type dice struct{ b []byte }
-
-func (d *dice) more() bool { return len(d.b) > 0 }
-
-func (d *dice) n(n int) int {
-	v := 0
-	for m := n - 1; m > 0 && len(d.b) > 0; m >>= 8 {
-		v = v<<8 | int(d.b[0])
-		d.b = d.b[1:]
-	}
-	return v % n
-}
-
-// one is true once in n.
-func (d *dice) one(n int) bool { return d.n(n) == n-1 }
-
-// u32 is any number of 32 bits.
-func (d *dice) u32() uint32 { return uint32(d.n(1<<16))<<16 | uint32(d.n(1<<16)) }
-
-// bytes takes up to n of the bytes.
-func (d *dice) bytes(n int) []byte {
-	n = min(n, len(d.b))
-	b := slices.Clone(d.b[:n])
-	d.b = d.b[n:]
-	return b
-}
 
 // A siege is a stack with a listener and a connection to an honest peer, and somebody who knows that connection and sends the stack what the bytes of a
 // fuzzer say.
 type siege struct {
 	*victim
-	d      dice
+	d      testutil.Dice
 	budget int64
 	lfd    int
 	fd     int
@@ -76,7 +47,7 @@ func besiege(t *testing.T, data []byte) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newSiege(t, data)
 		defer g.done()
-		for g.d.more() && time.Since(g.start) < time.Minute {
+		for g.d.More() && time.Since(g.start) < time.Minute {
 			g.act()
 			g.check()
 		}
@@ -95,11 +66,11 @@ func (g *siege) logf(format string, args ...any) {
 }
 
 func newSiege(t *testing.T, data []byte) *siege {
-	g := &siege{d: dice{data}, start: time.Now(), budget: 64 << 20}
-	if g.d.one(4) {
+	g := &siege{d: testutil.Dice(data), start: time.Now(), budget: 64 << 20}
+	if g.d.One(4) {
 		g.budget = 1 << 20
 	}
-	profile := []func() *tcp.Profile{tcp.Default, tcp.FreeBSD, tcp.Default, tcp.Net3}[g.d.n(4)]
+	profile := []func() *tcp.Profile{tcp.Default, tcp.FreeBSD, tcp.Default, tcp.Net3}[g.d.N(4)]
 	g.victim = attacked(t, func(c *Config, p *tcp.Profile) {
 		*p = *profile()
 		p.Keepalive = false // nobody answers the probes
@@ -107,19 +78,19 @@ func newSiege(t *testing.T, data []byte) *siege {
 		g.taken = p.InsecureRST // the book's TCP believes whatever lies in the window
 	})
 	g.lfd = g.listen(80, 8)
-	o := wire.Options{Has: wire.TofMSS, MSS: []uint16{1460, 536, 100, 8960}[g.d.n(4)]}
-	if g.d.one(2) {
+	o := wire.Options{Has: wire.TofMSS, MSS: []uint16{1460, 536, 100, 8960}[g.d.N(4)]}
+	if g.d.One(2) {
 		o.Has, o.TSVal = o.Has|wire.TofTS, 1<<31-100
 	}
-	if g.d.one(2) {
+	if g.d.One(2) {
 		o.Has |= wire.TofSackperm
 	}
-	if g.d.one(3) {
-		o.Has, o.Scale = o.Has|wire.TofScale, uint8(g.d.n(3))
+	if g.d.One(3) {
+		o.Has, o.Scale = o.Has|wire.TofScale, uint8(g.d.N(3))
 		g.scale = o.Scale
 	}
 	g.peer = g.victim.peer(5000, 80)
-	g.peer.seq = []tcp.Seq{1000, 0, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1<<32 - 100}[g.d.n(6)]
+	g.peer.seq = []tcp.Seq{1000, 0, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1<<32 - 100}[g.d.N(6)]
 	if !g.peer.dial(o) {
 		g.Fatal("no SYN,ACK")
 	}
@@ -150,7 +121,7 @@ func (g *siege) una(i tcp.Info) tcp.Seq { return g.sndMax.Add(-i.InFlight) }
 
 // act is one throw: a packet, a call, or time that passes.
 func (g *siege) act() {
-	switch g.d.n(16) {
+	switch g.d.N(16) {
 	case 0, 1, 2, 3, 4, 5:
 		g.forged()
 	case 6:
@@ -168,7 +139,7 @@ func (g *siege) act() {
 	case 13:
 		g.call()
 	case 14:
-		d := time.Duration(g.d.n(2000)) * time.Millisecond
+		d := time.Duration(g.d.N(2000)) * time.Millisecond
 		g.logf("%v pass", d)
 		pass(d)
 	case 15:
@@ -231,19 +202,19 @@ func (g *siege) check() {
 
 // raw is bytes of the fuzzer's, as they are.
 func (g *siege) raw() []byte {
-	p := g.d.bytes(1 + g.d.n(90))
+	p := g.d.Bytes(1 + g.d.N(90))
 	g.logf("raw %x", p)
 	return p
 }
 
 // cooked is bytes of the fuzzer's behind an IP header that is in order, and perhaps with the right checksums.
 func (g *siege) cooked() {
-	proto := []uint8{wire.ProtoTCP, wire.ProtoTCP, wire.ProtoICMP, wire.ProtoUDP, uint8(g.d.n(256))}[g.d.n(5)]
-	src := []netip.Addr{attPeer, attHost, netip.MustParseAddr("10.0.0.255"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("224.0.0.1")}[g.d.n(5)]
-	b := g.d.bytes(20 + g.d.n(60))
+	proto := []uint8{wire.ProtoTCP, wire.ProtoTCP, wire.ProtoICMP, wire.ProtoUDP, uint8(g.d.N(256))}[g.d.N(5)]
+	src := []netip.Addr{attPeer, attHost, netip.MustParseAddr("10.0.0.255"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("224.0.0.1")}[g.d.N(5)]
+	b := g.d.Bytes(20 + g.d.N(60))
 	switch {
 	case proto == wire.ProtoTCP && len(b) >= 20:
-		if g.d.one(2) {
+		if g.d.One(2) {
 			binary2(b, g.peer.from.Port(), g.peer.to.Port())
 		}
 		b = tcpSummed(src, attHost, b)
@@ -251,8 +222,8 @@ func (g *siege) cooked() {
 		b = icmpPacket(src, attHost, wire.ICMP{Type: b[0], Code: b[1]}, b[8:])[wire.IPv4MinLen:]
 	}
 	g.logf("cooked %v %d %x", src, proto, b)
-	ip := wire.IPv4{ID: uint16(g.d.n(4)), Off: 8 * g.d.n(3)}
-	if g.d.one(4) {
+	ip := wire.IPv4{ID: uint16(g.d.N(4)), Off: 8 * g.d.N(3)}
+	if g.d.One(4) {
 		ip.Flags = wire.IPMF
 	}
 	p := ipPacket(ip, src, attHost, proto, b)
@@ -264,13 +235,13 @@ func (g *siege) cooked() {
 
 // greet is a handshake, or a half of one, with the listener.
 func (g *siege) greet() {
-	p := g.victim.peer(uint16(6000+g.d.n(20)), 80)
-	ok := p.dial(wire.Options{Has: wire.OptFlags(g.d.n(16)), MSS: uint16(g.d.n(65536)), Scale: uint8(g.d.n(15)), TSVal: uint32(g.d.n(256))})
+	p := g.victim.peer(uint16(6000+g.d.N(20)), 80)
+	ok := p.dial(wire.Options{Has: wire.OptFlags(g.d.N(16)), MSS: uint16(g.d.N(65536)), Scale: uint8(g.d.N(15)), TSVal: uint32(g.d.N(256))})
 	g.logf("dial: %v", ok)
-	if ok && g.d.one(2) {
-		p.send(g.d.bytes(5))
+	if ok && g.d.One(2) {
+		p.send(g.d.Bytes(5))
 	}
-	if g.d.one(3) {
+	if g.d.One(3) {
 		if fd, _, errno := g.p.Accept(g.lfd); errno == 0 {
 			g.p.Close(fd)
 		}
@@ -280,18 +251,18 @@ func (g *siege) greet() {
 // stranger is a segment that does not belong to the connection, or to the other end of it.
 func (g *siege) stranger() {
 	s := g.segment()
-	switch g.d.n(4) {
+	switch g.d.N(4) {
 	case 0:
-		s.from = netip.AddrPortFrom(attPeer, uint16(6000+g.d.n(20)))
+		s.from = netip.AddrPortFrom(attPeer, uint16(6000+g.d.N(20)))
 	case 1:
-		s.to = netip.AddrPortFrom(attHost, uint16(79+g.d.n(3)))
+		s.to = netip.AddrPortFrom(attHost, uint16(79+g.d.N(3)))
 		if s.to.Port() == 80 {
 			s.from = netip.AddrPortFrom(attPeer, 4999)
 		}
 	case 2:
 		s.from = s.to
 	case 3:
-		s.from = netip.AddrPortFrom([]netip.Addr{netip.MustParseAddr("10.0.0.255"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("0.0.0.0")}[g.d.n(3)], 5000)
+		s.from = netip.AddrPortFrom([]netip.Addr{netip.MustParseAddr("10.0.0.255"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("0.0.0.0")}[g.d.N(3)], 5000)
 	}
 	g.unmoved("a stranger", s, func() { g.inject(s.bytes()) })
 }
@@ -299,17 +270,17 @@ func (g *siege) stranger() {
 // pieces sends a segment of the connection in fragments, which may not fit.
 func (g *siege) pieces() {
 	s := g.segment()
-	s.data = make([]byte, 64+g.d.n(100))
-	s.ip.ID = uint16(g.d.n(3))
+	s.data = make([]byte, 64+g.d.N(100))
+	s.ip.ID = uint16(g.d.N(3))
 	p := s.bytes()
 	g.taken = true // what they make is not looked at
 	for off := 0; off < len(p)-wire.IPv4MinLen; {
-		n := min(8*(1+g.d.n(8)), len(p)-wire.IPv4MinLen-off)
-		ip := wire.IPv4{ID: s.ip.ID, Off: off + 8*(g.d.n(8)/7)}
-		if off+n < len(p)-wire.IPv4MinLen || g.d.one(8) {
+		n := min(8*(1+g.d.N(8)), len(p)-wire.IPv4MinLen-off)
+		ip := wire.IPv4{ID: s.ip.ID, Off: off + 8*(g.d.N(8)/7)}
+		if off+n < len(p)-wire.IPv4MinLen || g.d.One(8) {
 			ip.Flags = wire.IPMF
 		}
-		if !g.d.one(12) {
+		if !g.d.One(12) {
 			g.inject(ipPacket(ip, attPeer, attHost, wire.ProtoTCP, p[wire.IPv4MinLen+off:][:n]))
 		}
 		off += n
@@ -323,11 +294,11 @@ func (g *siege) icmp() {
 	q := &seg{from: g.peer.to, to: g.peer.from}
 	q.th = wire.TCP{Seq: g.near(g.una(i), i.InFlight), Ack: g.peer.seq, Flags: wire.ACK}
 	p := q.bytes()
-	typ := []uint8{3, 3, 3, 4, 5, 11, 12, 8, uint8(g.d.n(256))}[g.d.n(9)]
-	ic := wire.ICMP{Type: typ, Code: uint8(g.d.n(16)), Rest: uint32(g.d.n(2000))}
+	typ := []uint8{3, 3, 3, 4, 5, 11, 12, 8, uint8(g.d.N(256))}[g.d.N(9)]
+	ic := wire.ICMP{Type: typ, Code: uint8(g.d.N(16)), Rest: uint32(g.d.N(2000))}
 	g.logf("ICMP %d %d %d quotes %d", ic.Type, ic.Code, ic.Rest, q.th.Seq)
 	before := g.state()
-	g.inject(icmpPacket(attPeer, attHost, ic, p[:min(len(p), 20+g.d.n(41))]))
+	g.inject(icmpPacket(attPeer, attHost, ic, p[:min(len(p), 20+g.d.N(41))]))
 	after := g.state()
 	before.cwnd = min(before.cwnd, after.cwnd)
 	if after != before {
@@ -337,16 +308,16 @@ func (g *siege) icmp() {
 
 // call is something that the user does.
 func (g *siege) call() {
-	switch g.d.n(6) {
+	switch g.d.N(6) {
 	case 0, 1:
-		if n, errno := g.p.Send(g.fd, make([]byte, 1+g.d.n(20_000)), MSG_DONTWAIT); errno == 0 {
+		if n, errno := g.p.Send(g.fd, make([]byte, 1+g.d.N(20_000)), MSG_DONTWAIT); errno == 0 {
 			g.wrote += n
 			g.logf("write %d", n)
 		}
 	case 2, 3, 4:
-		g.read(1 + g.d.n(20_000))
+		g.read(1 + g.d.N(20_000))
 	case 5:
-		if g.d.one(4) {
+		if g.d.One(4) {
 			g.logf("shutdown")
 			g.shut = true
 			g.p.Shutdown(g.fd, SHUT_WR)
@@ -386,7 +357,7 @@ func (g *siege) honestly() {
 	p.ack = g.sndMax
 	var data []byte
 	if !g.taken && p.seq == g.lastAck { // all before has been acknowledged
-		data = make([]byte, g.d.n(1400))
+		data = make([]byte, g.d.N(1400))
 		for i := range data {
 			data[i] = streamByte(9, g.heard+i)
 		}
@@ -413,12 +384,10 @@ const maxFuzz = 1200
 // sent, and its listener takes others.
 func FuzzPackets(f *testing.F) {
 	for seed := range uint64(6) {
-		f.Add(seededBytes(seed, 400))
+		f.Add(testutil.SeededBytes(seed, 400))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) { besiege(t, data[:min(len(data), maxFuzz)]) })
 }
-
-func seededBytes(seed uint64, n int) []byte { return randomBytes(rand.New(rand.NewPCG(seed, 0)), n) }
 
 func TestPacketsSeeds(t *testing.T) {
 	games := uint64(400)
@@ -429,7 +398,7 @@ func TestPacketsSeeds(t *testing.T) {
 		games = 20
 	}
 	for seed := range games {
-		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { besiege(t, seededBytes(seed, 50+int(seed*37%1100))) }) {
+		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { besiege(t, testutil.SeededBytes(seed, 50+int(seed*37%1100))) }) {
 			break
 		}
 	}

@@ -15,33 +15,33 @@ import (
 // send puts a packet on the wire, where the adversary sits.
 func (a *arena) send(from int, p *pkt) {
 	delay := 10 * ms
-	if !a.fair && a.d.more() {
-		switch a.d.n(10) {
+	if !a.fair && a.d.More() {
+		switch a.d.N(10) {
 		case 0:
 			if a.lose() {
 				a.logf("      lost")
 				return
 			}
 		case 1:
-			a.push(from, p, delay+int64(a.d.n(60))*ms)
+			a.push(from, p, delay+int64(a.d.N(60))*ms)
 		case 2:
-			delay += int64(a.d.n(250)) * ms / 4
+			delay += int64(a.d.N(250)) * ms / 4
 		case 3:
 			if p.len > 1 && p.th.Flags&(wire.SYN|wire.URG) == 0 {
-				k := 1 + a.d.n(p.len-1)
+				k := 1 + a.d.N(p.len-1)
 				l, r := *p, *p
 				l.len, l.data, l.th.Flags = k, p.data[:k], p.th.Flags&^(wire.FIN|wire.PUSH)
 				r.len, r.data, r.th.Seq = p.len-k, p.data[k:], p.th.Seq.Add(k)
 				l.segs, r.segs = 1, 1
-				if a.d.one(2) {
+				if a.d.One(2) {
 					l, r = r, l
 				}
 				a.push(from, &l, delay)
 				p = &r
 			}
 		case 4:
-			if a.d.one(8) {
-				delay += int64(a.d.n(3000)) * ms
+			if a.d.One(8) {
+				delay += int64(a.d.N(3000)) * ms
 			}
 		}
 	}

@@ -8,25 +8,26 @@ import (
 	"time"
 
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/testutil"
 )
 
 // runMachine lets one machine meet random segments and actions. The kit asserts the invariants
 // after each event.
 func runMachine(t *testing.T, data []byte) {
-	d := dice{data}
-	tt := &T{t, isns[d.n(len(isns))], isns[d.n(len(isns))]}
-	opts := []string{"Default", "FreeBSD", "Net3"}[d.n(3)] +
-		[]string{"", ", ts", ", sack", ", ts, sack, wscale 7"}[d.n(4)] +
-		[]string{", mss 1460", ", mss 536, rcvbuf 4000", ", mss 9000, tso 65000", ", mss 1000, whole"}[d.n(4)]
+	d := testutil.Dice(data)
+	tt := &T{t, isns[d.N(len(isns))], isns[d.N(len(isns))]}
+	opts := []string{"Default", "FreeBSD", "Net3"}[d.N(3)] +
+		[]string{"", ", ts", ", sack", ", ts, sack, wscale 7"}[d.N(4)] +
+		[]string{", mss 1460", ", mss 536, rcvbuf 4000", ", mss 9000, tso 65000", ", mss 1000, whole"}[d.N(4)]
 	if opts[0] == 'D' {
 		opts = opts[len("Default, "):]
 	}
-	if d.one(3) {
+	if d.One(3) {
 		opts += ", rtt 30ms"
 	}
-	cc := withCC(CCNames()[d.n(len(CCNames()))])
+	cc := withCC(CCNames()[d.N(len(CCNames()))])
 	var k *kit
-	switch d.n(4) {
+	switch d.N(4) {
 	case 0:
 		k = closed(tt, opts, cc)
 		k.connect()
@@ -38,7 +39,7 @@ func runMachine(t *testing.T, data []byte) {
 	m := &machine{kit: k, d: &d, edge: tt.iss.Add(k.opts.win << 7), hiwat: k.rcv.Hiwat()}
 	m.fill = func(off int) byte { return pattern(int(int32(off))) }
 	k.sent = nil
-	for d.more() && !k.gone && k.tw == nil {
+	for d.More() && !k.gone && k.tw == nil {
 		m.act()
 		m.verify()
 	}
@@ -50,7 +51,7 @@ func runMachine(t *testing.T, data []byte) {
 
 type machine struct {
 	*kit
-	d     *dice
+	d     *testutil.Dice
 	edge  Seq // right edge of the largest window that the peer may have given
 	hiwat int
 }
@@ -107,27 +108,27 @@ func delivered(tp *TCB, st *Stats) error {
 
 func (m *machine) act() {
 	d := m.d
-	switch d.n(13) {
+	switch d.N(13) {
 	case 0, 1, 2, 3, 4, 5:
-		if m.lag = 0; d.one(8) { // the process did not run
-			m.lag = int64(d.n(3000)) * ms
+		if m.lag = 0; d.One(8) { // the process did not run
+			m.lag = int64(d.N(3000)) * ms
 			m.now += m.lag
 		}
 		m.input(m.segment())
 	case 6:
 		if st := m.tp.state; (st == Established || st == CloseWait) && m.snd.Space() > 0 && !m.tp.Has(SentFin) {
-			m.write(min(1+d.n(6000), m.snd.Space()))
+			m.write(min(1+d.N(6000), m.snd.Space()))
 		}
 	case 7:
 		if !m.tp.Has(UserClosed) {
-			m.read(d.n(m.rcv.Cc() + 1))
+			m.read(d.N(m.rcv.Cc() + 1))
 		}
 	case 8, 9:
 		if next := m.tp.Next(); next != never && next > m.now {
 			m.advance(time.Duration(next - m.now))
 		}
 	case 10:
-		m.tick(time.Duration(d.n(300)) * time.Millisecond)
+		m.tick(time.Duration(d.N(300)) * time.Millisecond)
 	case 11:
 		m.rare()
 	case 12:
@@ -151,13 +152,13 @@ func (m *machine) tick(d time.Duration) {
 func (m *machine) rare() {
 	d, tp := m.d, &m.tp
 	m.logf("rare")
-	switch d.n(20) {
+	switch d.N(20) {
 	case 0:
 		if st := tp.state; st == Established || st == CloseWait || st == SynReceived {
 			m.shutdown()
 		}
 	case 1:
-		if d.one(3) {
+		if d.One(3) {
 			m.close()
 		}
 	case 2:
@@ -166,22 +167,22 @@ func (m *machine) rare() {
 		m.room = true
 		tp.Unblock(m.now)
 	case 6:
-		m.emitErrno = []syscall.Errno{syscall.ENOBUFS, syscall.EHOSTUNREACH, syscall.ENETUNREACH}[d.n(3)]
+		m.emitErrno = []syscall.Errno{syscall.ENOBUFS, syscall.EHOSTUNREACH, syscall.ENETUNREACH}[d.N(3)]
 	case 7, 8, 9:
 		m.emitErrno = 0
 	case 10:
-		tp.Mtudisc(d.n(10000), 20, m.now)
+		tp.Mtudisc(d.N(10000), 20, m.now)
 	case 11:
-		tp.Ctlinput(syscall.EHOSTUNREACH, tp.sndUna.Add(d.n(3)-1), d.one(2), m.now)
+		tp.Ctlinput(syscall.EHOSTUNREACH, tp.sndUna.Add(d.N(3)-1), d.One(2), m.now)
 	case 12:
-		tp.KeepaliveOn(d.one(2), m.now)
+		tp.KeepaliveOn(d.One(2), m.now)
 	case 13:
 		tp.SendUrgent()
 		tp.Output(m.now)
 	case 14:
-		tp.SetMaxseg(d.n(2000))
+		tp.SetMaxseg(d.N(2000))
 	case 15:
-		f := []Flag{NoPush, MoreToCome, NoDelay}[d.n(3)]
+		f := []Flag{NoPush, MoreToCome, NoDelay}[d.N(3)]
 		if tp.Has(f) {
 			tp.Clear(f)
 		} else {
@@ -191,11 +192,11 @@ func (m *machine) rare() {
 	case 16:
 		tp.CongestionExperienced()
 	case 17:
-		tp.MaxUnack = Seconds(d.n(100))
+		tp.MaxUnack = Seconds(d.N(100))
 	case 18:
-		tp.SetCC(CCNames()[d.n(len(CCNames()))], m.now)
+		tp.SetCC(CCNames()[d.N(len(CCNames()))], m.now)
 	case 19:
-		m.now += int64(d.n(5000)) * ms // all timers are late
+		m.now += int64(d.N(5000)) * ms // all timers are late
 		tp.Timeout(m.now)
 	}
 	m.check()
@@ -204,51 +205,51 @@ func (m *machine) rare() {
 // segment makes one that is nearly right.
 func (m *machine) segment() *pkt {
 	d, tp := m.d, &m.tp
-	p := &pkt{at: m.now, segs: 1 + d.n(3)}
+	p := &pkt{at: m.now, segs: 1 + d.N(3)}
 	p.th = wire.TCP{Sport: tp.Fport, Dport: tp.Lport, Seq: tp.rcvNxt, Ack: tp.sndMax, Flags: wire.ACK,
 		Win: uint16(m.opts.win)}
 	if tp.state == SynSent {
 		p.th.Seq, p.th.Flags = m.t.irs, wire.SYN|wire.ACK
 		p.th.Opt = m.synOptions()
 	}
-	switch d.n(8) {
+	switch d.N(8) {
 	case 0:
-		p.th.Seq = p.th.Seq.Add(d.n(70000) - 35000)
+		p.th.Seq = p.th.Seq.Add(d.N(70000) - 35000)
 	case 1:
-		p.th.Seq = p.th.Seq.Add(d.n(8) - 4)
+		p.th.Seq = p.th.Seq.Add(d.N(8) - 4)
 	case 2:
-		p.th.Seq = p.th.Seq.Add(tp.rcvwin() + d.n(5) - 2)
+		p.th.Seq = p.th.Seq.Add(tp.rcvwin() + d.N(5) - 2)
 	}
 	if tp.state == SynSent {
 		p.th.Seq = m.t.irs // the contents are known by their distance from it
 	}
-	switch d.n(8) {
+	switch d.N(8) {
 	case 0:
-		p.th.Ack = tp.sndUna.Add(d.n(70000) - 35000)
+		p.th.Ack = tp.sndUna.Add(d.N(70000) - 35000)
 	case 1:
-		p.th.Ack = tp.sndUna.Add(d.n(8) - 4)
+		p.th.Ack = tp.sndUna.Add(d.N(8) - 4)
 	case 2:
-		p.th.Ack = tp.sndMax.Add(d.n(5) - 2)
+		p.th.Ack = tp.sndMax.Add(d.N(5) - 2)
 	case 3:
 		p.th.Ack = tp.sndUna
 	}
-	switch d.n(6) {
+	switch d.N(6) {
 	case 0:
-		p.th.Win = uint16(d.n(65536))
+		p.th.Win = uint16(d.N(65536))
 	case 1:
-		p.th.Win = uint16(d.n(4))
+		p.th.Win = uint16(d.N(4))
 	}
-	if d.one(12) {
-		p.th.Flags = wire.Flags(d.n(256))
-	} else if d.one(12) {
+	if d.One(12) {
+		p.th.Flags = wire.Flags(d.N(256))
+	} else if d.One(12) {
 		p.th.Flags |= wire.FIN
 	}
-	if d.one(10) {
-		p.th.Urp = uint16(d.n(65536))
+	if d.One(10) {
+		p.th.Urp = uint16(d.N(65536))
 		p.th.Flags |= wire.URG
 	}
-	if d.one(2) {
-		p.len = d.n(3000)
+	if d.One(2) {
+		p.len = d.N(3000)
 	}
 	m.options(p)
 	data := p.th.Seq.Sub(m.t.irs + 1)
@@ -267,20 +268,20 @@ func (m *machine) segment() *pkt {
 
 func (m *machine) options(p *pkt) {
 	d, tp, o := m.d, &m.tp, &p.th.Opt
-	if tp.Has(RcvdTstmp) && !d.one(8) {
+	if tp.Has(RcvdTstmp) && !d.One(8) {
 		o.Has |= wire.TofTS
 		o.TSVal, o.TSEcr = m.peerTS(), m.tsecr
-		if d.one(6) {
-			o.TSVal += uint32(d.n(2000) - 1000)
-			o.TSEcr = uint32(d.n(65536)) << d.n(17)
+		if d.One(6) {
+			o.TSVal += uint32(d.N(2000) - 1000)
+			o.TSEcr = uint32(d.N(65536)) << d.N(17)
 		}
 	}
-	if d.one(6) && p.th.Flags&wire.SYN == 0 {
+	if d.One(6) && p.th.Flags&wire.SYN == 0 {
 		o.Has |= wire.TofSack
-		o.Nsack = uint8(1 + d.n(wire.MaxSack))
+		o.Nsack = uint8(1 + d.N(wire.MaxSack))
 		for i := range o.Blocks {
-			l := tp.sndUna.Add(d.n(5000) - 500)
-			o.Blocks[i] = wire.SackBlock{Left: l, Right: l.Add(d.n(3000) - 100)}
+			l := tp.sndUna.Add(d.N(5000) - 500)
+			o.Blocks[i] = wire.SackBlock{Left: l, Right: l.Add(d.N(3000) - 100)}
 		}
 	}
 }
@@ -292,14 +293,14 @@ const maxFuzz = 2000
 // FuzzMachine: no sequence of segments and calls breaks an invariant.
 func FuzzMachine(f *testing.F) {
 	for seed := range uint64(8) {
-		f.Add(seeded(seed, 800))
+		f.Add(testutil.SeededBytes(seed, 800))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) { runMachine(t, data[:min(len(data), maxFuzz)]) })
 }
 
 func TestMachineSeeds(t *testing.T) {
-	for seed := range games(1200, 100) {
-		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runMachine(t, seeded(seed, 3000)) }) {
+	for seed := range testutil.Games(1200, 100) {
+		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runMachine(t, testutil.SeededBytes(seed, 3000)) }) {
 			break
 		}
 	}

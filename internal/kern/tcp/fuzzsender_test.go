@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"bsdnet/internal/kern/wire"
+	"bsdnet/internal/testutil"
 )
 
 // A liar is the peer of one machine that sends. It keeps a record of what has come, over a network
@@ -17,7 +18,7 @@ import (
 // at long after they came, and timers fire late.
 type liar struct {
 	*kit
-	d      *dice
+	d      *testutil.Dice
 	honest bool
 	dsack  bool // it reports duplicates
 	delay  time.Duration
@@ -43,28 +44,28 @@ type parcel struct {
 }
 
 func newLiar(t *testing.T, data []byte) *liar {
-	d := &dice{data}
-	tt := &T{t, isns[d.n(len(isns))], isns[d.n(len(isns))]}
-	l := &liar{d: d, sack: !d.one(4), dsack: !d.one(3)}
-	opts := []string{"mss 1000", "mss 536", "mss 1460, tso 65000", "mss 1460, tso 20000"}[d.n(4)] +
-		[]string{", wscale 7", ", wscale 2", ""}[d.n(3)]
+	d := (*testutil.Dice)(&data)
+	tt := &T{t, isns[d.N(len(isns))], isns[d.N(len(isns))]}
+	l := &liar{d: d, sack: !d.One(4), dsack: !d.One(3)}
+	opts := []string{"mss 1000", "mss 536", "mss 1460, tso 65000", "mss 1460, tso 20000"}[d.N(4)] +
+		[]string{", wscale 7", ", wscale 2", ""}[d.N(3)]
 	if l.sack {
 		opts += ", sack"
 	}
-	if !d.one(3) {
+	if !d.One(3) {
 		opts += ", ts"
 	}
-	if d.one(3) {
+	if d.One(3) {
 		opts += ", ecn"
 	}
-	l.delay = []time.Duration{time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond}[d.n(3)]
-	if d.one(2) {
+	l.delay = []time.Duration{time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond}[d.N(3)]
+	if d.One(2) {
 		opts += fmt.Sprintf(", rtt %v", 2*l.delay)
 	}
-	cc := CCNames()[d.n(len(CCNames()))]
+	cc := CCNames()[d.N(len(CCNames()))]
 	l.kit = established(tt, opts+", sndbuf 200000", withCC(cc),
-		func(p *Profile) { p.MaxRxtShift, p.SendbufAuto = 1000, d.one(2) })
-	l.total = []int{3000, 30000, 150000, 400000}[d.n(4)]
+		func(p *Profile) { p.MaxRxtShift, p.SendbufAuto = 1000, d.One(2) })
+	l.total = []int{3000, 30000, 150000, 400000}[d.N(4)]
 	l.nxt, l.said, l.win = 1, 1, l.opts.win
 	return l
 }
@@ -91,8 +92,8 @@ func (l *liar) step() bool {
 		return true
 	}
 	l.now = max(l.now, next)
-	if !l.honest && l.d.one(12) {
-		l.now += int64(l.d.n(3000)) * ms // the process did not run
+	if !l.honest && l.d.One(12) {
+		l.now += int64(l.d.N(3000)) * ms // the process did not run
 	}
 	l.logf("timer")
 	l.tp.Timeout(l.now)
@@ -155,16 +156,16 @@ func (l *liar) post() {
 func (l *liar) travel(p *pkt) {
 	d := int64(l.delay)
 	if !l.honest {
-		switch l.d.n(16) {
+		switch l.d.N(16) {
 		case 0:
 			return
 		case 1:
-			l.push(parcel{l.now + d + int64(l.d.n(50))*ms, p})
+			l.push(parcel{l.now + d + int64(l.d.N(50))*ms, p})
 		case 2:
-			d += int64(l.d.n(30)) * ms
+			d += int64(l.d.N(30)) * ms
 		case 3:
-			if l.d.one(20) {
-				d += int64(l.d.n(5000)) * ms
+			if l.d.One(20) {
+				d += int64(l.d.N(5000)) * ms
 			}
 		}
 	}
@@ -201,7 +202,7 @@ func (l *liar) receive(p *pkt) {
 	if l.fin = l.fin || l.finAt != 0 && l.nxt == l.finAt; l.fin {
 		l.nxt = l.finAt + 1
 	}
-	if !l.honest && l.d.one(8) {
+	if !l.honest && l.d.One(8) {
 		return // acknowledged with the next
 	}
 	l.answer()
@@ -253,13 +254,13 @@ func (l *liar) answer() {
 		return
 	}
 	una, top := l.tp.sndUna.Sub(l.t.iss), l.tp.sndMax.Sub(l.t.iss)
-	switch l.d.n(30) {
+	switch l.d.N(30) {
 	case 0: // optimistic
-		n := l.nxt + l.d.n(max(top-l.nxt, 0)+3)
+		n := l.nxt + l.d.N(max(top-l.nxt, 0)+3)
 		l.ackWith(n, l.blocks())
 	case 1: // garbage
-		a := una + l.d.n(20000) - 5000
-		l.ackWith(l.nxt, [][2]int{{a, a + l.d.n(9000) - 1000}, {top - l.d.n(3), top + l.d.n(3)}})
+		a := una + l.d.N(20000) - 5000
+		l.ackWith(l.nxt, [][2]int{{a, a + l.d.N(9000) - 1000}, {top - l.d.N(3), top + l.d.N(3)}})
 	case 2: // division
 		from := max(l.said, una)
 		for n := from + 1; n < l.nxt && n < from+10; n++ {
@@ -269,22 +270,22 @@ func (l *liar) answer() {
 		l.got, l.recent = nil, nil
 		l.ackWith(l.nxt, nil)
 	case 4: // a duplicate that was none
-		a := una - l.d.n(6000)
-		l.ackWith(l.nxt, append([][2]int{{a, a + 1 + l.d.n(1500)}}, l.blocks()...))
+		a := una - l.d.N(6000)
+		l.ackWith(l.nxt, append([][2]int{{a, a + 1 + l.d.N(1500)}}, l.blocks()...))
 	case 5:
 		l.closed = true
-		l.win = []int{0, 1, 100, l.opts.win}[l.d.n(4)]
+		l.win = []int{0, 1, 100, l.opts.win}[l.d.N(4)]
 		l.ackWith(l.nxt, l.blocks())
 	case 6: // every second byte
 		var b [][2]int
 		for i := range 4 {
-			b = append(b, [2]int{una + l.d.n(3000)*2 + i, una + l.d.n(3000)*2 + i + 1})
+			b = append(b, [2]int{una + l.d.N(3000)*2 + i, una + l.d.N(3000)*2 + i + 1})
 		}
 		l.ackWith(l.nxt, b)
 	case 7: // an old one
-		l.ackWith(max(l.nxt-l.d.n(5000), 1), l.blocks())
+		l.ackWith(max(l.nxt-l.d.N(5000), 1), l.blocks())
 	case 8:
-		for range l.d.n(6) {
+		for range l.d.N(6) {
 			l.ackWith(l.nxt, l.blocks())
 		}
 	default:
@@ -327,7 +328,7 @@ func (l *liar) ackWith(n int, blocks [][2]int) {
 			o.Nsack++
 		}
 	}
-	if !l.honest && l.tp.Has(ecnOn) && l.d.one(20) {
+	if !l.honest && l.tp.Has(ecnOn) && l.d.One(20) {
 		p.th.Flags |= wire.ECE
 	}
 	if n <= l.tp.sndMax.Sub(l.t.iss) {
@@ -339,10 +340,10 @@ func (l *liar) ackWith(n int, blocks [][2]int) {
 		l.forward()
 	}
 	arrived := l.now
-	if !l.honest && l.d.one(6) {
-		l.now += int64(l.d.n(300)) * ms / 10 // looked at later than it came
-		if l.d.one(10) {
-			l.now += int64(l.d.n(3000)) * ms
+	if !l.honest && l.d.One(6) {
+		l.now += int64(l.d.N(300)) * ms / 10 // looked at later than it came
+		if l.d.One(10) {
+			l.now += int64(l.d.N(3000)) * ms
 		}
 	}
 	l.logf("< %s %v", l.string(p, false), blocks)
@@ -356,7 +357,7 @@ func (l *liar) ackWith(n int, blocks [][2]int) {
 func (l *liar) user() {
 	n := min(l.total-l.written, l.snd.Space())
 	if !l.honest {
-		n = min(n, 1+l.d.n(40000))
+		n = min(n, 1+l.d.N(40000))
 	}
 	if n > 0 {
 		l.logf("write %d", n)
@@ -367,14 +368,14 @@ func (l *liar) user() {
 	if l.honest {
 		return
 	}
-	switch l.d.n(40) {
+	switch l.d.N(40) {
 	case 0:
 		l.logf("SetCC")
-		l.tp.SetCC(CCNames()[l.d.n(len(CCNames()))], l.now)
+		l.tp.SetCC(CCNames()[l.d.N(len(CCNames()))], l.now)
 		l.after()
 	case 1:
 		l.logf("Mtudisc")
-		l.tp.Mtudisc(300+l.d.n(1300), 20, l.now)
+		l.tp.Mtudisc(300+l.d.N(1300), 20, l.now)
 		l.after()
 	case 2:
 		l.room = false
@@ -387,13 +388,13 @@ func (l *liar) user() {
 
 // play tells the story, until the peer has got, or says it has got, all.
 func (l *liar) play() {
-	for l.d.more() && !l.fin {
+	for l.d.More() && !l.fin {
 		if !l.step() {
 			l.user()
 			if l.written == l.total {
 				break
 			}
-		} else if l.d.one(4) {
+		} else if l.d.One(4) {
 			l.user()
 		}
 	}
@@ -429,9 +430,9 @@ func (l *liar) play() {
 func runLiar(t *testing.T, data []byte) { newLiar(t, data).play() }
 
 func TestLiarSeeds(t *testing.T) {
-	for seed := range games(200, 20) {
+	for seed := range testutil.Games(200, 20) {
 		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
-			runLiar(t, seeded(seed, 200+int(seed*37%3000)))
+			runLiar(t, testutil.SeededBytes(seed, 200+int(seed*37%3000)))
 		}) {
 			break
 		}

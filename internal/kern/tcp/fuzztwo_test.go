@@ -3,8 +3,6 @@ package tcp
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -14,49 +12,10 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// dice makes decisions out of bytes: a fuzzer's, or a seed's. When they are used up every throw is
-// 0.
-type dice struct{ b []byte }
-
-func (d *dice) more() bool { return len(d.b) > 0 }
-
-func (d *dice) n(n int) int {
-	v := 0
-	for m := n - 1; m > 0 && len(d.b) > 0; m >>= 8 {
-		v = v<<8 | int(d.b[0])
-		d.b = d.b[1:]
-	}
-	return v % n
-}
-
-// one is true once in n.
-func (d *dice) one(n int) bool { return d.n(n) == n-1 }
-
-// games is how many games of a kind are played: all, or if time is short few. With BSDNET_LONG=1 in
-// the environment fifty times as many are.
-func games(all, few uint64) uint64 {
-	switch {
-	case os.Getenv("BSDNET_LONG") == "1":
-		return 50 * all
-	case testing.Short() || testutil.Race:
-		return few
-	}
-	return all
-}
-
-func seeded(seed uint64, n int) []byte {
-	r := rand.New(rand.NewPCG(seed, 0))
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
-	return b
-}
-
 // An arena holds two machines, back to back, and the adversary between them.
 type arena struct {
 	t       *testing.T
-	d       dice
+	d       testutil.Dice
 	now     int64
 	ends    [2]*end
 	q       []frame
@@ -135,31 +94,31 @@ func runTwo(t *testing.T, data []byte) {
 }
 
 func newArena(t *testing.T, data []byte, verbose bool) *arena {
-	a := &arena{t: t, d: dice{data}, now: epoch, verbose: verbose}
-	mss := []int{1460, 1000, 256, 536, 8960, 65483}[a.d.n(6)]
-	isWhole := a.d.one(6)
+	a := &arena{t: t, d: testutil.Dice(data), now: epoch, verbose: verbose}
+	mss := []int{1460, 1000, 256, 536, 8960, 65483}[a.d.N(6)]
+	isWhole := a.d.One(6)
 	for i := range a.ends {
-		e := &end{a: a, i: i, prof: []func() *Profile{Default, FreeBSD, Net3}[a.d.n(3)]()}
+		e := &end{a: a, i: i, prof: []func() *Profile{Default, FreeBSD, Net3}[a.d.N(3)]()}
 		e.prof.Keepalive = false
 		e.prof.Keepinit = 10000 * sec
-		e.prof.Nodelay = a.d.one(2)
-		e.prof.CC = CCNames()[a.d.n(len(CCNames()))]
-		if a.d.one(3) {
+		e.prof.Nodelay = a.d.One(2)
+		e.prof.CC = CCNames()[a.d.N(len(CCNames()))]
+		if a.d.One(3) {
 			e.prof.ECN = 1
 		}
-		if a.d.one(4) {
+		if a.d.One(4) {
 			e.prof.Sack = false
 		}
-		if a.d.one(4) {
+		if a.d.One(4) {
 			e.prof.RFC1323 = false
 		}
-		e.rcv.SetHiwat([]int{65536, 4096, 600, 30000, 262144, 8192}[a.d.n(6)])
-		e.snd.SetHiwat([]int{65536, 4096, 2000, 30000, 262144, 8192}[a.d.n(6)])
+		e.rcv.SetHiwat([]int{65536, 4096, 600, 30000, 262144, 8192}[a.d.N(6)])
+		e.snd.SetHiwat([]int{65536, 4096, 2000, 30000, 262144, 8192}[a.d.N(6)])
 		e.tp.Init(Config{Sock: e, Env: NewEnv(e.prof, &e.pool, &e.stats), Snd: &e.snd, Rcv: &e.rcv})
 		e.tp.Lport, e.tp.Fport = uint16(1+i), uint16(2-i)
-		e.tp.SetPath(Path{MTU: mss + 40, Hdr: 20, TSOmax: []int{0, 4000, 65000}[a.d.n(3)], Whole: isWhole})
-		e.iss = isns[a.d.n(len(isns))]
-		e.total = []int{0, 1, 3000, 20000, 100000, 300000}[a.d.n(6)]
+		e.tp.SetPath(Path{MTU: mss + 40, Hdr: 20, TSOmax: []int{0, 4000, 65000}[a.d.N(3)], Whole: isWhole})
+		e.iss = isns[a.d.N(len(isns))]
+		e.total = []int{0, 1, 3000, 20000, 100000, 300000}[a.d.N(6)]
 		a.ends[i] = e
 	}
 	return a
@@ -167,15 +126,15 @@ func newArena(t *testing.T, data []byte, verbose bool) *arena {
 
 // play is a game: first the adversary's throws, then a fair network until both ends have closed.
 func (a *arena) play() {
-	both := a.d.one(3) // simultaneous open
+	both := a.d.One(3) // simultaneous open
 	a.ends[0].start()
 	if both {
-		a.now += int64(a.d.n(20)) * ms
+		a.now += int64(a.d.N(20)) * ms
 		a.ends[1].start()
 	} else {
 		a.ends[1].listening = true
 	}
-	for a.d.more() {
+	for a.d.More() {
 		a.act()
 		a.check()
 	}
@@ -229,20 +188,20 @@ func (a *arena) String() string {
 
 // act is one throw of the adversary: an event, or a user's whim.
 func (a *arena) act() {
-	e := a.ends[a.d.n(2)]
-	switch a.d.n(12) {
+	e := a.ends[a.d.N(2)]
+	switch a.d.N(12) {
 	case 0, 1, 2, 3, 4, 5, 6:
 		if !a.step() {
 			e.behave()
 		}
 	case 7:
-		e.write(a.d.n(5000))
+		e.write(a.d.N(5000))
 	case 8:
-		e.read(a.d.n(10000))
+		e.read(a.d.N(10000))
 	case 9:
 		e.whim()
 	case 10:
-		a.now += int64(a.d.n(1000)) * ms / 10
+		a.now += int64(a.d.N(1000)) * ms / 10
 	case 11:
 		e.behave()
 	}
@@ -251,25 +210,25 @@ func (a *arena) act() {
 // whim is something rare.
 func (e *end) whim() {
 	a := e.a
-	switch a.d.n(13) {
+	switch a.d.N(13) {
 	case 0:
 		e.noRoom, e.drains = true, a.now+sec
 	case 1, 2:
 		e.unblock()
 	case 3:
-		e.emitErrno = []syscall.Errno{syscall.ENOBUFS, syscall.EHOSTUNREACH}[a.d.n(2)]
+		e.emitErrno = []syscall.Errno{syscall.ENOBUFS, syscall.EHOSTUNREACH}[a.d.N(2)]
 	case 4, 5:
 		e.emitErrno = 0
 	case 6:
 		if !e.gone && e.started {
-			e.tp.Mtudisc(300+a.d.n(1200), 20, a.now)
+			e.tp.Mtudisc(300+a.d.N(1200), 20, a.now)
 		}
 	case 7:
 		if e.written > 0 && e.started {
 			e.tp.SendUrgent()
 		}
 	case 8:
-		if a.d.one(8) {
+		if a.d.One(8) {
 			e.close()
 		}
 	case 9:
@@ -280,10 +239,10 @@ func (e *end) whim() {
 		e.tp.CongestionExperienced()
 	case 11:
 		// SO_RCVBUF: only what does not take back a window that was given.
-		e.rcv.SetHiwat(e.rcv.Hiwat() + a.d.n(5000))
+		e.rcv.SetHiwat(e.rcv.Hiwat() + a.d.N(5000))
 	case 12:
 		if !e.gone {
-			e.tp.SetCC(CCNames()[a.d.n(len(CCNames()))], a.now)
+			e.tp.SetCC(CCNames()[a.d.N(len(CCNames()))], a.now)
 		}
 	}
 }
@@ -430,8 +389,8 @@ func (a *arena) step() bool {
 
 // starve lets time pass between an event and when somebody looks at it: the process does not run.
 func (a *arena) starve() {
-	if !a.fair && a.d.more() && a.d.one(24) {
-		a.now += int64(a.d.n(2000)) * ms
+	if !a.fair && a.d.More() && a.d.One(24) {
+		a.now += int64(a.d.N(2000)) * ms
 	}
 }
 
@@ -469,14 +428,14 @@ func (e *end) free() {
 // once it behaves, both ends get all of it and close.
 func FuzzTwoMachines(f *testing.F) {
 	for seed := range uint64(8) {
-		f.Add(seeded(seed, 600))
+		f.Add(testutil.SeededBytes(seed, 600))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) { runTwo(t, data[:min(len(data), maxFuzz)]) })
 }
 
 func TestTwoMachinesSeeds(t *testing.T) {
-	for seed := range games(1200, 50) {
-		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runTwo(t, seeded(seed, 50+int(seed*37%4000))) }) {
+	for seed := range testutil.Games(1200, 50) {
+		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runTwo(t, testutil.SeededBytes(seed, 50+int(seed*37%4000))) }) {
 			break
 		}
 	}

@@ -86,7 +86,7 @@ func cut(sb *scoreboard, seq Seq) place {
 
 // Whatever is done to a scoreboard, it says of each byte what a record of each byte says.
 func TestScoreboardModel(t *testing.T) {
-	for seed := range games(60, 10) {
+	for seed := range testutil.Games(60, 10) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		var sb scoreboard
 		n := naive{una: isns[r.IntN(len(isns))]}
