@@ -56,6 +56,7 @@ func (tp *TCB) Input(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
 	if tp.prof.ECN != 0 {
 		tp.ecnInput(&seg)
 	}
+	// The order of the steps is RFC 9293's: each says whether the next is reached.
 	switch {
 	case tp.predicted(&seg):
 		return false
@@ -67,6 +68,9 @@ func (tp *TCB) Input(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
 		tp.windowAndData(&seg)
 	}
 	mbuf.Free(seg.m)
+	// RFC 9293, 3.10.7.4, first, of segments that are queued: "it MUST process them all before
+	// sending any ACK segments (MUST-59)". So the acknowledgment goes out last, and once, with
+	// whatever the segment has made possible to send.
 	switch {
 	case tp.state == Closed:
 		return seg.reset
@@ -101,7 +105,7 @@ func (tp *TCB) inputEach(th *wire.TCP, p Payload, arrived, now int64) (reset boo
 			one.Flags &^= wire.FIN | wire.PUSH
 		}
 		if tp.state == Closed || tp.state == TimeWait {
-			break
+			break // a piece before has ended the connection
 		}
 		if tp.Input(&one, Payload{M: tp.piece(p.M, off, n), Len: n}, arrived, now) {
 			reset = true
@@ -150,6 +154,8 @@ func (tp *TCB) refuse(seg *segment) {
 	}
 	tp.flags |= AckNow
 	if seg.seq.Leq(tp.rcvNxt) {
+		// What lies behind a hole is sent again anyway; of what would have been the next the peer
+		// must learn that it cannot be taken now.
 		tp.short = true
 		tp.rcvAdv, tp.rcvFloor = tp.rcvNxt, tp.rcvNxt
 	}
@@ -273,7 +279,7 @@ const wholeFull = 16 << 10
 // in particular, the delay MUST be less than 0.5 seconds (MUST-40). An ACK SHOULD be generated for
 // at least every second full-sized segment or 2*RMSS bytes of new data".
 func (tp *TCB) ackPolicy(n, segs int, now int64) {
-	delay := tp.flags&rxWin0Sent == 0
+	delay := tp.flags&rxWin0Sent == 0 // a peer that was told of a closed window waits for the answer
 	switch {
 	case tp.prof.AckEvery == 0: // Net/3: by the timer
 		delay = true

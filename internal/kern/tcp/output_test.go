@@ -60,7 +60,8 @@ func TestPlanChangesNothing(t *testing.T) {
 		{"more to come", "mss 1000", func(k *kit) { k.append(10); k.tp.flags |= MoreToCome }, false, wantIdle},
 		{"urgent data", "mss 1000", func(k *kit) { k.append(10); k.tp.SendUrgent() }, true, 0},
 		{"a FIN", "mss 1000", func(k *kit) { k.tp.state = FinWait1 }, true, 0},
-		{"a FIN again", "FreeBSD, mss 1000", func(k *kit) { k.shutdown(); k.sent = nil; k.tp.flags |= AckNow }, true, 0},
+		{"a FIN again", "FreeBSD, mss 1000", func(k *kit) { k.shutdown(); k.sent = nil; k.tp.flags |= AckNow }, true,
+			0},
 		{"the end of a FIN", "mss 1000", func(k *kit) { k.shutdown(); k.sent = nil; k.tp.flags |= AckNow }, true, 0},
 		{"a duplicate", "mss 1000, sack", func(k *kit) {
 			k.tp.noteDuplicate(k.tp.rcvNxt-5, k.tp.rcvNxt)

@@ -54,7 +54,7 @@ func (tp *TCB) freeReass() {
 		mbuf.Free(b.m)
 	}
 	if cap(q.blocks) > keptBlocks {
-		q.blocks = nil
+		q.blocks = nil // one connection that needed many must not make every queue large
 	}
 	clear(q.blocks[:cap(q.blocks)])
 	*q = reassq{blocks: q.blocks[:0], recent: q.recent[:0]}
@@ -103,7 +103,8 @@ func (tp *TCB) reassemble(seg *segment) (fin bool) {
 func (tp *TCB) enqueue(q *reassq, seg *segment) {
 	start, end := seg.seq, seg.seq.Add(seg.len)
 	i, _ := slices.BinarySearchFunc(q.blocks, start, func(b rblock, s Seq) int { return b.end.Sub(s) })
-	// blocks[i:j] overlap [start, end) or touch it.
+	// blocks[i:j] overlap [start, end) or touch it. RFC 2883, 4: what is there already is reported
+	// as a duplicate, the first of it if there are several.
 	j := i
 	for j < len(q.blocks) && q.blocks[j].start.Leq(end) {
 		if b := &q.blocks[j]; q.dsack.Left == q.dsack.Right {

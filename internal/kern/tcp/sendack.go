@@ -184,8 +184,8 @@ func (tp *TCB) takeSacks(seg *segment, a *acking) {
 	}
 }
 
-// reportsDuplicate reports whether the first block says what has come twice. RFC 2883, 4: it does if it
-// lies below the acknowledgment, or within the second block.
+// reportsDuplicate reports whether the first block says what has come twice. RFC 2883, 4: it does
+// if it lies below the acknowledgment, or within the second block.
 func reportsDuplicate(ack Seq, blocks []wire.SackBlock) bool {
 	b := blocks[0]
 	if b.Left.Geq(b.Right) {

@@ -183,6 +183,9 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 	s := tp.snr
 	s.idleAt = 0
 	if s.sb.empty() {
+		// RFC 6298, 5.1: "Every time a packet containing data is sent (including a retransmission),
+		// if the timer is not running, start it running". What a flight measures begins anew as
+		// well.
 		s.pacer.begin(now, tp.effMSS())
 		s.rate.restart(now)
 		s.rtoAt = now + tp.rtt.rxtcur
@@ -191,7 +194,9 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 	s.pacer.sent(now, o.len, s.pacer.credit(tp.rtt.srtt, tp.effMSS()))
 	s.prr.out += space
 	sp := span{start: start, end: start.Add(space), sent: now, times: 1, seg: uint16(min(o.seglen, maxWin))}
-	if start.Lt(tp.sndMax) { // after a closed window all is sent again
+	if start.Lt(tp.sndMax) {
+		// After a closed window all is sent again from sndUna, as if it were new: see startOver. It
+		// may have arrived before, so its acknowledgment measures no round trip.
 		sp.flags |= spanRexmitted
 		sp.times = 2
 		s.rexmitted += uint64(min(space, tp.sndMax.Sub(start)))
@@ -292,6 +297,8 @@ func (tp *TCB) planRexmit(o *outseg, now int64) bool {
 	}
 	room := s.ctl.Cwnd - tp.pipe()
 	if s.force {
+		// RFC 6675, 5, (4.3), has the first segment that is presumed lost sent whatever the window
+		// says: by that the network holds one segment less.
 		room = max(room, mss)
 	}
 	if room < min(n, mss) {
@@ -339,6 +346,8 @@ func (tp *TCB) armSender() {
 		return
 	}
 	if tp.sndMax == tp.sndUna {
+		// RFC 6298, 5.2: "When all outstanding data has been acknowledged, turn off the
+		// retransmission timer."
 		s.rtoAt, s.reoAt, s.ptoAt = never, never, never
 		tp.stop(tRexmt)
 		return
@@ -349,6 +358,8 @@ func (tp *TCB) armSender() {
 // senderTimeout does what is due of RACK's timer, the tail's probe and the retransmission time-out.
 func (tp *TCB) senderTimeout(now int64) {
 	s := tp.snr
+	// If several are due, as after a process was stopped, the gentlest goes first: what it finds
+	// lost or sends may make the others unnecessary.
 	switch {
 	case s.reoAt <= now:
 		tp.reorderTimeout(now)
@@ -417,6 +428,8 @@ func (tp *TCB) lookAround(now int64) {
 	}
 	inflight := tp.sndNxt.Sub(tp.sndUna)
 	unsent := tp.snd.Cc() - inflight
+	// What has not been sent for want of data, and not of a window, says nothing about the path:
+	// neither the window (RFC 7661) nor the measured rate may follow it.
 	s.starved = unsent < tp.effMSS() && s.sb.lost == 0 && s.ctl.Cwnd-tp.pipe() >= tp.effMSS()
 	if s.starved {
 		s.rate.appLimited(tp.pipe())

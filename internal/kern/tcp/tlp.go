@@ -19,8 +19,8 @@ const worstDelack = 200 * ms
 func (tp *TCB) armProbe() {
 	s := tp.snr
 	s.ptoAt = never
-	// TLP is only for connections with SACK, one probe at a time, and not while RACK or
-	// the retransmission timer is at work on a loss (7.2 and 7.3): they look after the tail as well.
+	// TLP is only for connections with SACK, one probe at a time, and not while RACK or the
+	// retransmission timer is at work on a loss (7.2 and 7.3): they look after the tail as well.
 	atWork := s.state != Open && s.state != CWR || s.sb.sacked > 0 || s.reoAt != never || tp.backoff > 0
 	if s.tlp.on || s.sb.empty() || tp.flags&SackPermit == 0 || atWork {
 		return
