@@ -15,8 +15,8 @@ type rtt struct {
 // n.
 func (r *rtt) sample(d, n int64) {
 	if r.srtt == 0 {
-		// RFC 6298, 2.2: "When the first RTT measurement R is made, the host MUST set SRTT <- R,
-		// RTTVAR <- R/2".
+		// RFC 6298, 2.2: "When the first RTT measurement R is made, the host MUST set" both: "SRTT
+		// <- R" and "RTTVAR <- R/2".
 		r.srtt, r.rttvar = d, d/2
 		return
 	}

@@ -13,8 +13,9 @@ import (
 // at least three times, whatever acknowledgments are lost.
 const maxRecent = 6
 
-// touch notes that block [l, r) is the one that has changed last. RFC 2018, 4: "the first SACK
-// block MUST specify the contiguous block of data containing the segment which triggered this ACK".
+// touch notes that block [l, r) is the one that has changed last. RFC 2018, 4: "The first SACK
+// block [...] MUST specify the contiguous block of data containing the segment which triggered this
+// ACK".
 func (q *reassq) touch(l, r Seq) {
 	q.recent = slices.DeleteFunc(q.recent, func(b wire.SackBlock) bool { return b.Left.Leq(r) && b.Right.Geq(l) })
 	q.recent = slices.Insert(q.recent, 0, wire.SackBlock{Left: l, Right: r})

@@ -47,9 +47,10 @@ func (tw *TimeWaitRec) Input(th *wire.TCP, n int, prof *Profile) TwVerdict {
 			return TwNew
 		}
 		if prof.TwAckSyn {
-			// "If the connection is in a synchronized state [...] such SYN segments [...] MUST
-			// return an acknowledgment": a peer that opens anew answers with a reset, which lets
-			// its next SYN in.
+			// RFC 9293, 3.10.7.4, fourth: "RFC 5961 recommends that in these synchronized states,
+			// if the SYN bit is set, irrespective of the sequence number, TCP endpoints MUST send a
+			// "challenge ACK" to the remote peer". A peer that opens anew answers with a reset,
+			// which lets its next SYN in.
 			return TwAck
 		}
 		return TwDrop
