@@ -84,8 +84,12 @@
 //	wire/              IPv4, TCP with options, ICMP, virtio-net headers, checksums, pcap
 //	wire/trace         tcpdump's notation, for the tests
 //	tcp/tcb.go         TCB, states, flags, Sock   tcp/usrreq.go     the user's requests
-//	tcp/input.go       Input, step by step in RFC 9293's order
-//	tcp/output.go      Output: BSD's questions in BSD's order
+//	tcp/handshake.go   up to ESTABLISHED          tcp/respond.go    challenges, probes, resets
+//	tcp/input.go       Input, step by step in RFC 9293's order; header prediction
+//	tcp/acceptable.go  its first four steps: reset, SYN, PAWS, the window
+//	tcp/output.go      Output: BSD's questions in BSD's order; plan decides
+//	tcp/segment.go     build makes, sent accounts
+//	tcp/window.go      the window that the peer is given
 //	tcp/timer.go       the timers                 tcp/rtt.go        RFC 6298
 //	tcp/persist.go     window probes              tcp/keepalive.go  keep-alive probes
 //	tcp/reass.go       out of order: tcp_reass    tcp/sack.go       SACK blocks to the peer
