@@ -11,7 +11,7 @@ import (
 	"bsdnet/internal/link/ends"
 )
 
-// Close waits neither for packets that are on their way nor for those that nobody reads, and lets go of them.
+// Close does not wait for packets that are on their way or that nobody reads. It drops them.
 func TestCloseDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x, y := mustPipe(PipeConfig{Delay: time.Hour})
@@ -48,7 +48,7 @@ func TestCloseDrops(t *testing.T) {
 	})
 }
 
-// A pipe that is closed at one end keeps no timer for what was on its way there.
+// A pipe that is closed at one end keeps no timer for the packets on their way there.
 func TestCloseDropsHalf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x, y := mustPipe(PipeConfig{Delay: time.Hour})
@@ -62,7 +62,7 @@ func TestCloseDropsHalf(t *testing.T) {
 	})
 }
 
-// slowLink keeps the goroutine of who writes, or of who reads after Close, until goOn is closed.
+// slowLink blocks a goroutine in Write, or in Read after Close, until goOn is closed.
 type slowLink struct {
 	link.Link
 	write bool
@@ -162,7 +162,8 @@ func TestImpairErrors(t *testing.T) {
 		a.Send(pkt)
 		b.Receive(t, 1)
 
-		// The link is closed behind the Impaired's back. What was under way arrives before Read says so.
+		// The test closes the link without the Impaired. Read returns what was under way before it
+		// returns the error.
 		b.Send(pkt)
 		time.Sleep(time.Millisecond)
 		ends.Close(t, x)

@@ -28,8 +28,8 @@ var worst = Impairment{
 	Queue:     20000,
 }
 
-// storm lets flows, each in a goroutine of its own, write at the same instants from both ends, in an order that the
-// scheduler of goroutines makes, and returns what arrives at both ends.
+// storm makes flows, each in its own goroutine, write at the same instants from both ends, in the
+// order that the goroutine scheduler chooses. It returns what arrives at both ends.
 func storm(t *testing.T, flows int, mk func() (a, b link.Link)) (trace [2][]arrival) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -70,8 +70,8 @@ func sameTrace(a, b [2][]arrival) error {
 		for j := range min(len(a[i]), len(b[i])) {
 			x, y := a[i][j], b[i][j]
 			if !sameArrival(x, y) {
-				return fmt.Errorf("end %d, packet %d: packet %d of flow %d at %v, then packet %d of flow %d at %v", i, j,
-					ends.Number(x.data), ends.Flow(x.data), x.at, ends.Number(y.data), ends.Flow(y.data), y.at)
+				return fmt.Errorf("end %d, packet %d: packet %d of flow %d at %v, then packet %d of flow %d at %v",
+					i, j, ends.Number(x.data), ends.Flow(x.data), x.at, ends.Number(y.data), ends.Flow(y.data), y.at)
 			}
 		}
 		if len(a[i]) != len(b[i]) {
@@ -81,9 +81,10 @@ func sameTrace(a, b [2][]arrival) error {
 	return nil
 }
 
-// What happens to packets, and when, is the same in every run.
+// Packets have the same fate at the same times in every run.
 func TestDeterminism(t *testing.T) {
-	// Less than what comes at one instant, of which little is still under way when the next comes.
+	// The limit is below the number of packets that come at one instant. Few of them are still
+	// under way when the next instant's come.
 	small := worst
 	small.Rate, small.Queue, small.Limit = 0, 0, 20
 	small.Delay, small.Jitter = 100*time.Microsecond, time.Millisecond
@@ -129,32 +130,37 @@ func TestDeterminism(t *testing.T) {
 					}
 				}
 			}
-			if c.name == "BothEnds" {
-				return // two schedulers
-			}
-			var times []time.Duration
-			for _, got := range first {
-				for _, p := range got {
-					times = append(times, p.at)
-				}
-			}
-			slices.Sort(times)
-			for i := range times[1:] {
-				if times[i] == times[i+1] {
-					t.Fatalf("two packets arrive at %v", times[i])
-				}
+			if c.name != "BothEnds" { // which has two schedulers
+				checkInstants(t, first)
 			}
 		})
 	}
 }
 
-// Of what comes at one instant the flows leave in order, each in its own order.
+// checkInstants fails if two packets of a trace arrive at one instant.
+func checkInstants(t *testing.T, trace [2][]arrival) {
+	t.Helper()
+	var times []time.Duration
+	for _, got := range trace {
+		for _, p := range got {
+			times = append(times, p.at)
+		}
+	}
+	slices.Sort(times)
+	for i := range times[1:] {
+		if times[i] == times[i+1] {
+			t.Fatalf("two packets arrive at %v", times[i])
+		}
+	}
+}
+
+// If packets come at one instant, the flows leave in order, and each flow in its own order.
 func TestOrderWithinInstant(t *testing.T) {
 	got := storm(t, 5, func() (a, b link.Link) {
 		x, y := mustPipe(PipeConfig{})
 		return mustImpair(x, Path{}), y
 	})[1]
-	// The odd flows come with their second and third packets 1 ns later, when one packet has left.
+	// The odd flows send their second and third packets 1 ns later, when one packet has left.
 	order := [15][2]int{{0, 0}, {0, 1}, {0, 2}, {1, 0}, {2, 0}, {2, 1}, {2, 2}, {3, 0}, {4, 0}, {4, 1}, {4, 2},
 		{1, 1}, {1, 2}, {3, 1}, {3, 2}}
 	for i, p := range got {
@@ -165,7 +171,7 @@ func TestOrderWithinInstant(t *testing.T) {
 	}
 }
 
-// What other flows do changes nothing for a flow, as long as it need not share a queue with them.
+// The fate of a flow does not depend on other flows, as long as it shares no queue with them.
 func TestFlowsAreIndependent(t *testing.T) {
 	imp := worst
 	imp.Rate, imp.Queue = 0, 0
@@ -176,7 +182,7 @@ func TestFlowsAreIndependent(t *testing.T) {
 			return mustImpair(x, Path{Write: imp, Seed: 9}), y
 		})
 		for _, p := range trace[1] {
-			// A corrupted packet shows its flow by its size, if not by its port.
+			// If corruption hits the port, the size still shows the flow.
 			if len(p.data) == 100 || ends.Flow(p.data) == 0 && len(p.data) != 110 {
 				got = append(got, fmt.Sprintf("%x", p.data))
 			}
@@ -193,11 +199,12 @@ func TestFlowsAreIndependent(t *testing.T) {
 		}
 	}
 	if i < len(alone) {
-		t.Errorf("seed 9: a packet of a flow alone, %s..., has another fate beside another flow", alone[i][:64])
+		t.Errorf("seed 9: a packet of a flow alone, %s..., has another fate when there is another flow", alone[i][:64])
 	}
 }
 
-// A line that was full goes on in the next instant, whatever else happens in the one in which there is room again.
+// A line that was full goes on in the instant after there is room again, whatever else happens in
+// that instant.
 func TestUnblockWaits(t *testing.T) {
 	for range 50 {
 		synctest.Test(t, func(t *testing.T) {

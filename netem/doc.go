@@ -1,5 +1,6 @@
-// Package netem emulates networks, for tests: [Pipe] is a cable between two stacks of one process, [Impair] makes any link as bad as wanted, with loss,
-// delay, reordering and the like.
+// Package netem emulates networks, for tests. [Pipe] makes a cable between two stacks of one
+// process. [Impair] wraps any link and makes it worse: it adds delay, loss, reordering and other
+// faults.
 //
 //	a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
 //	way := netem.Impairment{Delay: 50 * time.Millisecond, Loss: 0.01}

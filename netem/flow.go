@@ -7,12 +7,14 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// flowKey names a flow: one direction of a conversation between two ports, or between two hosts where there are none. It
-// is the IP version, the protocol, source and destination address (16 bytes each) and source and destination port. Its
-// byte order is the order of flows. The zero key is the flow of everything that is not IP.
+// flowKey identifies a flow: one direction of a conversation between two ports or, if the protocol
+// has no ports, between two hosts. It consists of the IP version, the protocol, the source and
+// destination address (16 bytes each) and the source and destination port. Flows are sorted by
+// these bytes. All packets that are not IP belong to the flow with the zero key.
 type flowKey [38]byte
 
-// The extension headers of IPv6 that are looked behind, or not, as assigned by IANA.
+// The extension headers of IPv6 (RFC 8200, section 4; numbers assigned by IANA). flowOf looks
+// behind all of them except the fragment header.
 const (
 	protoHopByHop    = 0
 	protoRouting     = 43
@@ -20,7 +22,7 @@ const (
 	protoDestination = 60
 )
 
-// flowOf returns the flow of a packet, of which it believes nothing.
+// flowOf returns the flow of a packet, which may be malformed.
 func flowOf(b []byte) (k flowKey) {
 	if len(b) == 0 {
 		return k
@@ -44,7 +46,8 @@ func flowOf4(b []byte) (k flowKey) {
 	src, dst := v.Src().As4(), v.Dst().As4()
 	copy(k[2:], src[:])
 	copy(k[18:], dst[:])
-	// Only the first fragment has the ports, so none is asked for them: all fragments are in one flow.
+	// Only the first fragment has the ports, so the ports of fragments are ignored: all fragments
+	// of the conversation are in one flow.
 	if v.Flags()&wire.IPMF == 0 && v.Off() == 0 {
 		k.setPorts(v.Payload())
 	}
@@ -74,7 +77,7 @@ func flowOf6(b []byte) (k flowKey) {
 	}
 }
 
-// setPorts sets the ports from the bytes behind the IP headers, if the protocol has some.
+// setPorts sets the ports from b, the bytes behind the IP headers, if the protocol has ports.
 func (k *flowKey) setPorts(b []byte) {
 	if (k[1] == wire.ProtoTCP || k[1] == wire.ProtoUDP) && len(b) >= 4 {
 		copy(k[34:], b[:4])
@@ -92,8 +95,8 @@ func (k *flowKey) hash(seed uint64) uint64 {
 	return h
 }
 
-// mix is the finalizer of SplitMix64 behind its increment (Steele, Lea, Flood: Fast Splittable Pseudorandom Number
-// Generators, 2014).
+// mix adds the increment of SplitMix64 and applies its finalizer (Steele, Lea, Flood: Fast
+// Splittable Pseudorandom Number Generators, 2014).
 func mix(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
@@ -101,8 +104,8 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// The purposes for which a packet draws. Each has a number of its own, so that no draw depends on whether another was
-// made.
+// The purposes for which a packet draws a random number. Each purpose has its own number, so no
+// draw depends on whether another draw was made.
 const (
 	drawLoss = iota
 	drawState
@@ -114,7 +117,7 @@ const (
 	drawJitter
 )
 
-// fate is what all draws of one packet come from.
+// fate is the random number from which all draws of one packet are derived.
 type fate uint64
 
 // draw returns the packet's random number for a purpose, uniform over all of uint64.
@@ -128,23 +131,23 @@ func (f fate) below(purpose, n uint64) uint64 {
 	return hi
 }
 
-// chance is a probability in units of 2^-53: an integer, since floating point does not give the same bits on every
-// machine.
+// chance is a probability in units of 2^-53. It is an integer, because floating point does not give
+// the same bits on every machine.
 type chance uint64
 
 func chanceOf(p float64) chance { return chance(p * (1 << 53)) }
 
-// hits reports whether what has chance c happens to the packet.
+// hits reports whether an event of probability c happens to the packet.
 func (f fate) hits(purpose uint64, c chance) bool {
 	return c > 0 && f.draw(purpose)>>11 < uint64(c)
 }
 
-// flow is what a line remembers of a flow.
+// flow is what a line remembers about a flow.
 type flow struct {
 	key        flowKey
 	hash       uint64
 	n          uint64 // packets seen
-	due        int64  // when the last of those in order leaves
+	due        int64  // when the last packet leaves, among those that keep their order
 	bad        bool   // the state of the Gilbert-Elliott model
 	prev, next *flow  // in the order of use
 }
@@ -152,14 +155,15 @@ type flow struct {
 // maxFlows is how many flows a line remembers.
 const maxFlows = 8192
 
-// flowTable is the flows that a line has seen last.
+// flowTable holds the flows that a line has seen most recently.
 type flowTable struct {
 	seed  uint64
 	flows map[flowKey]*flow
-	used  flow // the head of a ring: next is the flow used last, prev the one to be forgotten first
+	used  flow // the head of a ring: next is the most recently used flow, prev the least recently used
 
-	// worn keeps, by hash, how many packets a forgotten flow had seen, so that it goes on there if it comes back. If it
-	// began anew a flow that is forgotten between any two of its packets would draw one number for ever.
+	// worn keeps, by hash, how many packets a forgotten flow had seen, so that the flow goes on
+	// from there if it comes back. Otherwise a flow that is forgotten between any two of its
+	// packets would draw the same number forever.
 	worn []uint64
 }
 
@@ -169,7 +173,7 @@ func (t *flowTable) init(seed uint64) {
 	t.used.next, t.used.prev = &t.used, &t.used
 }
 
-// get returns the flow with a key, made if need be.
+// get returns the flow with a key. It makes the flow if the table does not have it.
 func (t *flowTable) get(key *flowKey) *flow {
 	f := t.flows[*key]
 	switch {

@@ -9,7 +9,8 @@ import (
 	"bsdnet/internal/link/ends"
 )
 
-// packet6 returns an IPv6 packet with a chain of headers: next is the first, rest what follows the fixed header.
+// packet6 returns an IPv6 packet with a chain of headers: next is the type of the first, and rest
+// is what follows the fixed header.
 func packet6(next byte, rest ...byte) []byte {
 	b := make([]byte, 40, 40+len(rest))
 	b[0] = 0x60
@@ -95,7 +96,8 @@ func keyOf(n int) (k flowKey) {
 	return k
 }
 
-// The table forgets the flow that was used least recently, and a flow that comes back goes on counting.
+// The table forgets the flow that was used least recently, and a flow that comes back goes on
+// counting.
 func TestFlowTable(t *testing.T) {
 	var table flowTable
 	table.init(1)
@@ -144,7 +146,7 @@ func TestFlowTable(t *testing.T) {
 	}
 }
 
-// The order in which packets leave is a promise: seeds in other people's tests depend on the draws.
+// The order in which packets leave must not change: seeds in users' tests depend on the draws.
 func TestDraws(t *testing.T) {
 	k := flowOf(ends.Packet(1, 0, 40))
 	h := k.hash(1)
@@ -162,7 +164,7 @@ func TestDraws(t *testing.T) {
 	}
 }
 
-// What TestDraws wants.
+// The values that TestDraws expects.
 const (
 	goldenHash = 0xc8fbc9362f53d3be
 	goldenDraw = 0x6ee589079304d377

@@ -13,114 +13,130 @@ import (
 	"bsdnet/internal/link"
 )
 
-// An Impairment says what happens to the packets of one direction. The zero Impairment does nothing to them.
+// An Impairment says what happens to the packets of one direction. The zero Impairment does nothing
+// to them.
 //
-// A packet first waits in the queue for the line (Rate, Queue), then it is sent, and then it may be lost (Loss, Burst),
-// duplicated, changed and delayed. What is lost on the line has used its bandwidth, what the queue drops has not.
+// A packet first waits in the queue for the line (Rate, Queue). Then it is sent, and then it may be
+// lost (Loss, Burst), duplicated, corrupted and delayed. A packet that is lost on the line has used
+// the line's bandwidth; a packet that the queue drops has not.
 //
-// Each probability is within 0..1 and holds for each packet on its own. The draws of a packet depend upon
-// Path.Seed, the direction, the packet's flow, and how many packets the flow has had before; not on what other
-// flows do. A flow is what has the same protocol, addresses and, in TCP and UDP, ports; source and destination are not
-// exchanged. Whatever is not IP is one flow. The 8192 flows that were used last are remembered.
+// Each probability is between 0 and 1 and applies to each packet separately. The draws of a packet
+// depend on Path.Seed, the direction, the packet's flow, and how many packets of that flow came
+// before it. They do not depend on other flows. A flow is all packets that have the same protocol,
+// source address, destination address and, in TCP and UDP, source and destination port, so the two
+// directions of a connection are two flows. All packets that are not IP form one flow. The 8192
+// most recently used flows are remembered.
 type Impairment struct {
 	// Loss is the probability that a packet is lost.
 	Loss float64
 
-	// Burst loses packets in bursts, in addition to Loss. nil does not.
+	// Burst loses packets in bursts, in addition to Loss. If it is nil, there are no bursts.
 	Burst *BurstLoss
 
-	// Duplicate is the probability that a packet arrives twice. The copy is never corrupted or reordered; it arrives
-	// right behind the place that the packet has in its flow.
+	// Duplicate is the probability that a packet arrives twice. The copy is never corrupted or
+	// reordered. It arrives directly behind the place that the packet has in its flow.
 	Duplicate float64
 
-	// Corrupt is the probability that one bit of a packet, anywhere in it, is flipped.
+	// Corrupt is the probability that one bit, anywhere in the packet, is flipped.
 	Corrupt float64
 
-	// Reorder is the probability that a packet is held back for another ReorderDelay, while those behind it go on: what is
-	// sent within that time overtakes it.
+	// Reorder is the probability that a packet is held back for an additional ReorderDelay. Packets
+	// that are sent within that time overtake it.
 	Reorder float64
 
-	// ReorderDelay is how long a reordered packet is held back, 0 to 24 hours. 0 is 1 ms.
+	// ReorderDelay is how long a reordered packet is held back, from 0 to 24 hours. If it is 0, it
+	// is 1 ms.
 	ReorderDelay time.Duration
 
-	// Delay is how long a packet is on the line, 0 to 24 hours.
+	// Delay is how long a packet is on the line, from 0 to 24 hours.
 	Delay time.Duration
 
-	// Jitter is the most by which a packet is delayed longer, 0 to 24 hours, uniformly distributed from 0 on. It keeps
-	// the order of the packets of a flow: one behind a late one is late too.
+	// Jitter is the largest additional delay, from 0 to 24 hours. Each packet draws its own,
+	// uniformly between 0 and Jitter. Jitter does not reorder a flow: a packet behind a late packet
+	// is late too.
 	Jitter time.Duration
 
-	// Rate is how many bits a second the line sends, 1000 or more, counting IP packets without any framing. 0 sends
-	// in no time.
+	// Rate is the line's speed in bits per second, at least 1000. Only the bytes of IP packets
+	// count, without any framing. If it is 0, sending takes no time.
 	Rate int64
 
-	// Queue is how many bytes may wait for a line with a Rate, the packet that is being sent included as far as it is not
-	// sent yet. A packet that does not fit is dropped. At least the MTU of the link, at most 2^30. 0 is 100 ms at
-	// Rate, but two packets of the MTU at least.
+	// Queue is how many bytes may wait for a line that has a Rate: from the link's MTU to 2^30. The
+	// part of the current packet that has not been sent yet counts as waiting. A packet that does
+	// not fit is dropped. If it is 0, the queue holds what the line sends in 100 ms, but at least
+	// two packets of the MTU.
 	Queue int
 
-	// Limit is how many packets are on their way at most, waiting, being sent and on the line, 1 to 1048576. Further
-	// ones are dropped. 0 is 65536.
+	// Limit is how many packets may be on their way, whether they wait, are being sent or are on
+	// the line: from 1 to 1048576. Further packets are dropped. If it is 0, it is 65536.
 	Limit int
 }
 
-// BurstLoss is the loss model of Gilbert (Capacity of a Burst-Noise Channel, 1960) and Elliott (Estimates of Error Rates
-// for Codes on Burst-Noise Channels, 1963): a good and a bad state, and loss in the bad one. Each flow has a state of its
-// own, good to begin with, which may change before each of its packets. A burst lasts 1/PLeave packets on average, and
+// BurstLoss is the loss model of Gilbert (Capacity of a Burst-Noise Channel, 1960) and Elliott
+// (Estimates of Error Rates for Codes on Burst-Noise Channels, 1963). It has a good and a bad
+// state, and loses packets in the bad state. Each flow has its own state, which is good at first
+// and may change before each packet of the flow. A burst lasts 1/PLeave packets on average, and
 // PEnter/(PEnter+PLeave) of all packets meet the bad state.
 type BurstLoss struct {
 	// PEnter is the probability that the state changes from good to bad.
 	PEnter float64
 
-	// PLeave is the probability that the state changes from bad to good. It is above 0.
+	// PLeave is the probability that the state changes from bad to good. It must be above 0 if
+	// PEnter is.
 	PLeave float64
 
-	// LossInBad is the probability that a packet is lost in the bad state. 0 is 1.
+	// LossInBad is the probability that a packet is lost in the bad state. If it is 0, it is 1.
 	LossInBad float64
 }
 
-// A Path says what happens to packets on their way through [Impair]. The zero Path only puts them in an order that repeats: see [Impaired].
+// A Path says what happens to packets on their way through [Impair]. The zero Path only gives them
+// an order that is the same in every run: see [Impaired].
 type Path struct {
-	// Write is what happens to the packets that are written.
+	// Write is what happens to the packets that the stack writes.
 	Write Impairment
 
-	// Read is what happens to the packets that are read. With both, one wrapped end impairs a whole path.
+	// Read is what happens to the packets that the stack reads. If both are set, one wrapped end
+	// impairs both directions of the path.
 	Read Impairment
 
-	// Seed selects what chance does. Two runs with one seed and the same packets go the same way.
+	// Seed determines all random choices. Two runs with the same seed and the same packets have the
+	// same result.
 	Seed uint64
 }
 
-// Counts are of the packets of one direction. When nothing is on its way, Packets and Duplicated together are Lost,
-// Dropped and Delivered together.
+// Counts are the counters of the packets of one direction. When no packet is on its way, Packets +
+// Duplicated = Lost + Dropped + Delivered.
 type Counts struct {
-	Packets    uint64 // handed over
-	Lost       uint64 // on the line, by Loss or Burst
+	Packets    uint64 // written by the stack, or read from the wrapped link
+	Lost       uint64 // lost on the line, by Loss or Burst
 	Duplicated uint64
 	Corrupted  uint64
 	Reordered  uint64 // held back
-	Dropped    uint64 // by Queue or Limit, or too large for the link or refused by it
+	Dropped    uint64 // dropped by Queue or Limit, too large for the link, or refused by it
 	Delivered  uint64
 }
 
-// Stats are the counts of an [Impaired] link.
+// Stats are the counters of an [Impaired] link.
 type Stats struct {
 	Write, Read Counts
 }
 
-// An Impaired is a bsdnet.Link around another, which impairs what is written through it and what is read from it. [Impair] makes one.
+// An Impaired is a bsdnet.Link that wraps another link and impairs the packets that are written and
+// read through it. [Impair] makes one.
 //
-// Like a network it takes all packets at once and drops those for which it has no room; its Write is never cut short. When
-// the wrapped link is full, or nobody reads, packets wait within Limit.
+// Like a network, it takes all packets at once and drops those for which it has no room; its Write
+// never takes less than it is given. While the wrapped link is full, or nobody reads, packets wait,
+// up to Limit.
 //
-// Packets leave one an instant, at least 1 ns apart, counting both directions, and at the earliest 1 ns after they have
-// come. Of those that come at one instant the flows go in the order of their protocols, addresses and ports, and each
-// flow in its own order. So in a testing/synctest bubble all that happens to packets, and when, is the same in every run,
-// even if goroutines write at the same instant in any order; a zero configuration does this and nothing else. Two links
-// that are impaired apart share no instants: if it matters which of them comes first, give them different delays.
+// At most one packet leaves per instant, that is, per nanosecond, counting both directions, and it
+// leaves at least 1 ns after it has come. If several packets come at the same instant, they leave
+// in the order of their flows (protocol, addresses, ports), and the packets of one flow in their
+// own order. So in a testing/synctest bubble every run treats the packets in the same way at the
+// same times, even if several goroutines write at the same instant. The zero Path does this and
+// nothing else. Two separate Impaired links may deliver packets at the same instant. If it matters
+// which of them is first, give them different delays.
 type Impaired struct {
 	inner bsdnet.Link
-	write func(pkts []net.Buffers) (int, error) // of inner, or of its first queue
+	write func(pkts []net.Buffers) (int, error) // inner's Write, or that of its first queue
 	mtu   int
 	state link.State
 
@@ -128,12 +144,12 @@ type Impaired struct {
 	out    line          // from Write to inner.Write
 	in     line          // from inner.Read to rx
 	vecs   []net.Buffers // for out.deliver
-	broken atomic.Bool   // inner was closed by somebody else
+	broken atomic.Bool   // inner breaks its contract, or another goroutine has closed it
 
 	rx queue // what Read reads
 
-	mu    sync.Mutex // over Start and the state
-	ended sync.Cond  // pumps has fallen
+	mu    sync.Mutex // guards Start, changes of state, and pumps
+	ended sync.Cond  // signals that pumps has fallen
 	pumps int        // goroutines that read from the wrapped link, one for each of its queues
 }
 
@@ -148,9 +164,13 @@ const (
 	maxRateQueue        = 1 << 30
 )
 
-// Impair wraps inner, which is any bsdnet.Link that has not been started, and belongs to the Impaired from now on: attach that instead. Of a
-// bsdnet.QueueLink all queues are read, and queue 0 is written to; the offloads of a bsdnet.OffloadLink are not used. The error says what is wrong with
-// path, and then inner is still the caller's.
+// Impair wraps inner, which may be any bsdnet.Link that has not been started. From then on inner
+// belongs to the Impaired: attach the Impaired instead. If inner is a bsdnet.QueueLink, the
+// Impaired reads all its queues and writes to queue 0. It does not use the offloads of a
+// bsdnet.OffloadLink.
+//
+// If inner is nil, its MTU is not within 1..65535, or a field of path is out of range, Impair
+// returns an error that names the field, and inner still belongs to the caller.
 func Impair(inner bsdnet.Link, path Path) (*Impaired, error) {
 	if inner == nil {
 		return nil, errors.New("netem: impair: the link is nil")
@@ -171,7 +191,8 @@ func Impair(inner bsdnet.Link, path Path) (*Impaired, error) {
 	}
 	im.ended.L = &im.mu
 	im.rx.init(defaultQueue)
-	// The directions draw from different numbers: a flow has another key on its way back, but what is not IP has not.
+	// The directions use different seeds. An IP flow has another key on its way back anyway, but
+	// packets that are not IP have the same key both ways.
 	im.out.model = newModel(&path.Write, mix(path.Seed))
 	im.in.model = newModel(&path.Read, mix(^path.Seed))
 	im.out.deliver = im.deliverOut
@@ -180,7 +201,8 @@ func Impair(inner bsdnet.Link, path Path) (*Impaired, error) {
 	return im, nil
 }
 
-// complete checks an Impairment and puts the defaults in. Its errors begin with the name of a field.
+// complete checks an Impairment for a link with an MTU, and fills in the defaults. Its errors begin
+// with the name of a field.
 func (imp *Impairment) complete(mtu int) error {
 	type field[T any] struct {
 		name  string
@@ -189,13 +211,13 @@ func (imp *Impairment) complete(mtu int) error {
 	probabilities := []field[float64]{{"Loss", imp.Loss}, {"Duplicate", imp.Duplicate}, {"Corrupt", imp.Corrupt},
 		{"Reorder", imp.Reorder}}
 	if imp.Burst != nil {
-		burst := *imp.Burst // the caller's stays as it is
+		burst := *imp.Burst // a copy: the caller's BurstLoss is not changed
 		imp.Burst = &burst
 		probabilities = append(probabilities, field[float64]{"Burst.PEnter", burst.PEnter},
 			field[float64]{"Burst.PLeave", burst.PLeave}, field[float64]{"Burst.LossInBad", burst.LossInBad})
 	}
 	for _, p := range probabilities {
-		if !(p.value >= 0 && p.value <= 1) { // nor NaN
+		if !(p.value >= 0 && p.value <= 1) { // also catches NaN
 			return fmt.Errorf("%s: %v is not a probability within 0..1", p.name, p.value)
 		}
 	}
@@ -210,12 +232,17 @@ func (imp *Impairment) complete(mtu int) error {
 	}
 	if imp.Burst != nil {
 		if imp.Burst.PEnter > 0 && imp.Burst.PLeave == 0 {
-			return errors.New("Burst.PLeave: 0, with a PEnter of more, never ends a burst")
+			return errors.New("Burst.PLeave: 0, with a PEnter above 0, would never end a burst; set PLeave above 0")
 		}
 		if imp.Burst.LossInBad == 0 {
 			imp.Burst.LossInBad = 1
 		}
 	}
+	return imp.completeLine(mtu)
+}
+
+// completeLine checks Limit, Rate and Queue, and fills in their defaults.
+func (imp *Impairment) completeLine(mtu int) error {
 	if imp.Limit == 0 {
 		imp.Limit = defaultLimit
 	}
@@ -224,12 +251,12 @@ func (imp *Impairment) complete(mtu int) error {
 	}
 	if imp.Rate == 0 {
 		if imp.Queue != 0 {
-			return errors.New("Queue: needs a Rate")
+			return errors.New("Queue: needs a Rate; set Rate, or leave Queue out")
 		}
 		return nil
 	}
 	if imp.Rate < minRate {
-		return fmt.Errorf("Rate: %d is below %d bits a second", imp.Rate, minRate)
+		return fmt.Errorf("Rate: %d is below %d bits per second", imp.Rate, minRate)
 	}
 	if imp.Queue == 0 {
 		imp.Queue = int(min(max(imp.Rate/8/10, int64(2*mtu)), maxRateQueue))
@@ -240,10 +267,11 @@ func (imp *Impairment) complete(mtu int) error {
 	return nil
 }
 
-// MTU returns that of the wrapped link.
+// MTU returns the MTU of the wrapped link.
 func (im *Impaired) MTU() int { return im.mtu }
 
-// Start implements bsdnet.Link. It starts the wrapped link. ready is never called, since Write is never cut short.
+// Start implements bsdnet.Link. It starts the wrapped link. It never calls ready, because Write
+// never takes less than it is given.
 func (im *Impaired) Start(ready func()) error {
 	im.mu.Lock()
 	defer im.mu.Unlock()
@@ -315,7 +343,8 @@ func (im *Impaired) Write(pkts []net.Buffers) (int, error) {
 	return len(pkts), nil
 }
 
-// Close implements bsdnet.Link. It closes the wrapped link and returns what its Close returns. What is on its way is dropped.
+// Close implements bsdnet.Link. It drops the packets that are on their way, closes the wrapped link
+// and returns the error of the wrapped link's Close.
 func (im *Impaired) Close() error {
 	im.mu.Lock()
 	was := im.state.Swap(link.Closed)
@@ -334,7 +363,8 @@ func (im *Impaired) Close() error {
 	return err
 }
 
-// Diagnose implements bsdnet.DiagnosingLink: it asks the wrapped link, if that is one.
+// Diagnose implements bsdnet.DiagnosingLink. It asks the wrapped link if that is a DiagnosingLink,
+// and returns nil otherwise.
 func (im *Impaired) Diagnose(to netip.Addr) error {
 	if d, ok := im.inner.(bsdnet.DiagnosingLink); ok {
 		return d.Diagnose(to)
@@ -342,14 +372,15 @@ func (im *Impaired) Diagnose(to netip.Addr) error {
 	return nil
 }
 
-// Stats returns what has happened to the packets so far. The fate of a packet is settled 1 ns after it has come.
+// Stats returns what has happened to the packets so far. The fate of a packet is decided 1 ns after
+// the packet has come.
 func (im *Impaired) Stats() Stats {
 	im.sched.mu.Lock()
 	defer im.sched.mu.Unlock()
 	return Stats{Write: im.out.model.counts, Read: im.in.model.counts}
 }
 
-// deliverOut sends packets on the wrapped link.
+// deliverOut sends packets on the wrapped link. It returns how many need not be offered again.
 func (im *Impaired) deliverOut(pkts []*packet) int {
 	for i, p := range pkts {
 		im.vecs[i] = append(im.vecs[i][:0], p.data)
@@ -360,15 +391,17 @@ func (im *Impaired) deliverOut(pkts []*packet) int {
 		clear(vecs[i])
 	}
 	if n < 0 || n > len(pkts) {
-		// The wrapped link may be anybody's. One that returns bytes, say, has broken the contract, and is broken.
-		err = fmt.Errorf("netem: impair: the wrapped link breaks its contract: Write has returned %d of %d packets", n, len(pkts))
+		// The wrapped link may be written by anyone. If its Write returns the number of bytes, for
+		// example, it breaks the contract, and nothing it says can be relied on.
+		err = fmt.Errorf("netem: impair: the wrapped link breaks its contract: Write has returned %d of %d packets",
+			n, len(pkts))
 		n = 0
 		im.broken.Store(true)
 		im.rx.fail(err)
 	}
 	gone := n
 	if err != nil {
-		// The rest is not to be sent again, as after any error of a network.
+		// bsdnet.Link says that packets that could not be sent are dropped.
 		gone = len(pkts)
 		if errors.Is(err, net.ErrClosed) {
 			im.broken.Store(true)
@@ -395,7 +428,8 @@ func (im *Impaired) deliverIn(pkts []*packet) int {
 	return n
 }
 
-// checkRead returns what is wrong with what Read of the wrapped link has returned, which may be anybody's.
+// checkRead returns an error if the wrapped link's Read has returned something that the contract of
+// bsdnet.Link does not allow.
 func (im *Impaired) checkRead(n int, sizes []int, err error) error {
 	const broken = "netem: impair: the wrapped link breaks its contract: Read has returned "
 	switch {
@@ -412,9 +446,9 @@ func (im *Impaired) checkRead(n int, sizes []int, err error) error {
 	return nil
 }
 
-// pump reads from the wrapped link, or one queue of it, until it is closed.
+// pump reads from the wrapped link, or from one of its queues, until the link is closed.
 func (im *Impaired) pump(read func(bufs [][]byte, sizes []int) (int, error)) {
-	// A buffer as large as the MTU each, but not megabytes of them.
+	// Each buffer is as large as the MTU. If the MTU is large there are fewer of them.
 	n := min(max(1<<18/im.mtu, 4), batchLen)
 	bufs := make([][]byte, n)
 	for i := range bufs {
@@ -439,7 +473,7 @@ func (im *Impaired) pump(read func(bufs [][]byte, sizes []int) (int, error)) {
 		im.sched.submit(&im.in, pkts[:n])
 		clear(pkts[:n])
 		if err != nil {
-			// What has arrived is read before the error.
+			// Read returns the packets that have arrived before it returns the error.
 			im.sched.drain(&im.in)
 			im.rx.fail(err)
 			break

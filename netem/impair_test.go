@@ -2,6 +2,7 @@ package netem
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"math"
 	"math/bits"
@@ -28,7 +29,9 @@ func mustImpair(inner bsdnet.Link, config Path) *Impaired {
 }
 
 func TestImpairContract(t *testing.T) {
-	shaped := Impairment{Delay: 20 * time.Microsecond, Jitter: 10 * time.Microsecond, Rate: 10e9, Queue: 1 << 20, Limit: 1000}
+	shaped := Impairment{
+		Delay: 20 * time.Microsecond, Jitter: 10 * time.Microsecond, Rate: 10e9, Queue: 1 << 20, Limit: 1000,
+	}
 	for _, c := range []struct {
 		name    string
 		connect func(t testing.TB) (a, b bsdnet.Link)
@@ -47,7 +50,9 @@ func TestImpairContract(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) { linktest.Test(t, linktest.Config{Connect: c.connect}) })
-		t.Run(c.name+"InBubble", func(t *testing.T) { linktest.Test(t, linktest.Config{Connect: c.connect, Bubble: true}) })
+		t.Run(c.name+"InBubble", func(t *testing.T) {
+			linktest.Test(t, linktest.Config{Connect: c.connect, Bubble: true})
+		})
 	}
 }
 
@@ -103,20 +108,21 @@ func TestPath(t *testing.T) {
 	}
 }
 
-// A wrapper of nothing is an error, and no wrapper.
+// Impair(nil) returns an error and no Impaired.
 func TestImpairNil(t *testing.T) {
 	if im, err := Impair(nil, Path{}); err == nil || im != nil {
 		t.Errorf("%v, %v", im, err)
 	}
 }
 
-// arrival is a packet at the end of its way.
+// arrival is a packet that has arrived, and when.
 type arrival struct {
 	at   time.Duration
 	data []byte
 }
 
-// record reads from l until it is closed. What it returns gives what was read, once it is at an end.
+// record reads from l until it is closed. The function that it returns waits for that and returns
+// the packets.
 func record(l bsdnet.Link, start time.Time) func() []arrival {
 	var got []arrival
 	done := make(chan struct{})
@@ -153,7 +159,8 @@ type impairRun struct {
 	size           int           // in bytes
 }
 
-// do runs it, checks that the counts add up, and returns what has arrived and the counts.
+// do runs r, checks that the counts add up, and returns the packets that have arrived and the
+// counts.
 func (r impairRun) do(t *testing.T) (got []arrival, counts Counts) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -198,7 +205,7 @@ func (r impairRun) do(t *testing.T) (got []arrival, counts Counts) {
 	return got, counts
 }
 
-// about complains if a share of n draws is not p within 4 standard deviations.
+// about reports an error if hits is more than 4 standard deviations from the expected p*n.
 func about(t *testing.T, seed uint64, what string, hits uint64, n int, p float64) {
 	t.Helper()
 	mean, dev := p*float64(n), math.Sqrt(p*(1-p)*float64(n))
@@ -210,7 +217,10 @@ func about(t *testing.T, seed uint64, what string, hits uint64, n int, p float64
 func TestImpairLoss(t *testing.T) {
 	var runs [2][]arrival
 	for _, reader := range []bool{false, true} {
-		r := impairRun{imp: Impairment{Loss: 0.1}, seed: 1, reader: reader, flows: 4, packets: 2500, every: time.Millisecond, size: 40}
+		r := impairRun{
+			imp: Impairment{Loss: 0.1}, seed: 1, reader: reader,
+			flows: 4, packets: 2500, every: time.Millisecond, size: 40,
+		}
 		got, counts := r.do(t)
 		about(t, r.seed, "lost", counts.Lost, 10000, 0.1)
 		var perFlow [4]uint64
@@ -256,7 +266,9 @@ func TestImpairDuplicate(t *testing.T) {
 
 func TestImpairCorrupt(t *testing.T) {
 	const size = 40
-	r := impairRun{imp: Impairment{Corrupt: 0.3}, seed: 3, flows: 1, packets: 10000, every: time.Millisecond, size: size}
+	r := impairRun{
+		imp: Impairment{Corrupt: 0.3}, seed: 3, flows: 1, packets: 10000, every: time.Millisecond, size: size,
+	}
 	got, counts := r.do(t)
 	about(t, r.seed, "corrupted", counts.Corrupted, 10000, 0.3)
 	corrupted := uint64(0)
@@ -277,11 +289,12 @@ func TestImpairCorrupt(t *testing.T) {
 		t.Errorf("seed %d: %d packets arrive corrupted; want %d", r.seed, corrupted, counts.Corrupted)
 	}
 	for j, n := range flips {
-		about(t, r.seed, "corrupted at byte "+string('0'+rune(j/10))+string('0'+rune(j%10)), uint64(n), int(corrupted), 1.0/size)
+		about(t, r.seed, fmt.Sprintf("corrupted at byte %d", j), uint64(n), int(corrupted), 1.0/size)
 	}
 }
 
-// A reordered packet is overtaken by what is sent within ReorderDelay; the others keep their time.
+// A reordered packet is overtaken by packets that are sent within ReorderDelay. The other packets
+// arrive on time.
 func TestImpairReorder(t *testing.T) {
 	r := impairRun{imp: Impairment{Reorder: 0.05, ReorderDelay: 2500 * time.Microsecond, Delay: 10 * time.Millisecond},
 		seed: 4, flows: 1, packets: 5000, every: time.Millisecond, size: 40}
@@ -302,13 +315,13 @@ func TestImpairReorder(t *testing.T) {
 		}
 		top = max(top, n)
 	}
-	// One that is followed by two others that are held back is not overtaken.
+	// A held-back packet is not overtaken by the next two if they are held back too.
 	if late != counts.Reordered || overtaken > late || overtaken < late*9/10 {
 		t.Errorf("seed %d: %d packets are late and %d overtaken; want %d", r.seed, late, overtaken, counts.Reordered)
 	}
 }
 
-// Jitter is uniform where packets are far apart, and keeps them in order where they are not.
+// Jitter is uniform if packets are far apart, and keeps them in order if they are not.
 func TestImpairJitter(t *testing.T) {
 	imp := Impairment{Delay: 10 * time.Millisecond, Jitter: 8 * time.Millisecond}
 	r := impairRun{imp: imp, seed: 5, flows: 1, packets: 4000, every: 20 * time.Millisecond, size: 40}
@@ -345,7 +358,8 @@ func TestImpairJitter(t *testing.T) {
 	}
 }
 
-// The share of the losses is PEnter/(PEnter+PLeave), and the runs of them are 1/PLeave long, as the model says.
+// The share of lost packets is PEnter/(PEnter+PLeave) and the average burst is 1/PLeave long, as
+// the model says.
 func TestImpairBurst(t *testing.T) {
 	r := impairRun{imp: Impairment{Burst: &BurstLoss{PEnter: 0.02, PLeave: 0.25}}, seed: 6, flows: 2, packets: 20000,
 		every: time.Millisecond, size: 40}
@@ -373,8 +387,8 @@ func TestImpairBurst(t *testing.T) {
 	}
 }
 
-// A line sends at its rate to two nanoseconds, whether a packet takes a whole number of them or not, and its queue holds what
-// it says.
+// A line keeps its rate to two nanoseconds, whether or not a packet takes a whole number of them,
+// and its queue holds as many bytes as configured.
 func TestImpairRate(t *testing.T) {
 	for _, rate := range []int64{10e6, 9999991, 3e9, 64e3} {
 		const size, n = 1000, 1000
@@ -394,7 +408,7 @@ func TestImpairRate(t *testing.T) {
 			if counts := im.Stats().Write; counts.Dropped != n/2 || counts.Delivered != n/2 {
 				t.Errorf("rate %d: counted %+v; want the half of %d dropped", rate, counts, n)
 			}
-			// Idle time is not made up for.
+			// The line does not make up for idle time.
 			again := time.Since(start)
 			a.Send(net.Buffers{ends.Packet(0, n, size)}, net.Buffers{ends.Packet(0, n+1, size)})
 			time.Sleep(time.Hour)
@@ -418,9 +432,11 @@ func TestImpairRate(t *testing.T) {
 	}
 }
 
-// What is on its way is bounded, also when the wrapped link or the reader takes nothing.
+// The number of packets on their way is bounded, also if the wrapped link or the reader takes none.
 func TestImpairLimit(t *testing.T) {
-	r := impairRun{imp: Impairment{Delay: time.Minute, Limit: 100}, flows: 1, packets: 1000, every: time.Millisecond, size: 40}
+	r := impairRun{
+		imp: Impairment{Delay: time.Minute, Limit: 100}, flows: 1, packets: 1000, every: time.Millisecond, size: 40,
+	}
 	if got, counts := r.do(t); len(got) != 100 || counts.Dropped != 900 {
 		t.Errorf("%d packets arrive, %d are dropped; want 100 and 900", len(got), counts.Dropped)
 	}
@@ -479,7 +495,7 @@ func TestImpairAllocs(t *testing.T) {
 	testAllocs(t, mustImpair(x, Path{Write: imp}), mustImpair(y, Path{Read: imp}))
 }
 
-// A queueLink has n queues on cables, and says which methods are called.
+// A queueLink has n queues on cables, and records which methods are called.
 type queueLink struct {
 	bsdnet.Link // queue 0
 	n           int
@@ -515,7 +531,7 @@ func (l *queueLink) WriteQueue(q int, pkts []net.Buffers) (int, error) {
 	return l.Link.Write(pkts)
 }
 
-// Of a link with one queue only Read and Write are called, of one with several neither.
+// If a link has one queue, only Read and Write are called; if it has several, neither is.
 func TestImpairQueues(t *testing.T) {
 	for n, want := range map[int][]string{1: {"Read", "Write"}, 3: {"ReadQueue", "WriteQueue"}} {
 		synctest.Test(t, func(t *testing.T) {

@@ -1,7 +1,7 @@
 package netem
 
-// model decides on the fate of each packet of a line: what a network does to it. The scheduler shows it the packets in an
-// order that is the same in every run, and its lock guards it.
+// model decides what happens to each packet of a line. The scheduler passes it the packets in an
+// order that is the same in every run. The scheduler's lock guards it.
 type model struct {
 	limit  int // packets
 	delay  int64
@@ -11,10 +11,10 @@ type model struct {
 	loss, duplicate, corrupt, reorder chance
 	enter, leave, burst               chance
 
-	rate  uint64 // bits a second, or 0
+	rate  uint64 // bits per second, or 0
 	queue uint64 // bytes
-	busy  int64  // when the last bit of what has been queued is sent
-	part  uint64 // the part of a nanosecond, in units of 1/rate, that busy is short of it
+	busy  int64  // when the last queued bit is sent, rounded down
+	part  uint64 // what the rounding cut off, in units of 1/rate nanoseconds
 
 	flows  flowTable
 	counts Counts
@@ -42,13 +42,14 @@ func newModel(imp *Impairment, seed uint64) *model {
 	return m
 }
 
-// admit sends a packet of l on its way, or drops it: first the queue, then the line, then what happens on the line.
+// admit sends a packet of l on its way, or drops it. First comes the queue, then the line, then
+// what happens on the line.
 func (m *model) admit(l *line, p *packet) {
 	f := m.flows.get(&p.flow)
 	draws := fate(mix(f.hash + f.n))
 	f.n++
-	// The state changes before the queue can drop the packet: what one flow has in the queue does not change the
-	// state of another.
+	// The state changes before the queue can drop the packet, so what one flow has in the queue
+	// does not change the state of another flow.
 	if f.bad {
 		f.bad = !draws.hits(drawState, m.leave)
 	} else {
@@ -95,8 +96,8 @@ func (m *model) admit(l *line, p *packet) {
 	l.departures.push(p)
 }
 
-// transmit puts a packet behind those that wait for the line and returns when its last bit is sent, or false if there is
-// no room for it.
+// transmit puts a packet behind those that wait for the line and returns when its last bit is sent.
+// It returns false if there is no room for the packet.
 func (m *model) transmit(p *packet) (int64, bool) {
 	if m.rate == 0 {
 		return p.arrival, true

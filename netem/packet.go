@@ -10,25 +10,28 @@ import (
 // batchLen is how many packets are moved under one lock, or in one call of another link.
 const batchLen = 32
 
-// packet is a copy of an IP packet in a recycled buffer, and its place in the order in which packets leave.
+// packet is a copy of an IP packet in a recycled buffer, with its place in the order in which
+// packets leave.
 type packet struct {
 	data    []byte
 	class   int
-	arrival int64  // nanoseconds of its scheduler when it was handed over
-	due     int64  // and when it is to leave
+	arrival int64  // when it was submitted, in nanoseconds of its scheduler
+	due     int64  // when it is to leave, in the same units
 	order   uint64 // its place among the packets of its line
 	flow    flowKey
 }
 
-// classes are the sizes of buffers. A packet pins the smallest that it fits, so that a queue of acknowledgements on a
-// link of a large MTU costs little.
+// classes are the sizes of buffers. A packet occupies the smallest buffer that it fits into, so
+// that a queue of acknowledgements costs little on a link with a large MTU.
 var classes = [...]int{256, 2048, 16384, link.MaxPacket}
 
-// pools recycle packets, one pool a class. They belong to no link: what an idle link does not need, others use, and what
-// nobody needs is collected.
+// pools recycle packets; there is one pool per class. The pools belong to no link: a busy link uses
+// the packets that an idle link does not need, and the garbage collector frees those that no link
+// needs.
 var pools [len(classes)]sync.Pool
 
-// newPacket returns a packet with room for n bytes, 1 <= n <= link.MaxPacket, whose contents are undefined.
+// newPacket returns a packet with room for n bytes, 1 <= n <= link.MaxPacket. The contents are
+// undefined.
 func newPacket(n int) *packet {
 	class := 0
 	for classes[class] < n {
@@ -42,7 +45,8 @@ func newPacket(n int) *packet {
 	return p
 }
 
-// copyPacket returns a copy of a packet that was lent as a scatter list, or nil if it is empty or larger than mtu.
+// copyPacket returns a copy of a packet that the caller has in several pieces, or nil if the packet
+// is empty or larger than mtu.
 func copyPacket(bufs net.Buffers, mtu int) *packet {
 	n := 0
 	for _, b := range bufs {
@@ -75,7 +79,7 @@ func (p *packet) free() {
 	pools[p.class].Put(p)
 }
 
-// freeAll recycles packets and forgets them.
+// freeAll recycles packets and clears pkts.
 func freeAll(pkts []*packet) {
 	for i, p := range pkts {
 		if p != nil {

@@ -8,10 +8,10 @@ import (
 	"bsdnet/internal/link"
 )
 
-// maxDelay bounds the durations of a configuration.
+// maxDelay is the longest duration that a configuration may have.
 const maxDelay = 24 * time.Hour
 
-// The default of PipeConfig.Queue without and with a delay.
+// The defaults of PipeConfig.Queue without and with a delay, and its maximum, in packets.
 const (
 	defaultQueue        = 512
 	defaultDelayedQueue = 16384
@@ -20,28 +20,32 @@ const (
 
 // PipeConfig configures a [Pipe]. The zero PipeConfig is ready to use.
 type PipeConfig struct {
-	// MTU is the largest IP packet in bytes, 68 to 65535. 0 is 1500.
+	// MTU is the size of the largest IP packet in bytes, from 68 to 65535. If it is 0, it is 1500.
 	MTU int
 
-	// Queue is how many packets each direction holds, 1 to 1048576, those that have been written and not read yet, on
-	// the way or waiting. When it is full, Write takes no more until it is half empty. 0 is 512, and with a Delay 16384, so
-	// that a window of 24 MB is on the way without being held up.
+	// Queue is how many packets each direction holds, from 1 to 1048576: all packets that have been
+	// written and not yet read. When the queue is full, Write takes no more packets until it is
+	// half empty. If it is 0, it is 512, or 16384 if there is a Delay: a connection can then have
+	// 24 MB in flight before the queue is full.
 	Queue int
 
-	// Delay is how long a packet takes to the other end, 0 to 24 hours.
+	// Delay is how long a packet takes to the other end, from 0 to 24 hours.
 	Delay time.Duration
 }
 
-// A Link is one end of a cable between two stacks of one process: what is written to one end is read from the other. It is
-// a bsdnet.Link that neither loses nor changes packets, and of which a slow reader holds the writer up. [Pipe] makes two.
+// A Link is one end of a cable between two stacks of one process: what the stack at one end writes,
+// the stack at the other end reads. It is a bsdnet.Link that neither loses nor changes packets. If
+// the reader is slow, the writer has to wait. [Pipe] makes the two ends.
 //
-// Without a delay a packet can be read at once, in the order in which the calls of Write came. With one, packets arrive
-// one an instant, at least 1 ns apart; of those that were written at one instant the flows come in the order of their
-// protocols, addresses and ports. So what a stack reads in a testing/synctest bubble does not depend on which of several
-// goroutines came first, as long as the queue is not full. For a pipe without a delay [Impair] does the same.
+// Without a Delay, a packet can be read at once, and packets are read in the order in which Write
+// was called. With a Delay, at most one packet arrives per nanosecond. Packets that were written at
+// the same instant arrive in the order of their flows (protocol, addresses, ports). So the order in
+// which a stack reads packets in a testing/synctest bubble does not depend on which of several
+// goroutines wrote first, as long as the queue is not full. Wrap a pipe that has no Delay with
+// [Impair] to get the same order.
 //
-// Close cuts the cable at that end. The other end still reads what was written before, on the way or waiting; then its
-// Read blocks until its own Close, and what it writes is taken and lost.
+// Close cuts the cable at that end. The other end still reads the packets that were written before.
+// After that its Read blocks until its own Close, and the packets that it writes are lost.
 type Link struct {
 	mtu   int
 	state link.State
@@ -55,7 +59,8 @@ type Link struct {
 
 var _ link.Link = (*Link)(nil)
 
-// Pipe makes a cable and returns its two ends. The error says what is wrong with the configuration.
+// Pipe makes a cable and returns its two ends. It returns an error if a field of config is out of
+// range.
 func Pipe(config PipeConfig) (a, b *Link, err error) {
 	if config.MTU == 0 {
 		config.MTU = link.DefaultMTU
@@ -92,14 +97,14 @@ func Pipe(config PipeConfig) (a, b *Link, err error) {
 // MTU returns PipeConfig.MTU.
 func (e *Link) MTU() int { return e.mtu }
 
-// Start implements bsdnet.Link. Packets that the other end has written before wait to be read.
+// Start implements bsdnet.Link. Packets that the other end wrote before can be read.
 func (e *Link) Start(ready func()) error {
 	e.rx.mu.Lock()
 	defer e.rx.mu.Unlock()
 	if err := e.state.StartError("netem", ready); err != nil {
 		return err
 	}
-	e.ready = ready // seen by whoever sees the state
+	e.ready = ready // stored before the state: a goroutine that reads Started may read ready
 	e.state.Store(link.Started)
 	return nil
 }
@@ -120,7 +125,8 @@ func (e *Link) Read(bufs [][]byte, sizes []int) (int, error) {
 	}
 }
 
-// Write implements bsdnet.Link. It is cut short when the queue to the other end is full.
+// Write implements bsdnet.Link. When the queue to the other end is full, it takes only some of the
+// packets.
 func (e *Link) Write(pkts []net.Buffers) (int, error) {
 	if err := e.state.IOError("netem"); err != nil {
 		return 0, err
@@ -153,7 +159,7 @@ func (e *Link) Write(pkts []net.Buffers) (int, error) {
 
 // Close implements bsdnet.Link.
 func (e *Link) Close() error {
-	// The lock is Start's, which must not start what is closed.
+	// Start holds this lock too, so that it does not start a closed link.
 	e.rx.mu.Lock()
 	was := e.state.Swap(link.Closed)
 	e.rx.mu.Unlock()
@@ -169,7 +175,8 @@ func (e *Link) Close() error {
 	return nil
 }
 
-// deliver brings packets that have travelled for the delay; Write has kept places for them.
+// deliver puts packets that have travelled for the delay into the queue, where Write has reserved
+// places for them.
 func (e *Link) deliver(pkts []*packet) int {
 	e.rx.arrive(pkts)
 	return len(pkts)

@@ -34,7 +34,9 @@ func TestPipeContract(t *testing.T) {
 	} {
 		connect := func(t testing.TB) (a, b bsdnet.Link) { return mustPipe(c.config) }
 		t.Run(c.name, func(t *testing.T) { linktest.Test(t, linktest.Config{Connect: connect}) })
-		t.Run(c.name+"InBubble", func(t *testing.T) { linktest.Test(t, linktest.Config{Connect: connect, Bubble: true}) })
+		t.Run(c.name+"InBubble", func(t *testing.T) {
+			linktest.Test(t, linktest.Config{Connect: connect, Bubble: true})
+		})
 	}
 }
 
@@ -66,7 +68,7 @@ func TestPipeConfig(t *testing.T) {
 	}
 }
 
-// ready comes when the queue is half empty, once, and not before.
+// ready is called once, when the queue is half empty, and not before.
 func TestPipeReady(t *testing.T) {
 	for _, delay := range []time.Duration{0, time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
@@ -100,7 +102,7 @@ func TestPipeReady(t *testing.T) {
 	}
 }
 
-// Packets that their reader has no room for make room too.
+// Packets that do not fit into the reader's buffers make room too.
 func TestPipeReadyOversized(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x, y := mustPipe(PipeConfig{Queue: 4})
@@ -118,7 +120,7 @@ func TestPipeReadyOversized(t *testing.T) {
 	})
 }
 
-// The end that is not closed reads what was on the way, and writes into the void.
+// The open end reads what was on the way, and what it writes is lost.
 func TestPipeCut(t *testing.T) {
 	for _, delay := range []time.Duration{0, time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {
@@ -200,7 +202,7 @@ func TestPipeDelayAllocs(t *testing.T) {
 	testAllocs(t, x, y)
 }
 
-// testAllocs moves batches of packets and wants no allocation.
+// testAllocs moves batches of packets and expects no allocation.
 func testAllocs(t *testing.T, x, y link.Link) {
 	t.Helper()
 	a, b := ends.Start(t, x), ends.Start(t, y)

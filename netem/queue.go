@@ -5,18 +5,19 @@ import (
 	"sync"
 )
 
-// queue holds the packets that have arrived, or are on their way to, the reader of a link.
+// queue holds the packets that have arrived at the reader of a link, and counts those that are on
+// their way to it.
 type queue struct {
 	mu     sync.Mutex
 	filled sync.Cond
 	ring   []*packet // grows up to limit
 	head   int       // the first packet in ring
 	n      int       // how many are in ring
-	held   int       // how many the queue answers for: those in ring and those on their way
-	limit  int       // the most that held may be
-	cut    bool      // a put was cut short: whoever makes room says so
+	held   int       // how many places are taken, by packets in ring and packets on their way
+	limit  int       // the maximum of held
+	cut    bool      // a put has taken less than it was given: the writer waits to hear of room
 	closed bool
-	err    error // what the reader gets after the last packet
+	err    error // what read returns after the last packet
 }
 
 func (q *queue) init(limit int) {
@@ -24,9 +25,10 @@ func (q *queue) init(limit int) {
 	q.limit = limit
 }
 
-// put takes packets, from the first on, while there is room, and returns how many. A nil packet is taken and leaves no
-// trace. With arrived the reader finds them at once, otherwise their places are kept until arrive brings them. It
-// reports whether the queue is closed, and has taken none then.
+// put takes packets from the front of pkts while there is room, and returns how many it has taken.
+// It takes a nil packet and ignores it. If arrived is true, the reader gets the packets at once;
+// otherwise put reserves their places until arrive brings them. If the queue is closed, put takes
+// none and returns closed = true.
 func (q *queue) put(pkts []*packet, arrived bool) (taken int, closed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -52,7 +54,7 @@ func (q *queue) put(pkts []*packet, arrived bool) (taken int, closed bool) {
 	return taken, false
 }
 
-// arrive brings packets to their places that put has kept. A closed queue drops them.
+// arrive puts packets into the places that put has reserved for them. A closed queue drops them.
 func (q *queue) arrive(pkts []*packet) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -66,7 +68,7 @@ func (q *queue) arrive(pkts []*packet) {
 	q.filled.Signal()
 }
 
-// push puts a packet behind the others. q.mu is held.
+// push appends a packet to the ring. q.mu is held.
 func (q *queue) push(p *packet) {
 	if q.n == len(q.ring) {
 		ring := make([]*packet, min(max(2*q.n, 16), q.limit))
@@ -94,9 +96,11 @@ func (q *queue) pop() *packet {
 	return p
 }
 
-// read waits for packets and copies them as bsdnet.Link says, but it returns without any if all those that it has taken were
-// too large: the caller must act upon room before it waits again. room says that a put was cut short and that the queue
-// is half empty again; not sooner, so that writer and reader move packets by the batch and not one by one in turn.
+// read waits for packets and copies them as bsdnet.Link says, with one difference: if all packets
+// that it has taken were too large, it returns no packet and no error, because the caller must act
+// on room before it waits again. room reports that a put was cut short and that the queue is half
+// empty again. The writer does not hear of room sooner, so that writer and reader move packets in
+// batches and not one by one.
 func (q *queue) read(bufs [][]byte, sizes []int) (n int, room bool, err error) {
 	var batch [batchLen]*packet
 	want := min(len(bufs), len(sizes), len(batch))
@@ -116,7 +120,7 @@ func (q *queue) read(bufs [][]byte, sizes []int) (n int, room bool, err error) {
 		room = true
 	}
 	q.mu.Unlock()
-	// The bytes are copied without the lock, so that the writers go on meanwhile.
+	// The bytes are copied without the lock, so that writers can go on meanwhile.
 	for _, p := range batch[:k] {
 		if len(p.data) <= len(bufs[n]) {
 			sizes[n] = copy(bufs[n], p.data)
@@ -127,7 +131,7 @@ func (q *queue) read(bufs [][]byte, sizes []int) (n int, room bool, err error) {
 	return n, room, err
 }
 
-// fail ends read with err after the packets that are there.
+// fail makes read return err after the packets that are in the queue.
 func (q *queue) fail(err error) {
 	q.mu.Lock()
 	if q.err == nil {
@@ -137,8 +141,8 @@ func (q *queue) fail(err error) {
 	q.filled.Broadcast()
 }
 
-// close drops the packets that are there and those to come, ends read with net.ErrClosed, and reports whether a put was
-// cut short that nobody has been told of.
+// close drops the packets in the queue and those to come, and makes read return net.ErrClosed. It
+// reports whether a put was cut short and its writer has not heard of room since.
 func (q *queue) close() (cut bool) {
 	q.mu.Lock()
 	for q.n > 0 {

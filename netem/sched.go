@@ -3,59 +3,64 @@ package netem
 import (
 	"bytes"
 	"cmp"
+	"container/heap"
 	"math"
 	"slices"
 	"sync"
 	"time"
 )
 
-// never is an instant that does not come.
+// never is later than any instant.
 const never = math.MaxInt64
 
-// scheduler lets packets leave at their instants, one packet an instant.
+// scheduler lets packets leave at their instants, one packet per instant.
 //
-// In a testing/synctest bubble time stands still while anything runs, timers of one instant fire in random order, and
-// goroutines run in parallel. What happens within one instant has no order, then, unless somebody makes one. So nothing
-// that is handed over at an instant is acted upon in that instant: it is collected, and 1 ns later, when the bubble has come
-// to rest and all of it is there, it is sorted by flow and by its order within the flow. Of two packets that are due at
-// the same instant the second leaves 2 ns after the first, when everything that the first has set going is at rest again. So
-// a bubble runs the same way each time, whatever the goroutines do within an instant.
+// In a testing/synctest bubble time stands still while any goroutine runs, timers that expire at
+// one instant fire in random order, and goroutines run in parallel. So the events of one instant
+// have no order of their own. Therefore the scheduler does not act on a packet at the instant at
+// which it is submitted. It collects the packets and sorts them by flow, and by their order within
+// the flow, 1 ns later, when every goroutine in the bubble is blocked and all packets of the
+// instant are there. If two packets are due at the same instant, the second leaves 2 ns after the
+// first, when every goroutine that the first has woken is blocked again. So a bubble runs in the
+// same way each time, whatever the goroutines do within an instant.
 //
-// With real time it is the same code. A timer that fires late lets all packets go whose instants have passed.
+// The same code runs in real time. If a timer fires late, all packets leave whose instants have
+// passed.
 //
-// The lines of one scheduler, the two directions of a link, share its instants.
+// All lines of one scheduler, that is, the two directions of a link, share its instants.
 type scheduler struct {
 	mu          sync.Mutex
-	rest        sync.Cond // packets have left, or run has ended
+	rest        sync.Cond // signals that packets have left, or that run has ended
 	lines       []*line
 	base        time.Time // instants are nanoseconds since
 	timer       *time.Timer
 	armed       int64 // the instant at which timer fires, or never
-	outstanding int   // calls of run that are under way or that the timer is going to make
-	running     bool  // a call of run is under way and arms the timer when it ends
+	outstanding int   // calls of run that are under way or that the timer will make
+	running     bool  // a call of run is under way; it will arm the timer when it ends
 	closed      bool
-	last        int64 // the last instant at which a packet has left, or none may leave any more
+	last        int64 // the next packet leaves after this instant
 	batch       []*packet
 }
 
 // line is one direction of a link in a scheduler, whose lock guards it.
 type line struct {
-	// deliver takes packets that leave, in order, and returns how many. Less than all of them says that it is full, and
-	// unblock is called when it can take more. It is called without the scheduler's lock, once at a time. The packets
-	// that it takes belong to it.
+	// deliver takes packets that leave, in order, and returns how many it has taken. If it takes
+	// fewer than it was given, it is full, and unblock is called when it can take more. It is
+	// called without the scheduler's lock, and never twice at the same time. It owns the packets
+	// that it takes.
 	deliver func(pkts []*packet) int
 	delay   int64  // from arrival to departure, at least 1, on a line without a model
 	model   *model // decides on each packet of the line, or nil
-	orders  uint64 // how many packets have been handed over
+	orders  uint64 // the order of the next packet
 
-	// arrivals are the packets of one instant that the model has not seen yet: a heap with the last of them, in the order
-	// in which the model sees them, on top. That one is dropped if there are too many, since which one it is does not
-	// depend on the order in which they come.
+	// arrivals are the packets of one instant that the model has not seen yet: a heap whose top is
+	// the packet that the model would see last. If there are too many, that one is dropped, because
+	// which packet it is does not depend on the order in which they came.
 	arrivals packetHeap
 	arrived  int64 // their instant
 
-	departures packetHeap // the packets that have an instant to leave
-	leaving    int        // those that deliver has at the moment
+	departures packetHeap // the packets that know when they leave, the first on top
+	leaving    int        // how many packets deliver has at the moment
 	blocked    bool       // deliver was full
 	unblocks   uint64     // calls of unblock
 	dead       bool
@@ -72,7 +77,7 @@ func (s *scheduler) init(lines ...*line) {
 	}
 }
 
-// compareArrivals orders packets of one instant as the model sees them.
+// compareArrivals compares packets of one instant by the order in which the model sees them.
 func compareArrivals(a, b *packet) int {
 	if c := bytes.Compare(a.flow[:], b.flow[:]); c != 0 {
 		return c
@@ -80,7 +85,7 @@ func compareArrivals(a, b *packet) int {
 	return cmp.Compare(a.order, b.order)
 }
 
-// compareDepartures orders packets as they leave.
+// compareDepartures compares packets by the order in which they leave.
 func compareDepartures(a, b *packet) int {
 	if a.due != b.due {
 		return cmp.Compare(a.due, b.due)
@@ -96,7 +101,8 @@ func (s *scheduler) now() int64 {
 	return int64(time.Since(s.base))
 }
 
-// submit hands packets, the nil ones excepted, over to a line, whose they are from now on, and forgets them.
+// submit passes packets to a line, which owns them from then on, and clears pkts. It skips nil
+// packets.
 func (s *scheduler) submit(l *line, pkts []*packet) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,7 +111,7 @@ func (s *scheduler) submit(l *line, pkts []*packet) {
 		return
 	}
 	now := s.now()
-	l.admit(now) // as run does at this instant, if it comes first
+	l.admit(now) // run does the same if it comes first at this instant
 	at := int64(never)
 	for i, p := range pkts {
 		if p == nil {
@@ -114,7 +120,7 @@ func (s *scheduler) submit(l *line, pkts []*packet) {
 		pkts[i] = nil
 		p.arrival = now
 		p.order = l.orders
-		l.orders += 2 // the place behind it is for a duplicate
+		l.orders += 2 // a duplicate gets the number between two packets
 		if l.model == nil {
 			p.due = now + l.delay
 			l.departures.push(p)
@@ -137,7 +143,7 @@ func (s *scheduler) submit(l *line, pkts []*packet) {
 	s.arm(at, now)
 }
 
-// arm makes the timer fire at an instant, or before. s.mu is held.
+// arm makes the timer fire no later than at an instant. s.mu is held.
 func (s *scheduler) arm(at, now int64) {
 	if at >= s.armed || s.running || s.closed {
 		return
@@ -145,7 +151,8 @@ func (s *scheduler) arm(at, now int64) {
 	s.armed = at
 	d := time.Duration(max(at-now, 1))
 	if s.timer == nil {
-		// Made here and not with the scheduler, so that it belongs to the bubble in which the link is used.
+		// The timer is made on first use, so that it belongs to the bubble in which the link is
+		// used.
 		s.timer = time.AfterFunc(d, s.run)
 		s.outstanding++
 	} else if !s.timer.Reset(d) {
@@ -161,7 +168,7 @@ func (s *scheduler) disarm() {
 	}
 }
 
-// run is what the timer calls: it lets the packets go whose instants have come.
+// run is what the timer calls: it lets packets leave whose instants have come.
 func (s *scheduler) run() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,8 +194,8 @@ func (s *scheduler) run() {
 	s.rest.Broadcast()
 }
 
-// depart moves packets that may leave at now from one line to s.batch, and returns the line, or nil if there are none.
-// s.mu is held.
+// depart moves the packets that may leave at now from one line to s.batch and returns the line. If
+// there are none, it returns nil. s.mu is held.
 func (s *scheduler) depart(now int64) (from *line) {
 	for len(s.batch) < batchLen {
 		l, at := s.next()
@@ -202,7 +209,7 @@ func (s *scheduler) depart(now int64) (from *line) {
 	return from
 }
 
-// wake returns the next instant at which there is something to do. s.mu is held.
+// wake returns the next instant at which there is work to do. s.mu is held.
 func (s *scheduler) wake() int64 {
 	_, at := s.next()
 	for _, l := range s.lines {
@@ -213,7 +220,8 @@ func (s *scheduler) wake() int64 {
 	return at
 }
 
-// next returns the line of the packet that leaves next, and the instant at which it does. s.mu is held.
+// next returns the line of the packet that leaves next, and the instant at which it does. s.mu is
+// held.
 func (s *scheduler) next() (first *line, at int64) {
 	at = never
 	for _, l := range s.lines {
@@ -228,8 +236,9 @@ func (s *scheduler) next() (first *line, at int64) {
 	return first, at
 }
 
-// odd returns t, or the next instant, whichever is odd on the clock of the day. Packets leave at odd instants, and the timers of a stack's
-// protocols fire at even ones: at one and the same instant a bubble would run them in any order.
+// odd returns t, or the next instant, whichever is odd on the wall clock. Packets leave at odd
+// instants, and the timers of a stack's protocols fire at even ones, because a bubble would run
+// them in any order if they came at the same instant.
 func (s *scheduler) odd(t int64) int64 {
 	if (t+s.base.UnixNano())&1 == 0 {
 		t++
@@ -237,7 +246,8 @@ func (s *scheduler) odd(t int64) int64 {
 	return t
 }
 
-// carry delivers s.batch, for which it gives s.mu up meanwhile, and keeps what is not taken.
+// carry delivers s.batch and puts back the packets that deliver does not take. It unlocks s.mu
+// meanwhile.
 func (s *scheduler) carry(l *line) {
 	unblocks := l.unblocks
 	l.leaving = len(s.batch)
@@ -245,7 +255,7 @@ func (s *scheduler) carry(l *line) {
 	n := l.deliver(s.batch)
 	s.mu.Lock()
 	l.leaving = 0
-	// What is left goes back with the keys that it has, and so comes first again.
+	// These packets keep their keys, so they come first again.
 	for _, p := range s.batch[n:] {
 		l.departures.push(p)
 	}
@@ -265,11 +275,11 @@ func (s *scheduler) unblock(l *line) {
 	}
 	l.blocked = false
 	now := s.now()
-	s.last = max(s.last, now) // whether or not run comes later in this instant, nothing more leaves in it
+	s.last = max(s.last, now) // run may or may not come again at this instant: nothing more leaves at it
 	s.arm(now+1, now)
 }
 
-// drain waits until a line has nothing left, or is closed.
+// drain waits until a line has no packets left, or the scheduler is closed.
 func (s *scheduler) drain(l *line) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -278,8 +288,8 @@ func (s *scheduler) drain(l *line) {
 	}
 }
 
-// drop closes lines: what is under way on them is lost. With the last of its lines the scheduler is closed; then its timer
-// is stopped and run has ended.
+// drop closes lines and drops the packets that are on them. When it has closed the last line of the
+// scheduler, it closes the scheduler, stops the timer and waits until run has ended.
 func (s *scheduler) drop(lines ...*line) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -301,9 +311,10 @@ func (s *scheduler) drop(lines ...*line) {
 	}
 }
 
-// admit shows the model the packets that have arrived before now, in an order that does not depend on who of several
-// goroutines came first. What arrives at now itself may not all be there yet. Whatever happens at an instant, this comes
-// first: so the model finds the line as it is in every run. The scheduler's lock is held.
+// admit passes the packets that arrived before now to the model, in an order that does not depend
+// on which of several goroutines wrote first. Packets that arrive at now itself may not all be
+// there yet. Every event at an instant calls admit before anything else, so the model finds the
+// line in the same state in every run. The scheduler's lock is held.
 func (l *line) admit(now int64) {
 	if len(l.arrivals.a) == 0 || l.arrived >= now {
 		return
@@ -316,50 +327,33 @@ func (l *line) admit(now int64) {
 	l.arrivals.a = l.arrivals.a[:0]
 }
 
-// packetHeap is a binary heap of packets with the least on top.
+// packetHeap is a heap of packets for package container/heap, with the least on top.
 type packetHeap struct {
 	a    []*packet
 	less func(a, b *packet) bool
 }
 
-func (h *packetHeap) push(p *packet) {
-	i := len(h.a)
-	h.a = append(h.a, p)
-	for i > 0 {
-		up := (i - 1) / 2
-		if !h.less(p, h.a[up]) {
-			break
-		}
-		h.a[i] = h.a[up]
-		i = up
-	}
-	h.a[i] = p
-}
+func (h *packetHeap) push(p *packet) { heap.Push(h, p) }
 
-func (h *packetHeap) pop() *packet {
-	top := h.a[0]
-	n := len(h.a) - 1
-	p := h.a[n]
-	h.a[n] = nil
-	h.a = h.a[:n]
-	if n == 0 {
-		return top
-	}
-	i := 0
-	for {
-		down := 2*i + 1
-		if down >= n {
-			break
-		}
-		if down+1 < n && h.less(h.a[down+1], h.a[down]) {
-			down++
-		}
-		if !h.less(h.a[down], p) {
-			break
-		}
-		h.a[i] = h.a[down]
-		i = down
-	}
-	h.a[i] = p
-	return top
+func (h *packetHeap) pop() *packet { return heap.Pop(h).(*packet) }
+
+// Len implements sort.Interface.
+func (h *packetHeap) Len() int { return len(h.a) }
+
+// Less implements sort.Interface.
+func (h *packetHeap) Less(i, j int) bool { return h.less(h.a[i], h.a[j]) }
+
+// Swap implements sort.Interface.
+func (h *packetHeap) Swap(i, j int) { h.a[i], h.a[j] = h.a[j], h.a[i] }
+
+// Push implements heap.Interface.
+func (h *packetHeap) Push(x any) { h.a = append(h.a, x.(*packet)) }
+
+// Pop implements heap.Interface.
+func (h *packetHeap) Pop() any {
+	last := len(h.a) - 1
+	p := h.a[last]
+	h.a[last] = nil
+	h.a = h.a[:last]
+	return p
 }
