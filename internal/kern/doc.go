@@ -240,7 +240,7 @@
 //   - Buffers grow with the bytes that are read, or acknowledged, in the least round trip
 //     (tcp/autobuf.go). Over a short path that keeps a flight within the processor's cache, and over
 //     a long one it fills the path. The loopback's buffers stay at 256 KiB.
-//   - A Socket is one allocation of 688 bytes, and TestSocketSize holds its size class. What a
+//   - A Socket is one allocation of 696 bytes, and TestSocketSize holds its size class. What a
 //     stack's connections share is behind one pointer (tcp.Env), rare times are in seconds, tables
 //     hold addresses of 16 bytes (in6Addr), lengths of buffers have 32 bits, and the one sync.Cond of
 //     both buffers is made for the first sleeper. The clock, when it next comes by, drops a Cond that
