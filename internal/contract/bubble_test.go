@@ -204,7 +204,7 @@ func TestBubbleDeadline(t *testing.T) {
 			"SetDeadline": r.c.SetDeadline(outside), "SetReadDeadline": r.c.SetReadDeadline(outside), "SetWriteDeadline": r.c.SetWriteDeadline(outside),
 			"Accept": r.ln.(*bsdnet.TCPListener).SetDeadline(outside),
 		} {
-			if err == nil || !strings.Contains(err.Error(), "computed outside of the testing/synctest bubble") {
+			if err == nil || !strings.Contains(err.Error(), "computed outside of the stack's testing/synctest bubble") {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -237,13 +237,13 @@ func TestBubbleDefaultStack(t *testing.T) {
 	defer ln.Close()
 	synctest.Test(t, func(t *testing.T) {
 		_, err := bsdnet.Dial("tcp", ln.Addr().String())
-		if err == nil || !strings.Contains(err.Error(), "the default stack is made by its first use") || !strings.HasPrefix(err.Error(), "dial tcp 127.0.0.1:") {
+		if err == nil || !strings.Contains(err.Error(), "the first use makes the default stack") || !strings.HasPrefix(err.Error(), "dial tcp 127.0.0.1:") {
 			t.Error(err)
 		}
-		if _, err := bsdnet.HTTPClient().Get("http://" + ln.Addr().String()); err == nil || !strings.Contains(err.Error(), "made in another") {
+		if _, err := bsdnet.HTTPClient().Get("http://" + ln.Addr().String()); err == nil || !strings.Contains(err.Error(), "belongs to another") {
 			t.Error(err)
 		}
-		if _, err := bsdnet.Listen("tcp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "made in another") {
+		if _, err := bsdnet.Listen("tcp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "belongs to another") {
 			t.Error(err)
 		}
 	})
