@@ -388,14 +388,29 @@ func TestTimeWaitRecordMade(t *testing.T) {
 // 3.10.7.4, seventh): ignored.
 func TestDataAfterFin(t *testing.T) {
 	each(t, func(t *T) {
-		k := established(t)
-		k.line("< F. 1:1(0) ack 1")
-		k.sent = nil
-		k.line("< P. 2:5(3) ack 1")
-		k.sent = nil
-		k.want("rcvcc", 0)
-		k.want("rcvnxt", 2)
-		k.want("state", CloseWait)
+		for _, state := range []State{CloseWait, Closing, LastAck} {
+			for _, again := range []string{"< P. 2:5(3) ack 1", "< FP. 2:5(3) ack 1", "< F. 2:2(0) ack 1", "< P. 3:5(2) ack 1"} {
+				k := established(t)
+				if state == Closing {
+					k.shutdown()
+					k.line("> F. 1:1(0) ack 1")
+				}
+				k.line("< F. 1:1(0) ack 1")
+				if state == LastAck {
+					k.shutdown()
+				}
+				k.sent = nil
+				k.want("state", state)
+				k.line(again)
+				k.sent = nil
+				k.want("rcvcc", 0)
+				k.want("rcvnxt", 2)
+				k.want("state", state)
+				if k.tp.reass != nil {
+					k.fatalf("%s: %s waits for what is missing", state, again)
+				}
+			}
+		}
 	})
 }
 
