@@ -1,8 +1,6 @@
 package kern
 
 import (
-	"encoding/binary"
-
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/wire"
 )
@@ -15,11 +13,11 @@ type gro struct {
 	tail  *mbuf.Mbuf
 	hl    int // its IP and TCP headers
 	iphl  int
-	next  uint32 // the sequence number that would continue it
-	seg   int    // payload of its segments
-	len   int    // payload so far
-	ended bool   // the last one was short, or had PUSH
-	room  bool   // behind the tail, for more
+	next  wire.Seq // the sequence number that would continue it
+	seg   int      // payload of its segments
+	len   int      // payload so far
+	ended bool     // the last one was short, or had PUSH
+	room  bool     // behind the tail, for more
 }
 
 // receive takes a packet of the batch. It reports whether it has copied it, so that the Mbuf is
@@ -35,10 +33,10 @@ func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) bool {
 		return g.add(k, m, hl, n)
 	}
 	g.flush(k, ifp)
-	b := m.Bytes()
+	th := wire.TCPView(m.Bytes()[iphl:])
 	*g = gro{m: m, tail: m, hl: hl, iphl: iphl, seg: n, len: n}
-	g.next = binary.BigEndian.Uint32(b[iphl+4:]) + uint32(n)
-	g.ended = b[iphl+13]&uint8(wire.PUSH) != 0
+	g.next = th.Seq().Add(n)
+	g.ended = th.Flags()&wire.PUSH != 0
 	return false
 }
 
@@ -46,24 +44,27 @@ func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) bool {
 // nothing odd in IP, checksums right.
 func groHeader(m *mbuf.Mbuf) (iphl, hl, n int, ok bool) {
 	b := m.Bytes()
-	if len(b) < wire.IPv4MinLen+wire.TCPMinLen || b[0] != 4<<4|5 || b[9] != wire.ProtoTCP {
-		return
-	}
-	be := binary.BigEndian
+	ip, ok := wire.ViewIPv4(b)
 	iphl = wire.IPv4MinLen
-	if int(be.Uint16(b[2:])) != len(b) || be.Uint16(b[6:])&^wire.IPDF != 0 || b[1]&3 == 3 {
-		return
+	if !ok || ip.Hlen() != iphl || len(b) < iphl+wire.TCPMinLen || ip.Proto() != wire.ProtoTCP {
+		return 0, 0, 0, false
 	}
-	hl = iphl + int(b[iphl+12]>>4)*4
-	if hl < iphl+wire.TCPMinLen || len(b) <= hl || wire.Flags(b[iphl+13])&^wire.PUSH != wire.ACK {
-		return
+	if ip.Len() != len(b) || ip.FlagsOff()&^wire.IPDF != 0 || ip.TOS()&3 == 3 {
+		return 0, 0, 0, false
+	}
+	th := wire.TCPView(b[iphl:])
+	hl = iphl + th.Hlen()
+	if hl < iphl+wire.TCPMinLen || len(b) <= hl || th.Flags()&^wire.PUSH != wire.ACK {
+		return 0, 0, 0, false
 	}
 	if wire.Fold(wire.Sum(b[:iphl], 0)) != 0xffff {
-		return
+		return 0, 0, 0, false
 	}
-	ip, _ := ipAddrs(b)
-	if m.Pkt.Csum&mbuf.CsumVerified == 0 && wire.Fold(wire.Sum(b[iphl:], wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, len(b)-iphl))) != 0xffff {
-		return
+	if m.Pkt.Csum&mbuf.CsumVerified == 0 {
+		sum := wire.PseudoSum(ip.Src(), ip.Dst(), wire.ProtoTCP, len(th))
+		if wire.Fold(wire.Sum(th, sum)) != 0xffff {
+			return 0, 0, 0, false
+		}
 	}
 	return iphl, hl, len(b) - hl, true
 }
@@ -73,14 +74,13 @@ func (g *gro) extends(m *mbuf.Mbuf, iphl, hl, n int) bool {
 	if g.ended || hl != g.hl || n > g.seg || g.len+n+hl > wire.MaxPacket {
 		return false
 	}
-	a, b := g.m.Bytes(), m.Bytes()
-	be := binary.BigEndian
-	return be.Uint32(b[iphl+4:]) == g.next &&
-		string(a[12:20]) == string(b[12:20]) && a[1] == b[1] && a[8] == b[8] && // addresses, TOS, TTL
-		be.Uint32(a[iphl:]) == be.Uint32(b[iphl:]) && // ports
-		string(a[iphl+8:iphl+13]) == string(b[iphl+8:iphl+13]) && // acknowledgment, data offset
-		string(a[iphl+14:iphl+16]) == string(b[iphl+14:iphl+16]) && // window
-		string(a[iphl+20:hl]) == string(b[iphl+20:hl]) // options
+	aip, bip := wire.IPv4View(g.m.Bytes()), wire.IPv4View(m.Bytes())
+	a, b := wire.TCPView(aip[iphl:]), wire.TCPView(bip[iphl:])
+	return b.Seq() == g.next &&
+		string(aip.Addrs()) == string(bip.Addrs()) && aip.TOS() == bip.TOS() && aip.TTL() == bip.TTL() &&
+		a.Sport() == b.Sport() && a.Dport() == b.Dport() &&
+		a.Ack() == b.Ack() && a.Win() == b.Win() && a.Reserved() == b.Reserved() &&
+		string(a.Options()) == string(b.Options())
 }
 
 // groCopy is up to what payload segments are copied into larger clusters: a dozen in one cost less,
@@ -89,11 +89,11 @@ const groCopy = mbuf.ClMid
 
 // add puts a segment behind the others. It reports whether it has copied it.
 func (g *gro) add(k *Kernel, m *mbuf.Mbuf, hl, n int) (copied bool) {
-	a, b := g.m.Bytes(), m.Bytes()
-	push := b[g.iphl+13] & uint8(wire.PUSH)
-	a[g.iphl+13] |= push
+	a, b := wire.TCPView(g.m.Bytes()[g.iphl:]), wire.TCPView(m.Bytes()[g.iphl:])
+	push := b.Flags() & wire.PUSH
+	a.SetFlags(a.Flags() | push)
 	g.len += n
-	g.next += uint32(n)
+	g.next = g.next.Add(n)
 	g.ended = push != 0 || n < g.seg
 	if n > groCopy {
 		g.link(mbuf.Adj(m, hl), false)
@@ -102,7 +102,7 @@ func (g *gro) add(k *Kernel, m *mbuf.Mbuf, hl, n int) (copied bool) {
 	if !g.room || len(g.tail.Room()) < n {
 		g.link(k.pool.Getcl(mbuf.ClBig), true)
 	}
-	g.tail.Append(b[hl:])
+	g.tail.Append(b.Payload())
 	return true
 }
 
@@ -122,11 +122,7 @@ func (g *gro) flush(k *Kernel, ifp *Ifnet) {
 	m.Pkt.Len = g.hl + g.len
 	if g.len > g.seg {
 		m.Pkt.SegSize = g.seg
-		be := binary.BigEndian
-		b := m.Bytes()
-		be.PutUint16(b[2:], uint16(m.Pkt.Len))
-		b[10], b[11] = 0, 0
-		be.PutUint16(b[10:], wire.InCksum(b[:g.iphl]))
+		wire.IPv4View(m.Bytes()).SetLen(m.Pkt.Len)
 	}
 	k.ipintr(ifp, m)
 }

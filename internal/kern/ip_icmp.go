@@ -61,8 +61,7 @@ func (k *Kernel) icmpReflect(ip *wire.IPv4, m *mbuf.Mbuf, ic wire.ICMP) {
 
 // icmpSend completes a message with its checksum and sends it: BSD's icmp_send.
 func (k *Kernel) icmpSend(m *mbuf.Mbuf, o *ipOut) {
-	b := m.Bytes()
-	binary.BigEndian.PutUint16(b[2:], ^wire.Fold(sumChain(m, 0, m.Pkt.Len, 0)))
+	binary.BigEndian.PutUint16(m.Bytes()[wire.ICMPSumOff:], ^wire.Fold(sumChain(m, 0, m.Pkt.Len, 0)))
 	t := tuple{laddr: in6(o.src), faddr: in6(o.dst)}
 	m.Pkt.Flow = t.flow(k.seed.hash)
 	if q, errno := k.ipOutput(m, o); errno == 0 {
@@ -84,7 +83,7 @@ func (k *Kernel) icmpSendError(ifp *Ifnet, ip *wire.IPv4, orig []byte, typ, code
 	if ip.Off != 0 || ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst) || ip.Src.IsMulticast() || ip.Src.IsUnspecified() {
 		return
 	}
-	if orig[9] == wire.ProtoICMP {
+	if wire.IPv4View(orig).Proto() == wire.ProtoICMP {
 		if t := orig[ip.Hlen:]; len(t) == 0 || t[0] != wire.ICMPEcho && t[0] != wire.ICMPEchoReply {
 			return
 		}
@@ -117,26 +116,21 @@ type icmpError struct {
 // BSD's icmp_input, with inetctlerrmap.
 func (k *Kernel) icmpDeliver(ic wire.ICMP, orig []byte) {
 	k.Stats.ICMP.Inerror.Inc()
-	if len(orig) < wire.IPv4MinLen+8 || orig[0]>>4 != 4 {
+	ip, ok := wire.ViewIPv4(orig)
+	if !ok || len(ip.Payload()) < 8 {
 		k.Stats.ICMP.Badlen.Inc()
 		return
 	}
-	ip, hl := ipAddrs(orig)
-	if hl < wire.IPv4MinLen || len(orig) < hl+8 {
-		k.Stats.ICMP.Badlen.Inc()
-		return
-	}
-	e := icmpError{t: tuple{laddr: in6(ip.Src), faddr: in6(ip.Dst)}}
+	e := icmpError{t: tuple{laddr: in6(ip.Src()), faddr: in6(ip.Dst())}}
 	if !e.classify(ic) {
 		return
 	}
-	p := pffindproto(AF_INET, int(orig[9]))
+	p := pffindproto(AF_INET, int(ip.Proto()))
 	if p == nil || p.ctlinput == nil {
 		return
 	}
-	l4 := orig[hl:]
-	e.t.lport, e.t.fport = binary.BigEndian.Uint16(l4), binary.BigEndian.Uint16(l4[2:])
-	e.seq = tcp.Seq(binary.BigEndian.Uint32(l4[4:]))
+	th := wire.TCPView(ip.Payload())
+	e.t.lport, e.t.fport, e.seq = th.Sport(), th.Dport(), th.Seq()
 	p.ctlinput(k, &e)
 }
 

@@ -1,9 +1,6 @@
 package kern
 
 import (
-	"encoding/binary"
-	"net/netip"
-
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
@@ -84,20 +81,11 @@ func (k *Kernel) countBad(err error) {
 // ipHeader reads a header that this stack has written. The length of a chain may be more than the
 // field can say.
 func ipHeader(p []byte, plen int) wire.IPv4 {
-	ip, hl := ipAddrs(p)
-	ip.Hlen, ip.Len = hl, plen
-	ip.TOS, ip.TTL, ip.Proto = p[1], p[8], p[9]
-	fo := binary.BigEndian.Uint16(p[6:])
-	ip.ID = binary.BigEndian.Uint16(p[4:])
-	ip.Flags = fo & (wire.IPDF | wire.IPMF)
-	ip.Off = int(fo&0x1fff) * 8
-	return ip
-}
-
-func ipAddrs(p []byte) (ip wire.IPv4, hlen int) {
-	ip.Src = netip.AddrFrom4([4]byte(p[12:16]))
-	ip.Dst = netip.AddrFrom4([4]byte(p[16:20]))
-	return ip, int(p[0]&15) * 4
+	v := wire.IPv4View(p)
+	return wire.IPv4{
+		Src: v.Src(), Dst: v.Dst(), Hlen: v.Hlen(), Len: plen, TOS: v.TOS(), ID: v.ID(),
+		Flags: v.Flags(), Off: v.Off(), TTL: v.TTL(), Proto: v.Proto(),
+	}
 }
 
 // ipAcceptable applies RFC 1122, 3.2.1.3, to a packet from a wire: it is for us, from an address

@@ -260,8 +260,8 @@ func (r *ipReass) expire(now int64) {
 	r.mu.Unlock()
 	for i := range reports {
 		rep := &reports[i]
-		ip, hl := ipAddrs(rep.hdr[:])
-		ip.Hlen = hl
+		v := wire.IPv4View(rep.hdr[:])
+		ip := wire.IPv4{Src: v.Src(), Dst: v.Dst(), Hlen: v.Hlen()}
 		r.k.icmpSendError(rep.ifp, &ip, rep.hdr[:rep.n], wire.ICMPTimxceed, wire.ICMPTimxceedReass, 0)
 	}
 }

@@ -221,7 +221,7 @@ func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
 		so.reroute()
 	}
 	m.Pkt.Flow = so.flow
-	m.Pkt.SegSize = min(m.Pkt.SegSize, inp.ifp.mtu-wire.IPv4MinLen-int(m.Bytes()[12]>>4)*4)
+	m.Pkt.SegSize = min(m.Pkt.SegSize, inp.ifp.mtu-wire.IPv4MinLen-wire.TCPView(m.Bytes()).Hlen())
 	o := ipOut{
 		src: inp.laddr.addr(), dst: inp.faddr.addr(), proto: wire.ProtoTCP, tos: inp.tos, ttl: inp.ttl,
 		df: true, ifp: inp.ifp, so: so,

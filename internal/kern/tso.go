@@ -1,7 +1,6 @@
 package kern
 
 import (
-	"encoding/binary"
 	"net"
 
 	"bsdnet/internal/kern/mbuf"
@@ -31,22 +30,26 @@ type cutter struct {
 // may follow them there.
 func (c *cutter) start(m *mbuf.Mbuf, vnet bool) {
 	*c = cutter{m: m, hdr: m.Bytes(), data: m, partial: m.Pkt.Csum&mbuf.CsumPartial != 0, vnet: vnet}
-	c.iphl = int(c.hdr[0]&15) * 4
+	ip := wire.IPv4View(c.hdr)
+	c.iphl = ip.Hlen()
 	if c.partial {
-		c.tcp = c.hdr[9] == wire.ProtoTCP
-		c.hdr = c.hdr[:min(c.iphl+int(c.hdr[c.iphl+12]>>4)*4, len(c.hdr))]
+		c.tcp = ip.Proto() == wire.ProtoTCP
+		c.hdr = c.hdr[:min(c.iphl+wire.TCPView(ip.Payload()).Hlen(), len(c.hdr))]
 	}
 	c.off = len(c.hdr)
 	c.left = m.Pkt.Len - len(c.hdr)
 	c.seg = c.left
 	if n := m.Pkt.SegSize; n > 0 && c.left > n {
 		c.seg = n
-		if vnet && wire.Flags(c.hdr[c.iphl+13])&wire.URG == 0 { // virtio knows nothing of urgent pointers
+		if vnet && c.th(c.hdr).Flags()&wire.URG == 0 { // virtio knows no urgent pointers
 			c.gso = n
 			c.seg = n * max((wire.MaxPacket-len(c.hdr))/n, 1)
 		}
 	}
 }
+
+// th returns the TCP header of the packet that begins with h.
+func (c *cutter) th(h []byte) wire.TCPView { return wire.TCPView(h[c.iphl:]) }
 
 // more reports whether there is another packet.
 func (c *cutter) more() bool { return c.left > 0 || c.sent == 0 && c.hdr != nil }
@@ -83,8 +86,9 @@ func (c *cutter) next(hbuf []byte, bufs net.Buffers) ([]byte, net.Buffers) {
 	}
 	switch {
 	case c.partial && c.vnet:
-		ip, _ := ipAddrs(h)
-		binary.BigEndian.PutUint16(h[c.iphl+16:], wire.Fold(wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, len(h)-c.iphl+n)))
+		// virtio 1.2, 5.1.6.2: the link finds the sum of the pseudo-header in the checksum's field.
+		ip := wire.IPv4View(h)
+		c.th(h).SetSum(wire.Fold(wire.PseudoSum(ip.Src(), ip.Dst(), wire.ProtoTCP, len(h)-c.iphl+n)))
 	case c.partial:
 		c.sum(h, bufs[b0:], n)
 	}
@@ -98,59 +102,52 @@ func (c *cutter) next(hbuf []byte, bufs net.Buffers) ([]byte, net.Buffers) {
 
 // fixTCP makes the header that of one segment of the chain.
 func (c *cutter) fixTCP(h []byte, n int, last bool) {
-	be := binary.BigEndian
-	be.PutUint16(h[2:], uint16(len(h)+n))
-	h[10], h[11] = 0, 0
-	be.PutUint16(h[10:], wire.InCksum(h[:c.iphl]))
-	t := h[c.iphl:]
-	be.PutUint32(t[4:], be.Uint32(t[4:])+uint32(c.sent))
+	wire.IPv4View(h).SetLen(len(h) + n)
+	th := c.th(h)
+	th.SetSeq(th.Seq().Add(c.sent))
 	if !last {
-		t[13] &^= uint8(wire.FIN | wire.PUSH)
+		th.SetFlags(th.Flags() &^ (wire.FIN | wire.PUSH))
 	}
 	if c.sent > 0 {
-		t[13] &^= uint8(wire.CWR)
-		fixUrg(t, c.sent)
+		th.SetFlags(th.Flags() &^ wire.CWR)
+		fixUrg(th, c.sent)
 	}
 }
 
 // fixUrg moves the urgent pointer of a TCP header whose sequence number has moved by n.
-func fixUrg(t []byte, n int) {
-	if t[13]&uint8(wire.URG) == 0 {
+func fixUrg(th wire.TCPView, n int) {
+	if th.Flags()&wire.URG == 0 {
 		return
 	}
-	if urp := int(binary.BigEndian.Uint16(t[18:])) - n; urp > 0 {
-		binary.BigEndian.PutUint16(t[18:], uint16(urp))
+	if urp := int(th.Urp()) - n; urp > 0 {
+		th.SetUrp(uint16(urp))
 		return
 	}
-	t[13] &^= uint8(wire.URG)
-	t[18], t[19] = 0, 0
+	th.SetFlags(th.Flags() &^ wire.URG)
+	th.SetUrp(0)
 }
 
 // sum computes the transport checksum of a TCP segment.
 func (c *cutter) sum(h []byte, data net.Buffers, n int) {
-	ip, _ := ipAddrs(h)
-	t := h[c.iphl:]
-	t[16], t[17] = 0, 0
-	s := wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, len(t)+n)
-	s = wire.Sum(t, s)
+	ip, th := wire.IPv4View(h), c.th(h)
+	th.SetSum(0)
+	s := wire.PseudoSum(ip.Src(), ip.Dst(), wire.ProtoTCP, len(th)+n)
+	s = wire.Sum(th, s)
 	off := 0
 	for _, d := range data {
 		s = wire.SumAt(d, off, s)
 		off += len(d)
 	}
-	binary.BigEndian.PutUint16(t[16:], ^wire.Fold(s))
+	th.SetSum(^wire.Fold(s))
 }
 
 // dropSegments takes the first cut bytes of payload, whole segments, off a chain that is to be cut.
 func dropSegments(m *mbuf.Mbuf, cut int) *mbuf.Mbuf {
-	be := binary.BigEndian
-	h := m.Bytes()
-	iphl := int(h[0]&15) * 4
-	t := h[iphl:]
-	be.PutUint32(t[4:], be.Uint32(t[4:])+uint32(cut))
-	t[13] &^= uint8(wire.CWR)
-	fixUrg(t, cut)
-	if d := t[int(t[12]>>4)*4:]; len(d) > 0 { // the data of a small segment, which is all in one Mbuf
+	th := wire.TCPView(wire.IPv4View(m.Bytes()).Payload())
+	th.SetSeq(th.Seq().Add(cut))
+	th.SetFlags(th.Flags() &^ wire.CWR)
+	fixUrg(th, cut)
+	if d := th.Payload(); len(d) > 0 { // the data of a small segment, which is all in one Mbuf
 		copy(d, d[cut:])
 		m.Pkt.Len -= cut
 		return mbuf.Adj(m, -cut)
@@ -166,12 +163,13 @@ func (c *cutter) vnetHeader(b []byte, n int) []byte {
 	var v wire.Vnet
 	if c.partial {
 		v = wire.Vnet{
-			Flags: wire.VnetNeedsCsum, HdrLen: uint16(len(c.hdr)), CsumStart: uint16(c.iphl), CsumOffset: 16,
+			Flags: wire.VnetNeedsCsum, HdrLen: uint16(len(c.hdr)),
+			CsumStart: uint16(c.iphl), CsumOffset: wire.TCPSumOff,
 		}
 	}
 	if c.gso > 0 && n > c.gso {
 		v.GSOType, v.GSOSize = wire.VnetTCPv4, uint16(c.gso)
-		if c.sent == 0 && wire.Flags(c.hdr[c.iphl+13])&wire.CWR != 0 {
+		if c.sent == 0 && c.th(c.hdr).Flags()&wire.CWR != 0 {
 			v.GSOType |= wire.VnetECN
 		}
 	}

@@ -34,6 +34,9 @@ const (
 // ICMPLen is the length of the fixed part of every ICMP message.
 const ICMPLen = 8
 
+// ICMPSumOff is where the checksum lies in an ICMP message.
+const ICMPSumOff = 2
+
 // ICMP is the fixed part of an ICMP message.
 type ICMP struct {
 	Type, Code uint8

@@ -44,6 +44,9 @@ const (
 	TCPMaxOptLen = 40
 )
 
+// TCPSumOff is where the checksum lies in a TCP header.
+const TCPSumOff = 16
+
 // A SackBlock is one block of a SACK option: bytes [Left, Right) have arrived (RFC 2018).
 type SackBlock struct{ Left, Right Seq }
 
@@ -243,7 +246,7 @@ func (th *TCP) Put(p []byte) int {
 	p[12] = uint8(n/4) << 4
 	p[13] = uint8(th.Flags)
 	binary.BigEndian.PutUint16(p[14:], th.Win)
-	p[16], p[17] = 0, 0
+	p[TCPSumOff], p[TCPSumOff+1] = 0, 0
 	binary.BigEndian.PutUint16(p[18:], th.Urp)
 	return n
 }

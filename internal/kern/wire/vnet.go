@@ -61,12 +61,12 @@ func (v *Vnet) Complete(p []byte) {
 // isTCP reports whether the header speaks of the checksum of an IPv4 packet that holds the whole of
 // a TCP header.
 func (v *Vnet) isTCP(p []byte) bool {
-	iphl := int(p[0]&15) * 4
-	if p[0]>>4 != 4 || iphl < IPv4MinLen || p[9] != ProtoTCP || len(p) < iphl+TCPMinLen {
+	ip, ok := ViewIPv4(p)
+	if !ok || ip.Proto() != ProtoTCP || len(ip.Payload()) < TCPMinLen {
 		return false
 	}
-	thl := int(p[iphl+12]>>4) * 4
-	return int(v.CsumStart) == iphl && v.CsumOffset == 16 && thl >= TCPMinLen && len(p) >= iphl+thl
+	th := TCPView(ip.Payload())
+	return int(v.CsumStart) == ip.Hlen() && v.CsumOffset == TCPSumOff && th.Hlen() >= TCPMinLen && len(th) >= th.Hlen()
 }
 
 // SegSize returns the payload of the segments that the packet is to be cut into, or has been merged
