@@ -44,23 +44,35 @@ func (r *rack) resent(start, end Seq, now int64) {
 
 // delivered takes a span, or the part of it up to end, that has just been acknowledged: RACK_update
 // and RACK_detect_reordering (RFC 8985, 6.2, steps 2 and 3). denied says that a timestamp proves
-// that the answer is one to an earlier transmission.
-func (r *rack) delivered(sp *span, end Seq, now, minRTT int64, denied bool) {
+// that the answer is one to an earlier transmission. delivered returns by how much longer than what
+// overtook it the span was on its way, or 0 if nothing overtook it.
+func (r *rack) delivered(sp *span, end Seq, now, minRTT int64, denied bool) (late int64) {
 	rtt := max(now-sp.sent, 1) // two processors may have read the clock
 	if sp.has(spanRexmitted) {
 		// "If RACK.ts_option.echo_reply < Segment.xmit_ts: continue. If RACK.min_RTT is set and rtt
 		// < RACK.min_RTT: continue": the acknowledgment may be that of the original.
 		if denied || minRTT != never && rtt < minRTT {
-			return
+			return 0
 		}
 	} else if end.Lt(r.prior) {
 		r.seen = true
-		r.late = max(r.late, rtt-r.rtt)
+		late = rtt - r.rtt
 	}
 	r.fack = r.fack.Max(end)
 	r.rtt = rtt // of the last of those that one acknowledgment delivers, in the order of their numbers
 	if after(sp.sent, end, r.sent, r.end) {
 		r.sent, r.end = sp.sent, end
+	}
+	return late
+}
+
+// overtaken notes by how much longer than those behind it an original was on its way. It is called
+// for what has just arrived. Of a segment of which the peer may have told before, in an
+// acknowledgment that was lost, nobody knows when it arrived: on a path that only loses, the
+// reordering window would open to a round trip.
+func (r *rack) overtaken(late int64) {
+	if late > r.late {
+		r.late, r.persist = late, 16
 	}
 }
 

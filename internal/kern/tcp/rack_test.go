@@ -403,3 +403,45 @@ func TestRackWatchesThroughTimeout(t *testing.T) {
 		}
 	})
 }
+
+// RFC 2018, 4: "The first SACK block [...] MUST specify the contiguous block of data containing the
+// segment which triggered this ACK". What an acknowledgment tells beyond that for the first time,
+// below what has arrived already, was told before, in acknowledgments that were lost: nobody knows
+// when it arrived, and the reordering window does not grow by it.
+func TestRackLostAcksAreNotLate(t *testing.T) {
+	each(t, func(t *T) {
+		begin := func() *kit {
+			k := sending(t)
+			k.write(20000)
+			k.during(100e6, segs(1, 10))
+			k.acked(1, "8001:9001")
+			k.collect(10e6)
+			return k
+		}
+		for name, c := range map[string]struct {
+			acks func(k *kit)
+			late bool
+		}{
+			"the first block":        {func(k *kit) { k.acked(1, "5001:6001", "8001:9001") }, true},
+			"the second block":       {func(k *kit) { k.acked(1, "9001:10001", "5001:6001") }, false},
+			"behind a duplicate":     {func(k *kit) { k.acked(1, "8001:9001", "7001:9001") }, false},
+			"the segment that fills": {func(k *kit) { k.acked(1001, "8001:9001") }, true},
+			"behind a filling retransmission": {func(k *kit) {
+				k.during(15e6, "1:1001") // RACK finds it lost
+				k.acked(5001, "8001:9001")
+			}, false},
+			"joined by a retransmission": {func(k *kit) {
+				k.during(15e6, "1:1001") // which is lost again
+				k.ack(1, "8001:11001")
+				k.sends("1001:2001 2001:3001")
+				k.acked(1, "2001:4001", "8001:11001")
+			}, false},
+		} {
+			k := begin()
+			c.acks(k)
+			if late := k.tp.snr.rack.late; late > 0 != c.late {
+				t.Errorf("%s: late by %d", name, late)
+			}
+		}
+	})
+}

@@ -18,6 +18,8 @@ type acking struct {
 	tlpDup   bool  // the duplicate is the tail's probe
 	full     bool  // a full segment has arrived
 	again    bool  // something that was sent again is acknowledged in order
+	late     int64 // by how much longer than what overtook it something was on its way; 0: nothing was overtaken
+	filled   bool  // something that was sent again has arrived
 }
 
 // senderAck takes an acknowledgment that does not lie beyond what has been sent, on a connection
@@ -93,7 +95,11 @@ func (tp *TCB) takeAck(seg *segment, a *acking) (finAcked bool) {
 		sp := s.sb.at(s.sb.first())
 		end := sp.end.Min(seg.ack)
 		if !sp.has(spanSacked) {
+			a.late = 0
 			tp.delivered(sp, end.Sub(sp.start), end, seg, a)
+			if sp.start == tp.sndUna {
+				s.rack.overtaken(a.late) // it fills the hole; what lies behind may have come long ago
+			}
 			if sp.has(spanRexmitted) {
 				a.again = true
 			} else {
@@ -161,7 +167,8 @@ func (tp *TCB) delivered(sp *span, n int, end Seq, seg *segment, a *acking) {
 		// before arrives, whatever became of the rest.
 		a.orig = true
 	}
-	s.rack.delivered(sp, end, seg.arrived, tp.rtt.min, denied)
+	a.filled = a.filled || sp.has(spanRexmitted)
+	a.late = max(a.late, s.rack.delivered(sp, end, seg.arrived, tp.rtt.min, denied))
 }
 
 // takeSacks enters the blocks of an acknowledgment in the scoreboard: RFC 2018, 5; RFC 2883; RFC
@@ -171,15 +178,25 @@ func (tp *TCB) takeSacks(seg *segment, a *acking) {
 	if len(blocks) == 0 {
 		return
 	}
+	// RFC 2018, 4: "The first SACK block [...] MUST specify the contiguous block of data containing
+	// the segment which triggered this ACK". The others repeat what the peer has told before. They
+	// tell it for the first time only if it was told in acknowledgments that are lost, and so does
+	// the first block if what was sent again has joined it to another.
+	first := 0
 	if reportsDuplicate(seg.ack, blocks) {
 		tp.takeDuplicate(blocks[0], a)
+		first = -1
 		blocks = blocks[1:]
 	}
-	for _, b := range blocks {
+	for i, b := range blocks {
 		// What has not been sent, or is the wrong way round, says nothing (CVE-2019-11477 and its
 		// like); what lies below has been acknowledged.
 		if l := b.Left.Max(tp.sndUna); l.Lt(b.Right) && b.Right.Leq(tp.sndNxt) && b.Right.Sub(b.Left) > 0 {
+			a.late, a.filled = 0, false
 			tp.sackRange(l, b.Right, seg, a)
+			if i == first && !a.filled {
+				tp.snr.rack.overtaken(a.late)
+			}
 		}
 	}
 }
