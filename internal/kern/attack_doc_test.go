@@ -38,7 +38,8 @@ func testsOf(t *testing.T, dir string) map[string]bool {
 	return tests
 }
 
-// checkAttack returns what is wrong with the row of an attack: a missing answer, a file or a test that the repository does not have.
+// checkAttack returns what is wrong with the row of an attack: a missing answer, a file or a test
+// that the repository does not have.
 func checkAttack(t *testing.T, root string, cells []string) (wrong []string) {
 	t.Helper()
 	if len(cells) != 5 {
@@ -69,7 +70,8 @@ func checkAttack(t *testing.T, root string, cells []string) (wrong []string) {
 	return wrong
 }
 
-// docs/attacks.md has each attack once, in order, with an answer in a file and a test that there are.
+// docs/attacks.md has each attack once, in order, with an answer in a file and a test that there
+// are.
 func TestEveryAttackIsTested(t *testing.T) {
 	root := repoRoot(t)
 	doc, err := os.ReadFile(filepath.Join(root, "docs", "attacks.md"))
@@ -99,7 +101,8 @@ func TestEveryAttackIsTested(t *testing.T) {
 // What the check of the document is to find, it finds.
 func TestAttackRowsAreChecked(t *testing.T) {
 	root := repoRoot(t)
-	good := []string{"A01", "attack", "answer", "`internal/kern/kern.go`", "`internal/kern`: `TestGarbage`; `internal/contract`: `TestHTTP`"}
+	good := []string{"A01", "attack", "answer", "`internal/kern/kern.go`",
+		"`internal/kern`: `TestGarbage`; `internal/contract`: `TestHTTP`"}
 	if w := checkAttack(t, root, append([]string(nil), good...)); w != nil {
 		t.Errorf("a good row: %q", w)
 	}
@@ -110,8 +113,12 @@ func TestAttackRowsAreChecked(t *testing.T) {
 			t.Errorf("column %d is %q: %q", i+1, bad, w)
 		}
 	}
-	for _, tests := range []string{"`TestGarbage`", "`internal/kern`: `TestGarbage`; `internal/kern/tcp`: `TestGarbage`", "`internal/none`: `TestGarbage`"} {
-		if w := checkAttack(t, root, []string{"A01", "attack", "answer", "`internal/kern/kern.go`", tests}); len(w) != 1 {
+	for _, tests := range []string{
+		"`TestGarbage`", "`internal/kern`: `TestGarbage`; `internal/kern/tcp`: `TestGarbage`",
+		"`internal/none`: `TestGarbage`",
+	} {
+		row := []string{"A01", "attack", "answer", "`internal/kern/kern.go`", tests}
+		if w := checkAttack(t, root, row); len(w) != 1 {
 			t.Errorf("tests %s: %q", tests, w)
 		}
 	}

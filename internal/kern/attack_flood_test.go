@@ -32,8 +32,9 @@ func heapInUse() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// A42: peers that connect and send nothing. What nobody accepts is bounded by the queue, and what is accepted by the memory: then SYNs are dropped, whoever has a
-// connection goes on, and when the connections are closed others come in.
+// A42: peers that connect and send nothing. What nobody accepts is bounded by the queue, and what
+// is accepted by the memory: then SYNs are dropped, whoever has a connection goes on, and when the
+// connections are closed others come in.
 func TestConnectionFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget, peers = 4 << 20, 20_000
@@ -85,7 +86,8 @@ func TestConnectionFlood(t *testing.T) {
 	})
 }
 
-// An echoLink answers each packet that the stack sends with a segment that draws another one, as long as flood says so.
+// An echoLink answers each packet that the stack sends with a segment that draws another one, as
+// long as flood says so.
 type echoLink struct {
 	*wireLink
 	ifp    *Ifnet
@@ -106,8 +108,8 @@ func (l *echoLink) Write(pkts []net.Buffers) (int, error) {
 	return len(pkts), nil
 }
 
-// A41: while packets come, each drawing an answer, the calls of users return: whoever drains a queue for others hands it over after a while, and no lock is held
-// from one packet to the next.
+// A41: while packets come, each drawing an answer, the calls of users return: whoever drains a
+// queue for others hands it over after a while, and no lock is held from one packet to the next.
 func TestFloodHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -153,7 +155,8 @@ func errnoOf(err error) syscall.Errno {
 	return 0
 }
 
-// A03: an acknowledgment out of nowhere costs little: without a cookie sent of late it is not even compared with one, and it takes no memory.
+// A03: an acknowledgment out of nowhere costs little: without a cookie sent of late it is not even
+// compared with one, and it takes no memory.
 func TestAckFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -203,7 +206,8 @@ func TestAckFlood(t *testing.T) {
 	})
 }
 
-// A24: IPv6 is not spoken: what comes of it, with extension headers or not, is dropped, and nothing is answered.
+// A24: IPv6 is not spoken: what comes of it, with extension headers or not, is dropped, and nothing
+// is answered.
 func TestIPv6Dropped(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
@@ -237,7 +241,8 @@ func TestIPv6Dropped(t *testing.T) {
 	}
 }
 
-// A39: a segment whose connection ends between the look-up and its lock is looked up again, and meets what has taken the connection's place.
+// A39: a segment whose connection ends between the look-up and its lock is looked up again, and
+// meets what has taken the connection's place.
 func TestSegmentMeetsTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -263,14 +268,16 @@ func TestSegmentMeetsTheEnd(t *testing.T) {
 	})
 }
 
-// A36: no error is sent about an error, also where it came in pieces that never were completed (RFC 1122, 3.2.2).
+// A36: no error is sent about an error, also where it came in pieces that never were completed (RFC
+// 1122, 3.2.2).
 func TestNoErrorAboutError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		for typ := range 256 {
 			b := icmpPacket(attPeer, attHost, wire.ICMP{Type: uint8(typ)}, make([]byte, 56))
-			v.inject(ipPacket(wire.IPv4{ID: uint16(typ), Flags: wire.IPMF}, attPeer, attHost, wire.ProtoICMP, b[wire.IPv4MinLen:]))
+			v.inject(ipPacket(wire.IPv4{ID: uint16(typ), Flags: wire.IPMF}, attPeer, attHost, wire.ProtoICMP,
+				b[wire.IPv4MinLen:]))
 			pass(31 * time.Second)
 			if n, echo := len(v.link.fetch()), typ == wire.ICMPEcho || typ == wire.ICMPEchoReply; (n == 1) != echo {
 				t.Errorf("half of an ICMP message of type %d: %d answers", typ, n)

@@ -17,7 +17,8 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// What follows is a stack with a wire in the hands of whoever attacks it. The stack is 10.0.0.1/24; the attacker is whoever he says he is.
+// What follows is a stack with a wire in the hands of whoever attacks it. The stack is 10.0.0.1/24;
+// the attacker is whoever he says he is.
 
 var (
 	attHost = netip.MustParseAddr("10.0.0.1")
@@ -25,7 +26,8 @@ var (
 	attAny  = netip.MustParsePrefix("0.0.0.0/0")
 )
 
-// A wireLink collects what the stack sends; take bounds how many packets a Write takes, err is what it returns.
+// A wireLink collects what the stack sends; take bounds how many packets a Write takes, err is what
+// it returns.
 type wireLink struct {
 	mtu  int
 	done chan struct{}
@@ -105,7 +107,8 @@ type victim struct {
 	ifp  *Ifnet
 }
 
-// attacked makes a stack, with what mod changes of its configuration and its profile. It is closed, and its buffers are counted, by done.
+// attacked makes a stack, with what mod changes of its configuration and its profile. It is closed,
+// and its buffers are counted, by done.
 func attacked(t testing.TB, mod func(*Config, *tcp.Profile)) *victim {
 	t.Helper()
 	c := Config{Profile: tcp.Default(), Rand: testutil.SeededRand(1)}
@@ -144,7 +147,8 @@ func closedClean(t testing.TB, k *Kernel) {
 		t.Errorf("after Close %d callouts are set", n)
 	}
 	if l := k.sockets.all(); len(l) != 0 {
-		t.Errorf("after Close there are %d sockets; the first in state %v, so_state %b, dead %v", len(l), l[0].tp.State(), l[0].state, l[0].dead)
+		t.Errorf("after Close there are %d sockets; the first in state %v, so_state %b, dead %v", len(l),
+			l[0].tp.State(), l[0].state, l[0].dead)
 	}
 	if n := k.sockets.n.Load(); n != 0 {
 		t.Errorf("after Close %d sockets are counted", n)
@@ -216,7 +220,8 @@ func (s *seg) bytes() []byte {
 	s.th.Sport, s.th.Dport = s.from.Port(), s.to.Port()
 	var t [wire.TCPMaxLen]byte
 	n := s.th.Put(t[:])
-	return ipPacket(s.ip, s.from.Addr(), s.to.Addr(), wire.ProtoTCP, tcpSummed(s.from.Addr(), s.to.Addr(), append(t[:n:n], s.data...)))
+	return ipPacket(s.ip, s.from.Addr(), s.to.Addr(), wire.ProtoTCP,
+		tcpSummed(s.from.Addr(), s.to.Addr(), append(t[:n:n], s.data...)))
 }
 
 // tcpSummed fills in a TCP checksum.
@@ -320,7 +325,8 @@ type peer struct {
 
 // peer makes the peer with this port, for the stack's port.
 func (v *victim) peer(fport, lport uint16) *peer {
-	return &peer{v: v, from: netip.AddrPortFrom(attPeer, fport), to: netip.AddrPortFrom(attHost, lport), seq: 1000, win: 65535, tsval: 1}
+	return &peer{v: v, from: netip.AddrPortFrom(attPeer, fport), to: netip.AddrPortFrom(attHost, lport), seq: 1000,
+		win: 65535, tsval: 1}
 }
 
 func (p *peer) seg(flags wire.Flags, data []byte) *seg {
@@ -343,7 +349,8 @@ func (p *peer) syn(o wire.Options) *seg {
 	return s
 }
 
-// dial makes a connection to a listener, and returns whether that has succeeded as far as a peer can see.
+// dial makes a connection to a listener, and returns whether that has succeeded as far as a peer
+// can see.
 func (p *peer) dial(o wire.Options) bool {
 	p.v.Helper()
 	p.v.inject(p.syn(o).bytes())
@@ -392,8 +399,8 @@ var errFault = errors.New("fault")
 
 var _ Link = (*wireLink)(nil)
 
-// floodSYNs is the length of a flood: a million where there is time (set it, and watch the memory stay flat), enough to fill every table ten times
-// where tests are to be quick.
+// floodSYNs is the length of a flood: a million where there is time (set it, and watch the memory
+// stay flat), enough to fill every table ten times where tests are to be quick.
 const floodSYNs = 8 * scMax
 
 // halfOpen returns how many handshakes the syncache holds.
@@ -404,7 +411,8 @@ func (v *victim) halfOpen() int {
 	return sc.n
 }
 
-// waiting returns how many datagrams are being put together, of how many sources, and what they pin.
+// waiting returns how many datagrams are being put together, of how many sources, and what they
+// pin.
 func (v *victim) waiting() (datagrams, sources, bytes int) {
 	r := &v.k.reass
 	r.mu.Lock()

@@ -23,9 +23,11 @@ func budgeted(t testing.TB, bytes int64) *victim {
 	})
 }
 
-// short asserts that memory is used up to where the stack is pressed, except for less than a packet: if the first packet that exceeds the limit is noticed, it is refused,
-// and so is the next of each connection, so that what is in use stays just below. Whether it is noticed is a matter of chance, as the pool looks only now and then. From
-// then on, until release is called, the memory is short for certain.
+// short asserts that memory is used up to where the stack is pressed, except for less than a
+// packet: if the first packet that exceeds the limit is noticed, it is refused, and so is the next
+// of each connection, so that what is in use stays just below. Whether it is noticed is a matter of
+// chance, as the pool looks only now and then. From then on, until release is called, the memory is
+// short for certain.
 func (v *victim) short() (release func()) {
 	v.Helper()
 	if used, limit := v.k.Pool().Used(), v.k.Pool().Limit(); used <= limit-2*mbuf.ClMid {
@@ -68,8 +70,8 @@ func (v *victim) honest(p *peer, fd int) {
 	}
 }
 
-// F12: a thousand peers send what nobody reads: the memory stays within its budget, an honest connection goes on, new ones are refused, and when
-// the memory comes back, everything does.
+// F12: a thousand peers send what nobody reads: the memory stays within its budget, an honest
+// connection goes on, new ones are refused, and when the memory comes back, everything does.
 func TestMemoryNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget = 16 << 20
@@ -100,7 +102,8 @@ func TestMemoryNobodyReads(t *testing.T) {
 			t.Errorf("socket: %v", errno)
 		}
 		release()
-		// The window of those who send is what it was: no promise is broken, and what is dropped is sent again.
+		// The window of those who send is what it was: no promise is broken, and what is dropped is
+		// sent again.
 		for _, fd := range fds {
 			v.no(v.p.Close(fd))
 		}
@@ -115,7 +118,8 @@ func TestMemoryNobodyReads(t *testing.T) {
 	})
 }
 
-// The same with users who write what nobody acknowledges, and one whose write is larger than what a socket may have then: it goes on.
+// The same with users who write what nobody acknowledges, and one whose write is larger than what a
+// socket may have then: it goes on.
 func TestMemoryNobodyAcknowledges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget = 16 << 20
@@ -172,7 +176,8 @@ func TestMemoryNobodyAcknowledges(t *testing.T) {
 	})
 }
 
-// A10, F12: what comes out of order is bounded in bytes and in blocks, for one connection and for all.
+// A10, F12: what comes out of order is bounded in bytes and in blocks, for one connection and for
+// all.
 func TestMemoryOutOfOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget = 16 << 20
@@ -240,7 +245,8 @@ func readStreamNB(t testing.TB, p *Proc, fd int, seed uint64, size int) {
 	}
 }
 
-// A08: a challenge that is not sent, as the limit is reached, leaks nothing; nor does any other segment that is refused.
+// A08: a challenge that is not sent, as the limit is reached, leaks nothing; nor does any other
+// segment that is refused.
 func TestRefusedSegmentsLeakNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -259,7 +265,7 @@ func TestRefusedSegmentsLeakNothing(t *testing.T) {
 			if s.th.Seq == p.seq {
 				continue
 			}
-			if s.th.Seq.Sub(p.seq) > 0 && s.th.Seq.Sub(p.seq) < 300_000 || s.th.Seq.Sub(p.seq) < 0 && s.th.Seq.Sub(p.seq) > -2000 {
+			if n := s.th.Seq.Sub(p.seq); n > 0 && n < 300_000 || n < 0 && n > -2000 {
 				continue // that could be data
 			}
 			v.inject(s.bytes())
@@ -310,7 +316,8 @@ func TestGarbage(t *testing.T) {
 			if r(2) == 0 {
 				b[13] = byte(wire.ACK)
 			}
-			v.inject(ipPacket(wire.IPv4{TOS: uint8(r(256))}, attPeer, attHost, wire.ProtoTCP, tcpSummed(attPeer, attHost, b)))
+			v.inject(ipPacket(wire.IPv4{TOS: uint8(r(256))}, attPeer, attHost, wire.ProtoTCP,
+				tcpSummed(attPeer, attHost, b)))
 			if i%1000 == 0 {
 				pass(100 * time.Millisecond)
 				v.link.count()
@@ -364,7 +371,8 @@ func TestAckStorm(t *testing.T) {
 	})
 }
 
-// Two ends with closed windows and data for each other probe at the pace of their timers, no faster.
+// Two ends with closed windows and data for each other probe at the pace of their timers, no
+// faster.
 func TestBothWindowsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		la, lb := newPair(1500, false, 1)
@@ -382,7 +390,8 @@ func TestBothWindowsClosed(t *testing.T) {
 		sent := func() uint64 { return ka.Stats.TCP.Sndtotal.Load() + kb.Stats.TCP.Sndtotal.Load() }
 		before := sent()
 		pass(time.Hour)
-		// From each end a window probe a minute and a keep-alive probe each 15 s, and their answers.
+		// From each end a window probe a minute and a keep-alive probe each 15 s, and their
+		// answers.
 		if n := sent() - before; n == 0 || n > 2*2*(60+240)+50 {
 			t.Errorf("%d segments in an hour", n)
 		}
@@ -412,8 +421,9 @@ func TestBothWindowsClosed(t *testing.T) {
 	})
 }
 
-// Data for which there is no memory is not dropped in silence: it is acknowledged, with a window of 0, as long as that lasts, and what comes out of order without one. When the reader
-// goes on, the peer hears of it at once, and nothing is lost (RFC 9293, MUST-36 and MUST-37).
+// Data for which there is no memory is not dropped in silence: it is acknowledged, with a window of
+// 0, as long as that lasts, and what comes out of order without one. When the reader goes on, the
+// peer hears of it at once, and nothing is lost (RFC 9293, MUST-36 and MUST-37).
 func TestMemoryRefusalIsSaid(t *testing.T) {
 	for _, prof := range []func() *tcp.Profile{tcp.Default, tcp.FreeBSD} {
 		synctest.Test(t, func(t *testing.T) {
@@ -557,8 +567,9 @@ func (v *victim) answerProbes(peers []*peer, d time.Duration, take int) {
 	}
 }
 
-// Peers that read nothing may fill the memory, but they do not keep others out: those whose users have closed them are given up first, the oldest before the others, then the oldest of the
-// rest, until there is room (CVE-2008-4609).
+// Peers that read nothing may fill the memory, but they do not keep others out: those whose users
+// have closed them are given up first, the oldest before the others, then the oldest of the rest,
+// until there is room (CVE-2008-4609).
 func TestMemoryHeldByClosedWindows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget = 16 << 20

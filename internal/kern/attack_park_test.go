@@ -50,7 +50,8 @@ func connectedDialers(ds []*dialer) (n int) {
 
 var loopAt = netip.MustParseAddrPort("127.0.0.1:80")
 
-// Over the loopback a SYN that finds no place waits for one, first come first served, and no dial loses a second, however long accept takes.
+// Over the loopback a SYN that finds no place waits for one, first come first served, and no dial
+// loses a second, however long accept takes.
 func TestParkedFirstComeFirstServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -81,8 +82,9 @@ func TestParkedFirstComeFirstServed(t *testing.T) {
 	})
 }
 
-// A parked dial waits as long as its user wants: neither the time of TCP_KEEPINIT, where it is not set, nor a number of retransmissions ends it,
-// but its deadline does, and an explicit TCP_KEEPINIT.
+// A parked dial waits as long as its user wants: neither the time of TCP_KEEPINIT, where it is not
+// set, nor a number of retransmissions ends it, but its deadline does, and an explicit
+// TCP_KEEPINIT.
 func TestParkedWaitsForItsUser(t *testing.T) {
 	for _, prof := range []func() *tcp.Profile{tcp.Default, tcp.FreeBSD} {
 		for _, mtu := range []int{0, 1500} {
@@ -154,7 +156,8 @@ func TestListenerCloseRefusesParked(t *testing.T) {
 	})
 }
 
-// A dialer that gives up while it is parked leaves its turn to the next, and so does a connection that dies on the queue, by whichever end.
+// A dialer that gives up while it is parked leaves its turn to the next, and so does a connection
+// that dies on the queue, by whichever end.
 func TestParkedPlacesComeFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -201,7 +204,8 @@ func TestParkedPlacesComeFree(t *testing.T) {
 	})
 }
 
-// A port whose dialer has given up while parked is dialed from again: it is the second that is let in.
+// A port whose dialer has given up while parked is dialed from again: it is the second that is let
+// in.
 func TestParkedPortReused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

@@ -38,7 +38,7 @@ type bpf struct {
 
 const (
 	bpfBufsize = 4 << 20                // bytes of each buffer: net.bpf.bufsize
-	bpfWait    = 50 * time.Millisecond  // for how long a full store holds a packet up, once until the buffers are swapped
+	bpfWait    = 50 * time.Millisecond  // how long a full store holds one packet up before it drops
 	bpfStop    = 2 * time.Second        // for how long stop waits for a w that takes nothing
 	bpfClose   = 200 * time.Millisecond // and Close of the stack for one that takes too little
 )
@@ -231,7 +231,8 @@ func (b *bpf) stop() error {
 	defer b.mu.Unlock()
 	for began := b.k.now(); b.writing; {
 		if !b.await(max(b.since, began)+int64(bpfStop)) && max(b.since, began)+int64(bpfStop) <= b.k.now() {
-			b.err = fmt.Errorf("bsdnet: capture: the writer has taken nothing for %v; what has been captured since is lost", bpfStop)
+			b.err = fmt.Errorf(
+				"bsdnet: capture: the writer has taken nothing for %v; what has been captured since is lost", bpfStop)
 			break
 		}
 	}

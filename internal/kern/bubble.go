@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A stack lives where it was made: in one testing/synctest bubble, or outside of bubbles. A bubble has
-// a time of its own, which begins with the year 2000, so to a caller from elsewhere the stack's
+// A stack lives where it was made: in one testing/synctest bubble, or outside of bubbles. A bubble
+// has a time of its own, which begins with the year 2000, so to a caller from elsewhere the stack's
 // clock would seem to jump by decades, and every timer of every connection to be due; and a timer
 // or a sleeper of one bubble that is touched from elsewhere ends the program. So calls from
 // elsewhere fail with EXDEV, and change nothing.
@@ -48,7 +48,9 @@ const someBubble = ^uint64(0)
 // all others have; and the runtime puts the number into the first line of a goroutine's stack
 // trace.
 func bubble() uint64 {
-	if t := time.Now(); t != t.Round(0) { // Round(0) "strips any monotonic clock reading but otherwise returns t unchanged"
+	// Package time: Round(0) "strips any monotonic clock reading but otherwise returns t
+	// unchanged".
+	if t := time.Now(); t != t.Round(0) {
 		return 0
 	}
 	var b [128]byte

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// The bubble of a goroutine is told by its number, which the runtime has always written so; if it writes otherwise one day, this fails.
+// The bubble of a goroutine is told by its number, which the runtime has always written so; if it
+// writes otherwise one day, this fails.
 func TestBubbleNumber(t *testing.T) {
 	if n := bubble(); n != 0 {
 		t.Errorf("outside: %d", n)
@@ -25,7 +26,8 @@ func TestBubbleNumber(t *testing.T) {
 		t.Errorf("two bubbles: %d and %d", first, second)
 	}
 	for trace, want := range map[string]uint64{
-		"goroutine 7 [running, synctest bubble 12]:\nmain": 12, "goroutine 7 [running]:\n": someBubble, "synctest bubble 12": 12, "": someBubble,
+		"goroutine 7 [running, synctest bubble 12]:\nmain": 12, "goroutine 7 [running]:\n": someBubble,
+		"synctest bubble 12": 12, "": someBubble,
 	} {
 		if n := bubbleIn([]byte(trace)); n != want {
 			t.Errorf("%q: %d, want %d", trace, n, want)
@@ -33,17 +35,21 @@ func TestBubbleNumber(t *testing.T) {
 	}
 }
 
-// A program may run for long, and its clock begins at the epoch: neither is a sign of another bubble.
+// A program may run for long, and its clock begins at the epoch: neither is a sign of another
+// bubble.
 func TestAwayLimits(t *testing.T) {
 	k := &Kernel{}
-	for now, want := range map[int64]bool{0: false, epoch: false, decades: false, decades + 1: true, -1: true, -decades: true, never: true} {
+	for now, want := range map[int64]bool{
+		0: false, epoch: false, decades: false, decades + 1: true, -1: true, -decades: true, never: true,
+	} {
 		if k.away(now) != want {
 			t.Errorf("at %v: %v", time.Duration(now), !want)
 		}
 	}
 }
 
-// A bubble whose number is not known, should the runtime not tell it any more, is taken for the one that the stack is in.
+// A bubble whose number is not known, should the runtime not tell it any more, is taken for the one
+// that the stack is in.
 func TestAwayUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &Kernel{home: bubble()}

@@ -15,7 +15,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A chainRec records the call chains that end in a hook, in C names: each once, in the order in which they were first seen.
+// A chainRec records the call chains that end in a hook, in C names: each once, in the order in
+// which they were first seen.
 type chainRec struct {
 	names []bsdName
 
@@ -156,7 +157,8 @@ func sleep(d time.Duration) {
 	synctest.Wait()
 }
 
-// triggers are done one after another. A name that begins with "-" is not compared: it sets up what follows.
+// triggers are done one after another. A name that begins with "-" is not compared: it sets up what
+// follows.
 var triggers = []trigger{
 	{"ping", func(g *prog, e *ends) { g.ping() }},
 	{"socket", func(g *prog, e *ends) { e.l = g.socket() }},
@@ -232,8 +234,9 @@ func (g *prog) drain(fd int) {
 	}
 }
 
-// Calls nest as in the book: each call, and each timer, leads through the functions that the book's leads through. Where a modern part makes
-// another way, testdata/chains.txt says so beside the book's.
+// Calls nest as in the book: each call, and each timer, leads through the functions that the book's
+// leads through. Where a modern part makes another way, testdata/chains.txt says so beside the
+// book's.
 func TestChains(t *testing.T) {
 	for _, p := range []*tcp.Profile{tcp.Default(), tcp.FreeBSD(), tcp.Net3()} {
 		t.Run(p.Name, func(t *testing.T) {

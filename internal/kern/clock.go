@@ -43,7 +43,7 @@ type clock struct {
 	heap   calloutHeap
 	timer  *time.Timer
 	set    int64 // what the timer is set to
-	wanted int64 // when it should fire: a deadline that had passed when it was set, as a user's may, does not make it late
+	wanted int64 // when it should fire: set, or when it was set, if set had passed by then, as a user's deadline may
 	closed bool
 	firing bool
 	idle   sync.Cond
@@ -187,7 +187,9 @@ func (c *clock) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	if c.timer != nil && !c.k.away(c.k.now()) { // the timer of a bubble that has ended does not fire any more, and if it did, fire would see closed
+	// The timer of a bubble that has ended does not fire any more. If it did, fire would see
+	// closed.
+	if c.timer != nil && !c.k.away(c.k.now()) {
 		c.timer.Stop()
 	}
 	for c.firing {

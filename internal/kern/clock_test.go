@@ -71,8 +71,9 @@ func TestStarvedProcessor(t *testing.T) {
 	}
 }
 
-// A connection that is gone does not wait for its timers, or for the deadlines of those who slept in it: they may be hours away, and a peer that connects and
-// resets all the time would fill the memory.
+// A connection that is gone does not wait for its timers, or for the deadlines of those who slept
+// in it: they may be hours away, and a peer that connects and resets all the time would fill the
+// memory.
 func TestGoneSocketsLeaveClock(t *testing.T) {
 	for _, prof := range []func() *tcp.Profile{tcp.Default, tcp.FreeBSD} {
 		synctest.Test(t, func(t *testing.T) {
@@ -115,8 +116,9 @@ type calledAt struct {
 
 func (c *calledAt) expire(int64) { c.at = append(c.at, c.k.now()) }
 
-// The clock waits 3 ms if it is more than 20 ms late, and not at all if it is less late, or if what it calls was overdue when it was set: a deadline in the past, as
-// users set, is no sign of a busy processor.
+// The clock waits 3 ms if it is more than 20 ms late, and not at all if it is less late, or if what
+// it calls was overdue when it was set: a deadline in the past, as users set, is no sign of a busy
+// processor.
 func TestClockGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -127,7 +129,9 @@ func TestClockGrace(t *testing.T) {
 		called := &calledAt{k: v.k}
 		co := &callout{at: never, id: v.k.socketID.Add(1)}
 		c.tables = append(make([]expirer, co.id-1), called)
-		for _, late := range []time.Duration{0, 1, 5 * time.Millisecond, 20 * time.Millisecond, 20*time.Millisecond + 1, time.Second, time.Hour} {
+		for _, late := range []time.Duration{
+			0, 1, 5 * time.Millisecond, 20 * time.Millisecond, 20*time.Millisecond + 1, time.Second, time.Hour,
+		} {
 			called.at = nil
 			due := v.k.now() + int64(time.Second)
 			c.arm(co, due)
@@ -155,7 +159,8 @@ func TestClockGrace(t *testing.T) {
 	})
 }
 
-// A timer that fires when its connection has just gone does nothing (A40): between the clock's decision and the socket's lock anything may happen to it.
+// A timer that fires when its connection has just gone does nothing (A40): between the clock's
+// decision and the socket's lock anything may happen to it.
 func TestTimerAfterTheEnd(t *testing.T) {
 	for _, end := range []func(v *victim, p *peer, so *Socket){
 		func(v *victim, p *peer, so *Socket) { v.inject(p.seg(wire.RST, nil).bytes()) },

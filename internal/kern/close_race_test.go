@@ -17,7 +17,8 @@ import (
 )
 
 // What calls on a connection may return while it is being torn down: nothing else.
-var closeErrors = []syscall.Errno{0, syscall.EBADF, syscall.ECONNRESET, syscall.EPIPE, syscall.EAGAIN, syscall.ETIMEDOUT, syscall.ENOTCONN,
+var closeErrors = []syscall.Errno{0, syscall.EBADF, syscall.ECONNRESET, syscall.EPIPE, syscall.EAGAIN,
+	syscall.ETIMEDOUT, syscall.ENOTCONN,
 	syscall.ECONNABORTED, syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENOBUFS}
 
 func allowed(t testing.TB, what string, errno syscall.Errno) {
@@ -42,7 +43,8 @@ func (c *racer) act() {
 		_, errno := so.Sosend(make([]byte, c.r.IntN(70000)), 0)
 		allowed(c.t, "send", errno)
 	case 3, 4, 5:
-		_, errno := so.Soreceive(make([]byte, 1+c.r.IntN(70000)), []int{0, MSG_PEEK, MSG_WAITALL, MSG_DONTWAIT}[c.r.IntN(4)])
+		_, errno := so.Soreceive(make([]byte, 1+c.r.IntN(70000)),
+			[]int{0, MSG_PEEK, MSG_WAITALL, MSG_DONTWAIT}[c.r.IntN(4)])
 		allowed(c.t, "receive", errno)
 	case 6:
 		at := time.Now().Add(time.Duration(c.r.IntN(3)-1) * 100 * time.Microsecond)
@@ -67,7 +69,8 @@ func (c *racer) act() {
 		}
 	case 11: // a reset
 		la, fa := so.Laddr(), so.Faddr()
-		s := &seg{from: fa, to: la, th: wire.TCP{Seq: tcp.Seq(c.r.Uint32()), Flags: []wire.Flags{wire.RST, wire.SYN, wire.FIN | wire.ACK}[c.r.IntN(3)]}}
+		s := &seg{from: fa, to: la, th: wire.TCP{Seq: tcp.Seq(c.r.Uint32()),
+			Flags: []wire.Flags{wire.RST, wire.SYN, wire.FIN | wire.ACK}[c.r.IntN(3)]}}
 		for _, ifp := range k.Ifs() {
 			if ifp.loopback == la.Addr().IsLoopback() {
 				ifp.Inject(s.bytes())
@@ -106,8 +109,8 @@ func connected(t testing.TB, ka, kb *Kernel, at netip.AddrPort) (a, b *Socket) {
 	return a, b
 }
 
-// Calls, segments, ICMP errors and timers meet on connections that are being closed, from both ends and from several goroutines. Each call
-// returns, with an error that says so, and nothing is left.
+// Calls, segments, ICMP errors and timers meet on connections that are being closed, from both ends
+// and from several goroutines. Each call returns, with an error that says so, and nothing is left.
 func TestCloseRaces(t *testing.T) {
 	for _, loop := range []bool{true, false} {
 		la, lb := newPair(1500, false, 1)
@@ -125,7 +128,8 @@ func TestCloseRaces(t *testing.T) {
 			b.SetDeadlines(&end, &end)
 			var wg sync.WaitGroup
 			for g := range 5 {
-				c := &racer{t: t, k: [2]*Kernel{ka, kb}, so: [2]*Socket{a, b}, r: rand.New(rand.NewPCG(uint64(round), uint64(g)))}
+				c := &racer{t: t, k: [2]*Kernel{ka, kb}, so: [2]*Socket{a, b},
+					r: rand.New(rand.NewPCG(uint64(round), uint64(g)))}
 				wg.Go(func() {
 					for range 6 {
 						c.act()
@@ -202,7 +206,8 @@ func churn(t testing.TB, wg *sync.WaitGroup, ka, kb *Kernel, at netip.AddrPort) 
 	}
 }
 
-// Close ends everything at whatever moment it comes: all calls return, and no goroutine, timer, socket, port or buffer is left.
+// Close ends everything at whatever moment it comes: all calls return, and no goroutine, timer,
+// socket, port or buffer is left.
 func TestCloseAtAnyMoment(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for seed := range uint64(40) {

@@ -187,10 +187,14 @@ func TestConfDelayedAck(t *testing.T) {
 +0.01 < . 2932:2933(1) ack 1 win 65535
 +0.04 > . 1:1(0) ack 2933 win 62768
 `,
-		"delacktime":     "sysctl net.inet.tcp.delacktime=100\n" + scrAccepted + "< P. 1:11(10) ack 1 win 65535\n+0.1 > . 1:1(0) ack 11 win 65535\n",
-		"not delayed":    "sysctl net.inet.tcp.delayed_ack=0\n" + scrAccepted + "< P. 1:11(10) ack 1 win 65535\n> . 1:1(0) ack 11 win 65535\n",
-		"with a segment": scrAccepted + "< P. 1:11(10) ack 1 win 65535\n+0.02 send(4, ..., 5, 0) = 5\n> P. 1:6(5) ack 11 win 65535\n",
-		"recv does not":  scrAccepted + "< P. 1:11(10) ack 1 win 65535\nrecv(4, ..., 100, 0) = 10\n+0.04 > . 1:1(0) ack 11 win 65535\n",
+		"delacktime": "sysctl net.inet.tcp.delacktime=100\n" + scrAccepted + "< P. 1:11(10) ack 1 win 65535\n" +
+			"+0.1 > . 1:1(0) ack 11 win 65535\n",
+		"not delayed": "sysctl net.inet.tcp.delayed_ack=0\n" + scrAccepted + "< P. 1:11(10) ack 1 win 65535\n" +
+			"> . 1:1(0) ack 11 win 65535\n",
+		"with a segment": scrAccepted + "< P. 1:11(10) ack 1 win 65535\n+0.02 send(4, ..., 5, 0) = 5\n" +
+			"> P. 1:6(5) ack 11 win 65535\n",
+		"recv does not": scrAccepted + "< P. 1:11(10) ack 1 win 65535\nrecv(4, ..., 100, 0) = 10\n" +
+			"+0.04 > . 1:1(0) ack 11 win 65535\n",
 		"window update": scrAccepted + `
 < . 1:1461(1460) ack 1 win 65535
 < . 1461:2921(1460) ack 1 win 65535

@@ -26,8 +26,11 @@ states ESTABLISHED
 		if errno == "" {
 			scripts[name] = scrSynSent + "+0.1 " + icmp + " [0:0(0)]\n" + goesOn
 		} else {
-			scripts[name] = scrSynSent + "+0.1 " + icmp + " [0:0(0)]\nstates CLOSED\ngetsockopt(3, SOL_SOCKET, SO_ERROR, [" + errno + "], [4]) = 0\ngetsockopt(3, SOL_SOCKET, SO_ERROR, [0], [4]) = 0\n"
-			scripts[name+", not icmp_may_rst"] = "sysctl net.inet.tcp.icmp_may_rst=0\n" + scrSynSent + "+0.1 " + icmp + " [0:0(0)]\n" + goesOn
+			scripts[name] = scrSynSent + "+0.1 " + icmp + " [0:0(0)]\nstates CLOSED\n" +
+				"getsockopt(3, SOL_SOCKET, SO_ERROR, [" + errno + "], [4]) = 0\n" +
+				"getsockopt(3, SOL_SOCKET, SO_ERROR, [0], [4]) = 0\n"
+			scripts[name+", not icmp_may_rst"] = "sysctl net.inet.tcp.icmp_may_rst=0\n" + scrSynSent + "+0.1 " +
+				icmp + " [0:0(0)]\n" + goesOn
 		}
 		// Another number than one in SND.UNA..SND.NXT is nobody's.
 		scripts[name+" left"] = scrSynSent + "+0.1 " + icmp + " [-1:-1(0)]\n" + goesOn

@@ -57,7 +57,8 @@ getsockopt(3, SOL_SOCKET, SO_ACCEPTCONN, [2], [4]) = 0
 getsockopt(3, IPPROTO_TCP, TCP_INFO, {tcpi_state=TCPS_LISTEN, tcpi_options=TCPI_OPT_SACK}, [4]) = 0
 `,
 		"listen, connected": scrConnected + "listen(3, 1) = -1 EINVAL\naccept(3, ..., ...) = -1 EINVAL\n",
-		"bind twice":        scrBound + "bind(3, ..., ...) = -1 EINVAL\nsocket(..., SOCK_STREAM, IPPROTO_TCP) = 4\nbind(4, ..., ...) = -1 EADDRINUSE\n",
+		"bind twice": scrBound + "bind(3, ..., ...) = -1 EINVAL\nsocket(..., SOCK_STREAM, IPPROTO_TCP) = 4\n" +
+			"bind(4, ..., ...) = -1 EADDRINUSE\n",
 		"SO_REUSEADDR": scrTimeWait + `
 close(3) = 0
 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
@@ -115,8 +116,10 @@ func TestConfSocketOptions(t *testing.T) {
 		return "setsockopt(3, IPPROTO_TCP, " + name + ", [" + v + "], 4) = " + res + "\n"
 	}
 	runScripts(t, map[string]string{
-		"keep-alive": scrSocket + get("TCP_KEEPIDLE", "7200") + get("TCP_KEEPINTVL", "75") + get("TCP_KEEPCNT", "8") + get("TCP_KEEPINIT", "75") +
-			set("TCP_KEEPIDLE", "10", "0") + set("TCP_KEEPINTVL", "2", "0") + set("TCP_KEEPCNT", "3", "0") + set("TCP_KEEPINIT", "7", "0") +
+		"keep-alive": scrSocket + get("TCP_KEEPIDLE", "7200") + get("TCP_KEEPINTVL", "75") +
+			get("TCP_KEEPCNT", "8") + get("TCP_KEEPINIT", "75") +
+			set("TCP_KEEPIDLE", "10", "0") + set("TCP_KEEPINTVL", "2", "0") + set("TCP_KEEPCNT", "3", "0") +
+			set("TCP_KEEPINIT", "7", "0") +
 			get("TCP_KEEPIDLE", "10") + get("TCP_KEEPINTVL", "2") + get("TCP_KEEPCNT", "3") + get("TCP_KEEPINIT", "7") +
 			set("TCP_KEEPIDLE", "-1", "-1 EINVAL") + set("TCP_KEEPINIT", "0", "0") + get("TCP_KEEPINIT", "75"),
 		"keep-alive probes": scrConnected + `
@@ -131,21 +134,27 @@ setsockopt(3, SOL_SOCKET, SO_KEEPALIVE, [1], 4) = 0
 +2 > R. 1:1(0) ack 1
 getsockopt(3, SOL_SOCKET, SO_ERROR, [ETIMEDOUT], [4]) = 0
 `,
-		"flags": scrSocket + get("TCP_NODELAY", "0") + get("TCP_NOPUSH", "0") + get("TCP_NOOPT", "0") + set("TCP_NODELAY", "1", "0") + set("TCP_NOPUSH", "1", "0") +
-			set("TCP_NOOPT", "1", "0") + get("TCP_NODELAY", "4") + get("TCP_NOPUSH", "4096") + get("TCP_NOOPT", "8") + set("TCP_INFO", "1", "-1 EINVAL"),
-		"TCP_MAXSEG": scrSocket + get("TCP_MAXSEG", "536") + set("TCP_MAXSEG", "175", "-1 EINVAL") + set("TCP_MAXSEG", "537", "-1 EINVAL") + set("TCP_MAXSEG", "176", "-1 EINVAL") +
+		"flags": scrSocket + get("TCP_NODELAY", "0") + get("TCP_NOPUSH", "0") + get("TCP_NOOPT", "0") +
+			set("TCP_NODELAY", "1", "0") + set("TCP_NOPUSH", "1", "0") +
+			set("TCP_NOOPT", "1", "0") + get("TCP_NODELAY", "4") + get("TCP_NOPUSH", "4096") +
+			get("TCP_NOOPT", "8") + set("TCP_INFO", "1", "-1 EINVAL"),
+		"TCP_MAXSEG": scrSocket + get("TCP_MAXSEG", "536") + set("TCP_MAXSEG", "175", "-1 EINVAL") +
+			set("TCP_MAXSEG", "537", "-1 EINVAL") + set("TCP_MAXSEG", "176", "-1 EINVAL") +
 			set("TCP_MAXSEG", "216", "0") + get("TCP_MAXSEG", "216") + `
 connect(3, ..., ...) = -1 EINPROGRESS
 > S 0:0(0) win 65535 <mss 1460,nop,wscale 6,sackOK,TS val 100 ecr 0>
 +0.05 < S. 0:0(0) ack 1 win 65535 <mss 1400>
 > . 1:1(0) ack 1 win 65535
-` + get("TCP_MAXSEG", "1400") + set("TCP_MAXSEG", "1401", "-1 EINVAL") + set("TCP_MAXSEG", "1000", "0") + get("TCP_MAXSEG", "1000") + `
+` + get("TCP_MAXSEG", "1400") + set("TCP_MAXSEG", "1401", "-1 EINVAL") + set("TCP_MAXSEG", "1000", "0") +
+			get("TCP_MAXSEG", "1000") + `
 send(3, ..., 1500, 0) = 1500
 > . 1:1001(1000) ack 1 win 65535
 +0.05 < . 1:1(0) ack 1001 win 65535
 > P. 1001:1501(500) ack 1 win 65535
 `,
-		"unknown": scrSocket + "setsockopt(3, IPPROTO_TCP, 999, [1], 4) = -1 ENOPROTOOPT\ngetsockopt(3, IPPROTO_TCP, 999, [1], 4) = -1 ENOPROTOOPT\nsetsockopt(3, SOL_SOCKET, 999, [1], 4) = -1 ENOPROTOOPT\n",
+		"unknown": scrSocket + "setsockopt(3, IPPROTO_TCP, 999, [1], 4) = -1 ENOPROTOOPT\n" +
+			"getsockopt(3, IPPROTO_TCP, 999, [1], 4) = -1 ENOPROTOOPT\n" +
+			"setsockopt(3, SOL_SOCKET, 999, [1], 4) = -1 ENOPROTOOPT\n",
 		"buffers": scrSocket + `
 setsockopt(3, SOL_SOCKET, SO_RCVBUF, [0], 4) = -1 EINVAL
 setsockopt(3, SOL_SOCKET, SO_RCVBUF, [-1], 4) = -1 EINVAL
@@ -193,8 +202,10 @@ setsockopt(3, IPPROTO_IP, IP_TTL, [255], 4) = 0
 connect(3, ..., ...) = -1 EINPROGRESS
 > [tos 0x20,ttl 255] S 0:0(0) win 65535 <mss 1460,nop,wscale 6,sackOK,TS val 100 ecr 0>
 `,
-		"default TTL": scrSocket + "getsockopt(3, IPPROTO_IP, IP_TOS, [0], [4]) = 0\ngetsockopt(3, IPPROTO_IP, IP_TTL, [64], [4]) = 0\n",
-		"inherited": scrSocket + set("TCP_NODELAY", "1", "0") + set("TCP_KEEPIDLE", "11", "0") + set("TCP_KEEPINTVL", "12", "0") + set("TCP_KEEPCNT", "13", "0") + set("TCP_KEEPINIT", "14", "0") + `
+		"default TTL": scrSocket + "getsockopt(3, IPPROTO_IP, IP_TOS, [0], [4]) = 0\n" +
+			"getsockopt(3, IPPROTO_IP, IP_TTL, [64], [4]) = 0\n",
+		"inherited": scrSocket + set("TCP_NODELAY", "1", "0") + set("TCP_KEEPIDLE", "11", "0") +
+			set("TCP_KEEPINTVL", "12", "0") + set("TCP_KEEPCNT", "13", "0") + set("TCP_KEEPINIT", "14", "0") + `
 setsockopt(3, SOL_SOCKET, SO_KEEPALIVE, [1], 4) = 0
 bind(3, ..., ...) = 0
 listen(3, 1) = 0
@@ -216,7 +227,7 @@ connect(3, ..., ...) = -1 EINPROGRESS
 getsockopt(3, IPPROTO_TCP, TCP_INFO, {tcpi_state=TCPS_SYN_SENT}, [4]) = 0
 +0.05 < S. 0:0(0) ack 1 win 65535 <mss 1460,nop,nop,TS val 7000 ecr 100>
 > . 1:1(0) ack 1 win 65535 <nop,nop,TS val 150 ecr 7000>
-getsockopt(3, IPPROTO_TCP, TCP_INFO, {tcpi_state=TCPS_ESTABLISHED, tcpi_options=TCPI_OPT_TIMESTAMPS, tcpi_snd_wscale=0, tcpi_rcv_wscale=0}, [4]) = 0
+info 3 {tcpi_state=TCPS_ESTABLISHED, tcpi_options=TCPI_OPT_TIMESTAMPS, tcpi_snd_wscale=0, tcpi_rcv_wscale=0}
 `,
 	})
 }

@@ -78,7 +78,8 @@ accept(3, ..., ...) = 4
 		}
 		scripts[seg] = s + again
 	}
-	for _, syn := range []string{"S  0:0(0) win 65535 <mss 1460>", "S  0:10(10) win 65535 <mss 1460>", "SF 0:0(0) win 65535 <mss 1460>", "SF 0:10(10) win 65535 <mss 1460>",
+	for _, syn := range []string{"S  0:0(0) win 65535 <mss 1460>", "S  0:10(10) win 65535 <mss 1460>",
+		"SF 0:0(0) win 65535 <mss 1460>", "SF 0:10(10) win 65535 <mss 1460>",
 		"SP 0:10(10) win 65535 <mss 1460>"} {
 		scripts[syn] = scrListen + "< " + syn + "\n" + `
 > S. 0:0(0) ack 1 win 65535 <mss 1460>
@@ -182,7 +183,8 @@ states ESTABLISHED
 		}
 		scripts[seg] = s + unaffected
 	}
-	for _, seg := range []string{"R. 0:0(0) ack 1 win 0", "R. 5000:5000(0) ack 1 win 0", "SR. 0:0(0) ack 1 win 0", "FR. 0:0(0) ack 1 win 0"} {
+	for _, seg := range []string{"R. 0:0(0) ack 1 win 0", "R. 5000:5000(0) ack 1 win 0", "SR. 0:0(0) ack 1 win 0",
+		"FR. 0:0(0) ack 1 win 0"} {
 		scripts["refused "+seg] = scrSynSent + "+0.25 < " + seg + `
 states CLOSED
 getsockopt(3, SOL_SOCKET, SO_ERROR, [ECONNREFUSED], [4]) = 0
@@ -217,8 +219,10 @@ func TestConfSimultaneousOpen(t *testing.T) {
 states SYN_RECEIVED
 `
 	scripts := map[string]string{
-		"ACK":     syn + "< . 1:1(0) ack 1 win 65535\nstates ESTABLISHED\ngetsockopt(3, SOL_SOCKET, SO_ERROR, [0], [4]) = 0\n",
-		"SYN,ACK": syn + "< S. 0:0(0) ack 1 win 65535 <mss 1460,sackOK,eol,eol>\n> . 1:1(0) ack 1 win 65535\nstates ESTABLISHED\n",
+		"ACK": syn + "< . 1:1(0) ack 1 win 65535\nstates ESTABLISHED\n" +
+			"getsockopt(3, SOL_SOCKET, SO_ERROR, [0], [4]) = 0\n",
+		"SYN,ACK": syn + "< S. 0:0(0) ack 1 win 65535 <mss 1460,sackOK,eol,eol>\n> . 1:1(0) ack 1 win 65535\n" +
+			"states ESTABLISHED\n",
 		"data": scrSynSent + `
 +0.05 < S  0:10(10) win 65535 <mss 1460,sackOK,eol,eol>
 > S. 0:0(0) ack 1 win 65535 <mss 1460,sackOK,eol,eol>
@@ -233,9 +237,11 @@ recv(3, ..., 100, 0) = 10
 		"retransmitted": syn + "+1.0 > S. 0:0(0) ack 1 win 65535 <mss 1460,sackOK,eol,eol>\n",
 		"bad ACK left":  syn + "< . 1:1(0) ack 0 win 65535\n> R 0:0(0)\nstates SYN_RECEIVED\n",
 		"bad ACK right": syn + "< . 1:1(0) ack 2 win 65535\n> R 2:2(0)\nstates SYN_RECEIVED\n",
-		"SYN again":     syn + "< S 0:0(0) win 65535 <mss 1460,sackOK,eol,eol>\n> S. 0:0(0) ack 1 win 65535 <mss 1460,sackOK,eol,eol>\nstates SYN_RECEIVED\n",
-		"close":         syn + "close(3) = 0\nstates\n",
-		"shutdown":      syn + "shutdown(3, SHUT_WR) = 0\n< . 1:1(0) ack 1 win 65535\n> F. 1:1(0) ack 1 win 65535\nstates FIN_WAIT_1\n",
+		"SYN again": syn + "< S 0:0(0) win 65535 <mss 1460,sackOK,eol,eol>\n" +
+			"> S. 0:0(0) ack 1 win 65535 <mss 1460,sackOK,eol,eol>\nstates SYN_RECEIVED\n",
+		"close": syn + "close(3) = 0\nstates\n",
+		"shutdown": syn + "shutdown(3, SHUT_WR) = 0\n< . 1:1(0) ack 1 win 65535\n> F. 1:1(0) ack 1 win 65535\n" +
+			"states FIN_WAIT_1\n",
 	}
 	for opt, reply := range map[string]string{
 		"":                                   "mss 1460",
@@ -245,15 +251,20 @@ recv(3, ..., 100, 0) = 10
 		"mss 1460,nop,nop,TS val 7000 ecr 0": "mss 1460,nop,nop,TS val 150 ecr 7000",
 		"mss 1460,nop,wscale 3,sackOK,TS val 7000 ecr 0": "mss 1460,nop,wscale 6,sackOK,TS val 150 ecr 7000",
 	} {
-		scripts["options "+opt] = scrSynSent + "+0.05 < S 0:0(0) win 65535 <" + opt + ">\n> S. 0:0(0) ack 1 win 65535 <" + reply + ">\n"
+		scripts["options "+opt] = scrSynSent + "+0.05 < S 0:0(0) win 65535 <" + opt + ">\n" +
+			"> S. 0:0(0) ack 1 win 65535 <" + reply + ">\n"
 	}
 	// RFC 5961, 3.
-	scripts["RST"] = syn + "< R 1:1(0) win 0\nstates CLOSED\ngetsockopt(3, SOL_SOCKET, SO_ERROR, [ECONNREFUSED], [4]) = 0\n"
-	scripts["RST any ack"] = syn + "< R. 1:1(0) ack 77 win 0\nstates CLOSED\ngetsockopt(3, SOL_SOCKET, SO_ERROR, [ECONNREFUSED], [4]) = 0\n"
-	scripts["RST in window"] = syn + "< R 2:2(0) win 0\n> . 1:1(0) ack 1 win 65535\nstates SYN_RECEIVED\ngetsockopt(3, SOL_SOCKET, SO_ERROR, [0], [4]) = 0\n"
+	scripts["RST"] = syn + "< R 1:1(0) win 0\nstates CLOSED\n" +
+		"getsockopt(3, SOL_SOCKET, SO_ERROR, [ECONNREFUSED], [4]) = 0\n"
+	scripts["RST any ack"] = syn + "< R. 1:1(0) ack 77 win 0\nstates CLOSED\n" +
+		"getsockopt(3, SOL_SOCKET, SO_ERROR, [ECONNREFUSED], [4]) = 0\n"
+	scripts["RST in window"] = syn + "< R 2:2(0) win 0\n> . 1:1(0) ack 1 win 65535\nstates SYN_RECEIVED\n" +
+		"getsockopt(3, SOL_SOCKET, SO_ERROR, [0], [4]) = 0\n"
 	scripts["RST left"] = syn + "< R 0:0(0) win 0\nstates SYN_RECEIVED\n"
 	scripts["RST right"] = syn + "< R 65701:65701(0) win 0\nstates SYN_RECEIVED\n"
-	scripts["insecure_rst"] = "sysctl net.inet.tcp.insecure_rst=1\n" + syn + "< R 100:100(0) win 0\nstates CLOSED\ngetsockopt(3, SOL_SOCKET, SO_ERROR, [ECONNREFUSED], [4]) = 0\n"
+	scripts["insecure_rst"] = "sysctl net.inet.tcp.insecure_rst=1\n" + syn + "< R 100:100(0) win 0\nstates CLOSED\n" +
+		"getsockopt(3, SOL_SOCKET, SO_ERROR, [ECONNREFUSED], [4]) = 0\n"
 	runScripts(t, scripts)
 }
 
@@ -261,27 +272,36 @@ recv(3, ..., 100, 0) = 10
 func TestConfSynRcvd(t *testing.T) {
 	const stays = "\nstates LISTEN SYN_RECEIVED\n< . 1:1(0) ack 1 win 65535\naccept(3, ..., ...) = 4\n"
 	scripts := map[string]string{}
-	for _, rst := range []string{"R 1:1(0) win 0", "R. 1:1(0) ack 1 win 0", "R. 1:1(0) ack 0 win 0", "R. 1:1(0) ack 2 win 0", "FR 1:1(0) win 0"} {
-		scripts["killed "+rst] = scrSynRcvd + "< " + rst + "\nstates LISTEN\naccept(3, ..., ...) = -1 EWOULDBLOCK\n+5 close(3) = 0\n"
+	for _, rst := range []string{"R 1:1(0) win 0", "R. 1:1(0) ack 1 win 0", "R. 1:1(0) ack 0 win 0",
+		"R. 1:1(0) ack 2 win 0", "FR 1:1(0) win 0"} {
+		scripts["killed "+rst] = scrSynRcvd + "< " + rst + "\nstates LISTEN\naccept(3, ..., ...) = -1 EWOULDBLOCK\n" +
+			"+5 close(3) = 0\n"
 	}
-	for _, rst := range []string{"R 2:2(0) win 0", "R. 2:2(0) ack 1 win 0", "R 65535:65535(0) win 0", "R. 65535:65535(0) ack 99 win 0"} {
+	for _, rst := range []string{"R 2:2(0) win 0", "R. 2:2(0) ack 1 win 0", "R 65535:65535(0) win 0",
+		"R. 65535:65535(0) ack 99 win 0"} {
 		scripts["challenged "+rst] = scrSynRcvd + "< " + rst + "\n> . 1:1(0) ack 1 win 65535\n" + stays
-		scripts["insecure "+rst] = "sysctl net.inet.tcp.insecure_rst=1\n" + scrSynRcvd + "< " + rst + "\nstates LISTEN\n"
+		scripts["insecure "+rst] = "sysctl net.inet.tcp.insecure_rst=1\n" + scrSynRcvd + "< " + rst + "\n" +
+			"states LISTEN\n"
 	}
-	for _, rst := range []string{"R 0:0(0) win 0", "R 65536:65536(0) win 0", "R. 0:0(0) ack 1 win 0", "R. 65536:65536(0) ack 1 win 0"} {
+	for _, rst := range []string{"R 0:0(0) win 0", "R 65536:65536(0) win 0", "R. 0:0(0) ack 1 win 0",
+		"R. 65536:65536(0) ack 1 win 0"} {
 		scripts["dropped "+rst] = scrSynRcvd + "< " + rst + "\n" + stays
-		scripts["dropped even insecure "+rst] = "sysctl net.inet.tcp.insecure_rst=1\n" + scrSynRcvd + "< " + rst + "\n" + stays
+		scripts["dropped even insecure "+rst] = "sysctl net.inet.tcp.insecure_rst=1\n" + scrSynRcvd + "< " + rst +
+			"\n" + stays
 	}
 	scripts["bad ACK left"] = scrSynRcvd + "< . 1:1(0) ack 0 win 65535\n> R 0:0(0)\n" + stays
 	scripts["bad ACK right"] = scrSynRcvd + "< . 1:1(0) ack 2 win 65535\n> R 2:2(0)\n" + stays
 	scripts["bad FIN,ACK"] = scrSynRcvd + "< F. 1:1(0) ack 2 win 65535\n> R 2:2(0)\n" + stays
 	scripts["left of the window"] = scrSynRcvd + "< . 0:0(0) ack 1 win 65535\n> . 1:1(0) ack 1 win 65535\n" + stays
-	scripts["right of the window"] = scrSynRcvd + "< . 65537:65537(0) ack 1 win 65535\n> . 1:1(0) ack 1 win 65535\n" + stays
-	scripts["in the window"] = scrSynRcvd + "< . 2:12(10) ack 1 win 65535\n> . 1:1(0) ack 1 win 65535 <nop,nop,sack 2:12>\nstates ESTABLISHED LISTEN\naccept(3, ..., ...) = 4\n"
+	scripts["right of the window"] = scrSynRcvd + "< . 65537:65537(0) ack 1 win 65535\n" +
+		"> . 1:1(0) ack 1 win 65535\n" + stays
+	scripts["in the window"] = scrSynRcvd + "< . 2:12(10) ack 1 win 65535\n" +
+		"> . 1:1(0) ack 1 win 65535 <nop,nop,sack 2:12>\nstates ESTABLISHED LISTEN\naccept(3, ..., ...) = 4\n"
 	scripts["SYN,ACK"] = scrSynRcvd + "< S. 0:0(0) ack 1 win 65535\n" + stays
 	scripts["FIN"] = scrSynRcvd + "< F 1:1(0) win 65535\n" + stays
 	scripts["no flags"] = scrSynRcvd + "< - 1:11(10) win 65535\n" + stays
-	scripts["another SYN"] = scrSynRcvd + "< S 100:100(0) win 65535\n> S. 0:0(0) ack 1 win 65535 <mss 1460,sackOK,eol,eol>\n" + stays
+	scripts["another SYN"] = scrSynRcvd + "< S 100:100(0) win 65535\n" +
+		"> S. 0:0(0) ack 1 win 65535 <mss 1460,sackOK,eol,eol>\n" + stays
 	scripts["old timestamp"] = scrListen + `
 < S  0:0(0) win 65535 <mss 1460,sackOK,TS val 500 ecr 0>
 > S. 0:0(0) ack 1 win 65535 <mss 1460,sackOK,TS val 100 ecr 500>

@@ -85,7 +85,8 @@ connect(3, ..., ...) = -1 EINPROGRESS
 > S 0:0(0) win 20000 <mss 1460,nop,wscale 6,sackOK,TS val 100 ecr 0>
 `,
 		"window scaled": scrConnectedFull + `
-getsockopt(3, IPPROTO_TCP, TCP_INFO, {tcpi_state=TCPS_ESTABLISHED, tcpi_options=TCPI_OPT_TIMESTAMPS|TCPI_OPT_SACK|TCPI_OPT_WSCALE, tcpi_snd_wscale=7, tcpi_rcv_wscale=6}, [4]) = 0
+info 3 {tcpi_state=TCPS_ESTABLISHED, tcpi_snd_wscale=7, tcpi_rcv_wscale=6}
+info 3 {tcpi_options=TCPI_OPT_TIMESTAMPS|TCPI_OPT_SACK|TCPI_OPT_WSCALE}
 `,
 		"window scaled passive": scrListen + `
 < S  0:0(0) win 65535 <mss 1460,nop,wscale 3,sackOK,TS val 500 ecr 0>
@@ -124,12 +125,16 @@ func TestConfSysctl(t *testing.T) {
 	}
 	defer k.Close()
 	for name, want := range map[string]int64{
-		"net.inet.tcp.delacktime": 40, "net.inet.tcp.rexmit_initial": 1000, "net.inet.tcp.rexmit_slop": 200, "net.inet.tcp.insecure_rst": 0,
-		"net.inet.tcp.insecure_syn": 0, "net.inet.tcp.drop_synfin": 0, "net.inet.tcp.icmp_may_rst": 1, "net.inet.tcp.sack.enable": 1,
-		"net.inet.tcp.rfc1323": 1, "net.inet.tcp.mssdflt": 536, "net.inet.tcp.minmss": 216, "net.inet.tcp.recvspace": 65536,
-		"net.inet.tcp.sendspace": 32768, "kern.ipc.maxsockbuf": 2 << 20, "net.inet.tcp.keepidle": 7200000, "net.inet.tcp.keepintvl": 75000,
-		"net.inet.tcp.keepinit": 75000, "net.inet.tcp.keepcnt": 8, "net.inet.tcp.ecn.enable": 2, "net.inet.tcp.ecn.maxretries": 1,
-		"net.inet.tcp.rexmit_drop_options": 0, "net.inet.tcp.msl": 30000,
+		"net.inet.tcp.delacktime": 40, "net.inet.tcp.rexmit_initial": 1000,
+		"net.inet.tcp.rexmit_slop": 200, "net.inet.tcp.insecure_rst": 0,
+		"net.inet.tcp.insecure_syn": 0, "net.inet.tcp.drop_synfin": 0,
+		"net.inet.tcp.icmp_may_rst": 1, "net.inet.tcp.sack.enable": 1, "net.inet.tcp.rfc1323": 1,
+		"net.inet.tcp.mssdflt": 536, "net.inet.tcp.minmss": 216, "net.inet.tcp.recvspace": 65536,
+		"net.inet.tcp.sendspace": 32768, "kern.ipc.maxsockbuf": 2 << 20,
+		"net.inet.tcp.keepidle": 7200000, "net.inet.tcp.keepintvl": 75000,
+		"net.inet.tcp.keepinit": 75000, "net.inet.tcp.keepcnt": 8, "net.inet.tcp.ecn.enable": 2,
+		"net.inet.tcp.ecn.maxretries": 1, "net.inet.tcp.rexmit_drop_options": 0,
+		"net.inet.tcp.msl": 30000,
 	} {
 		if got, err := k.Sysctl(name); err != nil || got != want {
 			t.Errorf("%s is %d, %v; want %d", name, got, err, want)
@@ -143,15 +148,23 @@ func TestConfSynOptions(t *testing.T) {
 	const off = "sysctl net.inet.tcp.rfc1323=0\n"
 	const nosack = "sysctl net.inet.tcp.sack.enable=0\n"
 	scripts := map[string]string{
-		"active":             connect + "> S 0:0(0) win 65535 <mss 1460,nop,wscale 6,sackOK,TS val 100 ecr 0>",
-		"active no sack":     nosack + connect + "> S 0:0(0) win 65535 <mss 1460,nop,wscale 6,nop,nop,TS val 100 ecr 0>",
-		"active no 1323":     off + connect + "> S 0:0(0) win 65535 <mss 1460,sackOK,eol,eol>",
-		"active neither":     off + nosack + connect + "> S 0:0(0) win 65535 <mss 1460>",
-		"active noopt":       scrSocket + "setsockopt(3, IPPROTO_TCP, TCP_NOOPT, [1], 4) = 0\nconnect(3, ..., ...) = -1 EINPROGRESS\n> S 0:0(0) win 65535",
-		"scale 1":            "sysctl kern.ipc.maxsockbuf=73728\n" + connect + "> S 0:0(0) win 65535 <mss 1460,nop,wscale 1,sackOK,TS val 100 ecr 0>",
-		"scale 14":           "sysctl kern.ipc.maxsockbuf=4294967295\n" + connect + "> S 0:0(0) win 65535 <mss 1460,nop,wscale 14,sackOK,TS val 100 ecr 0>",
-		"rcvbuf not scale":   scrSocket + "setsockopt(3, SOL_SOCKET, SO_RCVBUF, [1000000], 4) = 0\nconnect(3, ..., ...) = -1 EINPROGRESS\n> S 0:0(0) win 65535 <mss 1460,nop,wscale 6,sackOK,TS val 100 ecr 0>",
-		"scale 1 to the end": "sysctl kern.ipc.maxsockbuf=73728\n" + connect + "> S 0:0(0) win 65535 <mss 1460,nop,wscale 1,sackOK,TS val 100 ecr 0>\n< S. 0:0(0) ack 1 win 5 <mss 1460,nop,wscale 0>\n> . 1:1(0) ack 1 win 32850",
+		"active": connect + "> S 0:0(0) win 65535 <mss 1460,nop,wscale 6,sackOK,TS val 100 ecr 0>",
+		"active no sack": nosack + connect +
+			"> S 0:0(0) win 65535 <mss 1460,nop,wscale 6,nop,nop,TS val 100 ecr 0>",
+		"active no 1323": off + connect + "> S 0:0(0) win 65535 <mss 1460,sackOK,eol,eol>",
+		"active neither": off + nosack + connect + "> S 0:0(0) win 65535 <mss 1460>",
+		"active noopt": scrSocket + "setsockopt(3, IPPROTO_TCP, TCP_NOOPT, [1], 4) = 0\n" +
+			"connect(3, ..., ...) = -1 EINPROGRESS\n> S 0:0(0) win 65535",
+		"scale 1": "sysctl kern.ipc.maxsockbuf=73728\n" + connect +
+			"> S 0:0(0) win 65535 <mss 1460,nop,wscale 1,sackOK,TS val 100 ecr 0>",
+		"scale 14": "sysctl kern.ipc.maxsockbuf=4294967295\n" + connect +
+			"> S 0:0(0) win 65535 <mss 1460,nop,wscale 14,sackOK,TS val 100 ecr 0>",
+		"rcvbuf not scale": scrSocket + "setsockopt(3, SOL_SOCKET, SO_RCVBUF, [1000000], 4) = 0\n" +
+			"connect(3, ..., ...) = -1 EINPROGRESS\n" +
+			"> S 0:0(0) win 65535 <mss 1460,nop,wscale 6,sackOK,TS val 100 ecr 0>",
+		"scale 1 to the end": "sysctl kern.ipc.maxsockbuf=73728\n" + connect +
+			"> S 0:0(0) win 65535 <mss 1460,nop,wscale 1,sackOK,TS val 100 ecr 0>\n" +
+			"< S. 0:0(0) ack 1 win 5 <mss 1460,nop,wscale 0>\n> . 1:1(0) ack 1 win 32850",
 		"scale 14 to the end": "sysctl kern.ipc.maxsockbuf=4294967295\n" + connect + `
 > S 0:0(0) win 65535 <mss 1460,nop,wscale 14,sackOK,TS val 100 ecr 0>
 < S. 0:0(0) ack 1 win 5 <mss 1460,nop,wscale 0>
@@ -175,18 +188,25 @@ func TestConfSynOptions(t *testing.T) {
 		"mss 1460,0x1e02,nop,nop,sackOK,0x2204beef,eol,eol":   "mss 1460,sackOK,eol,eol",
 		"mss 1460,nop,wscale 15,nop,nop,sackOK,0xfe0401,0xff": "mss 1460,nop,wscale 6,sackOK,eol,eol",
 	} {
-		scripts["passive "+syn] = scrListen + "< S 0:0(0) win 65535 <" + syn + ">\n> S. 0:0(0) ack 1 win 65535 <" + synack + ">"
+		scripts["passive "+syn] = scrListen + "< S 0:0(0) win 65535 <" + syn + ">\n> S. 0:0(0) ack 1 win 65535 <" +
+			synack + ">"
 	}
 	const fullSyn = "< S 0:0(0) win 65535 <mss 1460,nop,wscale 2,sackOK,TS val 9 ecr 0>\n"
-	scripts["passive no sack"] = nosack + scrListen + fullSyn + "> S. 0:0(0) ack 1 win 65535 <mss 1460,nop,wscale 6,nop,nop,TS val 100 ecr 9>"
+	scripts["passive no sack"] = nosack + scrListen + fullSyn +
+		"> S. 0:0(0) ack 1 win 65535 <mss 1460,nop,wscale 6,nop,nop,TS val 100 ecr 9>"
 	scripts["passive no 1323"] = off + scrListen + fullSyn + "> S. 0:0(0) ack 1 win 65535 <mss 1460,sackOK,eol,eol>"
 	scripts["passive neither"] = off + nosack + scrListen + fullSyn + "> S. 0:0(0) ack 1 win 65535 <mss 1460>"
-	scripts["passive noopt"] = scrListen + "setsockopt(3, IPPROTO_TCP, TCP_NOOPT, [1], 4) = 0\n" + fullSyn + "> S. 0:0(0) ack 1 win 65535"
+	scripts["passive noopt"] = scrListen + "setsockopt(3, IPPROTO_TCP, TCP_NOOPT, [1], 4) = 0\n" + fullSyn +
+		"> S. 0:0(0) ack 1 win 65535"
 	for mtu, mss := range map[string]string{"1280": "1240", "1500": "1460", "9000": "8960", "65535": "65495"} {
-		scripts["passive mtu "+mtu] = "mtu " + mtu + "\n" + scrListen + "< S 0:0(0) win 65535 <mss 1460>\n> S. 0:0(0) ack 1 win 65535 <mss " + mss + ">"
+		scripts["passive mtu "+mtu] = "mtu " + mtu + "\n" + scrListen + "< S 0:0(0) win 65535 <mss 1460>\n" +
+			"> S. 0:0(0) ack 1 win 65535 <mss " + mss + ">"
 	}
-	for mtu, mss := range map[string]string{"72": "32", "1280": "1240", "1500": "1460", "9000": "8960", "65535": "65495"} {
-		scripts["active mtu "+mtu] = "mtu " + mtu + "\n" + connect + "> S 0:0(0) win 65535 <mss " + mss + ",nop,wscale 6,sackOK,TS val 100 ecr 0>"
+	for mtu, mss := range map[string]string{
+		"72": "32", "1280": "1240", "1500": "1460", "9000": "8960", "65535": "65495",
+	} {
+		scripts["active mtu "+mtu] = "mtu " + mtu + "\n" + connect + "> S 0:0(0) win 65535 <mss " + mss +
+			",nop,wscale 6,sackOK,TS val 100 ecr 0>"
 	}
 	runScripts(t, scripts)
 }
@@ -232,7 +252,8 @@ getsockopt(4, SOL_SOCKET, SO_RCVBUF, [71680], [4]) = 0
 	})
 }
 
-// The first RTO is 1.0 s; a SYN goes again after 1.0 s and 2.2 s, 12 times in all, or until TCP_KEEPINIT.
+// The first RTO is 1.0 s; a SYN goes again after 1.0 s and 2.2 s, 12 times in all, or until
+// TCP_KEEPINIT.
 func TestConfSynRetransmit(t *testing.T) {
 	const full = "<mss 1460,nop,wscale 6,sackOK,TS val "
 	const syns = `
@@ -319,7 +340,8 @@ connect(3, ..., ...) = -1 EINPROGRESS
 +2.2  > S 0:0(0) win 65535 ` + full + `3300 ecr 0>
 +4.2  > S 0:0(0) win 65535 ` + full + `7500 ecr 0>
 `,
-		"no retries": "sysctl net.inet.tcp.ecn.maxretries=0\n" + on + "+1.0  > S 0:0(0) win 65535 " + full + "1100 ecr 0>\n",
+		"no retries": "sysctl net.inet.tcp.ecn.maxretries=0\n" + on + "+1.0  > S 0:0(0) win 65535 " + full +
+			"1100 ecr 0>\n",
 		"agreed": on + `
 < S.E 0:0(0) ack 1 win 65535 <mss 1460,sackOK,eol,eol>
 > . 1:1(0) ack 1 win 65535

@@ -13,14 +13,20 @@ type scrState struct {
 	nxt, rcv, una int // SND.NXT, RCV.NXT, SND.UNA
 }
 
-// scrStates are the synchronized states but TIME_WAIT. The user shuts down, so that the socket stays to tell its errors.
+// scrStates are the synchronized states but TIME_WAIT. The user shuts down, so that the socket
+// stays to tell its errors.
 var scrStates = []scrState{
 	{name: "ESTABLISHED", script: scrConnected, nxt: 1, rcv: 1, una: 1},
-	{name: "CLOSE_WAIT", script: scrConnected + "< F. 1:1(0) ack 1 win 65535\n> . 1:1(0) ack 2 win 65535\n", nxt: 1, rcv: 2, una: 1},
-	{name: "FIN_WAIT_1", script: scrConnected + "shutdown(3, SHUT_WR) = 0\n> F. 1:1(0) ack 1 win 65535\n", nxt: 2, rcv: 1, una: 1},
-	{name: "FIN_WAIT_2", script: scrConnected + "shutdown(3, SHUT_WR) = 0\n> F. 1:1(0) ack 1 win 65535\n< . 1:1(0) ack 2 win 65535\n", nxt: 2, rcv: 1, una: 2},
-	{name: "CLOSING", script: scrConnected + "shutdown(3, SHUT_WR) = 0\n> F. 1:1(0) ack 1 win 65535\n< F. 1:1(0) ack 1 win 65535\n> F. 1:1(0) ack 2 win 65535\n", nxt: 2, rcv: 2, una: 1},
-	{name: "LAST_ACK", script: scrConnected + "< F. 1:1(0) ack 1 win 65535\n> . 1:1(0) ack 2 win 65535\nshutdown(3, SHUT_WR) = 0\n> F. 1:1(0) ack 2 win 65535\n", nxt: 2, rcv: 2, una: 1},
+	{name: "CLOSE_WAIT", script: scrConnected + "< F. 1:1(0) ack 1 win 65535\n> . 1:1(0) ack 2 win 65535\n", nxt: 1,
+		rcv: 2, una: 1},
+	{name: "FIN_WAIT_1", script: scrConnected + "shutdown(3, SHUT_WR) = 0\n> F. 1:1(0) ack 1 win 65535\n", nxt: 2,
+		rcv: 1, una: 1},
+	{name: "FIN_WAIT_2", script: scrConnected + "shutdown(3, SHUT_WR) = 0\n> F. 1:1(0) ack 1 win 65535\n" +
+		"< . 1:1(0) ack 2 win 65535\n", nxt: 2, rcv: 1, una: 2},
+	{name: "CLOSING", script: scrConnected + "shutdown(3, SHUT_WR) = 0\n> F. 1:1(0) ack 1 win 65535\n" +
+		"< F. 1:1(0) ack 1 win 65535\n> F. 1:1(0) ack 2 win 65535\n", nxt: 2, rcv: 2, una: 1},
+	{name: "LAST_ACK", script: scrConnected + "< F. 1:1(0) ack 1 win 65535\n> . 1:1(0) ack 2 win 65535\n" +
+		"shutdown(3, SHUT_WR) = 0\n> F. 1:1(0) ack 2 win 65535\n", nxt: 2, rcv: 2, una: 1},
 }
 
 // A reset in ESTABLISHED, CLOSE-WAIT, FIN-WAIT-1, FIN-WAIT-2, CLOSING and LAST-ACK.
@@ -29,10 +35,12 @@ func TestConfRST(t *testing.T) {
 	for _, st := range scrStates {
 		begin := st.script + "states " + st.name + "\n"
 		challenge := fmt.Sprintf("> . %d:%d(0) ack %d win 65535\n", st.nxt, st.nxt, st.rcv)
-		dead := "states CLOSED\ngetsockopt(3, SOL_SOCKET, SO_ERROR, [ECONNRESET], [4]) = 0\ngetsockopt(3, SOL_SOCKET, SO_ERROR, [0], [4]) = 0\n+5 close(3) = 0\nstates\n"
+		dead := "states CLOSED\ngetsockopt(3, SOL_SOCKET, SO_ERROR, [ECONNRESET], [4]) = 0\n" +
+			"getsockopt(3, SOL_SOCKET, SO_ERROR, [0], [4]) = 0\n+5 close(3) = 0\nstates\n"
 		alive := "states " + st.name + "\ngetsockopt(3, SOL_SOCKET, SO_ERROR, [0], [4]) = 0\n"
 		for _, form := range []string{
-			"R %[1]d:%[1]d(0) win 0", "R. %[1]d:%[1]d(0) ack %[3]d win 0", "R. %[1]d:%[1]d(0) ack 77777 win 0", "FR. %[1]d:%[1]d(0) ack %[3]d win 0",
+			"R %[1]d:%[1]d(0) win 0", "R. %[1]d:%[1]d(0) ack %[3]d win 0", "R. %[1]d:%[1]d(0) ack 77777 win 0",
+			"FR. %[1]d:%[1]d(0) ack %[3]d win 0",
 			"RP. %[1]d:%[2]d(10) ack %[3]d win 0",
 		} {
 			at := func(n int) string { // %[2] and %[3] want to be used by all
@@ -41,11 +49,13 @@ func TestConfRST(t *testing.T) {
 			scripts[st.name+" "+at(st.rcv)] = begin + "< " + at(st.rcv) + "\n" + dead
 			for _, n := range []int{st.rcv + 1, st.rcv + 65699} {
 				scripts[st.name+" "+at(n)] = begin + "< " + at(n) + "\n" + challenge + alive
-				scripts[st.name+" insecure "+at(n)] = "sysctl net.inet.tcp.insecure_rst=1\n" + begin + "< " + at(n) + "\n" + dead
+				scripts[st.name+" insecure "+at(n)] = "sysctl net.inet.tcp.insecure_rst=1\n" + begin + "< " + at(n) +
+					"\n" + dead
 			}
 			for _, n := range []int{st.rcv - 1, st.rcv + 65700} {
 				scripts[st.name+" "+at(n)] = begin + "< " + at(n) + "\n" + alive
-				scripts[st.name+" insecure "+at(n)] = "sysctl net.inet.tcp.insecure_rst=1\n" + begin + "< " + at(n) + "\n" + alive
+				scripts[st.name+" insecure "+at(n)] = "sysctl net.inet.tcp.insecure_rst=1\n" + begin + "< " + at(n) +
+					"\n" + alive
 			}
 		}
 	}
@@ -60,7 +70,8 @@ func TestConfSYN(t *testing.T) {
 		challenge := fmt.Sprintf("> . %d:%d(0) ack %d win 65535\n", st.nxt, st.nxt, st.rcv)
 		alive := "states " + st.name + "\ngetsockopt(3, SOL_SOCKET, SO_ERROR, [0], [4]) = 0\n"
 		for _, n := range []int{st.rcv - 1, st.rcv, st.rcv + 1, st.rcv + 65699, st.rcv + 65700, st.rcv + 100000} {
-			for _, form := range []string{"S %d:%d(0) win 65535", "S. %d:%d(0) ack 1 win 65535", "S. %d:%d(0) ack 99 win 65535", "SF %d:%d(0) win 65535", "SF. %d:%d(0) ack 1 win 65535",
+			for _, form := range []string{"S %d:%d(0) win 65535", "S. %d:%d(0) ack 1 win 65535",
+				"S. %d:%d(0) ack 99 win 65535", "SF %d:%d(0) win 65535", "SF. %d:%d(0) ack 1 win 65535",
 				"S %d:%d(0) win 65535 <mss 1460,sackOK,eol,eol>"} {
 				seg := fmt.Sprintf(form, n, n)
 				scripts[st.name+" "+seg] = begin + "< " + seg + "\n" + challenge + alive
@@ -105,8 +116,9 @@ func TestConfSYN(t *testing.T) {
 	runScripts(t, scripts)
 }
 
-// The rest of RFC 9293, 3.10.7.4, first and fifth: what is outside of the window is answered with an ACK and dropped; so is an ACK of what has
-// not been sent; one that is too old is challenged (RFC 5961, 5).
+// The rest of RFC 9293, 3.10.7.4, first and fifth: what is outside of the window is answered with
+// an ACK and dropped; so is an ACK of what has not been sent; one that is too old is challenged
+// (RFC 5961, 5).
 func TestConfAcceptability(t *testing.T) {
 	scripts := map[string]string{}
 	for _, st := range scrStates {
@@ -126,7 +138,8 @@ func TestConfAcceptability(t *testing.T) {
 		future := fmt.Sprintf("< . %d:%d(0) ack %d win 65535\n", st.rcv, st.rcv, st.nxt+1)
 		scripts[st.name+" future ACK"] = st.script + future + ack + alive
 		ancient := fmt.Sprintf("< . %d:%d(0) ack %d win 65535\n", st.rcv, st.rcv, 0)
-		scripts[st.name+" ancient ACK"] = st.script + ancient + fmt.Sprintf("> . %d:%d(0) ack %d win 65535\n", st.nxt, st.nxt, st.rcv) + alive
+		scripts[st.name+" ancient ACK"] = st.script + ancient +
+			fmt.Sprintf("> . %d:%d(0) ack %d win 65535\n", st.nxt, st.nxt, st.rcv) + alive
 		noAck := fmt.Sprintf("< - %d:%d(10) win 65535\n< F %d:%d(0) win 65535\n", st.rcv, st.rcv+10, st.rcv, st.rcv)
 		scripts[st.name+" no ACK"] = st.script + noAck + alive
 	}

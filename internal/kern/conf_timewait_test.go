@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// A connection that was accepted and closed from here, with a listener beside it: SND.NXT 2, RCV.NXT 2.
+// A connection that was accepted and closed from here, with a listener beside it: SND.NXT 2,
+// RCV.NXT 2.
 const scrTimeWait = scrAccepted + `
 close(4) = 0
 > F. 1:1(0) ack 1 win 65535
@@ -21,19 +22,25 @@ func TestConfTimeWait(t *testing.T) {
 	for _, seg := range []string{
 		". 2:2(0) ack 2 win 65535", ". 2:2(0) ack 2 win 0", // RFC 9293: nothing is wrong with it
 		"F 1:1(0) win 65535", "F 2:2(0) win 65535", "F 3:3(0) win 65535", "- 2:2(0) win 65535", "P 2:12(10) win 65535",
-		"R 2:2(0) win 0", "R 3:3(0) win 0", "R 1:1(0) win 0", "R. 2:2(0) ack 2 win 0", "R. 9:9(0) ack 9 win 0", "SR 2:2(0) win 0", "FR 2:2(0) win 0",
-		"S 0:0(0) win 65535 <mss 1460>", "S 1:1(0) win 65535 <mss 1460>", "S 2:2(0) win 65535 <mss 1460>", "SF 1:1(0) win 65535 <mss 1460>",
+		"R 2:2(0) win 0", "R 3:3(0) win 0", "R 1:1(0) win 0", "R. 2:2(0) ack 2 win 0", "R. 9:9(0) ack 9 win 0",
+		"SR 2:2(0) win 0", "FR 2:2(0) win 0",
+		"S 0:0(0) win 65535 <mss 1460>", "S 1:1(0) win 65535 <mss 1460>", "S 2:2(0) win 65535 <mss 1460>",
+		"SF 1:1(0) win 65535 <mss 1460>",
 		"SF 2:2(0) win 65535 <mss 1460>", "S 2:12(10) win 65535 <mss 1460>",
 	} {
 		scripts["silence "+seg] = scrTimeWait + "< " + seg + "\n" + stays
 	}
 	for _, seg := range []string{
-		". 1:1(0) ack 2 win 65535", ". 3:3(0) ack 2 win 65535", ". 65702:65702(0) ack 2 win 65535", ". 70000:70000(0) ack 2 win 65535",
-		". 2:12(10) ack 2 win 65535", ". 1:2(1) ack 2 win 65535", "P. 2:12(10) ack 2 win 65535", ". 3:13(10) ack 2 win 65535",
+		". 1:1(0) ack 2 win 65535", ". 3:3(0) ack 2 win 65535", ". 65702:65702(0) ack 2 win 65535",
+		". 70000:70000(0) ack 2 win 65535",
+		". 2:12(10) ack 2 win 65535", ". 1:2(1) ack 2 win 65535", "P. 2:12(10) ack 2 win 65535",
+		". 3:13(10) ack 2 win 65535",
 		". 2:2(0) ack 1 win 65535", ". 2:2(0) ack 3 win 65535", ". 3:3(0) ack 77 win 65535",
-		"F. 1:1(0) ack 2 win 65535", "F. 2:2(0) ack 2 win 65535", "F. 3:3(0) ack 2 win 65535", "F. 1:1(0) ack 1 win 65535", "F. 99999:99999(0) ack 2 win 65535",
+		"F. 1:1(0) ack 2 win 65535", "F. 2:2(0) ack 2 win 65535", "F. 3:3(0) ack 2 win 65535",
+		"F. 1:1(0) ack 1 win 65535", "F. 99999:99999(0) ack 2 win 65535",
 		"F. 2:12(10) ack 2 win 65535",
-		"S. 0:0(0) ack 2 win 65535", "S. 1:1(0) ack 1 win 65535", "S. 2:2(0) ack 2 win 65535", "S. 3:3(0) ack 2 win 65535", "S. 99999:99999(0) ack 2 win 65535",
+		"S. 0:0(0) ack 2 win 65535", "S. 1:1(0) ack 1 win 65535", "S. 2:2(0) ack 2 win 65535",
+		"S. 3:3(0) ack 2 win 65535", "S. 99999:99999(0) ack 2 win 65535",
 		"SF. 3:3(0) ack 2 win 65535",
 	} {
 		scripts["ACK "+seg] = scrTimeWait + "< " + seg + "\n> . 2:2(0) ack 2 win 65535\n" + stays
@@ -57,7 +64,8 @@ states LISTEN SYN_RECEIVED
 `
 	const synfin = "sysctl net.inet.tcp.drop_synfin=1\n" + scrTimeWait
 	scripts["SYN,FIN ignored"] = synfin + "< SF 3:3(0) win 65535 <mss 1460>\n" + stays
-	scripts["SYN,FIN,ACK with drop_synfin"] = synfin + "< SF. 3:3(0) ack 2 win 65535 <mss 1460>\n> . 2:2(0) ack 2 win 65535\n" + stays
+	scripts["SYN,FIN,ACK with drop_synfin"] = synfin + "< SF. 3:3(0) ack 2 win 65535 <mss 1460>\n" +
+		"> . 2:2(0) ack 2 win 65535\n" + stays
 	scripts["no listener"] = scrTimeWait + `
 close(3) = 0
 states TIME_WAIT
@@ -67,8 +75,10 @@ flow new
 states
 `
 	scripts["60 s"] = scrTimeWait + "+59.999 states LISTEN TIME_WAIT\n+0.001 states LISTEN\n"
-	scripts["FIN again starts anew"] = scrTimeWait + "+30 < F. 1:1(0) ack 2 win 65535\n> . 2:2(0) ack 2 win 65535\n+59.999 " + stays + "+0.001 states LISTEN\n"
-	scripts["ACK does not"] = scrTimeWait + "+30 < . 1:1(0) ack 2 win 65535\n> . 2:2(0) ack 2 win 65535\n+30 states LISTEN\n"
+	scripts["FIN again starts anew"] = scrTimeWait + "+30 < F. 1:1(0) ack 2 win 65535\n> . 2:2(0) ack 2 win 65535\n" +
+		"+59.999 " + stays + "+0.001 states LISTEN\n"
+	scripts["ACK does not"] = scrTimeWait + "+30 < . 1:1(0) ack 2 win 65535\n> . 2:2(0) ack 2 win 65535\n" +
+		"+30 states LISTEN\n"
 	scripts["msl"] = "sysctl net.inet.tcp.msl=1000\n" + scrTimeWait + "+1.999 " + stays + "+0.001 states LISTEN\n"
 	scripts["drop"] = scrTimeWait + "drop TIME_WAIT\nstates LISTEN\n"
 	scripts["drop, then a SYN"] = scrTimeWait + `

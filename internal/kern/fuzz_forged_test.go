@@ -36,7 +36,8 @@ func (g *siege) unmoved(what string, s *seg, f func()) {
 	after := g.state()
 	before.cwnd = min(before.cwnd, after.cwnd) // an answer may find that the connection has been idle
 	if after != before {
-		g.fatalf("%s, %v %d+%d ack %d, has changed the connection from %+v to %+v", what, s.th.Flags, s.th.Seq, len(s.data), s.th.Ack, before, after)
+		g.fatalf("%s, %v %d+%d ack %d, has changed the connection from %+v to %+v", what, s.th.Flags, s.th.Seq,
+			len(s.data), s.th.Ack, before, after)
 	}
 }
 
@@ -107,10 +108,12 @@ func (g *siege) options(s *seg) {
 	}
 }
 
-// forged is a segment of the connection that the peer has not sent. Unless it is one that the peer might have sent, nothing comes of it.
+// forged is a segment of the connection that the peer has not sent. Unless it is one that the peer
+// might have sent, nothing comes of it.
 func (g *siege) forged() {
 	s, i := g.segment(), g.info()
-	g.logf("forged %v %d+%d ack %d win %d %x; rcvNxt %d+%d una %d+%d", s.th.Flags, s.th.Seq, len(s.data), s.th.Ack, s.th.Win, s.th.Opt.Has, i.RcvNxt, i.RcvWnd, g.una(i), i.InFlight)
+	g.logf("forged %v %d+%d ack %d win %d %x; rcvNxt %d+%d una %d+%d", s.th.Flags, s.th.Seq, len(s.data), s.th.Ack,
+		s.th.Win, s.th.Opt.Has, i.RcvNxt, i.RcvWnd, g.una(i), i.InFlight)
 	p := s.bytes()
 	if g.d.One(16) { // the checksum is wrong
 		p[36] ^= 1
@@ -126,8 +129,9 @@ func (g *siege) forged() {
 	g.unmoved("a segment that is not acceptable", s, func() { g.inject(p) })
 }
 
-// possible reports whether a segment is one that the peer might have sent, as RFC 5961 sees it: a reset at just the next number, or an acknowledgment of
-// what is, or was, in flight, with a sequence number that is not beyond the window.
+// possible reports whether a segment is one that the peer might have sent, as RFC 5961 sees it: a
+// reset at just the next number, or an acknowledgment of what is, or was, in flight, with a
+// sequence number that is not beyond the window.
 func (g *siege) possible(s *seg, i tcp.Info) bool {
 	next, una := tcp.Seq(i.RcvNxt), g.una(i)
 	switch f := s.th.Flags; {
@@ -154,7 +158,8 @@ func (g *siege) room() int {
 	return g.so.rcv.Space()
 }
 
-// finish is the end of a game: the attacker has gone, the peer does what is right, and everything goes on.
+// finish is the end of a game: the attacker has gone, the peer does what is right, and everything
+// goes on.
 func (g *siege) finish() {
 	pass(2 * time.Second) // the limits of challenges
 	g.hear()
@@ -179,7 +184,8 @@ func (g *siege) finish() {
 	}
 }
 
-// goesOn asserts that what the peer sends now is read, and what the user writes arrives. The peer has learnt what the connection is at.
+// goesOn asserts that what the peer sends now is read, and what the user writes arrives. The peer
+// has learnt what the connection is at.
 func (g *siege) goesOn(i tcp.Info) {
 	p := g.peer
 	for g.read(1<<20) > 0 {
@@ -208,8 +214,8 @@ func (g *siege) goesOn(i tcp.Info) {
 	if g.shut || g.info().State != tcp.Established && g.info().State != tcp.CloseWait {
 		return
 	}
-	// A forged number that is ahead of the peer's (SND.WL1) makes its windows count for nothing until it has passed it; a window probe at a time there is progress
-	// all the same.
+	// A forged number that is ahead of the peer's (SND.WL1) makes its windows count for nothing
+	// until it has passed it; a window probe at a time there is progress all the same.
 	before := g.info().BytesSent
 	for g.info().BytesSent == before {
 		g.p.Send(g.fd, []byte("y"), MSG_DONTWAIT)

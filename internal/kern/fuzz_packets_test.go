@@ -37,9 +37,11 @@ type siege struct {
 	dupAt   int     // bytes that the user of the connection has read
 	wrote   int     // bytes that it has written
 	heard   int     // bytes that the honest peer has written
-	taken   bool    // a segment has come that the peer might have sent: what the connection does is no longer the peer's doing alone
-	shut    bool    // the user has ended its direction
-	errno   syscall.Errno
+	// A segment has come that the peer might have sent: what the connection does is no longer the
+	// peer's doing alone.
+	taken bool
+	shut  bool // the user has ended its direction
+	errno syscall.Errno
 }
 
 // besiege plays one game.
@@ -156,7 +158,8 @@ func (g *siege) hear() {
 	}
 	for _, p := range pkts {
 		s := g.parse(p)
-		if s.ip.Proto != wire.ProtoTCP || s.ip.Dst != attPeer || s.th.Dport != g.peer.from.Port() || s.th.Sport != g.peer.to.Port() {
+		if s.ip.Proto != wire.ProtoTCP || s.ip.Dst != attPeer || s.th.Dport != g.peer.from.Port() ||
+			s.th.Sport != g.peer.to.Port() {
 			continue
 		}
 		g.logf("out %v %d+%d ack %d win %d", s.th.Flags, s.th.Seq, len(s.data), s.th.Ack, s.th.Win)
@@ -207,7 +210,8 @@ func (g *siege) raw() []byte {
 	return p
 }
 
-// cooked is bytes of the fuzzer's behind an IP header that is in order, and perhaps with the right checksums.
+// cooked is bytes of the fuzzer's behind an IP header that is in order, and perhaps with the right
+// checksums.
 func (g *siege) cooked() {
 	proto := []uint8{wire.ProtoTCP, wire.ProtoTCP, wire.ProtoICMP, wire.ProtoUDP, uint8(g.d.N(256))}[g.d.N(5)]
 	src := []netip.Addr{attPeer, attHost, netip.MustParseAddr("10.0.0.255"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("224.0.0.1")}[g.d.N(5)]
@@ -348,7 +352,8 @@ func (g *siege) read(n int) int {
 	return n
 }
 
-// honestly has the peer do what it should: send the next data and acknowledge all. It knows nothing of what others have made of the connection.
+// honestly has the peer do what it should: send the next data and acknowledge all. It knows nothing
+// of what others have made of the connection.
 func (g *siege) honestly() {
 	if g.so.TCPInfo().State == tcp.Closed {
 		return
@@ -380,8 +385,9 @@ func (g *siege) honestly() {
 // maxFuzz bounds the story that an input tells.
 const maxFuzz = 1200
 
-// FuzzPackets: whatever comes, a whole stack neither panics nor blocks nor grows, its connection goes on, unless a segment has ended it that the peer might have
-// sent, and its listener takes others.
+// FuzzPackets: whatever comes, a whole stack neither panics nor blocks nor grows, its connection
+// goes on, unless a segment has ended it that the peer might have sent, and its listener takes
+// others.
 func FuzzPackets(f *testing.F) {
 	for seed := range uint64(6) {
 		f.Add(testutil.SeededBytes(seed, 400))

@@ -16,12 +16,15 @@ import (
 	"bsdnet/internal/kern/wire/trace"
 )
 
-// The grid: every state meets every kind of segment; the reply and the next state are golden files, reviewed against RFC 9293, 3.10.7, and the
-// rules of the profile. testdata/grid_default.txt holds only the lines in which the Default profile differs.
+// The grid: every state meets every kind of segment; the reply and the next state are golden files,
+// reviewed against RFC 9293, 3.10.7, and the rules of the profile. testdata/grid_default.txt holds
+// only the lines in which the Default profile differs.
 //
-// A line is a segment; its columns are where its sequence number lies: left of the window (RCV.NXT-1), at RCV.NXT, inside, and to the right of it.
-// A cell is "reply => next state errno": a reply without time is immediate, "+40ms" is the delayed acknowledgment, "-" is none; "=" is the same
-// state, "none" that no connection is left. Numbers are relative: 1 is the first byte of either side.
+// A line is a segment; its columns are where its sequence number lies: left of the window
+// (RCV.NXT-1), at RCV.NXT, inside, and to the right of it. A cell is "reply => next state errno": a
+// reply without time is immediate, "+40ms" is the delayed acknowledgment, "-" is none; "=" is the
+// same state, "none" that no connection is left. Numbers are relative: 1 is the first byte of
+// either side.
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
@@ -45,16 +48,19 @@ var gridStates = []gridState{
 	{"LISTEN", scrListen, 3, -1, -1, -1},
 	{"SYN_SENT", scrSynSent, 3, -1, 0, 1},
 	{"SYN_RECEIVED, passive", scrSynRcvd, 3, 1, 0, 1},
-	{"SYN_RECEIVED, active", scrSynSent + "< S 0:0(0) win 65535 <mss 1460,sackOK,eol,eol>\n> S. 0:0(0) ack 1 win 65535\n", 3, 1, 0, 1},
+	{"SYN_RECEIVED, active", scrSynSent + "< S 0:0(0) win 65535 <mss 1460,sackOK,eol,eol>\n" +
+		"> S. 0:0(0) ack 1 win 65535\n", 3, 1, 0, 1},
 	{"ESTABLISHED", scrOpen, 3, 1, 1, 1},
 	{"ESTABLISHED, data in flight", scrOpen + "send(3, ..., 10, 0) = 10\n> P. 1:11(10) ack 1 win 65535\n", 3, 1, 1, 11},
 	{"CLOSE_WAIT", scrOpen + "< F. 1:1(0) ack 1 win 65535\n> . 1:1(0) ack 2 win 65535\n", 3, 2, 1, 1},
 	{"FIN_WAIT_1", scrShut, 3, 1, 1, 2},
 	{"FIN_WAIT_1, closed", scrOpen + "close(3) = 0\n> F. 1:1(0) ack 1 win 65535\n", 0, 1, 1, 2},
 	{"FIN_WAIT_2", scrShut + "< . 1:1(0) ack 2 win 65535\n", 3, 1, 2, 2},
-	{"FIN_WAIT_2, closed", scrOpen + "close(3) = 0\n> F. 1:1(0) ack 1 win 65535\n< . 1:1(0) ack 2 win 65535\n", 0, 1, 2, 2},
+	{"FIN_WAIT_2, closed", scrOpen + "close(3) = 0\n> F. 1:1(0) ack 1 win 65535\n< . 1:1(0) ack 2 win 65535\n", 0, 1,
+		2, 2},
 	{"CLOSING", scrShut + "< F. 1:1(0) ack 1 win 65535\n> . 2:2(0) ack 2 win 65535\n", 3, 2, 1, 2},
-	{"LAST_ACK", scrOpen + "< F. 1:1(0) ack 1 win 65535\n> . 1:1(0) ack 2 win 65535\nshutdown(3, SHUT_WR) = 0\n> F. 1:1(0) ack 2 win 65535\n", 3, 2, 1, 2},
+	{"LAST_ACK", scrOpen + "< F. 1:1(0) ack 1 win 65535\n> . 1:1(0) ack 2 win 65535\nshutdown(3, SHUT_WR) = 0\n" +
+		"> F. 1:1(0) ack 2 win 65535\n", 3, 2, 1, 2},
 	{"TIME_WAIT", scrShut + "< F. 1:1(0) ack 2 win 65535\n> . 2:2(0) ack 2 win 65535\n", 3, 2, 2, 2},
 	{"TIME_WAIT, with a listener", scrTimeWait, 3, 2, 2, 2},
 }

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestTupleHash: connections to one server spread over the buckets, and conversations over the queues of the loopback, whatever the key.
+// TestTupleHash: connections to one server spread over the buckets, and conversations over the
+// queues of the loopback, whatever the key.
 func TestTupleHash(t *testing.T) {
 	const n = 1 << 14
 	lo, far := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("2001:db8::1")

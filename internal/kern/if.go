@@ -15,7 +15,8 @@ import (
 	"bsdnet/internal/link"
 )
 
-// What a link has, where it is written once: bsdnet.Link, OffloadLink and QueueLink, whose comments are the contract.
+// What a link has, where it is written once: bsdnet.Link, OffloadLink and QueueLink, whose comments
+// are the contract.
 type (
 	// Link is bsdnet.Link.
 	Link = link.Link
@@ -162,14 +163,16 @@ func (k *Kernel) Attach(name string, link Link, prefixes []netip.Prefix) (*Ifnet
 	if mq, ok := link.(multiqueuer); ok {
 		switch n := mq.Queues(); {
 		case n > maxQueues:
-			return nil, fmt.Errorf("bsdnet: attach %s: the link's Queues returns %d; a link has at most %d", name, n, maxQueues)
+			return nil, fmt.Errorf(
+				"bsdnet: attach %s: the link's Queues returns %d; a link has at most %d", name, n, maxQueues)
 		case n > 1:
 			ifp.mq, ifp.queues = mq, make([]ifqueue, n)
 		}
 	}
 	for _, p := range prefixes {
 		if p.IsValid() && p.Addr().Is6() && !p.Addr().Is4In6() {
-			return nil, fmt.Errorf("bsdnet: attach %s: %w: %v: the stack speaks IPv4 only", name, syscall.EAFNOSUPPORT, p)
+			return nil, fmt.Errorf(
+				"bsdnet: attach %s: %w: %v: the stack speaks IPv4 only", name, syscall.EAFNOSUPPORT, p)
 		}
 	}
 	k.ifMu.Lock()
@@ -224,7 +227,8 @@ func (k *Kernel) addIf(ifp *Ifnet) error {
 func (k *Kernel) checkIf(ifp *Ifnet) error {
 	for _, p := range ifp.prefixes {
 		if !p.IsValid() || p.Addr().Is4In6() || p.Addr().Zone() != "" {
-			return fmt.Errorf("bsdnet: attach %s: %v is not an address with its prefix length, such as 10.0.0.1/24", ifp.Name, p)
+			return fmt.Errorf(
+				"bsdnet: attach %s: %v is not an address with its prefix length, such as 10.0.0.1/24", ifp.Name, p)
 		}
 		if !ifp.loopback {
 			if err := link.CheckHost(p); err != nil {
@@ -232,7 +236,8 @@ func (k *Kernel) checkIf(ifp *Ifnet) error {
 			}
 		}
 		if other := k.ifaWithAddr(p.Addr()); other != nil {
-			return fmt.Errorf("bsdnet: attach %s: %w: %v belongs to %s", ifp.Name, syscall.EADDRINUSE, p.Addr(), other.Name)
+			return fmt.Errorf(
+				"bsdnet: attach %s: %w: %v belongs to %s", ifp.Name, syscall.EADDRINUSE, p.Addr(), other.Name)
 		}
 	}
 	for _, o := range *k.ifs.Load() {

@@ -108,13 +108,17 @@ func (ifp *Ifnet) linkRead(q int, bufs [][]byte, sizes []int, size int) (n int, 
 	}
 	switch {
 	case n < 0 || n > len(bufs):
-		return 0, brokenContract(call, fmt.Sprintf("%d packets for %d buffers; it returns how many packets there are, not bytes", n, len(bufs)), err)
+		what := fmt.Sprintf(
+			"%d packets for %d buffers; it must return how many packets there are, not bytes", n, len(bufs))
+		return 0, brokenContract(call, what, err)
 	case n == 0 && err == nil:
-		return 0, brokenContract(call, "no packet and no error; it waits until there is one", nil)
+		return 0, brokenContract(call, "no packet and no error; it must wait until there is one", nil)
 	}
 	for i, s := range sizes[:n] {
 		if s < 0 || s > size {
-			return 0, brokenContract(call, fmt.Sprintf("a packet of %d bytes in a buffer of %d (sizes[%d]); it drops longer ones", s, size, i), err)
+			what := fmt.Sprintf(
+				"a packet of %d bytes in a buffer of %d (sizes[%d]); it must drop longer ones", s, size, i)
+			return 0, brokenContract(call, what, err)
 		}
 	}
 	return n, err
@@ -124,7 +128,8 @@ func (ifp *Ifnet) linkRead(q int, bufs [][]byte, sizes []int, size int) (n int, 
 // has returned as an error.
 func brokenContract(method, what string, err error) error {
 	if err != nil {
-		return fmt.Errorf("bsdnet: the link breaks its contract: %s has returned %s (and the error: %w)", method, what, err)
+		return fmt.Errorf(
+			"bsdnet: the link breaks its contract: %s has returned %s (and the error: %w)", method, what, err)
 	}
 	return fmt.Errorf("bsdnet: the link breaks its contract: %s has returned %s", method, what)
 }

@@ -19,7 +19,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// gsoSplit does with a packet what stands in its virtio-net header, as the kernel behind a TUN device would: it knows nothing of the cutter.
+// gsoSplit does with a packet what stands in its virtio-net header, as the kernel behind a TUN
+// device would: it knows nothing of the cutter.
 func gsoSplit(t testing.TB, p []byte) (pkts [][]byte) {
 	t.Helper()
 	le, be := binary.LittleEndian, binary.BigEndian
@@ -58,7 +59,8 @@ func gsoSplit(t testing.TB, p []byte) (pkts [][]byte) {
 			h[13] &^= uint8(wire.CWR)
 		}
 		// The sum of the pseudo-header is that of the whole: the length in it differs (RFC 1624).
-		be.PutUint16(h[16:], wire.Fold(uint64(be.Uint16(p[start+16:]))+uint64(^uint16(len(p)-start))+uint64(len(s)-start)))
+		pseudo := uint64(be.Uint16(p[start+16:])) + uint64(^uint16(len(p)-start)) + uint64(len(s)-start)
+		be.PutUint16(h[16:], wire.Fold(pseudo))
 		pkts = append(pkts, sum(s))
 	}
 	return pkts
@@ -75,7 +77,8 @@ func TestVnetHeader(t *testing.T) {
 		if r.IntN(3) == 0 {
 			data = data[:min(seg*r.IntN(5), len(data))]
 		}
-		th := wire.TCP{Sport: 80, Dport: 5000, Seq: tcp.Seq(r.Uint32()), Ack: 7, Win: 1000, Flags: wire.ACK | wire.Flags(r.Uint32())&(wire.FIN|wire.PUSH|wire.CWR|wire.ECE)}
+		th := wire.TCP{Sport: 80, Dport: 5000, Seq: tcp.Seq(r.Uint32()), Ack: 7, Win: 1000,
+			Flags: wire.ACK | wire.Flags(r.Uint32())&(wire.FIN|wire.PUSH|wire.CWR|wire.ECE)}
 		if r.IntN(5) == 0 {
 			th.Flags |= wire.URG
 			th.Urp = uint16(1 + r.IntN(60000))
@@ -95,7 +98,8 @@ func TestVnetHeader(t *testing.T) {
 		}
 		mbuf.Free(m)
 		if len(got) != len(want) {
-			t.Fatalf("seed %d: %d bytes at %d become %d packets behind the link, want %d", seed, len(data), seg, len(got), len(want))
+			t.Fatalf("seed %d: %d bytes at %d become %d packets behind the link, want %d", seed, len(data), seg,
+				len(got), len(want))
 		}
 		for i := range got {
 			if !bytes.Equal(got[i], want[i]) {
@@ -159,12 +163,14 @@ func (v *victim) vnetIfnet() *Ifnet {
 	return &Ifnet{k: v.k, mtu: v.ifp.mtu, prefixes: v.ifp.prefixes, vnet: true}
 }
 
-// A packet that comes with a virtio-net header is one without it that is known to be right, and is captured with its checksum.
+// A packet that comes with a virtio-net header is one without it that is known to be right, and is
+// captured with its checksum.
 func TestVnetReceived(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
 	ifp := v.vnetIfnet()
-	udp := ipPacket(wire.IPv4{Proto: wire.ProtoUDP, TTL: 64}, attPeer, attHost, wire.ProtoUDP, []byte{0, 9, 0, 9, 0, 11, 0, 0, 'a', 'b', 'c'})
+	udp := ipPacket(wire.IPv4{Proto: wire.ProtoUDP, TTL: 64}, attPeer, attHost, wire.ProtoUDP,
+		[]byte{0, 9, 0, 9, 0, 11, 0, 0, 'a', 'b', 'c'})
 	zero := slices.Clone(udp) // its checksum comes out as 0, which is sent as ffff
 	sum0 := wire.Sum(append(zero[20:28:28], 0, 0, 'c'), wire.PseudoSum(attPeer, attHost, wire.ProtoUDP, 11))
 	binary.BigEndian.PutUint16(zero[28:], ^wire.Fold(sum0))
@@ -183,12 +189,16 @@ func TestVnetReceived(t *testing.T) {
 	}{
 		{"plain", wire.Vnet{}, whole, 0, 0},
 		{"verified", wire.Vnet{Flags: wire.VnetDataValid}, whole, mbuf.CsumVerified, 0},
-		{"partial", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 16}, whole, mbuf.CsumVerified | mbuf.CsumPartial, 0},
-		{"large", wire.Vnet{Flags: wire.VnetNeedsCsum, GSOType: wire.VnetTCPv4 | wire.VnetECN, GSOSize: 1448, CsumStart: 20, CsumOffset: 16}, whole, mbuf.CsumVerified | mbuf.CsumPartial, 1448},
+		{"partial", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 16}, whole,
+			mbuf.CsumVerified | mbuf.CsumPartial, 0},
+		{"large", wire.Vnet{Flags: wire.VnetNeedsCsum, GSOType: wire.VnetTCPv4 | wire.VnetECN, GSOSize: 1448,
+			CsumStart: 20, CsumOffset: 16}, whole, mbuf.CsumVerified | mbuf.CsumPartial, 1448},
 		{"UDP", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 6}, udp, 0, 0},
 		{"UDP with a sum of 0", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 6}, zero, 0, 0},
-		{"a checksum beyond the end", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 60000, CsumOffset: 60000}, whole, 0, 0},
-		{"a checksum elsewhere", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 21, CsumOffset: 16}, slices.Clone(whole), 0, 0},
+		{"a checksum beyond the end", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 60000, CsumOffset: 60000},
+			whole, 0, 0},
+		{"a checksum elsewhere", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 21, CsumOffset: 16},
+			slices.Clone(whole), 0, 0},
 	} {
 		buf := v.k.pool.Getcl(mbuf.ClJumbo)
 		n := copy(buf.Room(), append(c.hdr.Append(nil), c.pkt...))
@@ -197,7 +207,8 @@ func TestVnetReceived(t *testing.T) {
 		if m.Pkt.Csum != c.csum || m.Pkt.SegSize != c.seg || m.Pkt.Len != len(c.pkt) || m.Len() != len(c.pkt) {
 			t.Errorf("%s: %+v of %d bytes", c.name, m.Pkt, m.Len())
 		}
-		if c.name == "UDP" && wire.Fold(wire.Sum(m.Bytes()[20:], wire.PseudoSum(attPeer, attHost, wire.ProtoUDP, 11))) != 0xffff {
+		if c.name == "UDP" && wire.Fold(wire.Sum(m.Bytes()[20:],
+			wire.PseudoSum(attPeer, attHost, wire.ProtoUDP, 11))) != 0xffff {
 			t.Error("the checksum of a UDP datagram is not filled in")
 		}
 		if c.name == "UDP with a sum of 0" && binary.BigEndian.Uint16(m.Bytes()[26:]) != 0xffff {
@@ -227,7 +238,10 @@ func FuzzVnet(f *testing.F) {
 		f.Fatal(err)
 	}
 	syn := v.peer(5000, 80).seg(wire.SYN, make([]byte, 3000)).bytes()
-	for _, h := range []wire.Vnet{{}, {Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 16, GSOType: wire.VnetTCPv4, GSOSize: 100}, {Flags: 1, CsumStart: 24, CsumOffset: 6}} {
+	for _, h := range []wire.Vnet{
+		{}, {Flags: 1, CsumStart: 24, CsumOffset: 6},
+		{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 16, GSOType: wire.VnetTCPv4, GSOSize: 100},
+	} {
 		f.Add(append(h.Append(nil), syn...))
 		f.Add(append(h.Append(nil), syn[:30]...))
 	}
@@ -294,7 +308,8 @@ func TestBatchIsAnsweredAtOnce(t *testing.T) {
 		}
 		var batch [][]byte
 		for port := range uint16(9) { // nobody listens: each is answered by a reset
-			s := &seg{from: netip.MustParseAddrPort("10.1.0.2:5000"), to: netip.AddrPortFrom(netip.MustParseAddr("10.1.0.1"), 1000+port)}
+			s := &seg{from: netip.MustParseAddrPort("10.1.0.2:5000"),
+				to: netip.AddrPortFrom(netip.MustParseAddr("10.1.0.1"), 1000+port)}
 			s.th = wire.TCP{Seq: 1, Flags: wire.SYN, Win: 1000}
 			batch = append(batch, s.bytes())
 		}
@@ -306,7 +321,8 @@ func TestBatchIsAnsweredAtOnce(t *testing.T) {
 	})
 }
 
-// A link that breaks says so: dials fail at once, and a connection goes on over the link that is attached in its place.
+// A link that breaks says so: dials fail at once, and a connection goes on over the link that is
+// attached in its place.
 func TestBrokenLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -322,7 +338,8 @@ func TestBrokenLink(t *testing.T) {
 		v.ifp, v.link = ifp, l.wireLink
 		defer func() { v.ifp, v.link = wire0, link0 }()
 		lfd := v.listenOn(netip.AddrPortFrom(host[0].Addr(), 80), 5)
-		p := &peer{v: v, from: netip.MustParseAddrPort("10.1.0.2:5000"), to: netip.AddrPortFrom(host[0].Addr(), 80), seq: 1000, win: 65535}
+		p := &peer{v: v, from: netip.MustParseAddrPort("10.1.0.2:5000"), to: netip.AddrPortFrom(host[0].Addr(), 80),
+			seq: 1000, win: 65535}
 		if !p.dial(wire.Options{Has: wire.TofMSS, MSS: 1460}) {
 			t.Fatal("no SYN,ACK")
 		}
@@ -363,7 +380,8 @@ func TestBrokenLink(t *testing.T) {
 	})
 }
 
-// The counters of an interface are of IP packets: a virtio-net header before them is none of their bytes.
+// The counters of an interface are of IP packets: a virtio-net header before them is none of their
+// bytes.
 func TestVnetCounts(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()

@@ -379,7 +379,8 @@ func (q *ifqueue) linkWrite(pkts []net.Buffers) (n int, err error) {
 		n, err = q.ifp.link.Write(pkts)
 	}
 	if n < 0 || n > len(pkts) {
-		err = brokenContract(call, fmt.Sprintf("%d of %d packets; it returns how many packets it has taken, not bytes", n, len(pkts)), err)
+		what := fmt.Sprintf("%d of %d packets; it must return how many packets it has taken, not bytes", n, len(pkts))
+		err = brokenContract(call, what, err)
 		q.ifp.broken(err)
 		return 0, err
 	}

@@ -80,9 +80,20 @@ const (
 	pruSendoob    pruReq = 14
 )
 
-var pruNames = map[pruReq]string{pruAttach: "PRU_ATTACH", pruDetach: "PRU_DETACH", pruBind: "PRU_BIND", pruListen: "PRU_LISTEN",
-	pruConnect: "PRU_CONNECT", pruAccept: "PRU_ACCEPT", pruDisconnect: "PRU_DISCONNECT", pruShutdown: "PRU_SHUTDOWN",
-	pruRcvd: "PRU_RCVD", pruSend: "PRU_SEND", pruAbort: "PRU_ABORT", pruSendoob: "PRU_SENDOOB"}
+var pruNames = map[pruReq]string{
+	pruAttach:     "PRU_ATTACH",
+	pruDetach:     "PRU_DETACH",
+	pruBind:       "PRU_BIND",
+	pruListen:     "PRU_LISTEN",
+	pruConnect:    "PRU_CONNECT",
+	pruAccept:     "PRU_ACCEPT",
+	pruDisconnect: "PRU_DISCONNECT",
+	pruShutdown:   "PRU_SHUTDOWN",
+	pruRcvd:       "PRU_RCVD",
+	pruSend:       "PRU_SEND",
+	pruAbort:      "PRU_ABORT",
+	pruSendoob:    "PRU_SENDOOB",
+}
 
 // String returns the request's name in BSD's spelling.
 func (r pruReq) String() string { return pruNames[r] }

@@ -29,7 +29,8 @@ func resum(p []byte) []byte {
 	return p
 }
 
-// A22: every header length, total length and captured length: what does not fit is dropped, padding is cut, nothing is read beyond the end.
+// A22: every header length, total length and captured length: what does not fit is dropped, padding
+// is cut, nothing is read beyond the end.
 func TestIPEveryLength(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
@@ -66,7 +67,8 @@ func TestTCPEveryLength(t *testing.T) {
 	v.listen(80, 1000)
 	for doff := range 16 {
 		for n := range 64 {
-			s := &seg{from: netip.AddrPortFrom(attPeer, uint16(5000+n)), to: netip.AddrPortFrom(attHost, 80), th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 100}}
+			s := &seg{from: netip.AddrPortFrom(attPeer, uint16(5000+n)), to: netip.AddrPortFrom(attHost, 80),
+				th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 100}}
 			s.data = make([]byte, 60)
 			b := s.bytes()[wire.IPv4MinLen:][:n]
 			if n > 12 {
@@ -93,7 +95,8 @@ func TestMartians(t *testing.T) {
 	defer v.done()
 	v.listen(80, 10)
 	syn := func(src, dst string) []byte {
-		s := &seg{from: netip.MustParseAddrPort(src), to: netip.MustParseAddrPort(dst), th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 100}}
+		s := &seg{from: netip.MustParseAddrPort(src), to: netip.MustParseAddrPort(dst),
+			th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 100}}
 		return s.bytes()
 	}
 	good := func() []byte { return syn("10.0.0.2:5000", "10.0.0.1:80") }
@@ -146,7 +149,8 @@ func TestTCPChecksumEveryBit(t *testing.T) {
 	defer v.done()
 	v.listen(80, 10)
 	for _, n := range []int{0, 1, 2, 7} {
-		s := &seg{from: netip.AddrPortFrom(attPeer, 5000), to: netip.AddrPortFrom(attHost, 80), th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 100}}
+		s := &seg{from: netip.AddrPortFrom(attPeer, 5000), to: netip.AddrPortFrom(attHost, 80),
+			th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 100}}
 		s.data = make([]byte, n)
 		p := s.bytes()
 		for bit := wire.IPv4MinLen * 8; bit < len(p)*8; bit++ {
@@ -163,7 +167,8 @@ func TestTCPChecksumEveryBit(t *testing.T) {
 	}
 }
 
-// RFC 791; RFC 7126, 4.3 and 4.4: options are passed over, whatever they are; source routes and malformed ones are dropped.
+// RFC 791; RFC 7126, 4.3 and 4.4: options are passed over, whatever they are; source routes and
+// malformed ones are dropped.
 //
 // RFC 9293 MUST-50
 // RFC 9293 MUST-51
@@ -217,7 +222,8 @@ func TestIPOptions(t *testing.T) {
 	v.one()
 }
 
-// RFC 1122, 3.2.2.6: an echo is answered with its own data, of any length, in fragments where it must be; not to more than one host.
+// RFC 1122, 3.2.2.6: an echo is answered with its own data, of any length, in fragments where it
+// must be; not to more than one host.
 func TestEcho(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -233,7 +239,8 @@ func TestEcho(t *testing.T) {
 			settle()
 			l := v.link.fetch()
 			got, frags := rejoin(v, l)
-			if len(got) != n+8 || got[0] != wire.ICMPEchoReply || !bytes.Equal(got[8:], data) || wire.InCksum(got) != 0 || binary.BigEndian.Uint32(got[4:]) != 0x12340001 {
+			if len(got) != n+8 || got[0] != wire.ICMPEchoReply || !bytes.Equal(got[8:], data) ||
+				wire.InCksum(got) != 0 || binary.BigEndian.Uint32(got[4:]) != 0x12340001 {
 				t.Fatalf("%d bytes: %d came back in %d packets", n, len(got), len(l))
 			}
 			if want := max((n+8+1479)/1480, 1); frags != want {
@@ -290,8 +297,8 @@ func rejoin(v *victim, l [][]byte) (body []byte, n int) {
 	return body, len(l)
 }
 
-// RFC 1122, 3.2.2: an error about a packet for a protocol that is not there, with its header and 8 bytes; never about an error, a fragment, or
-// what was not for one host; and not more than so many.
+// RFC 1122, 3.2.2: an error about a packet for a protocol that is not there, with its header and 8
+// bytes; never about an error, a fragment, or what was not for one host; and not more than so many.
 func TestICMPErrorRules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -302,7 +309,8 @@ func TestICMPErrorRules(t *testing.T) {
 		p := odd(wire.IPv4{}, "10.0.0.2", "10.0.0.1")
 		v.inject(p)
 		g := v.one()
-		if g.ip.Dst != attPeer || g.ip.Proto != wire.ProtoICMP || g.data[0] != wire.ICMPUnreach || g.data[1] != wire.ICMPUnreachProtocol ||
+		if g.ip.Dst != attPeer || g.ip.Proto != wire.ProtoICMP || g.data[0] != wire.ICMPUnreach ||
+			g.data[1] != wire.ICMPUnreachProtocol ||
 			!bytes.Equal(g.data[8:], p[:28]) || wire.InCksum(g.data) != 0 {
 			t.Errorf("the error is %x", g.data)
 		}
@@ -348,12 +356,14 @@ func TestICMPErrorRules(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.5.2, and net.inet.icmp.icmplim: a flood of segments to a closed port is not answered with a flood.
+// RFC 9293, 3.5.2, and net.inet.icmp.icmplim: a flood of segments to a closed port is not answered
+// with a flood.
 func TestResetFloodLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
-		s := &seg{from: netip.AddrPortFrom(attPeer, 5000), to: netip.AddrPortFrom(attHost, 81), th: wire.TCP{Seq: 1, Ack: 5, Flags: wire.ACK, Win: 100}}
+		s := &seg{from: netip.AddrPortFrom(attPeer, 5000), to: netip.AddrPortFrom(attHost, 81),
+			th: wire.TCP{Seq: 1, Ack: 5, Flags: wire.ACK, Win: 100}}
 		p := s.bytes()
 		for range 50_000 {
 			v.inject(p)
@@ -381,10 +391,12 @@ func TestResetFloodLimited(t *testing.T) {
 		s.th.Flags = wire.RST | wire.ACK
 		v.inject(s.bytes())
 		v.none()
-		// All sources together have four times as much, less what is missing at random, a half at most.
+		// All sources together have four times as much, less what is missing at random, a half at
+		// most.
 		pass(10 * time.Second)
 		for i := range 50_000 {
-			s := &seg{from: netip.AddrPortFrom(netip.AddrFrom4([4]byte{12, 0, byte(i >> 8), byte(i)}), 5000), to: s.to, th: wire.TCP{Seq: 1, Ack: 5, Flags: wire.ACK, Win: 100}}
+			s := &seg{from: netip.AddrPortFrom(netip.AddrFrom4([4]byte{12, 0, byte(i >> 8), byte(i)}), 5000),
+				to: s.to, th: wire.TCP{Seq: 1, Ack: 5, Flags: wire.ACK, Win: 100}}
 			v.inject(s.bytes())
 		}
 		if n := v.link.count(); n < 1000 || n > 2000 {
@@ -393,7 +405,8 @@ func TestResetFloodLimited(t *testing.T) {
 	})
 }
 
-// RFC 5927, RFC 1191: what a router says about the path is believed where it quotes what is in flight, and never below 552 bytes.
+// RFC 5927, RFC 1191: what a router says about the path is believed where it quotes what is in
+// flight, and never below 552 bytes.
 //
 // RFC 9293 MUST-54
 func TestFragmentationNeeded(t *testing.T) {
@@ -426,7 +439,8 @@ func TestFragmentationNeeded(t *testing.T) {
 			sent := v.link.fetch()
 			quoted := append([]byte{}, sent[0][:28]...)
 			binary.BigEndian.PutUint32(quoted[24:], binary.BigEndian.Uint32(quoted[24:])+uint32(c.dseq))
-			v.inject(icmpPacket(netip.MustParseAddr("10.9.9.9"), attHost, wire.ICMP{Type: wire.ICMPUnreach, Code: wire.ICMPUnreachNeedfrag, Rest: c.mtu}, quoted))
+			v.inject(icmpPacket(netip.MustParseAddr("10.9.9.9"), attHost,
+				wire.ICMP{Type: wire.ICMPUnreach, Code: wire.ICMPUnreachNeedfrag, Rest: c.mtu}, quoted))
 			i, _ := v.p.TCPInfo(fd)
 			if i.SndMSS != c.want {
 				t.Errorf("MTU %d, sequence number off by %d: MSS %d, want %d", c.mtu, c.dseq, i.SndMSS, c.want)
@@ -436,7 +450,8 @@ func TestFragmentationNeeded(t *testing.T) {
 				if len(l) != 0 {
 					t.Errorf("MTU %d: something is sent", c.mtu)
 				}
-			} else if len(l) == 0 || l[0].th.Seq != p.ack || len(l[0].data) != c.want || !bytes.Equal(l[0].data, data[:c.want]) {
+			} else if len(l) == 0 || l[0].th.Seq != p.ack || len(l[0].data) != c.want ||
+				!bytes.Equal(l[0].data, data[:c.want]) {
 				t.Errorf("MTU %d: what was too long is not sent again in shorter segments: %v", c.mtu, len(l))
 			}
 			v.done()
@@ -444,7 +459,8 @@ func TestFragmentationNeeded(t *testing.T) {
 	})
 }
 
-// RFC 5927, 4 and 6: no ICMP error ends a connection that stands; one that quotes our SYN ends an attempt to connect, where it is a hard one.
+// RFC 5927, 4 and 6: no ICMP error ends a connection that stands; one that quotes our SYN ends an
+// attempt to connect, where it is a hard one.
 //
 // RFC 9293 MUST-54
 // RFC 9293 MUST-55
@@ -515,7 +531,8 @@ func TestICMPQuotesNonsense(t *testing.T) {
 			if n > 9 {
 				b[9] = wire.ProtoTCP
 			}
-			v.inject(icmpPacket(attPeer, attHost, wire.ICMP{Type: uint8(r(20)) | 1, Code: uint8(r(16)), Rest: uint32(r(70000))}, b))
+			v.inject(icmpPacket(attPeer, attHost,
+				wire.ICMP{Type: uint8(r(20)) | 1, Code: uint8(r(16)), Rest: uint32(r(70000))}, b))
 		}
 	}
 	v.none()

@@ -11,7 +11,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// frag makes a fragment of an echo request's payload: bytes [off, end) of body, the last one where more is false.
+// frag makes a fragment of an echo request's payload: bytes [off, end) of body, the last one where
+// more is false.
 func frag(id uint16, body []byte, off, end int, more bool) []byte {
 	ip := wire.IPv4{ID: id, Off: off}
 	if more {
@@ -69,7 +70,8 @@ func TestIPReassemblyAnyOrder(t *testing.T) {
 	})
 }
 
-// A13: fragments that overlap spoil their datagram (teardrop), and so does whatever contradicts itself; what a datagram cannot be is dropped.
+// A13: fragments that overlap spoil their datagram (teardrop), and so does whatever contradicts
+// itself; what a datagram cannot be is dropped.
 func TestReassemblyAttacks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		body := echoBody(2000)
@@ -103,7 +105,8 @@ func TestReassemblyAttacks(t *testing.T) {
 			// Of these two the parts that agree are a datagram of their own, with a wrong checksum.
 			whole := what == "two ends" || what == "an end before what is there"
 			if st := &v.k.Stats.IP; !whole && (st.Reassembled.Load() != 0 || st.Fragdropped.Load() == 0) {
-				t.Errorf("%s: %d datagrams were put together, %d fragments dropped", what, st.Reassembled.Load(), st.Fragdropped.Load())
+				t.Errorf("%s: %d datagrams were put together, %d fragments dropped", what, st.Reassembled.Load(),
+					st.Fragdropped.Load())
 			}
 			v.done()
 		}
@@ -138,9 +141,11 @@ func TestReassemblyAttacks(t *testing.T) {
 		if n := v.k.Stats.IP.Reassembled.Load(); n != 0 {
 			t.Errorf("%d datagrams that cannot be were put together", n)
 		}
-		// RFC 3128: a first fragment without a whole TCP header, and one that would overwrite its flags.
+		// RFC 3128: a first fragment without a whole TCP header, and one that would overwrite its
+		// flags.
 		v.listen(80, 5)
-		s := &seg{from: netip.AddrPortFrom(attPeer, 5000), to: netip.AddrPortFrom(attHost, 80), th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 10}, data: make([]byte, 100)}
+		s := &seg{from: netip.AddrPortFrom(attPeer, 5000), to: netip.AddrPortFrom(attHost, 80),
+			th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 10}, data: make([]byte, 100)}
 		p := s.bytes()
 		tcpFrag := func(off, end int, more bool) []byte {
 			ip := wire.IPv4{ID: 7, Off: off}
@@ -151,13 +156,15 @@ func TestReassemblyAttacks(t *testing.T) {
 		}
 		pass(31 * time.Second)
 		v.link.fetch()
-		for _, f := range [][]byte{tcpFrag(0, 8, true), tcpFrag(0, 16, true), tcpFrag(8, 16, true), tcpFrag(8, 120, false)} {
+		for _, f := range [][]byte{tcpFrag(0, 8, true), tcpFrag(0, 16, true), tcpFrag(8, 16, true),
+			tcpFrag(8, 120, false)} {
 			v.inject(f)
 			if n, _, _ := v.waiting(); n != 0 {
 				t.Errorf("a fragment that RFC 3128 has dropped waits for others: %x", f[:20])
 			}
 		}
-		for _, f := range [][]byte{tcpFrag(0, 8, true), tcpFrag(8, 120, false), tcpFrag(0, 16, true), tcpFrag(16, 120, false)} {
+		for _, f := range [][]byte{tcpFrag(0, 8, true), tcpFrag(8, 120, false), tcpFrag(0, 16, true),
+			tcpFrag(16, 120, false)} {
 			v.inject(f)
 		}
 		v.none()
@@ -169,7 +176,8 @@ func TestReassemblyAttacks(t *testing.T) {
 	})
 }
 
-// A12: so many datagrams, so many of one source, so many fragments, so many bytes; a flood does not keep others out for long.
+// A12: so many datagrams, so many of one source, so many fragments, so many bytes; a flood does not
+// keep others out for long.
 func TestReassemblyLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -227,7 +235,8 @@ func TestReassemblyLimits(t *testing.T) {
 	})
 }
 
-// What a source's lost fragments have left behind, or somebody in its name, gives way to what comes after them.
+// What a source's lost fragments have left behind, or somebody in its name, gives way to what comes
+// after them.
 func TestReassemblyGoesOnAfterLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -250,7 +259,8 @@ func TestReassemblyGoesOnAfterLoss(t *testing.T) {
 	})
 }
 
-// RFC 1122, 3.3.2: a datagram is given up after 30 s; its source hears of it where the first fragment has come.
+// RFC 1122, 3.3.2: a datagram is given up after 30 s; its source hears of it where the first
+// fragment has come.
 func TestReassemblyTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -268,7 +278,8 @@ func TestReassemblyTimeout(t *testing.T) {
 		}
 		pass(2 * time.Millisecond)
 		g := v.one()
-		if g.ip.Dst != attPeer || g.data[0] != wire.ICMPTimxceed || g.data[1] != wire.ICMPTimxceedReass || string(g.data[8:]) != string(first[:28]) {
+		if g.ip.Dst != attPeer || g.data[0] != wire.ICMPTimxceed || g.data[1] != wire.ICMPTimxceedReass ||
+			string(g.data[8:]) != string(first[:28]) {
 			t.Errorf("the error is %x", g.data)
 		}
 		if v.k.Stats.IP.Fragtimeout.Load() != 2 {
@@ -299,7 +310,8 @@ func TestReassemblyVerifiesChecksums(t *testing.T) {
 	}
 }
 
-// One source's fragments do not drive out those of others: a source has a share of the bytes, and loses its own oldest datagram beyond it.
+// One source's fragments do not drive out those of others: a source has a share of the bytes, and
+// loses its own oldest datagram beyond it.
 func TestReassShareOfSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -309,7 +321,8 @@ func TestReassShareOfSource(t *testing.T) {
 		body := make([]byte, 1400)
 		for id := range uint16(40) {
 			for off := range 40 {
-				v.inject(ipPacket(wire.IPv4{ID: id, Flags: wire.IPMF, Off: off * 1400}, greedy, attHost, wire.ProtoICMP, body))
+				v.inject(ipPacket(wire.IPv4{ID: id, Flags: wire.IPMF, Off: off * 1400}, greedy, attHost,
+					wire.ProtoICMP, body))
 			}
 		}
 		if n := v.k.reass.sources[greedy]; n.bytes > reassShare || n.bytes < reassShare/2 {

@@ -73,7 +73,7 @@ type Kernel struct {
 	twMax     int
 	icmpLimit limiter
 	rstLimit  limiter
-	ipIDs     [1024]atomic.Uint32 // counters of identifications, shared by destinations that a keyed hash brings together
+	ipIDs     [1024]atomic.Uint32 // counters of identifications; a keyed hash chooses a packet's
 
 	pcbs     pcbTable
 	ports    portTable

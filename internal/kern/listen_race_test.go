@@ -7,8 +7,9 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// Two queues of a device bring the acknowledgment of a handshake and the first data at the same time. The second of them has found the listener,
-// and waits for its lock while the first completes the handshake: it belongs to the connection by then, and must not be answered with a reset.
+// Two queues of a device bring the acknowledgment of a handshake and the first data at the same
+// time. The second of them has found the listener, and waits for its lock while the first completes
+// the handshake: it belongs to the connection by then, and must not be answered with a reset.
 func TestSegmentOvertakesHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

@@ -8,15 +8,17 @@ import (
 	"unsafe"
 )
 
-// An idle connection is a Socket and little else, so its size is what a server with many of them pays: a class of the allocator's is not to be
-// left by a field that has crept in.
+// An idle connection is a Socket and little else, so its size is what a server with many of them
+// pays: a class of the allocator's is not to be left by a field that has crept in.
 func TestSocketSize(t *testing.T) {
-	if n := unsafe.Sizeof(Socket{}); n > 704-8 { // the allocator puts 8 bytes before what has pointers and is this large
+	// The allocator puts 8 bytes before what has pointers and is this large.
+	if n := unsafe.Sizeof(Socket{}); n > 704-8 {
 		t.Errorf("a Socket has %d bytes, and takes more than the 704 of its class", n)
 	}
 }
 
-// TestCondGoes: what a connection has for its sleepers it has no longer once it is idle; who sleeps keeps it.
+// TestCondGoes: what a connection has for its sleepers it has no longer once it is idle; who sleeps
+// keeps it.
 func TestCondGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -63,7 +65,8 @@ func TestCondGoes(t *testing.T) {
 	})
 }
 
-// TestSocketList: whatever the order in which sockets come and go, the list has those that are there, each once.
+// TestSocketList: whatever the order in which sockets come and go, the list has those that are
+// there, each once.
 func TestSocketList(t *testing.T) {
 	var l socketList
 	var all []*Socket
@@ -110,7 +113,8 @@ func TestSocketList(t *testing.T) {
 
 // TestIn6Addr: the way there and back, and what is unspecified.
 func TestIn6Addr(t *testing.T) {
-	for s, unspec := range map[string]bool{"0.0.0.0": true, "127.0.0.1": false, "255.255.255.255": false, "::1": false, "2001:db8::1": false, "::fffe:0:0": false} {
+	for s, unspec := range map[string]bool{"0.0.0.0": true, "127.0.0.1": false, "255.255.255.255": false,
+		"::1": false, "2001:db8::1": false, "::fffe:0:0": false} {
 		a := netip.MustParseAddr(s)
 		b := in6(a)
 		if b.addr() != a || b.unspecified() != unspec || b.is4() != a.Is4() {

@@ -57,7 +57,8 @@ func mergingPeer(t *testing.T, vnet, sack bool) (*merging, func()) {
 	v.ifp, v.link = ifp, m.l.wireLink
 	lfd := v.listenOn(netip.AddrPortFrom(host.Addr(), 80), 5)
 	m.peer = &peer{
-		v: v, from: netip.MustParseAddrPort("10.1.0.2:5000"), to: netip.AddrPortFrom(host.Addr(), 80), seq: 1000, win: 65535,
+		v: v, from: netip.MustParseAddrPort("10.1.0.2:5000"), to: netip.AddrPortFrom(host.Addr(), 80), seq: 1000,
+		win: 65535,
 	}
 	opt := wire.Options{Has: wire.TofMSS, MSS: 1460}
 	if sack {
@@ -91,7 +92,8 @@ func (m *merging) segments(off, n, size int) (pkts [][]byte) {
 		if m.vnet {
 			h := wire.Vnet{Flags: wire.VnetDataValid}
 			if len(s.data) > size {
-				h = wire.Vnet{Flags: wire.VnetNeedsCsum, GSOType: wire.VnetTCPv4, GSOSize: uint16(size), CsumStart: 20, CsumOffset: 16}
+				h = wire.Vnet{Flags: wire.VnetNeedsCsum, GSOType: wire.VnetTCPv4, GSOSize: uint16(size),
+					CsumStart: 20, CsumOffset: 16}
 			}
 			p = append(h.Append(nil), p...)
 		}
@@ -138,7 +140,8 @@ func TestMergedOutOfOrder(t *testing.T) {
 					// Behind a hole: each is a duplicate, and the block grows. The last one is
 					// short.
 					want(m.answers(m.segments(1000, 3500, 1000)),
-						[]string{"0 1000-2000", "0 1000-3000", "0 1000-4000", "0 1000-4500"}, []string{"0", "0", "0", "0"})
+						[]string{"0 1000-2000", "0 1000-3000", "0 1000-4000", "0 1000-4500"},
+						[]string{"0", "0", "0", "0"})
 					// What fills the hole is acknowledged at once.
 					want(m.answers(m.segments(0, 1000, 1000)), []string{"4500"}, []string{"4500"})
 					// Only the last of a batch is behind a hole.

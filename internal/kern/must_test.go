@@ -21,8 +21,9 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// RFC 9293, appendix B, numbers its requirements. A test that holds one says so in its comment, "RFC 9293 MUST-n"; docs/rfc9293.md names what is
-// done otherwise, and why, and where each is tested.
+// RFC 9293, appendix B, numbers its requirements. A test that holds one says so in its comment,
+// "RFC 9293 MUST-n"; docs/rfc9293.md names what is done otherwise, and why, and where each is
+// tested.
 
 const (
 	musts = 69
@@ -93,7 +94,8 @@ func taggedTests(t *testing.T, root string) map[string][]string {
 	return tests
 }
 
-// Every MUST of RFC 9293 has a test that says so, or a reason in docs/rfc9293.md; what the document says of tests is so.
+// Every MUST of RFC 9293 has a test that says so, or a reason in docs/rfc9293.md; what the document
+// says of tests is so.
 func TestEveryMustIsTested(t *testing.T) {
 	root := repoRoot(t)
 	tests := taggedTests(t, root)
@@ -114,7 +116,8 @@ func TestEveryMustIsTested(t *testing.T) {
 	}
 	reasoned := map[string]bool{}
 	for line := range strings.Lines(head) {
-		if cells := strings.Split(line, "|"); strings.HasPrefix(line, "| ") && len(cells) >= 5 && len(strings.TrimSpace(cells[3])) > 40 {
+		if cells := strings.Split(line, "|"); strings.HasPrefix(line, "| ") && len(cells) >= 5 &&
+			len(strings.TrimSpace(cells[3])) > 40 {
 			for _, m := range reqRE.FindAllString(cells[1], -1) {
 				reasoned[m] = true
 			}
@@ -150,7 +153,8 @@ func TestEveryMustIsTested(t *testing.T) {
 		}
 		for _, name := range strings.Split(cells[3], ",") {
 			if name = strings.Trim(name, " `"); name != "" && !slices.Contains(tests[req], name) {
-				t.Errorf("docs/rfc9293.md says that %s tests %s; it is not tagged so (go test -run TestEveryMust -rfc9293 writes the table anew)", name, req)
+				t.Errorf("docs/rfc9293.md says that %s tests %s; it is not tagged so "+
+					"(go test -run TestEveryMust -rfc9293 writes the table anew)", name, req)
 			}
 		}
 	}
@@ -203,7 +207,8 @@ func TestOptionsOfAnyKind(t *testing.T) {
 		for len(opt)%4 != 0 {
 			opt = append(opt, 0)
 		}
-		s := &seg{from: netip.AddrPortFrom(attPeer, port), to: netip.AddrPortFrom(attHost, 80), th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 100}}
+		s := &seg{from: netip.AddrPortFrom(attPeer, port), to: netip.AddrPortFrom(attHost, 80),
+			th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 100}}
 		b := s.bytes()[wire.IPv4MinLen:]
 		b = append(b, opt...)
 		b[12] = byte(len(b)/4) << 4
@@ -234,7 +239,8 @@ func TestOptionsOfAnyKind(t *testing.T) {
 	try("MSS of another length", with(2, 3, 5), true)
 }
 
-// RFC 9293, 3.7.1: MSS is offered on every SYN, and only there, of what the interface takes; header padding is zero.
+// RFC 9293, 3.7.1: MSS is offered on every SYN, and only there, of what the interface takes; header
+// padding is zero.
 //
 // RFC 9293 MUST-14
 // RFC 9293 MUST-65
@@ -310,7 +316,8 @@ func wireHasMSS(p []byte) bool {
 	return false
 }
 
-// RFC 9293, 3.9.1.1: passive opens stand beside each other and beside the connections of their port.
+// RFC 9293, 3.9.1.1: passive opens stand beside each other and beside the connections of their
+// port.
 //
 // RFC 9293 MUST-41
 // RFC 9293 MUST-42
@@ -345,7 +352,8 @@ func TestLocalAddress(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
 		second := netip.MustParseAddr("10.7.0.1")
-		if _, err := v.k.Attach("wire1", newWireLink(1500), []netip.Prefix{netip.MustParsePrefix("10.7.0.1/24")}); err != nil {
+		prefixes := []netip.Prefix{netip.MustParsePrefix("10.7.0.1/24")}
+		if _, err := v.k.Attach("wire1", newWireLink(1500), prefixes); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []netip.Addr{attHost, second} {
@@ -395,8 +403,8 @@ func TestConnectToMany(t *testing.T) {
 	v.none()
 }
 
-// RFC 9293, 3.9.2 and 3.9.1.7: the user chooses type of service and time to live; segments bear them as they are, and accepted connections have
-// their listener's.
+// RFC 9293, 3.9.2 and 3.9.1.7: the user chooses type of service and time to live; segments bear
+// them as they are, and accepted connections have their listener's.
 //
 // RFC 9293 MUST-48
 // RFC 9293 MUST-49

@@ -50,7 +50,8 @@ func readNames(t *testing.T) []bsdName {
 	return names
 }
 
-// bsdFold is a function's name under the folding rule, as a C name's fold would have it: in package tcp the package says "tcp_".
+// bsdFold is a function's name under the folding rule, as a C name's fold would have it: in package
+// tcp the package says "tcp_".
 func bsdFold(pkg, fn string) string {
 	if pkg == "tcp" {
 		return "tcp" + fold(fn)
@@ -89,7 +90,8 @@ func goFuncs(t *testing.T, f func(pkg, fn, doc string)) {
 	}
 }
 
-// Every function of BSD's that the stack descends from has kept its name, and says so in its comment.
+// Every function of BSD's that the stack descends from has kept its name, and says so in its
+// comment.
 func TestBSDNames(t *testing.T) {
 	names := readNames(t)
 	found, documented := make([]bool, len(names)), make([]bool, len(names))

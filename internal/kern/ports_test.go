@@ -13,7 +13,8 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// take hands out each port once, whatever has been given back in between, and never one that is taken.
+// take hands out each port once, whatever has been given back in between, and never one that is
+// taken.
 func TestPortSet(t *testing.T) {
 	var s portSet
 	s.next = 54321
@@ -81,8 +82,9 @@ func (v *victim) connectNB(to netip.AddrPort) (*Socket, syscall.Errno) {
 	return so, 0
 }
 
-// RFC 6056: there are 55,536 ports to each destination; then EADDRNOTAVAIL, at once. A port serves one destination only as far as it is concerned.
-// What comes free is found in a bounded number of steps.
+// RFC 6056: there are 55,536 ports to each destination; then EADDRNOTAVAIL, at once. A port serves
+// one destination only as far as it is concerned. What comes free is found in a bounded number of
+// steps.
 func TestEphemeralPortsExhausted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, func(_ *Config, p *tcp.Profile) { p.Keepinit = math.MaxInt64 / 4; p.RTOInit = int64(time.Hour) })
@@ -132,8 +134,9 @@ func TestEphemeralPortsExhausted(t *testing.T) {
 	})
 }
 
-// RFC 6056, 3.1: the sequence of ports to a destination begins at a place that its addresses and a secret choose, and tells nothing of those to
-// others; so the same stack with another secret has others.
+// RFC 6056, 3.1: the sequence of ports to a destination begins at a place that its addresses and a
+// secret choose, and tells nothing of those to others; so the same stack with another secret has
+// others.
 func TestEphemeralPortsUnpredictable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := func(seed uint64, to netip.AddrPort) uint16 {
@@ -182,8 +185,8 @@ func TestEphemeralPortsUnpredictable(t *testing.T) {
 	})
 }
 
-// Tens of thousands of dials a minute to one port, each closed by the dialer first, go on and on: the records of its own TIME_WAIT give way once
-// the timestamp clock has moved.
+// Tens of thousands of dials a minute to one port, each closed by the dialer first, go on and on:
+// the records of its own TIME_WAIT give way once the timestamp clock has moved.
 func TestDialsNeverRunOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		la, lb := newPair(1500, false, 1)
@@ -248,7 +251,8 @@ func kbTimeWait(k *Kernel) (list []Conn) {
 	return list
 }
 
-// Without timestamps, or in a profile without RFC 6191, a record keeps its port for 2 MSL: the dial that finds none says so at once.
+// Without timestamps, or in a profile without RFC 6191, a record keeps its port for 2 MSL: the dial
+// that finds none says so at once.
 func TestTimeWaitKeepsPortWithoutTimestamps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, ts := range []bool{false, true} {
@@ -374,8 +378,8 @@ func TestBindRules(t *testing.T) {
 	}
 }
 
-// A port beside connections: a listener may come back with SO_REUSEADDR while what it has accepted lives on or is in TIME_WAIT, and not without;
-// a port that dials have taken can be bound.
+// A port beside connections: a listener may come back with SO_REUSEADDR while what it has accepted
+// lives on or is in TIME_WAIT, and not without; a port that dials have taken can be bound.
 func TestBindBesideConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, reuse := range []bool{false, true} {
@@ -438,8 +442,8 @@ func TestBindAnyPort(t *testing.T) {
 	}
 }
 
-// A destination without connections may be forgotten when there are many; not while a dial is still trying its ports, or it would try the same one
-// again and again.
+// A destination without connections may be forgotten when there are many; not while a dial is still
+// trying its ports, or it would try the same one again and again.
 func TestPortsAmongManyDestinations(t *testing.T) {
 	k, err := New(Config{})
 	if err != nil {
@@ -472,7 +476,8 @@ func TestPortsAmongManyDestinations(t *testing.T) {
 	}
 }
 
-// A stray segment to a port with many connections, and no listener any more, passes by none of them: those without a peer are in a list of their own, whatever becomes of them.
+// A stray segment to a port with many connections, and no listener any more, passes by none of
+// them: those without a peer are in a list of their own, whatever becomes of them.
 func TestPortLists(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -496,7 +501,8 @@ func TestPortLists(t *testing.T) {
 				all++
 			}
 			if u, c := count(s.users[port]), count(s.conns[port]); u != users || c != conns || all != users+conns {
-				t.Errorf("%s: %d without a peer and %d with one, want %d and %d; %d in all", what, u, c, users, conns, all)
+				t.Errorf("%s: %d without a peer and %d with one, want %d and %d; %d in all", what, u, c, users,
+					conns, all)
 			}
 		}
 		check("listening", 80, 1, 50)

@@ -60,8 +60,9 @@ func cutAll(m *mbuf.Mbuf) (pkts [][]byte) {
 	return pkts
 }
 
-// A chain becomes segments that differ in what they must differ in: FIN and PUSH on the last, CWR on the first, the urgent pointer on those before
-// it, and all sums right; and whoever merges them has the chain again.
+// A chain becomes segments that differ in what they must differ in: FIN and PUSH on the last, CWR
+// on the first, the urgent pointer on those before it, and all sums right; and whoever merges them
+// has the chain again.
 func TestCutAndMergeIsIdentity(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
@@ -74,7 +75,8 @@ func TestCutAndMergeIsIdentity(t *testing.T) {
 			n = seg * r.IntN(10)
 		}
 		data := randomBytes(r, n)
-		th := wire.TCP{Sport: 80, Dport: 5000, Seq: tcp.Seq(r.Uint32()), Ack: tcp.Seq(r.Uint32()), Win: 1000, Flags: wire.ACK}
+		th := wire.TCP{Sport: 80, Dport: 5000, Seq: tcp.Seq(r.Uint32()), Ack: tcp.Seq(r.Uint32()), Win: 1000,
+			Flags: wire.ACK}
 		plain := r.IntN(2) == 0
 		if r.IntN(2) == 0 {
 			th.Opt = wire.Options{Has: wire.TofTS, TSVal: r.Uint32(), TSEcr: r.Uint32()}
@@ -171,7 +173,8 @@ func TestMergeRefuses(t *testing.T) {
 	defer v.done()
 	base := func() *seg {
 		s := &seg{from: netip.AddrPortFrom(attPeer, 5000), to: netip.AddrPortFrom(attHost, 80), data: make([]byte, 100)}
-		s.th = wire.TCP{Seq: 1100, Ack: 5, Flags: wire.ACK, Win: 100, Opt: wire.Options{Has: wire.TofTS, TSVal: 7, TSEcr: 8}}
+		s.th = wire.TCP{Seq: 1100, Ack: 5, Flags: wire.ACK, Win: 100,
+			Opt: wire.Options{Has: wire.TofTS, TSVal: 7, TSEcr: 8}}
 		return s
 	}
 	for name, change := range map[string]func(s *seg){
@@ -260,7 +263,8 @@ func TestMergeRefuses(t *testing.T) {
 	v.k.reass.flush()
 }
 
-// What is left of a chain whose first segments a link has taken is cut into the same packets as the rest of the whole chain.
+// What is left of a chain whose first segments a link has taken is cut into the same packets as the
+// rest of the whole chain.
 func TestDropSegments(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
@@ -268,7 +272,8 @@ func TestDropSegments(t *testing.T) {
 		r := rand.New(rand.NewPCG(uint64(i), 2))
 		seg := 100 + r.IntN(1400)
 		data := randomBytes(r, seg+1+r.IntN(40000))
-		th := wire.TCP{Seq: tcp.Seq(r.Uint32()), Win: 9, Flags: wire.ACK | wire.PUSH | wire.URG | wire.CWR | wire.FIN, Urp: uint16(1 + r.IntN(60000))}
+		th := wire.TCP{Seq: tcp.Seq(r.Uint32()), Win: 9,
+			Flags: wire.ACK | wire.PUSH | wire.URG | wire.CWR | wire.FIN, Urp: uint16(1 + r.IntN(60000))}
 		m := chainOf(&v.k.pool, r, &th, data, seg)
 		whole := cutAll(m)
 		n := 1 + r.IntN(len(whole)-1)
@@ -286,7 +291,8 @@ func TestDropSegments(t *testing.T) {
 	}
 }
 
-// So it is with a small segment, whose data stands behind its headers, on a link that only takes smaller ones.
+// So it is with a small segment, whose data stands behind its headers, on a link that only takes
+// smaller ones.
 func TestDropSmallSegments(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
@@ -339,7 +345,8 @@ func TestSmallSegmentIsWhole(t *testing.T) {
 	})
 }
 
-// Whatever part of what it is given a link takes, and whenever it asks for more, no byte is lost, doubled or out of place.
+// Whatever part of what it is given a link takes, and whenever it asks for more, no byte is lost,
+// doubled or out of place.
 func TestShortWrites(t *testing.T) {
 	for seed := range uint64(4) {
 		la, lb := newPair(600+int(seed)*1000, true, seed)
@@ -347,7 +354,8 @@ func TestShortWrites(t *testing.T) {
 	}
 }
 
-// exchangeStreams sends streams both ways over connections between two stacks at the ends of a cable.
+// exchangeStreams sends streams both ways over connections between two stacks at the ends of a
+// cable.
 func exchangeStreams(t *testing.T, la, lb Link, seed uint64) {
 	t.Helper()
 	ka, kb := twoKernels(t, la, lb, nil)
@@ -427,7 +435,8 @@ func readStream(t testing.TB, p *Proc, fd int, seed uint64, size int) {
 
 func streamByte(seed uint64, i int) byte { return byte((uint64(i)*0x9e3779b97f4a7c15 + seed) >> 23) }
 
-// A connection stops at its share of a queue that does not move, others have theirs, and all goes on where it has stopped.
+// A connection stops at its share of a queue that does not move, others have theirs, and all goes
+// on where it has stopped.
 func TestBackPressure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, func(c *Config, p *tcp.Profile) {
@@ -476,7 +485,8 @@ func TestBackPressure(t *testing.T) {
 			settle()
 			for _, g := range v.segments() {
 				i := int(g.th.Dport) - 5000
-				if off := g.th.Seq.Sub(peers[i].ack); off != seen[i] || !bytes.Equal(g.data, data[off:off+len(g.data)]) {
+				if off := g.th.Seq.Sub(peers[i].ack); off != seen[i] ||
+					!bytes.Equal(g.data, data[off:off+len(g.data)]) {
 					t.Fatalf("connection %d: a segment at %d, want %d", i, off, seen[i])
 				}
 				seen[i] += len(g.data)
@@ -496,7 +506,8 @@ func TestBackPressure(t *testing.T) {
 	})
 }
 
-// A link that is full, and has room again before the stack has taken note of that, is asked again at once: it calls ready only once.
+// A link that is full, and has room again before the stack has taken note of that, is asked again
+// at once: it calls ready only once.
 func TestReadyBeforeNoted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -526,7 +537,8 @@ func TestReadyBeforeNoted(t *testing.T) {
 	})
 }
 
-// A device that fails loses packets, as a broken cable does; when it works again, so does the connection.
+// A device that fails loses packets, as a broken cable does; when it works again, so does the
+// connection.
 func TestFailingDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -649,7 +661,8 @@ func TestLoopbackCounts(t *testing.T) {
 		t.Errorf("before the queue is drained: %+v", c)
 	}
 	q.run(packets)
-	if got, want := v.k.lo0.Counts(), (IfCounts{Ipackets: packets, Opackets: packets, Ibytes: want, Obytes: want}); got != want {
+	counts := IfCounts{Ipackets: packets, Opackets: packets, Ibytes: want, Obytes: want}
+	if got, want := v.k.lo0.Counts(), counts; got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	if n := v.k.Stats.IP.Total.Load(); n != packets {

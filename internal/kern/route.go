@@ -13,7 +13,10 @@ import (
 type rtentry struct {
 	dst netip.Prefix
 	ifp *Ifnet
-	src netip.Addr // of a route to an interface's own network: its address there, the one to use; invalid: the interface's
+
+	// src is the source address that packets to dst use: the interface's address in dst, if dst is
+	// its own network. If src is not valid, the interface's addresses decide.
+	src netip.Addr
 }
 
 // rtable is the routing table: a binary trie of IPv4 prefixes without nodes that decide nothing,

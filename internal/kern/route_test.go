@@ -64,7 +64,8 @@ func TestRtallocRandom(t *testing.T) {
 			}
 			list := k.routes.root.Load().appendTo(nil)
 			sorted := slices.SortedFunc(slices.Values(all), func(a, b rtentry) int { return a.dst.Compare(b.dst) })
-			if len(list) != len(all) || !slices.EqualFunc(list, sorted, func(a, b rtentry) bool { return a.dst == b.dst && a.ifp == b.ifp }) {
+			if len(list) != len(all) || !slices.EqualFunc(list, sorted,
+				func(a, b rtentry) bool { return a.dst == b.dst && a.ifp == b.ifp }) {
 				t.Fatalf("seed %d: the table lists %d routes, want %d", seed, len(list), len(all))
 			}
 		}

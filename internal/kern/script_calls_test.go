@@ -153,12 +153,14 @@ func infoDiffers(i *tcp.Info, want map[string]int) string {
 	have := map[string]int{
 		"tcpi_state": int(i.State), "tcpi_options": int(i.Options),
 		"tcpi_snd_wscale": int(i.SndWscale), "tcpi_rcv_wscale": int(i.RcvWscale),
-		"tcpi_snd_mss": i.SndMSS, "tcpi_snd_cwnd": i.SndCwnd, "tcpi_snd_ssthresh": i.SndSsthresh, "tcpi_snd_wnd": i.SndWnd,
-		"tcpi_rto": int(i.RTO.Microseconds()), "tcpi_rtt": int(i.RTT.Microseconds()), "tcpi_min_rtt": int(i.MinRTT.Microseconds()),
+		"tcpi_snd_mss": i.SndMSS, "tcpi_snd_cwnd": i.SndCwnd, "tcpi_snd_ssthresh": i.SndSsthresh,
+		"tcpi_snd_wnd": i.SndWnd, "tcpi_rto": int(i.RTO.Microseconds()),
+		"tcpi_rtt": int(i.RTT.Microseconds()), "tcpi_min_rtt": int(i.MinRTT.Microseconds()),
 		"tcpi_backoff": i.Backoff, "tcpi_unacked": i.InFlight, "tcpi_sacked": i.Sacked,
 		"tcpi_lost": i.Lost, "tcpi_retrans": i.Retransmitted, "tcpi_total_retrans": i.Rexmits,
 		"tcpi_reord_seen": b2i(i.ReorderSeen), "tcpi_dsack_dups": i.DSACKs,
-		"tcpi_ca_state": int(slices.IndexFunc(caStates[:], func(r tcp.Recovery) bool { return r.String() == i.Recovery })),
+		"tcpi_ca_state": int(slices.IndexFunc(caStates[:],
+			func(r tcp.Recovery) bool { return r.String() == i.Recovery })),
 	}
 	for k, v := range want {
 		h, ok := have[k]

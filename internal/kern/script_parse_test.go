@@ -141,7 +141,8 @@ func parseSeconds(s string) (time.Duration, error) {
 	return time.Duration(math.Round(f * 1e9)), err
 }
 
-// parseExpect reads "[tos 0x10,ttl 5] . 1:1(0) ack 1 win 65535 <...>". All fields must be there; no brackets are no options.
+// parseExpect reads "[tos 0x10,ttl 5] . 1:1(0) ack 1 win 65535 <...>". All fields must be there; no
+// brackets are no options.
 func parseExpect(s string) (e expect, err error) {
 	e.ttl = 64
 	s = strings.TrimSpace(s)
@@ -170,7 +171,8 @@ func parseExpect(s string) (e expect, err error) {
 		e.tr.Given |= trace.GivenWin // 0
 	}
 	e.tr.Given |= trace.GivenOpt
-	if e.tr.Given&trace.GivenSeq == 0 || e.tr.Given&trace.GivenWin == 0 || e.tr.TCP.Flags&wire.ACK != 0 && e.tr.Given&trace.GivenAck == 0 {
+	if e.tr.Given&trace.GivenSeq == 0 || e.tr.Given&trace.GivenWin == 0 ||
+		e.tr.TCP.Flags&wire.ACK != 0 && e.tr.Given&trace.GivenAck == 0 {
 		return e, fmt.Errorf("seq, ack and win must be given")
 	}
 	return e, nil
@@ -178,15 +180,18 @@ func parseExpect(s string) (e expect, err error) {
 
 // icmpNames are types and codes.
 var icmpNames = map[string][2]uint8{
-	"net_unreachable": {3, 0}, "host_unreachable": {3, 1}, "protocol_unreachable": {3, 2}, "port_unreachable": {3, 3},
-	"frag_needed": {3, 4}, "source_route_failed": {3, 5}, "net_unknown": {3, 6}, "host_unknown": {3, 7}, "source_host_isolated": {3, 8},
-	"net_prohibited": {3, 9}, "host_prohibited": {3, 10}, "net_unreachable_for_tos": {3, 11}, "host_unreachable_for_tos": {3, 12},
-	"comm_prohibited": {3, 13}, "host_precedence": {3, 14}, "precedence_cutoff": {3, 15},
-	"source_quench": {4, 0}, "redirect_net": {5, 0}, "redirect_host": {5, 1}, "ttl_exceeded": {11, 0}, "reassembly_exceeded": {11, 1},
+	"net_unreachable": {3, 0}, "host_unreachable": {3, 1}, "protocol_unreachable": {3, 2},
+	"port_unreachable": {3, 3}, "frag_needed": {3, 4}, "source_route_failed": {3, 5},
+	"net_unknown": {3, 6}, "host_unknown": {3, 7}, "source_host_isolated": {3, 8},
+	"net_prohibited": {3, 9}, "host_prohibited": {3, 10}, "net_unreachable_for_tos": {3, 11},
+	"host_unreachable_for_tos": {3, 12}, "comm_prohibited": {3, 13}, "host_precedence": {3, 14},
+	"precedence_cutoff": {3, 15}, "source_quench": {4, 0}, "redirect_net": {5, 0},
+	"redirect_host": {5, 1}, "ttl_exceeded": {11, 0}, "reassembly_exceeded": {11, 1},
 	"parameter_problem": {12, 0}, "missing_option": {12, 1}, "bad_length": {12, 2},
 }
 
-// parseICMPLine reads "icmp port_unreachable [0:0(0)]", and "icmp frag_needed mtu 1200 [1:1001(1000)]".
+// parseICMPLine reads "icmp port_unreachable [0:0(0)]", and "icmp frag_needed mtu 1200
+// [1:1001(1000)]".
 func parseICMPLine(s string) (e icmpLine, err error) {
 	s, quoted, ok := strings.Cut(s, "[")
 	w := strings.Fields(s)
@@ -249,32 +254,44 @@ func parseCall(s string) (c sysCall, err error) {
 }
 
 var errnos = map[string]syscall.Errno{
-	"EINPROGRESS": syscall.EINPROGRESS, "EWOULDBLOCK": syscall.EAGAIN, "EAGAIN": syscall.EAGAIN, "EALREADY": syscall.EALREADY,
-	"ECONNREFUSED": syscall.ECONNREFUSED, "ECONNRESET": syscall.ECONNRESET, "ECONNABORTED": syscall.ECONNABORTED,
-	"ETIMEDOUT": syscall.ETIMEDOUT, "EHOSTUNREACH": syscall.EHOSTUNREACH, "ENETUNREACH": syscall.ENETUNREACH, "EPIPE": syscall.EPIPE,
-	"EINVAL": syscall.EINVAL, "ENOTCONN": syscall.ENOTCONN, "EISCONN": syscall.EISCONN, "EADDRINUSE": syscall.EADDRINUSE,
-	"EADDRNOTAVAIL": syscall.EADDRNOTAVAIL, "EOPNOTSUPP": syscall.EOPNOTSUPP, "ENOPROTOOPT": syscall.ENOPROTOOPT, "EBADF": syscall.EBADF,
-	"ENOBUFS": syscall.ENOBUFS, "EDOM": syscall.EDOM, "EPROTONOSUPPORT": syscall.EPROTONOSUPPORT, "EPROTOTYPE": syscall.EPROTOTYPE,
-	"EMSGSIZE": syscall.EMSGSIZE, "EAFNOSUPPORT": syscall.EAFNOSUPPORT,
+	"EINPROGRESS": syscall.EINPROGRESS, "EWOULDBLOCK": syscall.EAGAIN, "EAGAIN": syscall.EAGAIN,
+	"EALREADY": syscall.EALREADY, "ECONNREFUSED": syscall.ECONNREFUSED,
+	"ECONNRESET": syscall.ECONNRESET, "ECONNABORTED": syscall.ECONNABORTED,
+	"ETIMEDOUT": syscall.ETIMEDOUT, "EHOSTUNREACH": syscall.EHOSTUNREACH,
+	"ENETUNREACH": syscall.ENETUNREACH, "EPIPE": syscall.EPIPE, "EINVAL": syscall.EINVAL,
+	"ENOTCONN": syscall.ENOTCONN, "EISCONN": syscall.EISCONN, "EADDRINUSE": syscall.EADDRINUSE,
+	"EADDRNOTAVAIL": syscall.EADDRNOTAVAIL, "EOPNOTSUPP": syscall.EOPNOTSUPP,
+	"ENOPROTOOPT": syscall.ENOPROTOOPT, "EBADF": syscall.EBADF, "ENOBUFS": syscall.ENOBUFS,
+	"EDOM": syscall.EDOM, "EPROTONOSUPPORT": syscall.EPROTONOSUPPORT,
+	"EPROTOTYPE": syscall.EPROTOTYPE, "EMSGSIZE": syscall.EMSGSIZE,
+	"EAFNOSUPPORT": syscall.EAFNOSUPPORT,
 }
 
 // names are the constants of calls.
 var names = map[string]int{
-	"AF_INET": AF_INET, "SOCK_STREAM": SOCK_STREAM, "SOCK_DGRAM": 2, "IPPROTO_TCP": IPPROTO_TCP, "IPPROTO_IP": IPPROTO_IP, "SOL_SOCKET": SOL_SOCKET,
+	"AF_INET": AF_INET, "SOCK_STREAM": SOCK_STREAM, "SOCK_DGRAM": 2, "IPPROTO_TCP": IPPROTO_TCP,
+	"IPPROTO_IP": IPPROTO_IP, "SOL_SOCKET": SOL_SOCKET,
 	"F_GETFL": F_GETFL, "F_SETFL": F_SETFL, "O_RDWR": O_RDWR, "O_NONBLOCK": O_NONBLOCK,
 	"MSG_PEEK": MSG_PEEK, "MSG_DONTWAIT": MSG_DONTWAIT, "MSG_WAITALL": MSG_WAITALL, "MSG_OOB": MSG_OOB,
 	"SHUT_RD": SHUT_RD, "SHUT_WR": SHUT_WR, "SHUT_RDWR": SHUT_RDWR,
-	"SO_ERROR": SO_ERROR, "SO_RCVBUF": SO_RCVBUF, "SO_SNDBUF": SO_SNDBUF, "SO_TYPE": SO_TYPE, "SO_RCVLOWAT": SO_RCVLOWAT, "SO_SNDLOWAT": SO_SNDLOWAT,
-	"SO_REUSEADDR": int(SO_REUSEADDR), "SO_REUSEPORT": int(SO_REUSEPORT), "SO_KEEPALIVE": int(SO_KEEPALIVE), "SO_LINGER": int(SO_LINGER),
-	"SO_ACCEPTCONN": int(SO_ACCEPTCONN), "TCP_NODELAY": TCP_NODELAY, "TCP_MAXSEG": TCP_MAXSEG, "TCP_NOPUSH": TCP_NOPUSH, "TCP_NOOPT": TCP_NOOPT,
-	"TCP_KEEPINIT": TCP_KEEPINIT, "TCP_KEEPIDLE": TCP_KEEPIDLE, "TCP_KEEPINTVL": TCP_KEEPINTVL, "TCP_KEEPCNT": TCP_KEEPCNT, "TCP_INFO": TCP_INFO,
+	"SO_ERROR": SO_ERROR, "SO_RCVBUF": SO_RCVBUF, "SO_SNDBUF": SO_SNDBUF, "SO_TYPE": SO_TYPE,
+	"SO_RCVLOWAT": SO_RCVLOWAT, "SO_SNDLOWAT": SO_SNDLOWAT, "SO_REUSEADDR": int(SO_REUSEADDR),
+	"SO_REUSEPORT": int(SO_REUSEPORT), "SO_KEEPALIVE": int(SO_KEEPALIVE),
+	"SO_LINGER": int(SO_LINGER), "SO_ACCEPTCONN": int(SO_ACCEPTCONN), "TCP_NODELAY": TCP_NODELAY,
+	"TCP_MAXSEG": TCP_MAXSEG, "TCP_NOPUSH": TCP_NOPUSH, "TCP_NOOPT": TCP_NOOPT,
+	"TCP_KEEPINIT": TCP_KEEPINIT, "TCP_KEEPIDLE": TCP_KEEPIDLE, "TCP_KEEPINTVL": TCP_KEEPINTVL,
+	"TCP_KEEPCNT": TCP_KEEPCNT, "TCP_INFO": TCP_INFO,
 	"IP_TOS": IP_TOS, "IP_TTL": IP_TTL,
-	"TCPI_OPT_TIMESTAMPS": tcp.OptTimestamps, "TCPI_OPT_SACK": tcp.OptSACK, "TCPI_OPT_WSCALE": tcp.OptWscale, "TCPI_OPT_ECN": tcp.OptECN,
-	"TCP_CA_Open": int(tcp.Open), "TCP_CA_Disorder": int(tcp.Disorder), "TCP_CA_CWR": int(tcp.CWR),
+	"TCPI_OPT_TIMESTAMPS": tcp.OptTimestamps, "TCPI_OPT_SACK": tcp.OptSACK, "TCPI_OPT_WSCALE": tcp.OptWscale,
+	"TCPI_OPT_ECN": tcp.OptECN,
+	"TCP_CA_Open":  int(tcp.Open), "TCP_CA_Disorder": int(tcp.Disorder), "TCP_CA_CWR": int(tcp.CWR),
 	"TCP_CA_Recovery": int(tcp.Recovering), "TCP_CA_Loss": int(tcp.Timeout),
-	"TCPS_CLOSED": int(tcp.Closed), "TCPS_LISTEN": int(tcp.Listen), "TCPS_SYN_SENT": int(tcp.SynSent), "TCPS_SYN_RECEIVED": int(tcp.SynReceived),
-	"TCPS_ESTABLISHED": int(tcp.Established), "TCPS_CLOSE_WAIT": int(tcp.CloseWait), "TCPS_FIN_WAIT_1": int(tcp.FinWait1),
-	"TCPS_CLOSING": int(tcp.Closing), "TCPS_LAST_ACK": int(tcp.LastAck), "TCPS_FIN_WAIT_2": int(tcp.FinWait2), "TCPS_TIME_WAIT": int(tcp.TimeWait),
+	"TCPS_CLOSED": int(tcp.Closed), "TCPS_LISTEN": int(tcp.Listen),
+	"TCPS_SYN_SENT": int(tcp.SynSent), "TCPS_SYN_RECEIVED": int(tcp.SynReceived),
+	"TCPS_ESTABLISHED": int(tcp.Established), "TCPS_CLOSE_WAIT": int(tcp.CloseWait),
+	"TCPS_FIN_WAIT_1": int(tcp.FinWait1), "TCPS_CLOSING": int(tcp.Closing),
+	"TCPS_LAST_ACK": int(tcp.LastAck), "TCPS_FIN_WAIT_2": int(tcp.FinWait2),
+	"TCPS_TIME_WAIT": int(tcp.TimeWait),
 }
 
 // value reads a number, a name, an errno, or names joined by "|", in brackets or not.
@@ -317,19 +334,23 @@ func fields(s string) (map[string]int, error) {
 // TestParseScript: a line that cannot be read is an error, not an empty step.
 func TestParseScript(t *testing.T) {
 	for _, bad := range []string{
-		"+0", "+x close(3) = 0", "+0 close(3)", "+0 close(3) = -1", "+0 close(3) = -1 ENOSUCH", "> . 1:1(0) ack 1", "> . 1:1(0) win 5",
-		">> . 1:1 ack 1 win 1", ">> . 1:3(3) mss 1 ack 1 win 1", "< icmp port_unreachable", "< icmp nonsense [0:0(0)]", "< Q 0:0(0)", "> [tos x] . 1:1(0) ack 1 win 1",
+		"+0", "+x close(3) = 0", "+0 close(3)", "+0 close(3) = -1", "+0 close(3) = -1 ENOSUCH", "> . 1:1(0) ack 1",
+		"> . 1:1(0) win 5",
+		">> . 1:1 ack 1 win 1", ">> . 1:3(3) mss 1 ack 1 win 1", "< icmp port_unreachable",
+		"< icmp nonsense [0:0(0)]", "< Q 0:0(0)", "> [tos x] . 1:1(0) ack 1 win 1",
 	} {
 		if steps, err := parseScript(bad); err == nil {
 			t.Errorf("%q was read as %+v", bad, steps)
 		}
 	}
-	steps, err := parseScript("+0.25...1 getsockopt(3, IPPROTO_TCP, TCP_INFO, {tcpi_state=TCPS_LISTEN, a=1}, [4]) = -1 EPIPE // note")
+	steps, err := parseScript("+0.25...1 getsockopt(3, IPPROTO_TCP, TCP_INFO, {tcpi_state=TCPS_LISTEN, a=1}, [4])" +
+		" = -1 EPIPE // note")
 	if err != nil || len(steps) != 1 {
 		t.Fatal(steps, err)
 	}
 	c := steps[0].ev.(sysCall)
-	if steps[0].after != 250*time.Millisecond || steps[0].lasts != 750*time.Millisecond || len(c.args) != 5 || c.errno != syscall.EPIPE || c.want != -1 {
+	if steps[0].after != 250*time.Millisecond || steps[0].lasts != 750*time.Millisecond || len(c.args) != 5 ||
+		c.errno != syscall.EPIPE || c.want != -1 {
 		t.Errorf("%+v", steps[0])
 	}
 	steps, err = parseScript("+0.1 >> P. 1:2501(2500) mss 1000 ack 1 win 9")

@@ -20,19 +20,28 @@ import (
 	"bsdnet/internal/kern/wire/trace"
 )
 
-// The stack is tested from outside by scripts in packetdrill's language: calls with their results, segments of the peer's (<), and the segments
-// (>) that the stack must send, exactly then and nothing else. What a harness of that kind needs is exported; this one uses nothing more:
+// The stack is tested from outside by scripts in packetdrill's language: calls with their results,
+// segments of the peer's (<), and the segments (>) that the stack must send, exactly then and
+// nothing else. What a harness of that kind needs is exported; this one uses nothing more:
 //
-//	k, err := kern.New(kern.Config{Profile: tcp.FreeBSD()})     // one stack; time is package time's, so a testing/synctest bubble owns it
-//	ifp, err := k.Attach("tun0", link, prefixes)                // link.Write gets what the stack sends: [][]byte lists, valid during the call
-//	k.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), ifp)         // the way to the peer
-//	p := k.NewProc()                                            // p.Socket, p.Bind, p.Connect, ...: descriptors from 3 on, results as errnos
-//	ifp.Inject(packet)                                          // an IP packet from the peer; all that follows has happened when it returns
-//	k.SetSysctl("net.inet.tcp.rexmit_initial", 3000)            // by FreeBSD's name, before the socket is made
-//	k.Pcblist()                                                 // connections and their states, TIME_WAIT and SYN_RECEIVED included
+//	// One stack. Its time is package time's, so a testing/synctest bubble owns it.
+//	k, err := kern.New(kern.Config{Profile: tcp.FreeBSD()})
+//	// The stack hands packets to link.Write: lists of slices, which are valid during the call.
+//	ifp, err := k.Attach("tun0", link, prefixes)
+//	// The way to the peer.
+//	k.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), ifp)
+//	// p.Socket, p.Bind, p.Connect, ...: descriptors count from 3, and results are errnos.
+//	p := k.NewProc()
+//	// An IP packet arrives from the peer. When Inject returns, all that follows has happened.
+//	ifp.Inject(packet)
+//	// A variable has FreeBSD's name, and is set before the socket is made.
+//	k.SetSysctl("net.inet.tcp.rexmit_initial", 3000)
+//	// Connections and their states, TIME_WAIT and SYN_RECEIVED included.
+//	k.Pcblist()
 //	k.Tcpdrop(func(c kern.Conn) bool { return c.State == tcp.TimeWait })
 //
-// Timers fire in goroutines of the stack: in a bubble, sleep up to the time in question and call synctest.Wait; then all has been sent.
+// Timers fire in goroutines of the stack: in a bubble, sleep up to the time in question and call
+// synctest.Wait; then all has been sent.
 //
 // A script's notation, beyond packetdrill's:
 //
@@ -40,12 +49,14 @@ import (
 //	sysctl NAME=VALUE
 //	states CLOSED LISTEN            all sockets and connections, by state
 //	drop TIME_WAIT                  tcpdrop what is in that state
-//	flow 2                          go on with another peer port (0 at the beginning); flow new: with new sequence numbers
+//	flow 2                          go on with another port of the peer's (0 at the beginning)
+//	flow new                        go on with new sequence numbers
 //	+0...75 connect(...) = ...      a call that blocks so long
 //	info 4 {tcpi_ca_state=TCP_CA_Open}  what TCP_INFO says of a descriptor
 //	>> P. 1:2501(2500) mss 1000 ack 1 win 9  a train of segments of that size at the most
 //
-// Sequence numbers are relative to either side's SYN; timestamps that the stack sends are relative to its first one, which stands in the script.
+// Sequence numbers are relative to either side's SYN; timestamps that the stack sends are relative
+// to its first one, which stands in the script.
 
 // Addresses of scripts.
 var (
@@ -125,7 +136,8 @@ type pendingCall struct {
 	msg  string
 }
 
-// runScript runs text on a new stack with the FreeBSD profile, for several initial sequence numbers of the peer's.
+// runScript runs text on a new stack with the FreeBSD profile, for several initial sequence numbers
+// of the peer's.
 func runScript(t *testing.T, text string) {
 	t.Helper()
 	for _, irs := range []wire.Seq{0, 1<<31 - 1, 1<<32 - 3} {
@@ -202,7 +214,8 @@ func (s *script) flow(name string) {
 func (s *script) fatalf(format string, a ...any) {
 	s.t.Helper()
 	from := max(0, len(s.log)-30)
-	s.t.Fatalf("line %d: %s\n%s\n(irs %d)\n%s", s.step.num, s.step.line, fmt.Sprintf(format, a...), uint32(s.irs), strings.Join(s.log[from:], "\n"))
+	s.t.Fatalf("line %d: %s\n%s\n(irs %d)\n%s", s.step.num, s.step.line, fmt.Sprintf(format, a...), uint32(s.irs),
+		strings.Join(s.log[from:], "\n"))
 }
 
 func (s *script) logf(format string, a ...any) {
@@ -277,7 +290,8 @@ func (s *script) show(pkt []byte) string {
 	return fmt.Sprintf("[tos %#x,ttl %d] %v", ip.TOS, ip.TTL, tr)
 }
 
-// trace reads a packet of the stack's, verifies what every packet must have, and makes its numbers the script's.
+// trace reads a packet of the stack's, verifies what every packet must have, and makes its numbers
+// the script's.
 func (s *script) trace(pkt []byte) (ip wire.IPv4, tr trace.Line, err error) {
 	if ip, err = wire.ParseIPv4(pkt, len(pkt)); err != nil {
 		return ip, tr, err
@@ -285,7 +299,8 @@ func (s *script) trace(pkt []byte) (ip wire.IPv4, tr trace.Line, err error) {
 	seg := pkt[ip.Hlen:]
 	f := s.cur
 	switch {
-	case ip.Len != len(pkt) || ip.Proto != wire.ProtoTCP || ip.Src != scriptPrefix.Addr() || ip.Dst != scriptPeer || ip.Flags != wire.IPDF:
+	case ip.Len != len(pkt) || ip.Proto != wire.ProtoTCP || ip.Src != scriptPrefix.Addr() || ip.Dst != scriptPeer ||
+		ip.Flags != wire.IPDF:
 		return ip, tr, fmt.Errorf("IP header %+v", ip)
 	case wire.Fold(wire.Sum(seg, wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, len(seg)))) != 0xffff:
 		return ip, tr, fmt.Errorf("bad checksum")
@@ -406,7 +421,8 @@ func (s *script) inject(tr *trace.Line) {
 	for i := range tr.Len {
 		pkt[wire.IPv4MinLen+n+i] = pattern(int(int32(first-1)) + i)
 	}
-	ip := wire.IPv4{Src: scriptPeer, Dst: scriptPrefix.Addr(), Len: len(pkt), TTL: 64, Proto: wire.ProtoTCP, Flags: wire.IPDF}
+	ip := wire.IPv4{Src: scriptPeer, Dst: scriptPrefix.Addr(), Len: len(pkt), TTL: 64, Proto: wire.ProtoTCP,
+		Flags: wire.IPDF}
 	ip.Put(pkt)
 	seg := pkt[wire.IPv4MinLen:]
 	sum := ^wire.Fold(wire.Sum(seg, wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, len(seg))))
@@ -419,7 +435,8 @@ func (s *script) icmp(e *icmpLine) []byte {
 	const l = wire.IPv4MinLen
 	pkt := make([]byte, l+wire.ICMPLen+l+8)
 	wire.ICMP{Type: e.typ, Code: e.code, Rest: e.rest}.Put(pkt[l:])
-	in := wire.IPv4{Src: scriptPrefix.Addr(), Dst: scriptPeer, Len: l + 40, TTL: 64, Proto: wire.ProtoTCP, Flags: wire.IPDF}
+	in := wire.IPv4{Src: scriptPrefix.Addr(), Dst: scriptPeer, Len: l + 40, TTL: 64, Proto: wire.ProtoTCP,
+		Flags: wire.IPDF}
 	q := pkt[l+wire.ICMPLen:]
 	in.Put(q)
 	binary.BigEndian.PutUint16(q[l:], s.cur.lport)
@@ -448,7 +465,8 @@ func (s *script) directive(d directive) {
 		if err != nil {
 			s.fatalf("%v", err)
 		}
-		if got, err := s.k.Sysctl(name); err != nil || got != min(v, math.MaxInt) { // where int has 32 bits, so has the profile
+		// Where int has 32 bits, so has the profile.
+		if got, err := s.k.Sysctl(name); err != nil || got != min(v, math.MaxInt) {
 			s.fatalf("reads as %d, %v", got, err)
 		}
 	case "states":

@@ -15,11 +15,13 @@ import (
 
 // halfOpenFrom returns the addresses of the i-th of many connections to one port.
 func halfOpenFrom(i int) tuple {
-	return tuple{laddr: in6(attHost), faddr: in6(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)})), lport: 80, fport: 1}
+	return tuple{laddr: in6(attHost), faddr: in6(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)})),
+		lport: 80, fport: 1}
 }
 
-// The table is a map of bounded size: compared with one while entries come and go at random. In each bucket they keep their order, and none is due before
-// the bucket is. All connections are of a few buckets, which overflow.
+// The table is a map of bounded size: compared with one while entries come and go at random. In
+// each bucket they keep their order, and none is due before the bucket is. All connections are of a
+// few buckets, which overflow.
 func TestScTableIsAMap(t *testing.T) {
 	const seed, few = 7, 5
 	r := rand.New(rand.NewPCG(seed, seed))
@@ -39,7 +41,8 @@ func TestScTableIsAMap(t *testing.T) {
 		b, _ := st.place(&c)
 		e, full := st.find(&c)
 		if e != model[c] || full != (e == nil && len(b.entries) >= scBucketLimit) {
-			t.Fatalf("seed %d, step %d: found %p, full %v; want %p, with %d entries", seed, step, e, full, model[c], len(b.entries))
+			t.Fatalf("seed %d, step %d: found %p, full %v; want %p, with %d entries", seed, step, e, full, model[c],
+				len(b.entries))
 		}
 		switch {
 		case e != nil && r.IntN(3) == 0:
@@ -70,7 +73,8 @@ func TestScTableIsAMap(t *testing.T) {
 		}
 	}
 	if refused == 0 || beyond == 0 {
-		t.Fatalf("seed %d: %d entries have been refused, %d have got a place in a full bucket: nothing overflows", seed, refused, beyond)
+		t.Fatalf("seed %d: %d entries have been refused, %d have got a place in a full bucket: nothing overflows",
+			seed, refused, beyond)
 	}
 	for i := range st.buckets {
 		b := &st.buckets[i]
@@ -91,8 +95,8 @@ func TestScTableIsAMap(t *testing.T) {
 	}
 }
 
-// A SYN of a flood finds a full bucket without a look at any entry of it, and the clock passes the buckets by in which nothing is due: here there is
-// nothing to look at.
+// A SYN of a flood finds a full bucket without a look at any entry of it, and the clock passes the
+// buckets by in which nothing is due: here there is nothing to look at.
 func TestScTableLooksAtNoEntry(t *testing.T) {
 	sc := syncache{scTable: scTable{key: [2]uint64{1, 2}}}
 	c := halfOpenFrom(0)
@@ -133,12 +137,15 @@ func TestScTableTagsOfOthers(t *testing.T) {
 	}
 }
 
-// What an acknowledgment, and a reset, do to a half-open connection (RFC 9293, 3.10.7.4; RFC 5961, 3.2; RFC 7323, 5.3), wherever the numbers wrap.
+// What an acknowledgment, and a reset, do to a half-open connection (RFC 9293, 3.10.7.4; RFC 5961,
+// 3.2; RFC 7323, 5.3), wherever the numbers wrap.
 func TestSyncacheVerdicts(t *testing.T) {
 	for _, irs := range []tcp.Seq{0, 1, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1<<32 - 100} {
-		e := scEntry{s: tcp.SynState{Irs: irs, Iss: irs + 77, SentWin: 1000, TSRecent: 5, Opt: wire.Options{Has: wire.TofTS}}}
+		e := scEntry{s: tcp.SynState{Irs: irs, Iss: irs + 77, SentWin: 1000, TSRecent: 5,
+			Opt: wire.Options{Has: wire.TofTS}}}
 		ack := func(seq, ack int, has wire.OptFlags, ts uint32) *wire.TCP {
-			return &wire.TCP{Seq: irs.Add(seq), Ack: e.s.Iss.Add(ack), Flags: wire.ACK, Opt: wire.Options{Has: has, TSVal: ts}}
+			return &wire.TCP{Seq: irs.Add(seq), Ack: e.s.Iss.Add(ack), Flags: wire.ACK,
+				Opt: wire.Options{Has: has, TSVal: ts}}
 		}
 		for _, c := range []struct {
 			th   *wire.TCP
@@ -171,7 +178,8 @@ func TestSyncacheVerdicts(t *testing.T) {
 			insecure bool
 			want     scVerdict
 		}{
-			{1, false, scRemove}, {2, false, scChallenge}, {1000, false, scChallenge}, {0, false, scDrop}, {1001, false, scDrop},
+			{1, false, scRemove}, {2, false, scChallenge}, {1000, false, scChallenge}, {0, false, scDrop},
+			{1001, false, scDrop},
 			{1, true, scRemove}, {2, true, scRemove}, {1000, true, scRemove}, {0, true, scDrop}, {1001, true, scDrop},
 		} {
 			if v := e.judgeRst(ack(c.seq, 0, 0, 0), c.insecure); v != c.want {
@@ -181,7 +189,8 @@ func TestSyncacheVerdicts(t *testing.T) {
 	}
 }
 
-// The same SYN again begins the retransmissions anew, however long the next of them would have been in coming.
+// The same SYN again begins the retransmissions anew, however long the next of them would have been
+// in coming.
 func TestSyncacheSynAgainRetransmits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -205,7 +214,8 @@ func TestSyncacheSynAgainRetransmits(t *testing.T) {
 	})
 }
 
-// An entry whose bucket has been filled since it was looked up is not made: the SYN is answered with a cookie, which makes a connection.
+// An entry whose bucket has been filled since it was looked up is not made: the SYN is answered
+// with a cookie, which makes a connection.
 func TestSyncacheFilledMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -235,8 +245,9 @@ func TestSyncacheFilledMeanwhile(t *testing.T) {
 	})
 }
 
-// A cookie's timestamps go on from where an entry's would begin, which depends on the connection and tells nothing of the stack's clock
-// (RFC 7323, 7.1), except for the six bits that hold options.
+// A cookie's timestamps go on from where an entry's would begin, which depends on the connection
+// and tells nothing of the stack's clock (RFC 7323, 7.1), except for the six bits that hold
+// options.
 func TestCookieTimestampOffset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -267,8 +278,8 @@ func TestCookieTimestampOffset(t *testing.T) {
 	})
 }
 
-// A half-open connection is challenged as often as one that stands, and not more: what comes beyond that draws nothing. Another has challenges of its
-// own (RFC 5961, 7; CVE-2016-5696).
+// A half-open connection is challenged as often as one that stands, and not more: what comes beyond
+// that draws nothing. Another has challenges of its own (RFC 5961, 7; CVE-2016-5696).
 func TestSyncacheChallengesAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

@@ -54,7 +54,8 @@ func (g *prog) show(so *Socket) string {
 		line += fmt.Sprintf(" SO_ACCEPTCONN qlen %d qlimit %d", len(so.lq.q), so.lq.qlimit)
 	}
 	if so.err != 0 {
-		line += " " + map[syscall.Errno]string{syscall.ECONNRESET: "ECONNRESET", syscall.ECONNABORTED: "ECONNABORTED"}[syscall.Errno(so.err)]
+		line += " " + map[syscall.Errno]string{syscall.ECONNRESET: "ECONNRESET",
+			syscall.ECONNABORTED: "ECONNABORTED"}[syscall.Errno(so.err)]
 	}
 	line += " " + so.tp.State().String()
 	if so.inp.tw != nil {
@@ -201,14 +202,16 @@ func (g *prog) statesData(c, s int) {
 func (g *prog) statesClose(c, s int) {
 	cso, sso := g.p.Sock(c), g.p.Sock(s)
 	g.close(c)
-	g.want("close", cso, "SS_NOFDREF|SS_ISCONNECTED|SS_ISDISCONNECTING|SS_CANTSENDMORE|SS_CANTRCVMORE|SS_NBIO FIN_WAIT_1 "+
+	g.want("close", cso, "SS_NOFDREF|SS_ISCONNECTED|SS_ISDISCONNECTING|SS_CANTSENDMORE|SS_CANTRCVMORE|SS_NBIO "+
+		"FIN_WAIT_1 "+
 		"rexmt {1s|220ms keep 14.8s 2msl 1m40s}") // in Default an orphan's time is limited
 	g.step()
 	g.want("FIN, at the peer", sso, "SS_ISCONNECTED|SS_CANTRCVMORE CLOSE_WAIT{| keep 14.8s}")
 	g.step()
 	g.want("ACK of the FIN", cso, "SS_NOFDREF|"+over+"|SS_NBIO FIN_WAIT_2 {2msl 10m0s|keep 14.8s 2msl 1m0s}")
 	g.close(s)
-	g.want("the peer's close", sso, "SS_NOFDREF|SS_ISCONNECTED|SS_ISDISCONNECTING|SS_CANTSENDMORE|SS_CANTRCVMORE LAST_ACK "+
+	g.want("the peer's close", sso, "SS_NOFDREF|SS_ISCONNECTED|SS_ISDISCONNECTING|SS_CANTSENDMORE|SS_CANTRCVMORE "+
+		"LAST_ACK "+
 		"rexmt {1s|200ms keep 14.8s 2msl 1m40s}")
 	g.step()
 	g.want("the peer's FIN", cso, "SS_NOFDREF|"+over+"|SS_NBIO {TIME_WAIT|CLOSED} detached")

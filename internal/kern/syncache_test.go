@@ -16,10 +16,12 @@ import (
 
 // fullOptions are what a modern peer offers.
 func fullOptions() wire.Options {
-	return wire.Options{Has: wire.TofMSS | wire.TofScale | wire.TofSackperm | wire.TofTS, MSS: 1400, Scale: 7, TSVal: 1000}
+	return wire.Options{Has: wire.TofMSS | wire.TofScale | wire.TofSackperm | wire.TofTS, MSS: 1400, Scale: 7,
+		TSVal: 1000}
 }
 
-// A SYN,ACK is sent again after 1, 2, 4, 8 and 16 seconds more, and 32 seconds later the entry expires; the same SYN again is answered again, and counts as one.
+// A SYN,ACK is sent again after 1, 2, 4, 8 and 16 seconds more, and 32 seconds later the entry
+// expires; the same SYN again is answered again, and counts as one.
 func TestSyncacheRetransmits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -32,11 +34,13 @@ func TestSyncacheRetransmits(t *testing.T) {
 		if first.th.Flags != wire.SYN|wire.ACK || first.th.Ack != p.seq+1 {
 			t.Fatalf("answer %+v", first.th)
 		}
-		for i, at := range []time.Duration{time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second, 31 * time.Second} {
+		for i, at := range []time.Duration{time.Second, 3 * time.Second, 7 * time.Second, 15 * time.Second,
+			31 * time.Second} {
 			pass(time.Until(start.Add(at - time.Millisecond)))
 			v.none()
 			pass(time.Millisecond)
-			if g := v.one(); g.th.Seq != first.th.Seq || g.th.Flags != first.th.Flags || g.th.Opt.MSS != first.th.Opt.MSS {
+			if g := v.one(); g.th.Seq != first.th.Seq || g.th.Flags != first.th.Flags ||
+				g.th.Opt.MSS != first.th.Opt.MSS {
 				t.Fatalf("retransmission %d is %+v", i, g.th)
 			}
 		}
@@ -112,7 +116,8 @@ func (v *victim) overflow(port uint16, n int) {
 	v.link.quiet = true
 	v.link.mu.Unlock()
 	r := rand.New(rand.NewPCG(3, 3))
-	s := &seg{to: netip.AddrPortFrom(attHost, port), th: wire.TCP{Flags: wire.SYN, Win: 1000, Opt: wire.Options{Has: wire.TofMSS, MSS: 1000}}}
+	s := &seg{to: netip.AddrPortFrom(attHost, port),
+		th: wire.TCP{Flags: wire.SYN, Win: 1000, Opt: wire.Options{Has: wire.TofMSS, MSS: 1000}}}
 	for range n {
 		x := r.Uint64()
 		s.from = netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(x), byte(x >> 8), byte(x >> 16)}), uint16(x>>24)|1)
@@ -127,7 +132,8 @@ func (v *victim) overflow(port uint16, n int) {
 
 const scMax = scBuckets * scBucketLimit
 
-// A01: a flood of SYNs leaves a table of bounded size and nothing else, and an honest handshake succeeds in its midst, by a cookie.
+// A01: a flood of SYNs leaves a table of bounded size and nothing else, and an honest handshake
+// succeeds in its midst, by a cookie.
 func TestSynFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -170,7 +176,8 @@ func TestSynFlood(t *testing.T) {
 	})
 }
 
-// A02: a cookie keeps MSS, window scale and SACK: in the timestamp where there is one, else in the number.
+// A02: a cookie keeps MSS, window scale and SACK: in the timestamp where there is one, else in the
+// number.
 func TestCookieKeepsOptions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -209,10 +216,12 @@ func TestCookieKeepsOptions(t *testing.T) {
 		for scale := range uint8(15) {
 			i := try(wire.Options{Has: wire.TofMSS | scaleSack | wire.TofTS, MSS: 1400, Scale: scale, TSVal: 77})
 			if i.SndWscale != scale || i.Options != optTS|optSACK|optWSCALE || i.SndMSS != 1400-12 && i.SndMSS != 1400 {
-				t.Errorf("scale %d with timestamps: scale %d, options %b, MSS %d", scale, i.SndWscale, i.Options, i.SndMSS)
+				t.Errorf("scale %d with timestamps: scale %d, options %b, MSS %d", scale, i.SndWscale, i.Options,
+					i.SndMSS)
 			}
 			i = try(wire.Options{Has: wire.TofMSS | scaleSack, MSS: 1400, Scale: scale})
-			if want := cookieScale[1+rounddown(cookieScale[1:], scale)]; i.SndWscale != want || i.Options != optSACK|optWSCALE {
+			if want := cookieScale[1+rounddown(cookieScale[1:], scale)]; i.SndWscale != want ||
+				i.Options != optSACK|optWSCALE {
 				t.Errorf("scale %d without: scale %d, want %d, options %b", scale, i.SndWscale, want, i.Options)
 			}
 		}
@@ -237,8 +246,8 @@ const (
 	optWSCALE = 4
 )
 
-// A02, A03: forged acknowledgments make no connection; a cookie is another stack's nonsense, and is worth nothing after two minutes or before
-// any has been sent.
+// A02, A03: forged acknowledgments make no connection; a cookie is another stack's nonsense, and is
+// worth nothing after two minutes or before any has been sent.
 func TestCookieForgeries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -246,7 +255,8 @@ func TestCookieForgeries(t *testing.T) {
 		lfd := v.listen(80, 1000)
 		forge := func(n int) {
 			r := rand.New(rand.NewPCG(5, 5))
-			s := &seg{from: netip.AddrPortFrom(attPeer, 7777), to: netip.AddrPortFrom(attHost, 80), th: wire.TCP{Flags: wire.ACK, Win: 1000}}
+			s := &seg{from: netip.AddrPortFrom(attPeer, 7777), to: netip.AddrPortFrom(attHost, 80),
+				th: wire.TCP{Flags: wire.ACK, Win: 1000}}
 			for range n {
 				s.th.Seq, s.th.Ack = tcp.Seq(r.Uint32()), tcp.Seq(r.Uint32())
 				v.inject(s.bytes())
@@ -290,8 +300,9 @@ func TestCookieForgeries(t *testing.T) {
 	})
 }
 
-// so_q is exact: so many connections wait, not one more. A SYN from the wire that finds it full is dropped; so is a final ACK, but its entry
-// stays, and the connection stands when the peer, or the SYN,ACK's retransmission, asks again.
+// so_q is exact: so many connections wait, not one more. A SYN from the wire that finds it full is
+// dropped; so is a final ACK, but its entry stays, and the connection stands when the peer, or the
+// SYN,ACK's retransmission, asks again.
 func TestAcceptQueueExact(t *testing.T) {
 	for _, qlimit := range []int{1, 2, 7} {
 		synctest.Test(t, func(t *testing.T) {
@@ -339,7 +350,8 @@ func TestAcceptQueueExact(t *testing.T) {
 	}
 }
 
-// The acknowledgment of a handshake goes to the listener that has begun it, though a better match listens by then.
+// The acknowledgment of a handshake goes to the listener that has begun it, though a better match
+// listens by then.
 func TestHandshakeStaysWithItsListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -359,7 +371,8 @@ func TestHandshakeStaysWithItsListener(t *testing.T) {
 	})
 }
 
-// FreeBSD's syncache_unreach: ICMP errors about a SYN,ACK end the handshake only where they go on after retransmissions.
+// FreeBSD's syncache_unreach: ICMP errors about a SYN,ACK end the handshake only where they go on
+// after retransmissions.
 func TestSyncacheIgnoresIcmpOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -368,7 +381,8 @@ func TestSyncacheIgnoresIcmpOnce(t *testing.T) {
 		p := v.peer(5000, 80)
 		v.inject(p.syn(wire.Options{}).bytes())
 		quoted := v.link.fetch()[0]
-		unreach := icmpPacket(attPeer, attHost, wire.ICMP{Type: wire.ICMPUnreach, Code: wire.ICMPUnreachHost}, quoted[:28])
+		unreach := icmpPacket(attPeer, attHost, wire.ICMP{Type: wire.ICMPUnreach, Code: wire.ICMPUnreachHost},
+			quoted[:28])
 		for range 10 {
 			v.inject(unreach)
 		}
@@ -383,7 +397,8 @@ func TestSyncacheIgnoresIcmpOnce(t *testing.T) {
 	})
 }
 
-// A forged SYN for a half-open connection does not give it its timestamp: the honest final ACK would be old (RFC 7323, 5.3). The same SYN again does.
+// A forged SYN for a half-open connection does not give it its timestamp: the honest final ACK
+// would be old (RFC 7323, 5.3). The same SYN again does.
 func TestSyncacheForgedTimestamp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -414,7 +429,8 @@ func TestSyncacheForgedTimestamp(t *testing.T) {
 	})
 }
 
-// A cookie's SYN,ACK does not agree to ECN, which the cookie would forget, and no echo of a timestamp makes a scale that does not exist.
+// A cookie's SYN,ACK does not agree to ECN, which the cookie would forget, and no echo of a
+// timestamp makes a scale that does not exist.
 func TestCookieForgetsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -422,7 +438,8 @@ func TestCookieForgetsNothing(t *testing.T) {
 		lfd := v.listen(80, 5)
 		v.link.quiet = true
 		for i := range 4 * scBuckets * scBucketLimit {
-			s := &seg{from: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 1), to: netip.AddrPortFrom(attHost, 80)}
+			s := &seg{from: netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}),
+				1), to: netip.AddrPortFrom(attHost, 80)}
 			s.th = wire.TCP{Seq: 1, Flags: wire.SYN, Win: 65535}
 			v.inject(s.bytes())
 		}
@@ -450,7 +467,8 @@ func TestCookieForgetsNothing(t *testing.T) {
 	})
 }
 
-// A cookie holds through the minute of the clock after its own, and no longer: a handshake that straddles the change of the minute is as good as any.
+// A cookie holds through the minute of the clock after its own, and no longer: a handshake that
+// straddles the change of the minute is as good as any.
 func TestCookieOfTheMinuteBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -493,8 +511,9 @@ func TestCookieOfTheMinuteBefore(t *testing.T) {
 	})
 }
 
-// RFC 7323, 5.3, for a connection that is being opened: a final ACK whose timestamp is older than the SYN's is not the peer's last word. It is dropped without an
-// answer, and the handshake goes on.
+// RFC 7323, 5.3, for a connection that is being opened: a final ACK whose timestamp is older than
+// the SYN's is not the peer's last word. It is dropped without an answer, and the handshake goes
+// on.
 func TestSyncachePAWS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -529,7 +548,8 @@ func TestSyncachePAWS(t *testing.T) {
 	})
 }
 
-// The SYN again is a sign of life: its answer is sent again as often as that to the first, not only as often as was left.
+// The SYN again is a sign of life: its answer is sent again as often as that to the first, not only
+// as often as was left.
 func TestSyncacheDuplicateRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

@@ -22,6 +22,7 @@ type sysctlVar struct {
 	min, max int64
 }
 
+// boolVar makes a variable, 0 or 1, of a flag in the profile, which f finds.
 func boolVar(f func(p *tcp.Profile) *bool) sysctlVar {
 	return sysctlVar{max: 1,
 		get: func(k *Kernel) int64 {
@@ -34,13 +35,21 @@ func boolVar(f func(p *tcp.Profile) *bool) sysctlVar {
 	}
 }
 
+// intVar makes a variable of a number in the profile, which f finds, between lo and hi.
 func intVar(lo, hi int64, f func(p *tcp.Profile) *int) sysctlVar {
+	return kernelVar(lo, hi, func(k *Kernel) *int { return f(&k.prof) })
+}
+
+// kernelVar makes a variable of a number that f finds, between lo and hi. If int has 32 bits, a
+// larger value counts as the largest int.
+func kernelVar(lo, hi int64, f func(k *Kernel) *int) sysctlVar {
 	return sysctlVar{min: lo, max: hi,
-		get: func(k *Kernel) int64 { return int64(*f(&k.prof)) },
-		set: func(k *Kernel, v int64) { *f(&k.prof) = int(v) },
+		get: func(k *Kernel) int64 { return int64(*f(k)) },
+		set: func(k *Kernel, v int64) { *f(k) = int(min(v, math.MaxInt)) },
 	}
 }
 
+// msVar makes a variable in milliseconds of a time in the profile, which f finds.
 func msVar(f func(p *tcp.Profile) *int64) sysctlVar {
 	const ms = int64(time.Millisecond)
 	return sysctlVar{max: maxInt,
@@ -54,8 +63,8 @@ type profile = tcp.Profile
 const maxInt = 1<<31 - 1
 
 var sysctls = map[string]sysctlVar{
-	"kern.ipc.maxsockbuf":                    {min: 2048, max: 1<<32 - 1, get: func(k *Kernel) int64 { return int64(k.prof.Maxsockbuf) }, set: func(k *Kernel, v int64) { k.prof.Maxsockbuf = int(min(v, math.MaxInt)) }},
-	"kern.ipc.somaxconn":                     {min: 1, max: maxInt, get: func(k *Kernel) int64 { return int64(k.somaxconn) }, set: func(k *Kernel, v int64) { k.somaxconn = int(v) }},
+	"kern.ipc.maxsockbuf":                    intVar(2048, 1<<32-1, func(p *profile) *int { return &p.Maxsockbuf }),
+	"kern.ipc.somaxconn":                     kernelVar(1, maxInt, func(k *Kernel) *int { return &k.somaxconn }),
 	"net.inet.tcp.sendspace":                 intVar(1, mbuf.MaxHiwat, func(p *profile) *int { return &p.Sendspace }),
 	"net.inet.tcp.recvspace":                 intVar(1, mbuf.MaxHiwat, func(p *profile) *int { return &p.Recvspace }),
 	"net.inet.tcp.sendbuf_auto":              boolVar(func(p *profile) *bool { return &p.SendbufAuto }),
@@ -97,8 +106,8 @@ var sysctls = map[string]sysctlVar{
 	"net.inet.tcp.keepidle":                  msVar(func(p *profile) *int64 { return &p.Keepidle }),
 	"net.inet.tcp.keepintvl":                 msVar(func(p *profile) *int64 { return &p.Keepintvl }),
 	"net.inet.tcp.keepcnt":                   intVar(1, 255, func(p *profile) *int { return &p.Keepcnt }),
-	"net.inet.tcp.syncache.rexmtlimit":       {max: 10, get: func(k *Kernel) int64 { return int64(k.syncache.rexmtLimit) }, set: func(k *Kernel, v int64) { k.syncache.rexmtLimit = int(v) }},
-	"net.inet.tcp.maxtcptw":                  {max: maxInt, get: func(k *Kernel) int64 { return int64(k.twMax) }, set: func(k *Kernel, v int64) { k.twMax = int(v) }},
+	"net.inet.tcp.syncache.rexmtlimit":       kernelVar(0, 10, func(k *Kernel) *int { return &k.syncache.rexmtLimit }),
+	"net.inet.tcp.maxtcptw":                  kernelVar(0, maxInt, func(k *Kernel) *int { return &k.twMax }),
 }
 
 func getDelayedAck(k *Kernel) int64 {
@@ -157,7 +166,8 @@ func (k *Kernel) SetSysctlString(name, val string) error {
 		return fmt.Errorf("sysctl %s: %w", name, syscall.ENOENT)
 	}
 	if !k.prof.HasCC(val) {
-		return fmt.Errorf("sysctl %s=%q: %w: it can be %s", name, val, syscall.EINVAL, strings.Join(k.prof.CCNames(), ", "))
+		names := strings.Join(k.prof.CCNames(), ", ")
+		return fmt.Errorf("sysctl %s=%q: %w: it can be %s", name, val, syscall.EINVAL, names)
 	}
 	k.prof.CC = val
 	return nil

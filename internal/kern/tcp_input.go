@@ -20,6 +20,11 @@ type tcpIn struct {
 	now     int64
 }
 
+// payload returns the segment's payload, as the machine takes it.
+func (in *tcpIn) payload() tcp.Payload {
+	return tcp.Payload{M: in.m, Len: in.len, Segs: in.segs, Size: in.size}
+}
+
 // tcpInput takes a segment from IP: 4.4BSD's tcp_input up to the state machine: checksum, the
 // control block, its lock; the rest is tcp.(*TCB).Input. It takes over the chain.
 func tcpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
@@ -133,7 +138,9 @@ func (k *Kernel) tcpSocketInput(inp *inpcb, in *tcpIn) bool {
 		in.m, in.len = nil, 0
 		in.th.Flags &^= wire.FIN | wire.PUSH
 	}
-	if so.tp.Input(&in.th, tcp.Payload{M: in.m, Len: in.len, Segs: in.segs, Size: in.size, Refused: refused}, in.arrived, in.now) {
+	p := in.payload()
+	p.Refused = refused
+	if so.tp.Input(&in.th, p, in.arrived, in.now) {
 		so.drain(k.dropwithreset(in, inp.tos, inp.ttl))
 	}
 	so.unlock()
@@ -186,7 +193,7 @@ func (k *Kernel) tcpListenInput(head *Socket, in *tcpIn) bool {
 	}
 	// The acknowledgment that completes the handshake is the new connection's first segment. The
 	// listener stays locked: soisconnected puts the connection on its queue.
-	if child.tp.Input(th, tcp.Payload{M: in.m, Len: in.len, Segs: in.segs, Size: in.size}, in.arrived, in.now) {
+	if child.tp.Input(th, in.payload(), in.arrived, in.now) {
 		child.drain(k.dropwithreset(in, child.inp.tos, child.inp.ttl))
 	}
 	ce := child.leave()

@@ -2,7 +2,8 @@ package kern
 
 import "bsdnet/internal/kern/wire"
 
-// Over the loopback nothing is ever lost: there a SYN reserves its place on so_q, and one that finds none is parked until soaccept makes room.
+// Over the loopback nothing is ever lost: there a SYN reserves its place on so_q, and one that
+// finds none is parked until soaccept makes room.
 
 // maxParked is how many SYNs are parked at one listener, at most.
 const maxParked = 1 << 16
@@ -10,7 +11,8 @@ const maxParked = 1 << 16
 // A parkedSyn is a SYN over the loopback that waits for a place.
 type parkedSyn struct{ in tcpIn }
 
-// park lets a SYN over the loopback wait for a place, first come first served. The listener is locked.
+// park lets a SYN over the loopback wait for a place, first come first served. The listener is
+// locked.
 func (head *Socket) park(in *tcpIn) {
 	p := parkedSyn{in: *in}
 	p.in.m, p.in.len = nil, 0 // data in a SYN is sent again
@@ -44,8 +46,9 @@ func (head *Socket) unpark() {
 	}
 }
 
-// solistenclose empties the queues of a listener that closes, and returns the connections that nobody has accepted, which the caller aborts
-// once the lock is left. Handshakes over the loopback are refused at once; others meet a reset when they go on.
+// solistenclose empties the queues of a listener that closes, and returns the connections that
+// nobody has accepted, which the caller aborts once the lock is left. Handshakes over the loopback
+// are refused at once; others meet a reset when they go on.
 func (head *Socket) solistenclose() (orphans []*Socket) {
 	k := head.k
 	for i := range head.lq.parked {

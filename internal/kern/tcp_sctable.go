@@ -5,23 +5,25 @@ import (
 	"slices"
 )
 
-// The table of half-open connections has a bounded number of places in each of its buckets: FreeBSD's net.inet.tcp.syncache.bucketlimit.
+// The table of half-open connections has a bounded number of places in each of its buckets:
+// FreeBSD's net.inet.tcp.syncache.bucketlimit.
 const (
 	scBuckets     = 512
 	scBucketLimit = 30
 )
 
-// A scTable finds half-open connections by their addresses. A SYN of a flood finds its bucket full of others, so what must cost little is not to find:
-// a bucket has tags of its entries, bits of their keyed hashes, side by side in a cache line, and an entry is only looked at if its tag is right, which
-// by chance one of 65,536 is.
+// A scTable finds half-open connections by their addresses. A SYN of a flood finds its bucket full
+// of others, so what must cost little is not to find: a bucket has tags of its entries, bits of
+// their keyed hashes, side by side in a cache line, and an entry is only looked at if its tag is
+// right, which by chance one of 65,536 is.
 type scTable struct {
 	key     [2]uint64
 	buckets [scBuckets]scBucket
 	n       int
 }
 
-// A scBucket holds entries, those who came first first. From the wire there are scBucketLimit at most; a handshake over the loopback has a place on
-// so_q reserved, and always finds one here.
+// A scBucket holds entries, those who came first first. From the wire there are scBucketLimit at
+// most; a handshake over the loopback has a place on so_q reserved, and always finds one here.
 type scBucket struct {
 	tags    []uint16   // of the entries, in the same order
 	entries []*scEntry // as many

@@ -36,7 +36,10 @@ func (k *Kernel) tcpRespond(r *respondTo) *ifqueue {
 	if r.ttl == 0 {
 		r.ttl = defTTL
 	}
-	q, errno := k.ipOutput(m, &ipOut{src: r.t.laddr.addr(), dst: r.t.faddr.addr(), proto: wire.ProtoTCP, tos: r.tos, ttl: r.ttl, df: true, ifp: r.ifp})
+	q, errno := k.ipOutput(m, &ipOut{
+		src: r.t.laddr.addr(), dst: r.t.faddr.addr(), proto: wire.ProtoTCP,
+		tos: r.tos, ttl: r.ttl, df: true, ifp: r.ifp,
+	})
 	if errno != 0 {
 		return nil
 	}

@@ -9,9 +9,10 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// so_q0 is a syncache: a handshake that has begun is an entry of a table of bounded size, not a socket: FreeBSD's tcp_syncache.c, RFC 4987.
-// sonewconn runs at the final ACK. A SYN that finds its bucket full is answered with a cookie (tcp_syncookie.go) and leaves nothing behind, so
-// that a flood neither fills the memory nor drives out those who came before.
+// so_q0 is a syncache: a handshake that has begun is an entry of a table of bounded size, not a
+// socket: FreeBSD's tcp_syncache.c, RFC 4987. sonewconn runs at the final ACK. A SYN that finds its
+// bucket full is answered with a cookie (tcp_syncookie.go) and leaves nothing behind, so that a
+// flood neither fills the memory nor drives out those who came before.
 
 // What becomes of an entry at its time.
 const (
@@ -83,7 +84,8 @@ func (k *Kernel) syncacheAdd(head *Socket, in *tcpIn) {
 	sc.mu.Lock()
 	e, full := sc.find(&in.t)
 	if e != nil && local && e.s.Irs != in.th.Seq {
-		// Over the loopback nothing is forged or late: whoever began before has given up, and another has got its port.
+		// Over the loopback nothing is forged or late: whoever began before has given up, and
+		// another has got its port.
 		sc.remove(e)
 		if e.flags&scReserved != 0 {
 			head.lq.reserved--
@@ -129,8 +131,9 @@ func (k *Kernel) syncacheAgain(head *Socket, e *scEntry, in *tcpIn) {
 	head.drain(k.syncacheRespond(&r))
 }
 
-// syncacheBegin makes the entry of a SYN for which there is a place, and answers. It stays a function of its own, as fresh goroutines come by here,
-// and to grow their stacks costs more than all else.
+// syncacheBegin makes the entry of a SYN for which there is a place, and answers. It stays a
+// function of its own, as fresh goroutines come by here, and to grow their stacks costs more than
+// all else.
 //
 //go:noinline
 func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
@@ -158,7 +161,8 @@ func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
 	head.drain(k.syncacheRespond(&r))
 }
 
-// syncacheCookie answers a SYN whose bucket is full. It looks at no entry, and leaves none: this is what a flood costs for each of its packets.
+// syncacheCookie answers a SYN whose bucket is full. It looks at no entry, and leaves none: this is
+// what a flood costs for each of its packets.
 //
 //go:noinline
 func (k *Kernel) syncacheCookie(head *Socket, in *tcpIn) {
@@ -174,7 +178,8 @@ func (k *Kernel) syncacheCookie(head *Socket, in *tcpIn) {
 	head.drain(k.syncacheRespond(&r))
 }
 
-// newEntry fills in the entry of a SYN, except for its initial sequence number and its timestamps' offset.
+// newEntry fills in the entry of a SYN, except for its initial sequence number and its timestamps'
+// offset.
 func (k *Kernel) newEntry(e *scEntry, head *Socket, in *tcpIn) {
 	p := &k.prof
 	*e = scEntry{t: in.t, head: head, ifp: in.ifp, tos: head.inp.tos, ttl: head.inp.ttl}
@@ -222,13 +227,16 @@ func (e *scEntry) duplicate(in *tcpIn) {
 	}
 }
 
-// syncacheRespond sends the answer to a SYN, which synAck has made under the table's lock: FreeBSD's syncache_respond. It returns the queue to
-// drain.
+// syncacheRespond sends the answer to a SYN, which synAck has made under the table's lock:
+// FreeBSD's syncache_respond. It returns the queue to drain.
 func (k *Kernel) syncacheRespond(r *respondTo) *ifqueue { return k.tcpRespond(r) }
 
 // synAck makes the answer to the SYN.
 func (e *scEntry) synAck(r *respondTo, now int64) {
-	*r = respondTo{t: e.t, seq: e.s.Iss, ack: e.s.Irs + 1, flags: wire.SYN | wire.ACK, win: e.s.SentWin, tos: e.tos, ttl: e.ttl}
+	*r = respondTo{
+		t: e.t, seq: e.s.Iss, ack: e.s.Irs + 1, flags: wire.SYN | wire.ACK, win: e.s.SentWin,
+		tos: e.tos, ttl: e.ttl,
+	}
 	if e.ifp.loopback {
 		r.ifp = e.ifp
 	}
@@ -262,9 +270,12 @@ const (
 	scRemove                     // the entry is taken out
 )
 
-// decide lets judge look at the entry of a connection, where there is one, and acts on its verdict in the table. Of scChallenge it makes the answer in
-// r, or scDrop where there have been too many. After scRemove the entry is the caller's.
-func (sc *syncache) decide(t *tuple, now int64, r *respondTo, judge func(e *scEntry) scVerdict) (e *scEntry, v scVerdict) {
+// decide lets judge look at the entry of a connection, where there is one, and acts on its verdict
+// in the table. Of scChallenge it makes the answer in r, or scDrop where there have been too many.
+// After scRemove the entry is the caller's.
+func (sc *syncache) decide(
+	t *tuple, now int64, r *respondTo, judge func(e *scEntry) scVerdict,
+) (e *scEntry, v scVerdict) {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	if e, _ = sc.find(t); e == nil {
@@ -308,8 +319,9 @@ func (e *scEntry) judgeRst(th *wire.TCP, insecure bool) scVerdict {
 	return scDrop
 }
 
-// syncacheExpand takes the acknowledgment of a SYN,ACK and makes the connection: FreeBSD's syncache_expand and syncache_socket. The listener is
-// locked, and so is the new socket. nil: there is none; reset says whether the segment is to be answered with one.
+// syncacheExpand takes the acknowledgment of a SYN,ACK and makes the connection: FreeBSD's
+// syncache_expand and syncache_socket. The listener is locked, and so is the new socket. nil: there
+// is none; reset says whether the segment is to be answered with one.
 func (k *Kernel) syncacheExpand(head *Socket, in *tcpIn) (so *Socket, reset bool) {
 	sc, st := &k.syncache, &k.Stats.TCP
 	var r respondTo
@@ -376,7 +388,9 @@ func (k *Kernel) syncacheSocket(head *Socket, e *scEntry, now int64) *Socket {
 // syncacheChkrst takes a reset for a handshake: FreeBSD's syncache_chkrst, with RFC 5961's rules.
 func (k *Kernel) syncacheChkrst(head *Socket, in *tcpIn) {
 	var r respondTo
-	e, v := k.syncache.decide(&in.t, in.now, &r, func(e *scEntry) scVerdict { return e.judgeRst(&in.th, k.prof.InsecureRST) })
+	e, v := k.syncache.decide(&in.t, in.now, &r, func(e *scEntry) scVerdict {
+		return e.judgeRst(&in.th, k.prof.InsecureRST)
+	})
 	switch v {
 	case scChallenge:
 		head.drain(k.tcpRespond(&r))
@@ -390,7 +404,8 @@ func (k *Kernel) syncacheChkrst(head *Socket, in *tcpIn) {
 	}
 }
 
-// challenge makes an entry's challenge ACK, at the rate of a connection's. It reports false where there have been too many.
+// challenge makes an entry's challenge ACK, at the rate of a connection's. It reports false where
+// there have been too many.
 func (e *scEntry) challenge(k *Kernel, now int64, r *respondTo) bool {
 	if n := k.prof.ChallengeN; n > 0 {
 		if now-e.chalT >= k.prof.ChallengeT {
@@ -408,8 +423,8 @@ func (e *scEntry) challenge(k *Kernel, now int64, r *respondTo) bool {
 	return true
 }
 
-// unreach takes an ICMP error about a SYN,ACK: FreeBSD's syncache_unreach. One error may be forged; one that comes again after retransmissions
-// ends the attempt.
+// unreach takes an ICMP error about a SYN,ACK: FreeBSD's syncache_unreach. One error may be forged;
+// one that comes again after retransmissions ends the attempt.
 func (sc *syncache) unreach(e *icmpError) {
 	s, v := sc.decide(&e.t, 0, nil, func(s *scEntry) scVerdict {
 		if e.seq != s.s.Iss || e.mtu != 0 {
@@ -427,7 +442,8 @@ func (sc *syncache) unreach(e *icmpError) {
 	}
 }
 
-// unreserve gives back the place on so_q that the entry, which is out of the table, holds, and the entry. No lock is held.
+// unreserve gives back the place on so_q that the entry, which is out of the table, holds, and the
+// entry. No lock is held.
 func (e *scEntry) unreserve() {
 	defer e.free()
 	if e.flags&scReserved == 0 {
@@ -457,8 +473,8 @@ func (sc *syncache) expire(now int64) {
 	}
 }
 
-// due makes the SYN,ACKs that are to be sent again, takes out the entries whose time is over, and says when to look again. It looks at the entries
-// of a bucket only when one of them is due.
+// due makes the SYN,ACKs that are to be sent again, takes out the entries whose time is over, and
+// says when to look again. It looks at the entries of a bucket only when one of them is due.
 func (sc *syncache) due(now int64) (again []respondTo, gone []*scEntry, next int64) {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()

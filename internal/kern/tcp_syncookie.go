@@ -76,8 +76,8 @@ func rounddown[T uint8 | uint16](tab []T, v T) int {
 	return i
 }
 
-// cookieCheck rebuilds the entry from the final ACK: scRemove, as it is in no table any more. scBadack: it brings
-// no cookie of ours, or so_q is full.
+// cookieCheck rebuilds the entry from the final ACK: scRemove, as it is in no table any more.
+// scBadack: it brings no cookie of ours, or so_q is full.
 func (k *Kernel) cookieCheck(head *Socket, in *tcpIn) (*scEntry, scVerdict) {
 	th := &in.th
 	iss, irs := th.Ack-1, th.Seq-1

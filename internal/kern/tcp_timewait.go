@@ -24,10 +24,12 @@ type tcptw struct {
 	next, prev *tcptw
 }
 
-// twMem is what a record takes, in bytes, with its place in the table. All of them take a sixteenth of the stack's memory at most.
+// twMem is what a record takes, in bytes, with its place in the table. All of them take a sixteenth
+// of the stack's memory at most.
 const twMem = int64(unsafe.Sizeof(tcptw{})) + 48
 
-// twList is the records of a stack, the oldest first: all live equally long, so one callout serves them.
+// twList is the records of a stack, the oldest first: all live equally long, so one callout serves
+// them.
 type twList struct {
 	k   *Kernel
 	out callout
@@ -231,7 +233,10 @@ func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 	if v == tcp.TwDrop || !k.tw.mayAnswer(tw, in.now) {
 		return false
 	}
-	r := respondTo{t: in.t, seq: tw.rec.SndNxt, ack: tw.rec.RcvNxt, flags: wire.ACK, win: tw.rec.Win, tos: tw.tos, ttl: tw.ttl, ifp: tw.ifp}
+	r := respondTo{
+		t: in.t, seq: tw.rec.SndNxt, ack: tw.rec.RcvNxt, flags: wire.ACK, win: tw.rec.Win,
+		tos: tw.tos, ttl: tw.ttl, ifp: tw.ifp,
+	}
 	if tw.rec.HasTS {
 		r.opt = wire.Options{Has: wire.TofTS, TSVal: tcp.TSClock(in.now, tw.rec.TSOffset), TSEcr: tw.rec.TSRecent}
 	}

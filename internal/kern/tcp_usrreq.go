@@ -135,7 +135,10 @@ func (so *Socket) setPath() {
 	ifp := so.inp.ifp
 	so.flow = so.inp.tuple.flow(so.k.seed.hash)
 	so.local = ifp.loopback
-	so.tp.SetPath(tcp.Path{MTU: ifp.mtu, Hdr: wire.IPv4MinLen, TSOmax: ifp.tsomax(so.k), Whole: ifp.whole(), Local: ifp.loopback})
+	so.tp.SetPath(tcp.Path{
+		MTU: ifp.mtu, Hdr: wire.IPv4MinLen, TSOmax: ifp.tsomax(so.k),
+		Whole: ifp.whole(), Local: ifp.loopback,
+	})
 }
 
 // tsomax is the largest payload of a chain on this interface: what fits in an IP packet, for a

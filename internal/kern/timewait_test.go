@@ -15,7 +15,8 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// inTimeWait brings a connection from fport into TIME_WAIT on the stack's side, and returns the peer.
+// inTimeWait brings a connection from fport into TIME_WAIT on the stack's side, and returns the
+// peer.
 func (v *victim) inTimeWait(lfd int, fport uint16, o wire.Options) *peer {
 	v.Helper()
 	p := v.peer(fport, 80)
@@ -34,8 +35,8 @@ func (v *victim) inTimeWait(lfd int, fport uint16, o wire.Options) *peer {
 
 func (v *victim) timeWaits() int { return len(kbTimeWait(v.k)) }
 
-// A connection in TIME_WAIT is a record of about a hundred bytes, not a socket; it lives 2 MSL, and the number of records is bounded: the oldest
-// goes first.
+// A connection in TIME_WAIT is a record of about a hundred bytes, not a socket; it lives 2 MSL, and
+// the number of records is bounded: the oldest goes first.
 func TestTimeWaitRecord(t *testing.T) {
 	if n := unsafe.Sizeof(tcptw{}); n > 320 {
 		t.Errorf("a record takes %d bytes", n)
@@ -76,7 +77,8 @@ func TestTimeWaitRecord(t *testing.T) {
 	}
 }
 
-// The user still holds a socket whose connection has come to TIME_WAIT: it reads the end, and the record goes its way, also at its limit.
+// The user still holds a socket whose connection has come to TIME_WAIT: it reads the end, and the
+// record goes its way, also at its limit.
 func TestTimeWaitWithSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, limit := range []int{0, 1, 100} {
@@ -149,7 +151,8 @@ func TestTimeWaitSegments(t *testing.T) {
 		if answered(at(0, wire.ACK, nil)) {
 			t.Errorf("the last acknowledgment again is answered")
 		}
-		if !answered(at(-1, wire.ACK, []byte("x"))) || !answered(at(-1, wire.FIN|wire.ACK, nil)) || !answered(at(0, wire.SYN|wire.ACK, nil)) {
+		if !answered(at(-1, wire.ACK, []byte("x"))) || !answered(at(-1, wire.FIN|wire.ACK, nil)) ||
+			!answered(at(0, wire.SYN|wire.ACK, nil)) {
 			t.Errorf("an old duplicate, the FIN or a SYN,ACK is not answered")
 		}
 		if v.timeWaits() != 1 {
@@ -169,8 +172,8 @@ func TestTimeWaitSegments(t *testing.T) {
 	})
 }
 
-// RFC 6191: a SYN with a later timestamp, or without timestamps a later number, makes a new connection; any other is acknowledged, and when that draws
-// a reset the next SYN makes one.
+// RFC 6191: a SYN with a later timestamp, or without timestamps a later number, makes a new
+// connection; any other is acknowledged, and when that draws a reset the next SYN makes one.
 func TestTimeWaitNewConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ts := wire.Options{Has: wire.TofTS | wire.TofMSS, MSS: 1000, TSVal: 5000}
@@ -237,7 +240,8 @@ func TestTimeWaitNewConnection(t *testing.T) {
 	})
 }
 
-// net.inet.tcp.nolocaltimewait: a connection over this stack's loopback leaves nothing behind, unless the profile says so.
+// net.inet.tcp.nolocaltimewait: a connection over this stack's loopback leaves nothing behind,
+// unless the profile says so.
 func TestNoLocalTimeWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, want := range []int{0, 1} {
@@ -265,8 +269,8 @@ func TestNoLocalTimeWait(t *testing.T) {
 	})
 }
 
-// RFC 6528: initial sequence numbers to one peer follow a clock of 4 µs; those of different peers, ports and stacks have nothing to do with each
-// other.
+// RFC 6528: initial sequence numbers to one peer follow a clock of 4 µs; those of different peers,
+// ports and stacks have nothing to do with each other.
 //
 // RFC 9293 MUST-8
 // RFC 9293 MUST-9
@@ -287,7 +291,8 @@ func TestInitialSequenceNumbers(t *testing.T) {
 		return uint32(v.k.iss(&tuple{in6(attHost), in6(attPeer), 80, uint16(i)}, 0))
 	})
 	uniform(t, "ISN by address", func(i int) uint32 {
-		return uint32(v.k.iss(&tuple{in6(attHost), in6(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})), 80, 5000}, 0))
+		return uint32(v.k.iss(&tuple{in6(attHost), in6(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})), 80,
+			5000}, 0))
 	})
 	uniform(t, "timestamp offset by port", func(i int) uint32 {
 		return v.k.tsOffset(&tuple{in6(attHost), in6(attPeer), 80, uint16(i)})
@@ -308,14 +313,16 @@ func TestInitialSequenceNumbers(t *testing.T) {
 	})
 	// In each argument of the tuple.
 	base := v.k.iss(&tup, 0)
-	for _, o := range []tuple{{in6(attPeer), in6(attPeer), 80, 5000}, {in6(attHost), in6(attHost), 80, 5000}, {in6(attHost), in6(attPeer), 81, 5000}, {in6(attHost), in6(attPeer), 80, 5001}} {
+	for _, o := range []tuple{{in6(attPeer), in6(attPeer), 80, 5000}, {in6(attHost), in6(attHost), 80, 5000},
+		{in6(attHost), in6(attPeer), 81, 5000}, {in6(attHost), in6(attPeer), 80, 5001}} {
 		if v.k.iss(&o, 0) == base || v.k.tsOffset(&o) == v.k.tsOffset(&tup) {
 			t.Errorf("%v gives the same", o)
 		}
 	}
 }
 
-// uniform asserts by chi-square that 2^14 values, and the differences of neighbours, are spread over 64 classes.
+// uniform asserts by chi-square that 2^14 values, and the differences of neighbours, are spread
+// over 64 classes.
 func uniform(t *testing.T, what string, f func(i int) uint32) {
 	t.Helper()
 	const n, classes = 1 << 14, 64
@@ -342,7 +349,8 @@ func uniform(t *testing.T, what string, f func(i int) uint32) {
 	}
 }
 
-// RFC 6864, 4: identifications of packets that may be fragmented do not repeat for long, and are no counter that an observer can read.
+// RFC 6864, 4: identifications of packets that may be fragmented do not repeat for long, and are no
+// counter that an observer can read.
 func TestIPIdentification(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
@@ -367,7 +375,8 @@ func TestIPIdentification(t *testing.T) {
 	v.sendsIDs()
 }
 
-// sendsIDs asserts that the fragments of a datagram have one identification, and two datagrams have different ones.
+// sendsIDs asserts that the fragments of a datagram have one identification, and two datagrams have
+// different ones.
 func (v *victim) sendsIDs() {
 	v.Helper()
 	seen := map[uint16]bool{}
@@ -390,8 +399,9 @@ func (v *victim) sendsIDs() {
 	}
 }
 
-// What one flow of packets sees of identifications tells nothing of what another does, be the other of another stack, source, destination or protocol: neither the
-// numbers, nor the steps from one to the next, nor that there is another.
+// What one flow of packets sees of identifications tells nothing of what another does, be the other
+// of another stack, source, destination or protocol: neither the numbers, nor the steps from one to
+// the next, nor that there is another.
 func TestIPIdentificationsApart(t *testing.T) {
 	const n = 1 << 12
 	ids := func(seed uint64, ip wire.IPv4, beside *wire.IPv4) []uint16 {
@@ -410,7 +420,8 @@ func TestIPIdentificationsApart(t *testing.T) {
 	src, dst, proto := ip, ip, ip
 	src.Src, dst.Dst, proto.Proto = attHost.Prev(), attPeer.Next(), wire.ProtoUDP
 	base := ids(1, ip, nil)
-	for name, l := range map[string][]uint16{"stack": ids(2, ip, nil), "source": ids(1, src, nil), "destination": ids(1, dst, nil), "protocol": ids(1, proto, nil)} {
+	for name, l := range map[string][]uint16{"stack": ids(2, ip, nil), "source": ids(1, src, nil),
+		"destination": ids(1, dst, nil), "protocol": ids(1, proto, nil)} {
 		same := 0
 		for i := 1; i < n; i++ {
 			x, y, a, b := base[i], l[i], base[i-1], l[i-1]
@@ -449,7 +460,8 @@ func TestIPIdentificationsApart(t *testing.T) {
 	}
 }
 
-// A record answers segments that disagree with it at a limited rate, FINs that come again included: two records would answer each other for ever (RFC 5961, 7).
+// A record answers segments that disagree with it at a limited rate, FINs that come again included:
+// two records would answer each other for ever (RFC 5961, 7).
 func TestTimeWaitAnswersLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -476,8 +488,8 @@ func TestTimeWaitAnswersLimited(t *testing.T) {
 	})
 }
 
-// The limit of resets, and that of ICMP errors, tells nobody whether segments in the name of another
-// were answered (CVE-2016-5696).
+// The limit of resets, and that of ICMP errors, tells nobody whether segments in the name of
+// another were answered (CVE-2016-5696).
 func TestLimitsTellNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

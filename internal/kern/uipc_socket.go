@@ -262,7 +262,9 @@ func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 			if flags&MSG_DONTWAIT != 0 {
 				return total - len(p), syscall.EAGAIN
 			}
-			so.proto.usrreq(so, pruSend, usrreqArgs{now: now}) // what was held back for more, which will be long in coming
+			// The protocol has held back what does not fill a segment, as more was to follow at
+			// once. More will be long in coming now, so it sends what there is.
+			so.proto.usrreq(so, pruSend, usrreqArgs{now: now})
 			if errno := so.sbwait(&so.snd.sleepers); errno != 0 {
 				return total - len(p), errno
 			}
@@ -347,8 +349,10 @@ func (so *Socket) sendsome(p []byte, limit, flags int, now int64) int {
 // bytes without an error are the end of the stream. EWOULDBLOCK when the deadline has passed;
 // ENOTCONN if there never was a connection; so_error once there is no more data.
 func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
+	// Outside of bubbles sbwait finds out whether the caller is elsewhere: data that is there can
+	// be read without the clock, and to read the clock in every call would cost too much.
 	if so.k.home != 0 && so.k.away(so.k.now()) {
-		return 0, EXDEV // what is there needs no clock, and to read it for every call would cost too much: outside of bubbles sbwait finds out
+		return 0, EXDEV
 	}
 	so.lock()
 	if errno := so.sblock(&so.rcv.sleepers); errno != 0 {

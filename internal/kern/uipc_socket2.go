@@ -35,8 +35,10 @@ const (
 	ssLingering                           // its user's close waits, as SO_LINGER says
 )
 
-var ssNames = [...]string{"SS_NOFDREF", "SS_ISCONNECTED", "SS_ISCONNECTING", "SS_ISDISCONNECTING", "SS_ISDISCONNECTED", "SS_CANTSENDMORE",
-	"SS_CANTRCVMORE", "SS_NBIO", "SS_WASCONNECTED"}
+var ssNames = [...]string{
+	"SS_NOFDREF", "SS_ISCONNECTED", "SS_ISCONNECTING", "SS_ISDISCONNECTING", "SS_ISDISCONNECTED",
+	"SS_CANTSENDMORE", "SS_CANTRCVMORE", "SS_NBIO", "SS_WASCONNECTED",
+}
 
 // String returns the flags that BSD has, in its spelling, with "|" between them; "0" if there are
 // none.
@@ -104,7 +106,7 @@ type Socket struct {
 	wake    bool       // the sleepers, at leave
 	dead    bool       // detached: every door looks at it
 	mend    bool       // it died on the listener's queue
-	cond    *sync.Cond // the sleepers of either buffer: they are rarely two, and each looks at what it waits for; nil: none, for a while
+	cond    *sync.Cond // wakes the sleepers of both buffers; nil: there has been none for a while
 	rcv     rcvbuf
 	snd     sndbuf
 	head    *Socket // the listener on whose queue it is: so_head
@@ -500,8 +502,9 @@ func (head *Socket) soqmend(so *Socket) {
 	head.unlock()
 }
 
-// sockMem is what a connection takes of a stack's memory, in bytes, besides what its buffers hold: the Socket and its places in the tables. It counts for
-// Config.Memory, or peers that connect and send nothing would fill what buffers leave.
+// sockMem is what a connection takes of a stack's memory, in bytes, besides what its buffers hold:
+// the Socket and its places in the tables. It counts for Config.Memory, or peers that connect and
+// send nothing would fill what buffers leave.
 const sockMem = int(unsafe.Sizeof(Socket{})) + 112
 
 // socketList is every socket of a stack.
@@ -558,7 +561,8 @@ func (l *socketList) all() []*Socket {
 // abortAll ends every socket, for Close.
 func (l *socketList) abortAll(k *Kernel) {
 	list := l.all()
-	for _, so := range list { // none has a user any more before the first is reset, so that none sees the reset of another
+	// All lose their users before the first is reset, so that no user sees the reset of another's.
+	for _, so := range list {
 		so.lock()
 		so.state |= ssNofdref
 		so.sowakeup(&so.rcv.sleepers)

@@ -268,7 +268,9 @@ func (p *Proc) Poll(fd int) (readable, writable bool, errno syscall.Errno) {
 	}
 	so.lock()
 	defer so.mu.Unlock()
-	readable = so.rcv.Cc() >= max(int(so.rcv.lowat), 1) || so.state&ssCantrcvmore != 0 || so.err != 0 || so.lq != nil && len(so.lq.q) > 0
-	writable = so.state&ssIsconnected != 0 && so.snd.Space() >= int(so.snd.lowat) || so.state&ssCantsendmore != 0 || so.err != 0
+	readable = so.err != 0 || so.state&ssCantrcvmore != 0 ||
+		so.rcv.Cc() >= max(int(so.rcv.lowat), 1) || so.lq != nil && len(so.lq.q) > 0
+	writable = so.err != 0 || so.state&ssCantsendmore != 0 ||
+		so.state&ssIsconnected != 0 && so.snd.Space() >= int(so.snd.lowat)
 	return readable, writable, 0
 }

@@ -7,7 +7,9 @@
 // are still to come.
 //
 //	header mbuf    |<- headroom 76 ->|<- TCP header ->|   Prepend grows to the left
-//	cluster        |xxxx|<- data ->|<- Room ->|           Append grows to the right, by the cluster's owner alone
+//	cluster        |xxxx|<- data ->|<- Room ->|       Append grows to the right
+//
+// Only the cluster's owner appends.
 //
 // Bytes in a cluster never change once they have been appended. The package is pure except for its
 // pools: it starts nothing, waits for nothing and reads no clock.
@@ -268,7 +270,8 @@ func (m *Mbuf) free() {
 func (m *Mbuf) share(off, n int) *Mbuf {
 	if m.cl == nil {
 		d := m.pool.Gethdr()
-		at := min(headroom, datSize-n) // if headers have been put in front, there may be more than fits behind the headroom
+		// If headers have been put in front, m may hold more bytes than fit behind the headroom.
+		at := min(headroom, datSize-n)
 		d.data = d.dat[at : at+n]
 		copy(d.data, m.data[off:])
 		return d

@@ -57,8 +57,8 @@ func wantContent(t *testing.T, what string, m *Mbuf, want []byte) {
 	}
 }
 
-// chain makes a chain of Mbufs that hold the given numbers of bytes of the stream: a positive one on a cluster, a negative
-// one in a header.
+// chain makes a chain of Mbufs that hold the given numbers of bytes of the stream: a positive one
+// on a cluster, a negative one in a header.
 func chain(p *Pool, at int, sizes ...int) *Mbuf {
 	var head *Mbuf
 	for _, n := range sizes {
@@ -83,7 +83,8 @@ func TestGethdr(t *testing.T) {
 	if m.Len() != 0 || len(m.Bytes()) != 0 || m.Next() != nil || m.Pkt != (Pkthdr{}) {
 		t.Error("a new header is not empty")
 	}
-	// A TCP header, the longest there is, must fit behind the headroom, and IPv6 and virtio-net headers into it.
+	// A TCP header, the longest there is, must fit behind the headroom, and IPv6 and virtio-net
+	// headers into it.
 	if len(m.Room()) < 60 {
 		t.Errorf("room for %d bytes, want a TCP header's 60", len(m.Room()))
 	}
@@ -127,11 +128,13 @@ func TestGetcl(t *testing.T) {
 	var p Pool
 	for _, c := range []struct{ n, class int }{
 		{0, ClSmall}, {1, ClSmall}, {ClSmall, ClSmall}, {ClSmall + 1, ClMid}, {ClMid, ClMid}, {ClMid + 1, ClBig},
-		{ClBig, ClBig}, {ClBig + 1, ClHuge}, {ClHuge, ClHuge}, {ClHuge + 1, ClJumbo}, {ClJumbo, ClJumbo}, {1 << 30, ClJumbo},
+		{ClBig, ClBig}, {ClBig + 1, ClHuge}, {ClHuge, ClHuge}, {ClHuge + 1, ClJumbo}, {ClJumbo, ClJumbo},
+		{1 << 30, ClJumbo},
 	} {
 		m := p.Getcl(c.n)
 		if len(m.Room()) != c.class || m.Pins() != c.class || m.Len() != 0 {
-			t.Errorf("Getcl(%d): room %d, pins %d, holds %d; want a cluster of %d", c.n, len(m.Room()), m.Pins(), m.Len(), c.class)
+			t.Errorf("Getcl(%d): room %d, pins %d, holds %d; want a cluster of %d", c.n, len(m.Room()), m.Pins(),
+				m.Len(), c.class)
 		}
 		if n, b := p.Outstanding(); n != 1 || b != int64(c.class) {
 			t.Errorf("Getcl(%d): outstanding %d, %d", c.n, n, b)
@@ -160,7 +163,8 @@ func TestRoomExtend(t *testing.T) {
 		t.Errorf("room %d", len(m.Room()))
 	}
 
-	// The owner may go on behind a view; the view may not, not even behind a part that ends before the owner's data.
+	// The owner may go on behind a view; the view may not, not even behind a part that ends before
+	// the owner's data.
 	v := Copym(m, 0, 50)
 	if v.Room() != nil || v.Append([]byte{1}) != 0 {
 		t.Error("a view has room while its cluster is shared")
@@ -194,7 +198,8 @@ func TestFree(t *testing.T) {
 	Free(v)
 	balanced(t, &p)
 
-	// An Mbuf that the store has already handed to somebody else cannot be told from a live one, so nothing is taken between.
+	// An Mbuf that the store has already handed to somebody else cannot be told from a live one, so
+	// nothing is taken between.
 	for name, m := range map[string]*Mbuf{"header": p.Gethdr(), "cluster": p.Getcl(1)} {
 		Free(m)
 		if !panicsWith("mbuf: freed twice", func() { Free(m) }) {
@@ -256,7 +261,8 @@ func TestCopymCopydata(t *testing.T) {
 	}
 	// Copydata gives what there is.
 	buf := make([]byte, 100)
-	if got := Copydata(m, n-3, buf); got != 3 || Copydata(m, n, buf) != 0 || Copydata(m, n+5, buf) != 0 || Copydata(nil, 0, buf) != 0 {
+	if got := Copydata(m, n-3, buf); got != 3 || Copydata(m, n, buf) != 0 || Copydata(m, n+5, buf) != 0 ||
+		Copydata(nil, 0, buf) != 0 {
 		t.Errorf("Copydata at the end: %d", got)
 	}
 	var mine Pool // what the panic leaves behind is not this test's to count
@@ -268,7 +274,8 @@ func TestCopymCopydata(t *testing.T) {
 	balanced(t, &p)
 }
 
-// A header is copied, whatever has been put in front of it, and the copy is as good a header as the first.
+// A header is copied, whatever has been put in front of it, and the copy is as good a header as the
+// first.
 func TestCopymHeader(t *testing.T) {
 	var p Pool
 	for _, n := range []int{1, 40, 60, 61, 100, datSize} {
@@ -382,7 +389,8 @@ func TestPullup(t *testing.T) {
 	balanced(t, &p)
 }
 
-// Another core appends behind what this one reads, and frees its view while this one frees its own. The race detector looks on.
+// Another core appends behind what this one reads, and frees its view while this one frees its own.
+// The race detector looks on.
 func TestSharedAcrossGoroutines(t *testing.T) {
 	const pieces, size = 200, 300
 	var p Pool
@@ -486,7 +494,8 @@ func BenchmarkSockbufSend(b *testing.B) {
 	snd.Flush()
 }
 
-// The bytes of a small Mbuf count as those of a cluster do: a stack's budget is not to be had by small writes.
+// The bytes of a small Mbuf count as those of a cluster do: a stack's budget is not to be had by
+// small writes.
 func TestGetsmallIsCounted(t *testing.T) {
 	var p Pool
 	m := p.Getsmall()

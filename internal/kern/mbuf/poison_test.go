@@ -20,11 +20,13 @@ func TestPoisonFillsFreedClusters(t *testing.T) {
 	}
 }
 
-// A write through a view that outlived its cluster is found when the cluster is handed out again, wherever in it the write was.
+// A write through a view that outlived its cluster is found when the cluster is handed out again,
+// wherever in it the write was.
 func TestPoisonFindsStaleWrite(t *testing.T) {
 	for _, at := range []int{0, 100, ClSmall - 1} {
 		found := false
-		// Another goroutine may take the cluster, or the store forget it, so that one attempt does not always hit.
+		// Another goroutine may take the cluster, or the store forget it, so that one attempt does
+		// not always hit.
 		for try := 0; try < 1000 && !found; try++ {
 			var p Pool
 			m := p.Getcl(ClSmall)

@@ -23,8 +23,8 @@ type view struct {
 	want []byte
 }
 
-// A world is two sockbufs that hand chains to each other, as two sockets on the loopback do, and the chains under way; it is
-// driven by a string of bytes.
+// A world is two sockbufs that hand chains to each other, as two sockets on the loopback do, and
+// the chains under way; it is driven by a string of bytes.
 type world struct {
 	t      *testing.T
 	name   string // for messages: how to get here again
@@ -188,7 +188,8 @@ func (w *world) step() {
 func (w *world) checkView(v view) {
 	w.t.Helper()
 	if got := content(v.m); !bytes.Equal(got, v.want) {
-		w.fatal("a view of %d bytes changed: it holds %d bytes %.20x.., had %.20x..", len(v.want), len(got), got, v.want)
+		w.fatal("a view of %d bytes changed: it holds %d bytes %.20x.., had %.20x..", len(v.want), len(got), got,
+			v.want)
 	}
 }
 
@@ -304,7 +305,8 @@ func TestSockbufBeyondTheEnd(t *testing.T) {
 	balanced(t, &p)
 }
 
-// Writes that are too small for a cluster fill the Mbuf of the last one, and what has been sent of it stays as it was.
+// Writes that are too small for a cluster fill the Mbuf of the last one, and what has been sent of
+// it stays as it was.
 func TestSockbufFillsSmall(t *testing.T) {
 	var p Pool
 	var sb Sendbuf
@@ -320,7 +322,8 @@ func TestSockbufFillsSmall(t *testing.T) {
 	}
 	got := make([]byte, MaxSmall)
 	sb.Copydata(0, got)
-	if want := pattern(0, MaxSmall); !bytes.Equal(got, want) || !bytes.Equal(sent.Bytes(), want[:40]) || sb.Cc() != MaxSmall {
+	if want := pattern(0, MaxSmall); !bytes.Equal(got, want) || !bytes.Equal(sent.Bytes(), want[:40]) ||
+		sb.Cc() != MaxSmall {
 		t.Errorf("%d bytes %x, %x sent", sb.Cc(), got, sent.Bytes())
 	}
 	Free(sent)
@@ -366,7 +369,8 @@ func TestSockbufSpace(t *testing.T) {
 	}
 	sb.Flush()
 
-	// What is pinned counts, too: views that nobody may compress into use the space up long before their bytes do.
+	// What is pinned counts, too: views that nobody may compress into use the space up long before
+	// their bytes do.
 	sb.SetHiwat(1 << 20)
 	var owners *Mbuf
 	for sb.Space() > 0 && sb.Cc() < sb.Hiwat() {
@@ -385,8 +389,9 @@ func TestSockbufSpace(t *testing.T) {
 	balanced(t, &p)
 }
 
-// An application that writes little by little, or a peer that sends so, must not cost a cluster for each piece: what a sockbuf
-// pins stays within a small multiple of what it holds, whatever the sizes of the pieces and of the clusters they come in.
+// An application that writes little by little, or a peer that sends so, must not cost a cluster for
+// each piece: what a sockbuf pins stays within a small multiple of what it holds, whatever the
+// sizes of the pieces and of the clusters they come in.
 func TestSockbufPinsLittle(t *testing.T) {
 	const total = 200 << 10
 	for _, size := range []int{1, 2, 33, 34, 35, 60, 100, 511, 512, 513, 1460, 4095} {
@@ -422,10 +427,12 @@ func TestSockbufPinsLittle(t *testing.T) {
 				}
 				_, out := p.Outstanding()
 				if sb.Pinned() > most || int(out) > most {
-					t.Errorf("pieces of %d in clusters of %d, shared %v: %d bytes pin %d (%d are out)", size, class, shared, sb.Cc(), sb.Pinned(), out)
+					t.Errorf("pieces of %d in clusters of %d, shared %v: %d bytes pin %d (%d are out)", size, class,
+						shared, sb.Cc(), sb.Pinned(), out)
 				}
 				if got := content(sb.head); !bytes.Equal(got, want) {
-					t.Errorf("pieces of %d in clusters of %d, shared %v: other bytes than appended", size, class, shared)
+					t.Errorf("pieces of %d in clusters of %d, shared %v: other bytes than appended", size, class,
+						shared)
 				}
 				sb.Flush()
 				balanced(t, &p)
@@ -434,7 +441,8 @@ func TestSockbufPinsLittle(t *testing.T) {
 	}
 }
 
-// The case the bound above is for, in numbers: 10000 bytes in clusters of 2 KiB each, which would pin 20 MB.
+// The case the bound above is for, in numbers: 10000 bytes in clusters of 2 KiB each, which would
+// pin 20 MB.
 func TestSockbufOneByteSegments(t *testing.T) {
 	var p Pool
 	var sb Sockbuf
@@ -451,7 +459,8 @@ func TestSockbufOneByteSegments(t *testing.T) {
 	balanced(t, &p)
 }
 
-// A view's bytes never change, neither when the owner goes on behind them nor when a receiver fills up the same cluster.
+// A view's bytes never change, neither when the owner goes on behind them nor when a receiver fills
+// up the same cluster.
 func TestViewsNeverChange(t *testing.T) {
 	var p Pool
 	var snd Sendbuf
@@ -494,8 +503,8 @@ func TestViewsNeverChange(t *testing.T) {
 	balanced(t, &p)
 }
 
-// A send buffer of many Mbufs is walked once for a window of segments, not once a segment: the place is kept, and dropping
-// what is acknowledged does not lose it.
+// A send buffer of many Mbufs is walked once for a window of segments, not once a segment: the
+// place is kept, and dropping what is acknowledged does not lose it.
 func TestSockbufCopymKeepsItsPlace(t *testing.T) {
 	var p Pool
 	var sb Sendbuf

@@ -11,7 +11,8 @@ import (
 func Sum(p []byte, sum uint64) uint64 {
 	var c uint64
 	if hasBlocks && len(p) >= minBlocks {
-		// The sum does not depend on the order of bytes, except for that of its own (RFC 1071, 2 (B)).
+		// The sum does not depend on the order of bytes, except for that of its own (RFC 1071, 2
+		// (B)).
 		n := len(p) &^ 63
 		s := bits.ReverseBytes16(Fold(sumBlocks(&p[0], n)))
 		sum, c = bits.Add64(sum, uint64(s), 0)

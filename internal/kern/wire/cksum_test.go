@@ -99,7 +99,8 @@ func TestSumBlocks(t *testing.T) {
 	for i := range random {
 		random[i] = byte(r.Uint32())
 	}
-	for _, n := range []int{64, 128, 192, 256, 320, 384, 448, 512, 1024, 1408, 65472, 1 << 16, 1<<16 + 64, 1 << 18, most - 64, most} {
+	for _, n := range []int{64, 128, 192, 256, 320, 384, 448, 512, 1024, 1408, 65472, 1 << 16, 1<<16 + 64, 1 << 18,
+		most - 64, most} {
 		for _, buf := range [][]byte{random, ones} {
 			for _, align := range []int{0, 1, 2, 3, 4, 8, 15} {
 				var want uint64

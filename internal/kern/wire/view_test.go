@@ -45,7 +45,8 @@ func TestIPv4ViewSetLen(t *testing.T) {
 	for _, hlen := range []int{20, 24, 60} {
 		p := make([]byte, 1000)
 		h := IPv4{
-			Src: netip.MustParseAddr("10.1.2.3"), Dst: netip.MustParseAddr("192.0.2.77"), Len: 60, TTL: 64, Proto: ProtoTCP,
+			Src: netip.MustParseAddr("10.1.2.3"), Dst: netip.MustParseAddr("192.0.2.77"), Len: 60, TTL: 64,
+			Proto: ProtoTCP,
 		}
 		h.Put(p)
 		for i := 20; i < hlen; i++ {
@@ -62,7 +63,8 @@ func TestIPv4ViewSetLen(t *testing.T) {
 // A TCPView reads what Put has written, and ParseTCP what the view has.
 func TestTCPView(t *testing.T) {
 	want := TCP{
-		Sport: 0x1234, Dport: 0x5678, Seq: 0x9abcdef0, Ack: 0x13579bdf, Flags: ACK | PUSH | URG, Win: 0x2468, Urp: 0xace0,
+		Sport: 0x1234, Dport: 0x5678, Seq: 0x9abcdef0, Ack: 0x13579bdf, Flags: ACK | PUSH | URG, Win: 0x2468,
+		Urp: 0xace0,
 		Opt: Options{Has: TofTS, TSVal: 0x01020304, TSEcr: 0x05060708},
 	}
 	p := make([]byte, TCPMaxLen)
@@ -74,8 +76,10 @@ func TestTCPView(t *testing.T) {
 		Sport: v.Sport(), Dport: v.Dport(), Seq: v.Seq(), Ack: v.Ack(), Hlen: v.Hlen(), Flags: v.Flags(),
 		Win: v.Win(), Urp: v.Urp(), Opt: want.Opt,
 	}
-	if got != want || v.Reserved() != 5 || string(v.Payload()) != "payload!" || string(v.Options()) != string(p[20:32]) {
-		t.Errorf("%+v, reserved %d, payload %q, options % x; want %+v", got, v.Reserved(), v.Payload(), v.Options(), want)
+	if got != want || v.Reserved() != 5 || string(v.Payload()) != "payload!" ||
+		string(v.Options()) != string(p[20:32]) {
+		t.Errorf("%+v, reserved %d, payload %q, options % x; want %+v", got, v.Reserved(), v.Payload(), v.Options(),
+			want)
 	}
 
 	want.Seq, want.Flags, want.Urp = 0xfedcba98, SYN|CWR, 0x0bad
@@ -109,7 +113,8 @@ func TestIPv4ViewRefuses(t *testing.T) {
 
 func TestLastAddr(t *testing.T) {
 	for p, want := range map[string]string{
-		"10.1.2.3/8": "10.255.255.255", "10.1.2.3/23": "10.1.3.255", "10.1.2.3/31": "10.1.2.3", "10.1.2.2/31": "10.1.2.3",
+		"10.1.2.3/8": "10.255.255.255", "10.1.2.3/23": "10.1.3.255", "10.1.2.3/31": "10.1.2.3",
+		"10.1.2.2/31": "10.1.2.3",
 		"10.1.2.3/32": "10.1.2.3", "0.0.0.0/0": LimitedBroadcast.String(),
 	} {
 		if got := LastAddr(netip.MustParsePrefix(p)); got.String() != want {
