@@ -7,30 +7,31 @@ import (
 )
 
 // An inpcb is a protocol control block: the addresses of a socket, or of a TIME_WAIT record, and
-// its places in the tables: 4.4BSD's struct inpcb. Locking key: (c) constant once hashed, (b) its
-// bucket's lock, (s) the socket's lock, (p) the port's lock.
+// its places in the tables (4.4BSD's struct inpcb). Each field says what guards it: (c) constant
+// once the block is in the table; (b) the lock of its bucket; (s) the lock of the socket; (p) the
+// lock of the port.
 type inpcb struct {
 	tuple         // (c) addresses and ports
 	hash  uint32  // (b)
-	so    *Socket // (c) nil: a record
-	tw    *tcptw  // (c) the record; (s) of a socket: the record that has taken its place, while a user may ask
+	so    *Socket // (c) nil: the block is a record's
+	tw    *tcptw  // (c) the record; (s) of a socket: the record that has replaced it, while it has a user
 
 	hashNext *inpcb // (b)
 	hashed   bool   // (b) in the table of connections
-	dead     bool   // (b) detached: a goroutine that has found it must look again
+	dead     bool   // (b) detached; a goroutine that has found it looks again
 
 	bound              bool      // (p)
 	ephemeral          bool      // (s) the port was taken from the destination's set
 	bindOpts           soOptions // (p) the options that bind saw
 	tos, ttl           uint8     // (s)
-	portNext, portPrev *inpcb    // (p) others with the same local port, with a peer or without, as this
+	portNext, portPrev *inpcb    // (p) others of the same local port and list
 	ifp                *Ifnet    // (s) the way to the peer: inp_route
 }
 
 // pcbShards is how many locks the tables of connections have.
 const pcbShards = 64
 
-// A pcbTable finds connections by their addresses: BSD's tcb list, as hash buckets that grow.
+// A pcbTable finds connections by their addresses. It is BSD's tcb list, as hash tables that grow.
 type pcbTable struct {
 	key    [2]uint64
 	shards [pcbShards]pcbShard
@@ -52,9 +53,10 @@ type listenShard struct {
 func (t *pcbTable) init(key [2]uint64) { t.key = key }
 
 // inPcblookup finds the control block that a segment is for: that of the connection, or TIME_WAIT
-// record, with exactly these addresses, or else that of a listener for the local one: BSD's
-// in_pcblookup with INPLOOKUP_WILDCARD. The listener that has begun a handshake ends it, though
-// another may listen on a better match by now.
+// record, with exactly these addresses, or else that of a listener for the local address: BSD's
+// in_pcblookup with INPLOOKUP_WILDCARD. If a handshake with these addresses is under way, the
+// listener that began it gets the segment, even if another socket listens on a more specific
+// address by now.
 func (k *Kernel) inPcblookup(a *tuple) *inpcb {
 	if inp := k.pcbs.lookup(a); inp != nil {
 		return inp
@@ -76,7 +78,8 @@ func (t *pcbTable) lookup(a *tuple) *inpcb {
 	return inp
 }
 
-// bucket returns the beginning of a chain: the lowest bits have chosen the shard.
+// bucket returns the beginning of the chain for a hash. It uses higher bits, as the lowest have
+// chosen the shard.
 func (s *pcbShard) bucket(h uint32) **inpcb { return &s.buckets[h>>8&uint32(len(s.buckets)-1)] }
 
 func (s *pcbShard) find(a *tuple, h uint32) *inpcb {
@@ -91,8 +94,8 @@ func (s *pcbShard) find(a *tuple, h uint32) *inpcb {
 	return nil
 }
 
-// insert enters inp; EADDRINUSE if its addresses are taken. A TIME_WAIT record in its place, which
-// the caller has found fit to give way, is replaced.
+// insert enters inp. It returns EADDRINUSE if its addresses are taken, unless replace, which may be
+// nil, has them: inp takes the place of replace.
 func (t *pcbTable) insert(inp *inpcb, replace *inpcb) syscall.Errno {
 	h := uint32(inp.tuple.hash(t.key))
 	s := &t.shards[h%pcbShards]
@@ -140,7 +143,7 @@ func (s *pcbShard) unlink(inp *inpcb) {
 	}
 }
 
-// remove takes inp out.
+// remove takes inp out of the table, if it is there, and marks it dead.
 func (t *pcbTable) remove(inp *inpcb) {
 	s := &t.shards[inp.hash%pcbShards]
 	s.mu.Lock()
@@ -151,7 +154,8 @@ func (t *pcbTable) remove(inp *inpcb) {
 	inp.dead = true
 }
 
-// all calls f for each connection and record, without a lock.
+// all calls f for each connection and record. It holds no lock while f runs, so f may see one that
+// has ended.
 func (t *pcbTable) all(f func(*inpcb)) {
 	var list []*inpcb
 	for i := range t.shards {
@@ -169,7 +173,7 @@ func (t *pcbTable) all(f func(*inpcb)) {
 	}
 }
 
-// addListener and delListener keep the table of listeners.
+// addListener enters a listener in the table of listeners.
 func (t *pcbTable) addListener(inp *inpcb) {
 	s := &t.listen[inp.lport%pcbShards]
 	s.mu.Lock()
@@ -180,6 +184,7 @@ func (t *pcbTable) addListener(inp *inpcb) {
 	s.ports[inp.lport] = append(s.ports[inp.lport], inp)
 }
 
+// delListener takes a listener out of it.
 func (t *pcbTable) delListener(inp *inpcb) {
 	s := &t.listen[inp.lport%pcbShards]
 	s.mu.Lock()
@@ -198,9 +203,9 @@ func (t *pcbTable) delListener(inp *inpcb) {
 	inp.dead = true
 }
 
-// lookupListener finds the socket that listens for (or, in state CLOSED, is bound to) a local
-// address: the one that names it before the one that takes any: the second part of BSD's
-// in_pcblookup.
+// lookupListener finds the socket that listens on a local address and port: the second part of
+// BSD's in_pcblookup. A listener that is bound to the address itself goes before one that takes any
+// address.
 func (t *pcbTable) lookupListener(laddr in6Addr, lport uint16) *inpcb {
 	s := &t.listen[lport%pcbShards]
 	s.mu.Lock()
@@ -217,8 +222,8 @@ func (t *pcbTable) lookupListener(laddr in6Addr, lport uint16) *inpcb {
 	return any
 }
 
-// inPcbbind gives a socket a local address and port: BSD's in_pcbbind. The port 0 takes a free one.
-// The socket is locked.
+// inPcbbind gives a socket a local address and port: BSD's in_pcbbind. If lport is 0, it chooses a
+// free port. The socket is locked.
 func (so *Socket) inPcbbind(laddr netip.Addr, lport uint16) syscall.Errno {
 	k, inp := so.k, &so.inp
 	k.chainAt("in_pcbbind")
@@ -242,14 +247,15 @@ func (so *Socket) inPcbbind(laddr netip.Addr, lport uint16) syscall.Errno {
 	return errno
 }
 
-// inPcbconnect gives a socket its peer, and if it has none yet a local address and port: BSD's
+// inPcbconnect gives a socket its peer, and, if it has none yet, a local address and port: BSD's
 // in_pcbconnect. The socket is locked.
 func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscall.Errno {
 	k, inp := so.k, &so.inp
 	if !faddr.IsValid() || fport == 0 {
 		return syscall.EADDRNOTAVAIL
 	}
-	if faddr.IsUnspecified() { // this host
+	// BSD takes an unspecified destination for this host.
+	if faddr.IsUnspecified() {
 		faddr = k.thisHost()
 		if !faddr.IsValid() {
 			return syscall.ENETUNREACH
@@ -260,13 +266,16 @@ func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscal
 	}
 	ifp, src, errno := k.rtalloc(faddr, inp.laddr.addr())
 	if errno == syscall.EHOSTUNREACH && inp.laddr.unspecified() {
-		errno = syscall.ENETUNREACH // no address to call from either: FreeBSD's in_pcbladdr
+		// There is no local address to connect from either: FreeBSD's in_pcbladdr.
+		errno = syscall.ENETUNREACH
 	}
 	if errno != 0 {
 		return errno
 	}
 	if faddr.IsMulticast() || ifp.broadcast(faddr) {
-		return syscall.EACCES // RFC 9293, MUST-46
+		// RFC 9293, 3.9.1.1, MUST-46: "A TCP implementation MUST reject as an error a local OPEN
+		// call for an invalid remote IP address (e.g., a broadcast or multicast address)".
+		return syscall.EACCES
 	}
 	old, laddr := inp.laddr, in6(src)
 	if !old.unspecified() {
@@ -286,8 +295,8 @@ func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscal
 	return errno
 }
 
-// thisHost is the address that an unspecified destination means: the loopback's, else that of the
-// first interface.
+// thisHost returns the address that an unspecified destination stands for: the loopback's, or if
+// there is none the first interface's.
 func (k *Kernel) thisHost() netip.Addr {
 	for _, ifp := range *k.ifs.Load() {
 		for _, p := range ifp.prefixes {
@@ -299,8 +308,8 @@ func (k *Kernel) thisHost() netip.Addr {
 	return netip.Addr{}
 }
 
-// inPcbdetach takes a socket's addresses out of the tables; the addresses themselves stay, for
-// calls that ask what they were: BSD's in_pcbdetach. The socket is locked.
+// inPcbdetach takes a socket's addresses out of the tables: BSD's in_pcbdetach. The socket keeps
+// them, for calls that ask what they were. The socket is locked.
 func (so *Socket) inPcbdetach() {
 	k, inp := so.k, &so.inp
 	k.chainAt("in_pcbdetach")
@@ -328,9 +337,10 @@ func (so *Socket) inSetpeeraddr() netip.AddrPort {
 	return so.inp.remote()
 }
 
-// pcbInsert enters a connection that is being opened. A TIME_WAIT record of ours with the same
-// addresses gives way once the timestamp clock has passed its last value, so that whatever is still
-// on its way is older than what the new connection says (RFC 6191, seen from the active side).
+// pcbInsert enters a connection that is being opened. A TIME_WAIT record with the same addresses
+// gives way once the timestamp clock has passed the record's last value: then PAWS can tell each
+// old segment that is still on its way from those of the new connection (RFC 6191, from the active
+// side).
 func (k *Kernel) pcbInsert(inp *inpcb, now int64) syscall.Errno {
 	old := k.pcbs.lookup(&inp.tuple)
 	if old == nil || old.so != nil || !old.tw.reusable(now) {

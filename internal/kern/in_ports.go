@@ -6,9 +6,9 @@ import (
 	"syscall"
 )
 
-// Local ports. Two questions are asked of them: may a socket bind to this one (BSD's rule of
-// addresses that overlap), and which is free for a connection to that destination (RFC 6056). A
-// port may serve any number of connections, as long as their destinations differ.
+// Local ports. The table answers two questions: whether a socket may bind to a port (BSD's rule
+// about addresses that overlap), and which port is free for a connection to a destination (RFC
+// 6056). A port may serve any number of connections if their destinations differ.
 
 // The ephemeral ports: net.inet.ip.portrange.first and last.
 const (
@@ -21,11 +21,11 @@ type portTable struct {
 	k      *Kernel
 	shards [64]portShard
 	dests  [64]destShard
-	next   [64]uint32 // counter of ports handed to bind
+	next   [64]uint32 // counters of the ports that bind has chosen
 }
 
 // A portShard holds, by port, the sockets that use it. Connections have lists of their own, so that
-// a stray segment need not pass by all those of a busy port.
+// the search for a bound socket does not read all connections of a busy port.
 type portShard struct {
 	mu    sync.Mutex        // a leaf
 	users map[uint16]*inpcb // those without a peer
@@ -37,17 +37,19 @@ type destShard struct {
 	sets map[dest]*portSet
 }
 
-// A dest is what makes ephemeral ports compete: local address, remote address and port.
+// A dest is what connections have in common that may not share an ephemeral port: local address,
+// remote address and remote port.
 type dest struct {
 	laddr, faddr in6Addr
 	fport        uint16
 }
 
-// A portSet is the ports that connections to one destination use. Few are kept in a list; many in a
-// bitmap, where the next free one is found in as many steps when nearly all are taken.
+// A portSet is the set of ports that connections to one destination use. It is a list while they
+// are few. If they are many it is a bitmap, in which the next free port is found in a bounded
+// number of steps even if nearly all are taken.
 type portSet struct {
 	n    int
-	next uint32 // where to begin: RFC 6056, algorithm 3: a keyed offset and a counter
+	next uint32 // where to begin: a keyed offset and a counter, RFC 6056, 3.3.3 (algorithm 3)
 	few  []uint16
 	many *[(portRange + 63) / 64]uint64
 }
@@ -58,19 +60,21 @@ func (t *portTable) init(k *Kernel) { t.k = k }
 
 func (t *portTable) shard(port uint16) *portShard { return &t.shards[port%64] }
 
-// bind gives so the local port, or a free one if port is 0. so.inp.laddr is set.
+// bind gives so the local port, or a free one if port is 0. The caller has set so.inp.laddr.
 func (t *portTable) bind(so *Socket, port uint16) syscall.Errno {
 	if port != 0 {
 		return t.tryBind(so, port)
 	}
-	// Any port that is not in use. The start is keyed by the address; a counter goes on from there.
+	// The search for a free port begins at a keyed hash of the address, and a counter goes on from
+	// there, so that an attacker cannot guess the port (RFC 6056, 3.3.3).
 	a := tuple{laddr: so.inp.laddr, faddr: so.inp.laddr}
 	start := uint32(prf(t.k.seed.port, &a, 1))
 	c := &t.next[start%64]
 	for range portRange {
 		t.shards[0].mu.Lock()
 		*c++
-		p := portFirst + (start+*c*7919)%portRange // 7919 and the range have no common factor: all are visited
+		// 7919 and the range have no common factor, so the search comes by every port.
+		p := portFirst + (start+*c*7919)%portRange
 		t.shards[0].mu.Unlock()
 		if t.tryBind(so, uint16(p)) == 0 {
 			return 0
@@ -79,9 +83,11 @@ func (t *portTable) bind(so *Socket, port uint16) syscall.Errno {
 	return syscall.EADDRNOTAVAIL
 }
 
-// tryBind applies BSD's rule: two sockets may share a port if their addresses cannot be confused;
-// with SO_REUSEADDR on both, a listener also beside connections that have been accepted from it or
-// are closing; with SO_REUSEPORT on both, always.
+// tryBind gives so the port if BSD's rule allows it. Two sockets may share a port if their
+// addresses do not overlap. A socket with SO_REUSEADDR may share it also with connections, such as
+// those that a listener of the port has accepted, and with TIME_WAIT records. Sockets that all have
+// SO_REUSEPORT may always share it. A connection that took the port from its destination's set is
+// in nobody's way.
 func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 	s := t.shard(port)
 	s.mu.Lock()
@@ -125,13 +131,14 @@ func (t *portTable) boundTo(laddr in6Addr, port uint16) *Socket {
 	return nil
 }
 
-// rename sets the addresses of inp, which others that have its port look at.
+// rename sets the addresses of inp. The lock of the port guards them, as tryBind reads the
+// addresses of all users of a port.
 func (t *portTable) rename(inp *inpcb, laddr, faddr in6Addr, fport uint16) {
 	if inp.lport != 0 {
 		s := t.shard(inp.lport)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if inp.bound { // it may change lists
+		if inp.bound { // its list depends on whether it has a peer
 			s.unlink(inp)
 			defer s.link(inp)
 		}
@@ -139,7 +146,7 @@ func (t *portTable) rename(inp *inpcb, laddr, faddr in6Addr, fport uint16) {
 	inp.laddr, inp.faddr, inp.fport = laddr, faddr, fport
 }
 
-// list returns the lists that inp belongs in, by port.
+// list returns the lists, by port, that inp belongs in.
 func (s *portShard) list(inp *inpcb) map[uint16]*inpcb {
 	if inp.fport == 0 {
 		return s.users
@@ -147,7 +154,7 @@ func (s *portShard) list(inp *inpcb) map[uint16]*inpcb {
 	return s.conns
 }
 
-// first and after go through all users of a port.
+// first returns the first user of a port, or nil. The shard is locked.
 func (s *portShard) first(port uint16) *inpcb {
 	if p := s.users[port]; p != nil {
 		return p
@@ -155,6 +162,7 @@ func (s *portShard) first(port uint16) *inpcb {
 	return s.conns[port]
 }
 
+// after returns the user of the port that follows p, or nil. The shard is locked.
 func (s *portShard) after(p *inpcb) *inpcb {
 	if p.portNext == nil && p.fport == 0 {
 		return s.conns[p.lport]
@@ -211,7 +219,7 @@ func (s *portShard) unlink(inp *inpcb) {
 	inp.portNext, inp.portPrev = nil, nil
 }
 
-// release gives up the socket's port.
+// release gives up the socket's port, if it has one.
 func (t *portTable) release(so *Socket) {
 	inp := &so.inp
 	if inp.ephemeral {
@@ -233,8 +241,9 @@ func (t *portTable) destShard(d *dest) *destShard {
 func (t *portTable) ephemeral(so *Socket, now int64) syscall.Errno {
 	inp := &so.inp
 	d := dest{inp.laddr, inp.faddr, inp.fport}
-	// A port may be free here and the addresses taken all the same: by a socket that is bound to
-	// it, a listener's child, or TIME_WAIT.
+	// A port that is free in the destination's set may still be taken: by a socket that is bound to
+	// it and connected to the same destination, by a connection that a listener has accepted, or by
+	// a TIME_WAIT record.
 	for range portRange {
 		port, ok := t.take(&d)
 		if !ok {
@@ -271,7 +280,8 @@ func (t *portTable) take(d *dest) (uint16, bool) {
 // put gives a port back to its destination's set.
 func (t *portTable) put(inp *inpcb) { t.give(inp, false) }
 
-// give is put; keep leaves the set in the table, so that its counter goes on.
+// give is put, except that it leaves the set in the table if keep is true, so that the set's
+// counter goes on.
 func (t *portTable) give(inp *inpcb, keep bool) {
 	d := dest{inp.laddr, inp.faddr, inp.fport}
 	ds := t.destShard(&d)
@@ -284,7 +294,7 @@ func (t *portTable) give(inp *inpcb, keep bool) {
 	}
 }
 
-// maxDests is how many destinations without a connection keep their counter.
+// maxDests is how many destinations keep their counter when they have no connection any more.
 const maxDests = 1024
 
 // take returns the next free port.
@@ -325,10 +335,11 @@ func (s *portSet) inFew(p uint16) bool {
 
 func (s *portSet) mark(i uint32) { s.many[i/64] |= 1 << (i % 64) }
 
-// free returns the first free index from i on. There is one.
+// free returns the first free index from i on, and goes on at 0. There must be one.
 func (s *portSet) free(i uint32) uint32 {
 	w := i / 64
-	busy := s.many[w] | (1<<(i%64) - 1) // | binds no closer than -
+	// The ports below i count as taken.
+	busy := s.many[w] | (1<<(i%64) - 1)
 	for {
 		if n := uint32(bits.TrailingZeros64(^busy)); n < 64 && w*64+n < portRange {
 			return w*64 + n
@@ -355,6 +366,6 @@ func (s *portSet) put(p uint16) {
 	i := uint32(p) - portFirst
 	s.many[i/64] &^= 1 << (i % 64)
 	if s.n == 0 {
-		s.many = nil // an idle destination costs little
+		s.many = nil // so that an idle destination takes little memory
 	}
 }

@@ -14,7 +14,7 @@ type ICMPStats struct {
 	Error, Tooshort, Checksum, Badlen, Reflect, Limited, Bmcastecho, Inerror tcp.Counter
 }
 
-// icmpInput takes an ICMP message: BSD's icmp_input.
+// icmpInput takes an ICMP message from IP: BSD's icmp_input. It takes over the chain.
 func icmpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 	n := ip.Len - ip.Hlen
 	if n < wire.ICMPLen {
@@ -33,7 +33,10 @@ func icmpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 	switch ic.Type {
 	case wire.ICMPEcho:
 		if ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst) {
-			k.Stats.ICMP.Bmcastecho.Inc() // no amplifier (RFC 1122, 3.2.2.6 allows it)
+			// RFC 1122, 3.2.2.6: "An ICMP Echo Request destined to an IP broadcast or IP multicast
+			// address MAY be silently discarded." An answer from each host would multiply a forged
+			// request (the smurf attack).
+			k.Stats.ICMP.Bmcastecho.Inc()
 			break
 		}
 		k.icmpReflect(&ip, m, ic)
@@ -44,7 +47,10 @@ func icmpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 	mbuf.Free(m)
 }
 
-// icmpReflect answers an echo request with its own data: BSD's icmp_reflect and icmp_send.
+// icmpReflect answers an echo request: BSD's icmp_reflect and icmp_send. RFC 1122, 3.2.2.6: "Data
+// received in an ICMP Echo Request MUST be entirely included in the resulting Echo Reply", and "The
+// IP source address in an ICMP Echo Reply MUST be the same as the specific-destination address" of
+// the request.
 func (k *Kernel) icmpReflect(ip *wire.IPv4, m *mbuf.Mbuf, ic wire.ICMP) {
 	pkt := m.Pkt
 	n := ip.Len - ip.Hlen
@@ -69,7 +75,9 @@ func (k *Kernel) icmpSend(m *mbuf.Mbuf, o *ipOut) {
 	}
 }
 
-// icmpError reports an error about packet m, which stays the caller's: BSD's icmp_error.
+// icmpError reports an error about packet m, which stays the caller's: BSD's icmp_error. RFC 1122,
+// 3.2.2: "Every ICMP error message includes the Internet header and at least the first 8 data
+// octets of the datagram that triggered the error".
 func (k *Kernel) icmpError(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, typ, code uint8, rest uint32) {
 	var b [wire.IPv4MaxLen + 8]byte
 	got := b[:mbuf.Copydata(m, 0, b[:min(ip.Hlen+8, len(b))])]
@@ -77,13 +85,18 @@ func (k *Kernel) icmpError(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, typ, code ui
 }
 
 // icmpSendError sends an error about the packet that begins with orig, unless RFC 1122, 3.2.2,
-// forbids it: never about an ICMP error, a fragment other than the first, or anything sent to or
-// from more than one host; and no more than net.inet.icmp.icmplim a second.
+// forbids it, or more errors are due than net.inet.icmp.icmplim allows in a second.
 func (k *Kernel) icmpSendError(ifp *Ifnet, ip *wire.IPv4, orig []byte, typ, code uint8, rest uint32) {
-	if ip.Off != 0 || ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst) || ip.Src.IsMulticast() || ip.Src.IsUnspecified() {
+	// "An ICMP error message MUST NOT be sent as the result of receiving: an ICMP error message, or
+	// a datagram destined to an IP broadcast or IP multicast address, or a datagram sent as a
+	// link-layer broadcast, or a non-initial fragment, or a datagram whose source address does not
+	// define a single host". A link of this stack has no broadcasts of its own.
+	if ip.Off != 0 || ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst) ||
+		ip.Src.IsMulticast() || ip.Src.IsUnspecified() {
 		return
 	}
 	if wire.IPv4View(orig).Proto() == wire.ProtoICMP {
+		// Of ICMP messages, only echo and its reply are known to be no errors.
 		if t := orig[ip.Hlen:]; len(t) == 0 || t[0] != wire.ICMPEcho && t[0] != wire.ICMPEchoReply {
 			return
 		}
@@ -105,15 +118,16 @@ func (k *Kernel) icmpSendError(ifp *Ifnet, ip *wire.IPv4, orig []byte, typ, code
 
 // An icmpError is an error about a packet that we have sent.
 type icmpError struct {
-	errno syscall.Errno // 0: nothing but its MTU
+	errno syscall.Errno // 0: the error tells only an MTU
 	hard  bool          // may end an attempt to connect
-	mtu   int           // fragmentation needed: the next hop's MTU; -1: not told
+	mtu   int           // fragmentation needed: the next hop's MTU; -1: the router does not tell it
 	t     tuple
 	seq   tcp.Seq
 }
 
-// icmpDeliver finds out whose packet an error is about, and tells its protocol: the deliver part of
-// BSD's icmp_input, with inetctlerrmap.
+// icmpDeliver gives an error to the protocol whose packet it quotes: the deliver part of BSD's
+// icmp_input, with inetctlerrmap. RFC 9293, 3.9.2.2, MUST-54: the IP header in the message says to
+// which connection the error belongs.
 func (k *Kernel) icmpDeliver(ic wire.ICMP, orig []byte) {
 	k.Stats.ICMP.Inerror.Inc()
 	ip, ok := wire.ViewIPv4(orig)
@@ -134,22 +148,28 @@ func (k *Kernel) icmpDeliver(ic wire.ICMP, orig []byte) {
 	p.ctlinput(k, &e)
 }
 
-// classify maps type and code to what they mean. It reports false for what means nothing to
-// anybody.
+// classify finds the errno of an error, from its type and code, and whether the error may end an
+// attempt to connect. It reports false for an error that no connection needs to know.
 func (e *icmpError) classify(ic wire.ICMP) bool {
 	switch ic.Type {
 	case wire.ICMPUnreach:
 		switch ic.Code {
 		case wire.ICMPUnreachNeedfrag:
+			// RFC 1191, 4: a router that does not know this field sends 0 in it.
 			e.mtu = int(ic.Rest & 0xffff)
 			if e.mtu == 0 {
 				e.mtu = -1
 			}
 		case wire.ICMPUnreachProtocol, wire.ICMPUnreachPort:
+			// RFC 9293, 3.9.2.2, counts codes 2 to 4 as hard errors. They end an attempt to
+			// connect; RFC 5927, 5.2, has an established connection take them for soft errors, as
+			// they can be forged.
 			e.errno, e.hard = syscall.ECONNREFUSED, true
 		case wire.ICMPUnreachNetProhib, wire.ICMPUnreachHostProhib, wire.ICMPUnreachFilterProhib:
 			e.errno, e.hard = syscall.ECONNREFUSED, true
 		default:
+			// RFC 1122, 3.2.2.1: code 0, 1 or 5 "may result from a routing transient and MUST
+			// therefore be interpreted as only a hint".
 			e.errno = syscall.EHOSTUNREACH
 		}
 		return ic.Code <= 15
@@ -160,5 +180,7 @@ func (e *icmpError) classify(ic wire.ICMP) bool {
 		e.errno, e.hard = syscall.EHOSTUNREACH, true
 		return true
 	}
-	return false // source quench (RFC 6633), redirects, parameter problems: no connection suffers from them
+	// RFC 9293, 3.9.2.2: "TCP implementations MUST silently discard any received ICMP Source Quench
+	// messages (MUST-55)." Redirects and parameter problems do not concern a connection.
+	return false
 }

@@ -13,9 +13,9 @@ type IPStats struct {
 	Localout, Noroute, Fragmented, Ofragments                                           tcp.Counter
 }
 
-// ipintr takes a packet that has arrived on an interface, the chain included: 4.4BSD's ipintr. When
-// it returns all that follows has been done, except for packets that wait on queues; the caller
-// drains them.
+// ipintr takes a packet that has arrived on an interface, and takes over its chain: 4.4BSD's
+// ipintr. When it returns, all that the packet brings about has been done, except that packets wait
+// on queues, which the caller drains.
 func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 	k.Stats.IP.Total.Inc()
 	if m.Pkt.Arrived == 0 {
@@ -28,16 +28,21 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 	}
 	var ip wire.IPv4
 	if m.Pkt.Csum&mbuf.CsumValid != 0 {
-		ip = ipHeader(m.Bytes(), plen) // our own loopback's
+		ip = ipHeader(m.Bytes(), plen) // this stack has written the header
 	} else {
 		var err error
+		// RFC 1122, 3.2.1.1: "A datagram whose version number is not 4 MUST be silently discarded."
+		// 3.2.1.2: "A host MUST verify the IP header checksum on every received datagram and
+		// silently discard every datagram that has a bad checksum."
 		ip, err = wire.ParseIPv4(m.Bytes(), plen)
 		if err != nil || !k.ipAcceptable(ifp, &ip, m) {
 			k.countBad(err)
 			mbuf.Free(m)
 			return
 		}
-		if ip.Len < plen { // padding
+		// A link whose packets have a minimal length pads short ones. The total length says where
+		// the datagram ends (RFC 894).
+		if ip.Len < plen {
 			pkt := m.Pkt
 			m = mbuf.Adj(m, ip.Len-plen)
 			m.Pkt = pkt
@@ -46,7 +51,8 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 	}
 	if ip.Flags&wire.IPMF != 0 || ip.Off != 0 {
 		k.Stats.IP.Fragments.Inc()
-		m.Pkt.Csum &= mbuf.CsumValid // what a link says of a fragment holds for that alone, not for the datagram
+		// What a link has verified of a fragment does not hold for the datagram.
+		m.Pkt.Csum &= mbuf.CsumValid
 		m.Pkt.SegSize = 0
 		if m = k.reass.input(ifp, &ip, m); m == nil {
 			return
@@ -57,11 +63,14 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 		p.input(k, ip, m, ifp)
 		return
 	}
+	// RFC 1122, 3.2.2.1: a host sends Protocol Unreachable if it does not support the transport
+	// protocol.
 	k.Stats.IP.Noproto.Inc()
 	k.icmpError(ifp, &ip, m, wire.ICMPUnreach, wire.ICMPUnreachProtocol, 0)
 	mbuf.Free(m)
 }
 
+// countBad counts a packet that ParseIPv4 has refused with err, or ipAcceptable if err is nil.
 func (k *Kernel) countBad(err error) {
 	s := &k.Stats.IP
 	switch err {
@@ -78,8 +87,8 @@ func (k *Kernel) countBad(err error) {
 	}
 }
 
-// ipHeader reads a header that this stack has written. The length of a chain may be more than the
-// field can say.
+// ipHeader reads a header that this stack has written. plen is the length of the packet, as the
+// length of a chain over the loopback may be more than the header's field can hold.
 func ipHeader(p []byte, plen int) wire.IPv4 {
 	v := wire.IPv4View(p)
 	return wire.IPv4{
@@ -88,27 +97,37 @@ func ipHeader(p []byte, plen int) wire.IPv4 {
 	}
 }
 
-// ipAcceptable applies RFC 1122, 3.2.1.3, to a packet from a wire: it is for us, from an address
-// that a host can have, and without a source route (RFC 7126, 4.3 and 4.4).
+// ipAcceptable reports whether a packet from a wire is for this host, comes from an address that a
+// host can have, and bears no source route: RFC 1122, 3.2.1.3; RFC 7126, 4.3 and 4.4.
 func (k *Kernel) ipAcceptable(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) bool {
 	src, dst := ip.Src, ip.Dst
+	// "Addresses of this form MUST NOT appear outside a host."
 	if src.IsLoopback() || dst.IsLoopback() {
 		return ifp.loopback
 	}
+	// "A host MUST silently discard an incoming datagram containing an IP source address that is
+	// invalid by the rules of this section." The addresses from 240.0.0.0 on are reserved.
 	if src.IsMulticast() || ifp.broadcast(src) || ip.Src.IsUnspecified() || src.As4()[0] >= 240 {
 		return false
 	}
 	if !ifp.loopback && k.ifaWithAddr(src) != nil {
-		return false // our own address from outside (LAND)
+		// A packet with our own address as its source has been forged: this host's packets to
+		// itself go over the loopback. A SYN of this kind would have a connection talk to itself
+		// (the LAND attack).
+		return false
 	}
 	if k.ifaWithAddr(dst) == nil && !ifp.broadcast(dst) && !dst.IsMulticast() {
-		k.Stats.IP.Cantforward.Inc() // a host, not a router
+		// "A host MUST silently discard an incoming datagram that is not destined for the host."
+		k.Stats.IP.Cantforward.Inc()
 		return false
 	}
 	return k.ipDooptions(m.Bytes()[wire.IPv4MinLen:ip.Hlen])
 }
 
-// ipDooptions passes over options; it refuses source routes and malformed ones: BSD's ip_dooptions.
+// ipDooptions reports whether the options of a packet are acceptable: BSD's ip_dooptions. RFC 1122,
+// 3.2.1.8: a host passes over options that it does not understand. Malformed options are refused,
+// and source routes, which let a sender have a packet that it has forged answered along a path of
+// its choice.
 func (k *Kernel) ipDooptions(p []byte) bool {
 	const eol, nop, lsrr, ssrr = 0, 1, 131, 137
 	for len(p) > 0 && p[0] != eol {

@@ -10,11 +10,14 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// IP reassembly: BSD's ip_reass, with limits (CVE-2018-5391): on datagrams, on bytes, on the
-// fragments of each, and a share for each source. A datagram whose fragments overlap is dropped as
-// a whole, as RFC 5722 has it for IPv6.
+// IP reassembly: BSD's ip_reass, with limits (CVE-2018-5391) on datagrams, on their bytes, on the
+// fragments of each, and on what one source may have waiting. A datagram whose fragments overlap is
+// dropped as a whole, as RFC 5722 requires for IPv6.
 
 const (
+	// RFC 1122, 3.3.2: "There MUST be a reassembly timeout. The reassembly timeout value SHOULD be
+	// a fixed value". The time is BSD's, which is shorter than the minute that the RFC recommends:
+	// in that time fewer fragments of a flood pile up.
 	reassTime      = int64(30 * time.Second)
 	reassMax       = 1024    // datagrams
 	reassPerSource = 64      // of them from one address
@@ -32,9 +35,9 @@ type fragKey struct {
 // An ipq is a datagram that is being put together: BSD's struct ipq.
 type ipq struct {
 	key   fragKey
-	at    int64 // when it is given up
+	at    int64 // when the stack gives it up
 	frags []ipfrag
-	total int // length of the payload; 0: the last fragment is missing
+	total int // length of the payload; 0 while the last fragment is missing
 	have  int
 	ifp   *Ifnet
 	hlen  int
@@ -46,7 +49,7 @@ type ipfrag struct {
 	m        *mbuf.Mbuf
 }
 
-// A fragSource is what one source has waiting.
+// A fragSource counts what one source has waiting.
 type fragSource struct{ datagrams, bytes int }
 
 type ipReass struct {
@@ -67,14 +70,21 @@ func (r *ipReass) init(k *Kernel) {
 	r.out = k.clock.table(r)
 }
 
-// input takes a fragment and returns the datagram, its chain beginning with the first fragment's
-// header, once it is complete; else nil. ip is changed to describe the datagram.
+// input takes a fragment. If the fragment completes its datagram, input returns the datagram, whose
+// chain begins with the first fragment's header, and changes ip to describe it. If not, it returns
+// nil.
 func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 	k := r.k
 	n := ip.Len - ip.Hlen
 	more := ip.Flags&wire.IPMF != 0
-	tiny := ip.Off == 0 && more && n < wire.TCPMinLen && ip.Proto == wire.ProtoTCP // RFC 3128
-	if n == 0 || more && n%8 != 0 || ip.Off+n+ip.Hlen > wire.MaxPacket || tiny || ip.Off == 8 && ip.Proto == wire.ProtoTCP {
+	// RFC 791, 3.1: the offset is "in units of 8 octets", so all fragments except the last have a
+	// length of that kind. None ends beyond the longest datagram: that would be a ping of death.
+	impossible := n == 0 || more && n%8 != 0 || ip.Off+n+ip.Hlen > wire.MaxPacket
+	// RFC 1858, 3, and RFC 3128: a TCP header that is spread over fragments hides its flags from
+	// filters. No host sends one by itself: even the least MTU, 68 bytes, leaves room for it behind
+	// an IP header without options.
+	spread := ip.Proto == wire.ProtoTCP && (ip.Off == 0 && more && n < wire.TCPMinLen || ip.Off == 8)
+	if impossible || spread {
 		k.Stats.IP.Fragdropped.Inc()
 		mbuf.Free(m)
 		return nil
@@ -85,8 +95,8 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 	q := r.q[key]
 	if q == nil {
 		if r.sources[ip.Src].datagrams >= reassPerSource {
-			// The oldest of this source has most likely lost a fragment; to refuse the newest would
-			// shut the source out until that times out.
+			// The oldest datagram of this source has most likely lost a fragment. If the newest
+			// were refused instead, the source would be shut out until the oldest times out.
 			r.dropOldest(ip.Src)
 		}
 		for len(r.order) >= reassMax {
@@ -103,27 +113,31 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 		return nil
 	}
 	for r.sources[ip.Src].bytes > reassShare {
-		r.dropOldest(ip.Src) // so that one source does not fill what is for all
+		// One source may not fill the memory that is for all.
+		r.dropOldest(ip.Src)
 	}
 	for r.bytes > reassBytes && len(r.order) > 0 {
-		r.drop(r.order[0]) // the oldest goes first, which may be this one
+		// The oldest datagram goes first; it may be the one of this fragment.
+		r.drop(r.order[0])
 	}
 	if q.total == 0 || q.have < q.total || q.frags == nil {
 		return nil
 	}
-	if q.hlen+q.total > wire.MaxPacket { // options in the first fragment's header alone: a ping of death
+	// The first fragment's header is longer than the others', so the datagram has grown beyond the
+	// longest that there is.
+	if q.hlen+q.total > wire.MaxPacket {
 		r.drop(q)
 		return nil
 	}
 	return r.complete(q, ip)
 }
 
-// dropOldest gives up the oldest datagram of a source, which has one.
+// dropOldest gives up the oldest datagram of a source, which must have one.
 func (r *ipReass) dropOldest(src netip.Addr) {
 	r.drop(r.order[slices.IndexFunc(r.order, func(o *ipq) bool { return o.key.src == src })])
 }
 
-// hold counts what a source has waiting.
+// hold adds to the counts of what a source has waiting, or subtracts from them.
 func (r *ipReass) hold(src netip.Addr, datagrams, bytes int) {
 	s := r.sources[src]
 	s.datagrams += datagrams
@@ -136,32 +150,34 @@ func (r *ipReass) hold(src netip.Addr, datagrams, bytes int) {
 	r.sources[src] = s
 }
 
-// overlaps reports whether a fragment overlaps one of those that have arrived. i is its place.
+// overlaps reports whether a fragment overlaps one that has arrived before. i is its place among
+// them.
 func (q *ipq) overlaps(i int, f ipfrag) bool {
 	return i > 0 && q.frags[i-1].end > f.off || i < len(q.frags) && q.frags[i].off < f.end
 }
 
-// contradictsEnd reports whether a fragment says of where the datagram ends something else than
-// those that have arrived. If more is false, it is the last.
+// contradictsEnd reports whether a fragment and those that have arrived before disagree about where
+// the datagram ends. If more is false, the fragment is the last of the datagram.
 func (q *ipq) contradictsEnd(f ipfrag, more bool) bool {
 	if q.total != 0 {
-		return !more || f.end > q.total // there is a last one already
+		return !more || f.end > q.total // the last fragment has arrived already
 	}
 	return !more && len(q.frags) > 0 && q.frags[len(q.frags)-1].end > f.end
 }
 
-// insert puts a fragment in its place. It reports false if the datagram must be dropped. It takes
-// over m.
+// insert puts a fragment in its place, and takes over m. It reports false if the caller must drop
+// the datagram.
 func (r *ipReass) insert(q *ipq, ip *wire.IPv4, m *mbuf.Mbuf, n int, more bool) bool {
 	f := ipfrag{off: ip.Off, end: ip.Off + n}
 	i, _ := slices.BinarySearchFunc(q.frags, f.off, func(a ipfrag, off int) int { return a.off - off })
 	if i < len(q.frags) && q.frags[i].off == f.off && q.frags[i].end == f.end && (more || q.total == f.end) {
-		mbuf.Free(m) // an exact duplicate is harmless
+		// The network has duplicated the fragment, which says nothing new.
+		mbuf.Free(m)
 		return true
 	}
-	// RFC 8200, 4.5, of IPv6, whose rule is as good for IPv4: if fragments overlap, "reassembly of
-	// that packet must be abandoned and all the fragments that have been received for that packet
-	// must be discarded".
+	// RFC 8200, 4.5, has a rule for IPv6 that serves IPv4 as well: if fragments overlap,
+	// "reassembly of that packet must be abandoned and all the fragments that have been received
+	// for that packet must be discarded".
 	if q.overlaps(i, f) || q.contradictsEnd(f, more) || len(q.frags) >= reassFrags {
 		r.k.Stats.IP.Fragdropped.Inc()
 		mbuf.Free(m)
@@ -182,6 +198,7 @@ func (r *ipReass) insert(q *ipq, ip *wire.IPv4, m *mbuf.Mbuf, n int, more bool) 
 	return true
 }
 
+// fragPins returns how many bytes of storage a fragment keeps alive.
 func fragPins(m *mbuf.Mbuf) int {
 	n := 0
 	for ; m != nil; m = m.Next() {
@@ -233,8 +250,9 @@ func (r *ipReass) forget(q *ipq) {
 	r.hold(q.key.src, -1, 0)
 }
 
-// expire gives up what has waited too long, with an ICMP time exceeded if the first fragment is
-// there (RFC 792): BSD's ip_slowtimo.
+// expire gives up the datagrams that have waited too long: BSD's ip_slowtimo. RFC 1122, 3.3.2: "If
+// this timeout expires, the partially-reassembled datagram MUST be discarded and an ICMP Time
+// Exceeded message sent to the source host (if fragment zero has been received)."
 func (r *ipReass) expire(now int64) {
 	type report struct {
 		ifp *Ifnet

@@ -9,15 +9,16 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// so_q0 is a syncache: a handshake that has begun is an entry of a table of bounded size, not a
-// socket: FreeBSD's tcp_syncache.c, RFC 4987. sonewconn runs at the final ACK. A SYN that finds its
-// bucket full is answered with a cookie (tcp_syncookie.go) and leaves nothing behind, so that a
-// flood neither fills the memory nor drives out those who came before.
+// 4.4BSD's so_q0 is a syncache: a handshake that has begun is an entry of a table of bounded size,
+// not a socket (FreeBSD's tcp_syncache.c; RFC 4987, 3.4 and 3.6). The socket is made when the final
+// ACK arrives. If the bucket of a SYN is full, the stack answers it with a cookie
+// (tcp_syncookie.go) and keeps nothing, so a flood neither fills the memory nor drives out
+// handshakes that began before it.
 
-// What becomes of an entry at its time.
+// How exactly retransmissions of SYN,ACKs keep their times.
 const (
-	scFew  = 64                           // up to here each entry's retransmission is on time
-	scTick = int64(10 * time.Millisecond) // else they are looked at as often as this
+	scFew  = 64                           // with this many entries or fewer, each is retransmitted on time
+	scTick = int64(10 * time.Millisecond) // with more, the table is looked at this often
 )
 
 // A scEntry is a half-open connection: FreeBSD's struct syncache.
@@ -35,10 +36,10 @@ type scEntry struct {
 	chalN    int
 }
 
-// scEntries keeps entries for the next SYN.
+// scEntries keeps entries that are out of use for the next SYN.
 var scEntries = sync.Pool{New: func() any { return new(scEntry) }}
 
-// free gives back an entry that is out of the table, and that nobody will look at any more.
+// free gives back an entry that is out of the table. The caller must not use it after that.
 func (e *scEntry) free() {
 	*e = scEntry{}
 	scEntries.Put(e)
@@ -84,8 +85,8 @@ func (k *Kernel) syncacheAdd(head *Socket, in *tcpIn) {
 	sc.mu.Lock()
 	e, full := sc.find(&in.t)
 	if e != nil && local && e.s.Irs != in.th.Seq {
-		// Over the loopback nothing is forged or late: whoever began before has given up, and
-		// another has got its port.
+		// Over the loopback no segment is forged, and none is late. So the socket that began this
+		// handshake has given up, and another has got its port.
 		sc.remove(e)
 		if e.flags&scReserved != 0 {
 			head.lq.reserved--
@@ -99,11 +100,15 @@ func (k *Kernel) syncacheAdd(head *Socket, in *tcpIn) {
 	}
 	sc.mu.Unlock()
 	switch {
+	// The SYN is dropped, as by BSD: a reset would end the peer's attempt, but a SYN that is not
+	// answered comes again, and may find a place then.
 	case k.pressed(), head.lq.full() && !local:
-		st.Listendrop.Inc() // the peer tries again
+		st.Listendrop.Inc() // the peer will send it again
 	case head.lq.full():
 		head.park(in)
-	case len(head.lq.parked) > 0: // left over from when memory was short: they are first
+	// SYNs are still parked from when memory was short. They came first, so this one waits behind
+	// them.
+	case len(head.lq.parked) > 0:
 		head.park(in)
 		head.unpark()
 	case full && !local:
@@ -113,14 +118,21 @@ func (k *Kernel) syncacheAdd(head *Socket, in *tcpIn) {
 	}
 }
 
-// syncacheAgain answers a SYN that has an entry. The table is locked, and is left.
+// syncacheAgain answers a SYN that has an entry: the peer has not received the SYN,ACK, or has
+// begun anew. It sends the SYN,ACK of the entry again, and begins the entry's retransmissions anew.
+// That SYN,ACK acknowledges the SYN of the entry, so a peer that has begun anew answers it with a
+// reset, and its next SYN finds the entry gone: so RFC 9293, 3.5, recovers from an old duplicate
+// SYN. The table is locked, and is unlocked on return.
 //
 //go:noinline
 func (k *Kernel) syncacheAgain(head *Socket, e *scEntry, in *tcpIn) {
 	var r respondTo
 	k.Stats.TCP.ScDupsyn.Inc()
 	if in.th.Seq == e.s.Irs || k.prof.AnySynTS {
-		e.duplicate(in) // the timestamp of a forged SYN would make PAWS drop the final ACK
+		// Only the same SYN changes the entry, unless the profile has it as BSD does. Anyone can
+		// forge a SYN with another sequence number, and its timestamp would make PAWS drop the
+		// final ACK of the peer.
+		e.duplicate(in)
 	}
 	at := in.now + k.prof.RTOInit
 	e.s.Rexmits = 0
@@ -131,9 +143,9 @@ func (k *Kernel) syncacheAgain(head *Socket, e *scEntry, in *tcpIn) {
 	head.drain(k.syncacheRespond(&r))
 }
 
-// syncacheBegin makes the entry of a SYN for which there is a place, and answers. It stays a
-// function of its own, as fresh goroutines come by here, and to grow their stacks costs more than
-// all else.
+// syncacheBegin makes the entry of a SYN for which there is a place, and answers the SYN. The
+// compiler must not inline it: new goroutines call it, and a larger stack frame would make their
+// stacks grow, which costs more than all that the function does.
 //
 //go:noinline
 func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
@@ -147,11 +159,13 @@ func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
 	}
 	var r respondTo
 	e.synAck(&r, in.now)
-	at := e.at // once it is in the table the entry is the lock's
+	// Once the entry is in the table, the lock guards it.
+	at := e.at
 	sc.mu.Lock()
 	ok := sc.insert(e)
 	sc.mu.Unlock()
-	if !ok { // another listener's queue has been faster
+	// A SYN of another queue has taken the place meanwhile.
+	if !ok {
 		e.free()
 		k.syncacheCookie(head, in)
 		return
@@ -161,15 +175,17 @@ func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
 	head.drain(k.syncacheRespond(&r))
 }
 
-// syncacheCookie answers a SYN whose bucket is full. It looks at no entry, and leaves none: this is
-// what a flood costs for each of its packets.
+// syncacheCookie answers a SYN whose bucket is full. It reads no entry and makes none, so this is
+// all that a packet of a flood costs.
 //
 //go:noinline
 func (k *Kernel) syncacheCookie(head *Socket, in *tcpIn) {
 	var e scEntry
 	k.newEntry(&e, head, in)
 	e.s.Iss, e.s.TSOffset = k.cookie(&e, in.now)
-	e.s.ECN = false // a cookie would forget it, and marks would not be echoed (RFC 3168, 6.1.3)
+	// A cookie has no bit for ECN. A connection that had agreed on it and forgotten would not echo
+	// marks, as RFC 3168, 6.1.3, requires, so ECN is not offered.
+	e.s.ECN = false
 	var r respondTo
 	e.synAck(&r, in.now)
 	k.syncache.cookied.Store(in.now)
@@ -187,6 +203,9 @@ func (k *Kernel) newEntry(e *scEntry, head *Socket, in *tcpIn) {
 		Irs: in.th.Seq, Win: in.th.Win, Opt: in.th.Opt, Start: in.now, TSRecent: in.th.Opt.TSVal,
 		SentWin: uint16(min(max(head.rcv.Space(), 0), 65535)),
 	}
+	// An option is agreed on only if both SYNs have it (RFC 7323, 1.3 and 2.2; RFC 2018, 2). An
+	// option that the profile or the listener does without is struck from the peer's here, so the
+	// SYN,ACK does not have it, and neither side uses it.
 	o := &e.s.Opt
 	if !p.RFC1323 {
 		o.Has &^= wire.TofScale | wire.TofTS
@@ -202,9 +221,16 @@ func (k *Kernel) newEntry(e *scEntry, head *Socket, in *tcpIn) {
 	if p.ScaleByBuf {
 		e.s.Scale = tcp.WscaleFor(head.rcv.Hiwat())
 	}
+	// RFC 3168, 6.1.1: "We call a SYN packet with the ECE and CWR flags set an 'ECN-setup SYN
+	// packet'".
 	e.s.ECN = p.ECN != 0 && in.th.Flags&(wire.ECE|wire.CWR) == wire.ECE|wire.CWR
+	// RFC 9293, 3.7.1, MUST-67: the offer is what the interface takes less the fixed headers,
+	// without options; the sender accounts for those.
 	e.mss = max(in.ifp.mtu-wire.IPv4MinLen-wire.TCPMinLen, min(p.MinMSS, 216))
 	if p.RoundSynAck {
+		// RFC 9293, 3.7.1, MUST-15: "If an MSS Option is not received at connection setup, TCP
+		// implementations MUST assume a default send MSS of 536 (576 - 40) for IPv4". Net/3 has
+		// rounded the window to a multiple of that size when it sends its SYN,ACK.
 		maxseg := p.MSSDflt
 		if o.Has&wire.TofMSS != 0 {
 			maxseg = max(int(o.MSS), p.MinMSS)
@@ -214,7 +240,10 @@ func (k *Kernel) newEntry(e *scEntry, head *Socket, in *tcpIn) {
 	e.at = in.now + p.RTOInit
 }
 
-// duplicate takes what another SYN for the entry changes: only the timestamp.
+// duplicate takes the timestamp of a SYN that has arrived again, which the next SYN,ACK echoes: RFC
+// 7323, 3.2: "When the ACK bit is set in an outgoing segment, the sender MUST echo a recently
+// received TSval". If the SYN has no timestamp any more, as the peer may leave out options when it
+// sends its SYN again, the connection has none.
 func (e *scEntry) duplicate(in *tcpIn) {
 	if e.s.Opt.Has&wire.TofTS == 0 {
 		return
@@ -228,10 +257,12 @@ func (e *scEntry) duplicate(in *tcpIn) {
 }
 
 // syncacheRespond sends the answer to a SYN, which synAck has made under the table's lock:
-// FreeBSD's syncache_respond. It returns the queue to drain.
+// FreeBSD's syncache_respond. It returns the queue that the caller drains.
 func (k *Kernel) syncacheRespond(r *respondTo) *ifqueue { return k.tcpRespond(r) }
 
-// synAck makes the answer to the SYN.
+// synAck makes the answer to the SYN: RFC 9293, 3.10.7.2, third:
+// "<SEQ=ISS><ACK=RCV.NXT><CTL=SYN,ACK>". RFC 7323, 2.2: "The window field in a segment where the
+// SYN bit is set (i.e., a <SYN> or <SYN,ACK>) MUST NOT be scaled", so SentWin is as it is.
 func (e *scEntry) synAck(r *respondTo, now int64) {
 	*r = respondTo{
 		t: e.t, seq: e.s.Iss, ack: e.s.Irs + 1, flags: wire.SYN | wire.ACK, win: e.s.SentWin,
@@ -240,12 +271,17 @@ func (e *scEntry) synAck(r *respondTo, now int64) {
 	if e.ifp.loopback {
 		r.ifp = e.ifp
 	}
+	// RFC 3168, 6.1.1: "we call a SYN-ACK packet with only the ECE flag set but the CWR flag not
+	// set an 'ECN-setup SYN-ACK packet'". If two of them have brought no answer, a middlebox may
+	// drop them because of the flag, so the next goes without it.
 	if e.s.ECN && e.s.Rexmits <= 1 {
 		r.flags |= wire.ECE
 	}
 	if e.flags&scNoopt != 0 {
 		return
 	}
+	// RFC 9293, 3.7.1, MUST-14 and SHLD-5: a SYN,ACK always offers an MSS. The other options answer
+	// those of the SYN.
 	r.opt.Has, r.opt.MSS = wire.TofMSS, uint16(e.mss)
 	if e.s.Opt.Has&wire.TofScale != 0 {
 		r.opt.Has |= wire.TofScale
@@ -264,15 +300,15 @@ type scVerdict uint8
 const (
 	scNone      scVerdict = iota // there is no entry
 	scDrop                       // nothing
-	scChallenge                  // it is answered with a challenge ACK
-	scBadack                     // it acknowledges what has not been sent: a reset, and the entry stays
+	scChallenge                  // a challenge ACK answers the segment
+	scBadack                     // a reset answers the segment: its acknowledgment is wrong; the entry stays
 	scNoPlace                    // so_q is full: the entry stays
 	scRemove                     // the entry is taken out
 )
 
-// decide lets judge look at the entry of a connection, where there is one, and acts on its verdict
-// in the table. Of scChallenge it makes the answer in r, or scDrop where there have been too many.
-// After scRemove the entry is the caller's.
+// decide calls judge with the entry of a connection, if there is one, and acts on its verdict in
+// the table. If the verdict is scChallenge, decide makes the answer in r; if there have been too
+// many, it turns the verdict into scDrop. After scRemove the entry is the caller's.
 func (sc *syncache) decide(
 	t *tuple, now int64, r *respondTo, judge func(e *scEntry) scVerdict,
 ) (e *scEntry, v scVerdict) {
@@ -292,22 +328,37 @@ func (sc *syncache) decide(
 	return e, v
 }
 
-// judgeAck is the verdict on an acknowledgment. full says that so_q is.
+// judgeAck returns the verdict on an acknowledgment. full says whether the listener's queue of
+// connections, so_q, is full.
 func (e *scEntry) judgeAck(th *wire.TCP, full bool) scVerdict {
 	switch {
 	case e.s.Opt.Has&th.Opt.Has&wire.TofTS != 0 && int32(th.Opt.TSVal-e.s.TSRecent) < 0:
-		return scDrop // RFC 7323, 5.3, for a connection that is being opened
+		// RFC 7323, 5.3, R1: "SEG.TSval < TS.Recent, TS.Recent is valid, and if the RST bit is not
+		// set, then treat the arriving segment as not acceptable". No acknowledgment is sent: our
+		// SYN,ACK comes again anyway.
+		return scDrop
+	// RFC 9293, 3.10.7.4, first: "If an incoming segment is not acceptable, an acknowledgment
+	// should be sent in reply". The window is the one that the SYN,ACK has offered.
 	case th.Seq.Leq(e.s.Irs) || th.Seq.Gt(e.s.Irs.Add(int(e.s.SentWin))):
 		return scChallenge
+	// RFC 9293, 3.10.7.4, fifth: "If the segment acknowledgment is not acceptable, form a reset
+	// segment". Only our SYN can be acknowledged, as nothing else has been sent. The entry stays,
+	// so a forged ACK does not end the handshake.
 	case th.Ack != e.s.Iss+1:
 		return scBadack
 	case full && e.flags&scReserved == 0:
-		return scNoPlace // the peer's next segment finds room, or our SYN,ACK asks for one
+		// The peer takes the connection for established. It will send its next segment, or answer
+		// our SYN,ACK when that comes again; there may be room then.
+		return scNoPlace
 	}
 	return scRemove
 }
 
-// judgeRst is the verdict on a reset: RFC 5961, 3.2, or where insecure is set RFC 793's.
+// judgeRst returns the verdict on a reset: RFC 9293, 3.10.7.4, second, as RFC 5961, 3.2, has it: a
+// reset with "the next expected sequence number (RCV.NXT)" ends the handshake; one elsewhere in the
+// window draws a challenge ACK, so an attacker must know the number exactly; one outside is
+// dropped. If insecure is set, as net.inet.tcp.insecure_rst does, each reset in the window ends the
+// handshake: RFC 793.
 func (e *scEntry) judgeRst(th *wire.TCP, insecure bool) scVerdict {
 	next := e.s.Irs + 1
 	switch inside := th.Seq.Geq(next) && th.Seq.Lt(next.Add(int(e.s.SentWin))); {
@@ -320,8 +371,9 @@ func (e *scEntry) judgeRst(th *wire.TCP, insecure bool) scVerdict {
 }
 
 // syncacheExpand takes the acknowledgment of a SYN,ACK and makes the connection: FreeBSD's
-// syncache_expand and syncache_socket. The listener is locked, and so is the new socket. nil: there
-// is none; reset says whether the segment is to be answered with one.
+// syncache_expand and syncache_socket. The listener is locked, and so is the socket that it
+// returns. If it returns nil, the segment has made no connection, and reset says whether a reset
+// must answer it.
 func (k *Kernel) syncacheExpand(head *Socket, in *tcpIn) (so *Socket, reset bool) {
 	sc, st := &k.syncache, &k.Stats.TCP
 	var r respondTo
@@ -329,7 +381,9 @@ func (k *Kernel) syncacheExpand(head *Socket, in *tcpIn) (so *Socket, reset bool
 	e, v := sc.decide(&in.t, in.now, &r, func(e *scEntry) scVerdict { return e.judgeAck(&in.th, full) })
 	if v == scNone {
 		if t := sc.cookied.Load(); t == 0 || in.now-t >= cookieLife {
-			v = scBadack // no cookie can come back
+			// The stack has sent no cookie, or none that is still valid, so the ACK cannot bring
+			// one. The hash need not be computed: ACKs at random cost little.
+			v = scBadack
 		} else {
 			e, v = k.cookieCheck(head, in)
 		}
@@ -358,7 +412,8 @@ func (k *Kernel) syncacheExpand(head *Socket, in *tcpIn) (so *Socket, reset bool
 	return nil, v == scBadack || v == scRemove
 }
 
-// syncacheSocket makes the socket of an entry: FreeBSD's syncache_socket.
+// syncacheSocket makes the socket of an entry: FreeBSD's syncache_socket. It returns nil if the
+// stack is at its limits, or if the addresses are taken.
 func (k *Kernel) syncacheSocket(head *Socket, e *scEntry, now int64) *Socket {
 	so := head.sonewconn()
 	if so == nil {
@@ -386,6 +441,9 @@ func (k *Kernel) syncacheSocket(head *Socket, e *scEntry, now int64) *Socket {
 }
 
 // syncacheChkrst takes a reset for a handshake: FreeBSD's syncache_chkrst, with RFC 5961's rules.
+// RFC 9293, 3.10.7.4, second: "If this connection was initiated with a passive OPEN (i.e., came
+// from the LISTEN state), then return this connection to LISTEN state and return. The user need not
+// be informed." The listener never left that state, so it is enough to remove the entry.
 func (k *Kernel) syncacheChkrst(head *Socket, in *tcpIn) {
 	var r respondTo
 	e, v := k.syncache.decide(&in.t, in.now, &r, func(e *scEntry) scVerdict {
@@ -404,8 +462,9 @@ func (k *Kernel) syncacheChkrst(head *Socket, in *tcpIn) {
 	}
 }
 
-// challenge makes an entry's challenge ACK, at the rate of a connection's. It reports false where
-// there have been too many.
+// challenge makes an entry's challenge ACK: "<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>" (RFC 9293,
+// 3.10.7.4). It reports false if the entry has sent as many as a connection may in the time (RFC
+// 5961, 7).
 func (e *scEntry) challenge(k *Kernel, now int64, r *respondTo) bool {
 	if n := k.prof.ChallengeN; n > 0 {
 		if now-e.chalT >= k.prof.ChallengeT {
@@ -418,15 +477,19 @@ func (e *scEntry) challenge(k *Kernel, now int64, r *respondTo) bool {
 	}
 	k.Stats.TCP.Challenges.Inc()
 	e.synAck(r, now)
+	// Of the SYN,ACK's options, only timestamps are for segments without a SYN.
 	r.seq, r.flags = e.s.Iss+1, wire.ACK
 	r.opt.Has &= wire.TofTS
 	return true
 }
 
-// unreach takes an ICMP error about a SYN,ACK: FreeBSD's syncache_unreach. One error may be forged;
-// one that comes again after retransmissions ends the attempt.
+// unreach takes an ICMP error about a SYN,ACK: FreeBSD's syncache_unreach. One error may be forged,
+// or the path may have failed for a moment (RFC 1122, 3.2.2.1, takes such an error for a hint). An
+// error that comes again after retransmissions ends the attempt.
 func (sc *syncache) unreach(e *icmpError) {
 	s, v := sc.decide(&e.t, 0, nil, func(s *scEntry) scVerdict {
+		// RFC 5927, 4.1: an attacker that cannot see the SYN,ACK does not know its sequence number.
+		// A smaller MTU does not concern a SYN,ACK, which has no data.
 		if e.seq != s.s.Iss || e.mtu != 0 {
 			return scDrop
 		}
@@ -442,8 +505,8 @@ func (sc *syncache) unreach(e *icmpError) {
 	}
 }
 
-// unreserve gives back the place on so_q that the entry, which is out of the table, holds, and the
-// entry. No lock is held.
+// unreserve frees an entry that is out of the table, and gives back the place on so_q that it
+// holds. The caller holds no lock.
 func (e *scEntry) unreserve() {
 	defer e.free()
 	if e.flags&scReserved == 0 {
@@ -457,7 +520,8 @@ func (e *scEntry) unreserve() {
 	e.head.unlock()
 }
 
-// expire sends SYN,ACKs again and gives up on entries: FreeBSD's syncache_timer.
+// expire sends the SYN,ACKs that are due again, and gives up the handshakes whose SYN,ACK has been
+// sent often enough: FreeBSD's syncache_timer. Nobody waits for them, so no user is told.
 func (sc *syncache) expire(now int64) {
 	again, gone, next := sc.due(now)
 	if next != never {
@@ -473,8 +537,8 @@ func (sc *syncache) expire(now int64) {
 	}
 }
 
-// due makes the SYN,ACKs that are to be sent again, takes out the entries whose time is over, and
-// says when to look again. It looks at the entries of a bucket only when one of them is due.
+// due makes the SYN,ACKs that are due, takes out the entries whose time is over, and returns when
+// to look again. It reads the entries of a bucket only if one of them is due.
 func (sc *syncache) due(now int64) (again []respondTo, gone []*scEntry, next int64) {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
@@ -501,12 +565,15 @@ func (sc *syncache) due(now int64) (again []respondTo, gone []*scEntry, next int
 		sc.k.Stats.TCP.ScStale.Inc()
 	}
 	if sc.n > scFew && next != never {
-		next = max(next, now+scTick) // in a flood each entry has its own time, and a look at all buckets for each would be a flood of its own
+		// In a flood each entry has a time of its own. To look at all buckets for each entry would
+		// cost as much as the flood.
+		next = max(next, now+scTick)
 	}
 	return again, gone, next
 }
 
-// rexmt makes an entry's SYN,ACK once more, and sets its next time. The lock is held.
+// rexmt makes an entry's SYN,ACK once more, and sets its next time: RFC 6298, 5.5: "The host MUST
+// set RTO <- RTO * 2". The lock is held.
 func (sc *syncache) rexmt(e *scEntry, now int64) (r respondTo) {
 	p := &sc.k.prof
 	e.s.Rexmits++

@@ -17,19 +17,19 @@ type tcptw struct {
 	kernel     *Kernel
 	rec        tcp.TimeWaitRec
 	at         int64       // when it ends
-	asked      atomic.Bool // a SYN has been acknowledged: the peer knows nothing of the connection any more
+	asked      atomic.Bool // we have acknowledged a SYN, so the peer does not know the connection any more
 	answerTime int64       // when answers was last 0; guarded by the list's lock
 	answers    int
-	ended      atomic.Bool // what is left of its socket, while a user still has it, looks at this
+	ended      atomic.Bool // read through its socket, while a user still has that
 	next, prev *tcptw
 }
 
-// twMem is what a record takes, in bytes, with its place in the table. All of them take a sixteenth
-// of the stack's memory at most.
+// twMem is how many bytes a record takes, with its place in the table. All records together take a
+// sixteenth of the stack's memory at most.
 const twMem = int64(unsafe.Sizeof(tcptw{})) + 48
 
-// twList is the records of a stack, the oldest first: all live equally long, so one callout serves
-// them.
+// A twList holds the records of a stack, the oldest first. All live equally long, so one callout
+// serves all of them.
 type twList struct {
 	k   *Kernel
 	out callout
@@ -44,8 +44,10 @@ func (l *twList) init(k *Kernel) {
 	l.out = k.clock.table(l)
 }
 
-// TcpTwstart puts a record in the place of the connection: BSD's tcp_twstart. Over the loopback,
-// where nothing can be late, there is none in the Default profile (net.inet.tcp.nolocaltimewait).
+// TcpTwstart puts a record in the place of the connection: BSD's tcp_twstart. RFC 9293, 3.6.1:
+// "When a connection is closed actively, it MUST linger in the TIME-WAIT state for a time 2xMSL
+// (Maximum Segment Lifetime) (MUST-13)." Over the loopback no segment can be late, so in the
+// Default profile the connection ends at once (net.inet.tcp.nolocaltimewait).
 func (so *Socket) TcpTwstart() {
 	if so.dead {
 		return
@@ -61,9 +63,10 @@ func (so *Socket) TcpTwstart() {
 	if so.state&ssNofdref == 0 {
 		inp.tw = tw
 	}
-	// The record takes the tuple, so that no segment finds nothing in between. The port goes back
-	// to its destination's set, as a dial may have it again as soon as the timestamps allow; where
-	// they never will, it is the record's, so that dials need not try it in vain.
+	// The record replaces the socket in the table in one step, so every segment finds one or the
+	// other. The port goes back to its destination's set if a dial may have it again once the
+	// timestamps allow. If they never will, the record keeps the port, so that dials do not try it
+	// in vain.
 	if inp.ephemeral && !tw.reusableLater() {
 		inp.ephemeral, tw.inpcb.ephemeral = false, true
 	}
@@ -73,7 +76,7 @@ func (so *Socket) TcpTwstart() {
 	so.dead = true
 	so.tp.Release()
 	k.ports.release(so)
-	k.tw.add(tw) // last, as it may end at once
+	k.tw.add(tw) // the last step, as the record may end at once
 	so.sofree()
 }
 
@@ -123,7 +126,7 @@ func (l *twList) unlink(tw *tcptw) bool {
 	return true
 }
 
-// expire ends what has waited 2 MSL.
+// expire ends the records that have waited 2 MSL.
 func (l *twList) expire(now int64) {
 	for {
 		l.mu.Lock()
@@ -142,7 +145,7 @@ func (l *twList) expire(now int64) {
 	}
 }
 
-// discard ends a record before its time. It reports false if another goroutine has done so.
+// discard ends a record before its time. It reports false if another goroutine has ended it.
 func (l *twList) discard(tw *tcptw) bool {
 	l.mu.Lock()
 	ok := l.unlink(tw)
@@ -153,8 +156,8 @@ func (l *twList) discard(tw *tcptw) bool {
 	return ok
 }
 
-// mayAnswer limits the answers of a record: two that disagree about their numbers would answer each
-// other forever (RFC 5961, 7).
+// mayAnswer reports whether a record may answer one more segment. Without a limit, two ends that
+// disagree about their sequence numbers would answer each other forever (RFC 5961, 7).
 func (l *twList) mayAnswer(tw *tcptw, now int64) bool {
 	n, period := l.k.prof.AckWar()
 	l.mu.Lock()
@@ -166,7 +169,7 @@ func (l *twList) mayAnswer(tw *tcptw, now int64) bool {
 	return tw.answers <= n
 }
 
-// restart begins its 2 MSL anew.
+// restart begins the 2 MSL of a record anew.
 func (l *twList) restart(tw *tcptw, now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -205,10 +208,13 @@ func (tw *tcptw) gone() {
 // inTimeWait reports whether a record stands for the socket.
 func (so *Socket) inTimeWait() bool { return so.inp.tw != nil && !so.inp.tw.ended.Load() }
 
-// tcpTwcheck gives a segment to a record: BSD's tcp_twcheck. It reports whether the segment is to
-// be looked up again, as the record has given way to a new connection.
+// tcpTwcheck gives a segment to a record: BSD's tcp_twcheck. It reports whether the segment must be
+// looked up again, because the record has given way to a new connection.
 func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 	v := tw.rec.Input(&in.th, in.len, &k.prof)
+	// RFC 9293, 3.6.1, MAY-2, and RFC 6191: a SYN may open the connection again if it is newer than
+	// all that the record has seen, which tcp.TimeWaitRec has found. If no socket listens any more,
+	// the SYN draws a reset.
 	if v == tcp.TwNew {
 		if k.pcbs.lookupListener(in.t.laddr, in.t.lport) != nil {
 			k.Stats.TCP.Twreuse.Inc()
@@ -221,12 +227,14 @@ func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 	case v == tcp.TwAck && th.Flags&(wire.SYN|wire.ACK) == wire.SYN:
 		tw.asked.Store(true)
 	case th.Flags&wire.RST != 0 && th.Seq == tw.rec.RcvNxt && tw.asked.Load():
-		// RFC 1337 ignores resets, as an old duplicate of data would draw one from a peer that has
-		// closed. This one is the answer to our acknowledgment of its SYN: RFC 9293, 3.10.7.4,
+		// RFC 1337 ignores resets, because the peer, which has closed, answers an old duplicate of
+		// our data with one. This one answers our acknowledgment of its SYN: RFC 9293, 3.10.7.4,
 		// second: "if the RST bit is set, then enter the CLOSED state, delete the TCB".
 		k.tw.discard(tw)
 		return false
 	}
+	// RFC 9293, 3.10.7.4, eighth: of a FIN again: "Remain in the TIME-WAIT state. Restart the 2 MSL
+	// time-wait timeout."
 	if v == tcp.TwRestart {
 		k.tw.restart(tw, in.now)
 	}
@@ -237,6 +245,8 @@ func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 		t: in.t, seq: tw.rec.SndNxt, ack: tw.rec.RcvNxt, flags: wire.ACK, win: tw.rec.Win,
 		tos: tw.tos, ttl: tw.ttl, ifp: tw.ifp,
 	}
+	// RFC 7323, 3.2: "the TSopt MUST be sent in every non-<RST> segment for the duration of the
+	// connection".
 	if tw.rec.HasTS {
 		r.opt = wire.Options{Has: wire.TofTS, TSVal: tcp.TSClock(in.now, tw.rec.TSOffset), TSEcr: tw.rec.TSRecent}
 	}
@@ -246,10 +256,12 @@ func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 	return false
 }
 
-// reusableLater reports whether a dial may take the record's addresses before its 2 MSL are over,
-// reusable whether it may now.
+// reusableLater reports whether a dial may take the record's addresses before its 2 MSL are over:
+// the profile allows it, and timestamps tell old segments from new ones (RFC 6191).
 func (tw *tcptw) reusableLater() bool { return tw.rec.HasTS && tw.kernel.prof.RFC6191 }
 
+// reusable reports whether a dial may take the record's addresses now: the timestamps of a new
+// connection would be later than the last one of the old.
 func (tw *tcptw) reusable(now int64) bool {
 	return tw.reusableLater() && int32(tcp.TSClock(now, tw.rec.TSOffset)-tw.rec.LastTS) > 0
 }
