@@ -11,12 +11,12 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// bpf is a tap on an interface: it writes what passes to a capture file. Chains are cut and
-// checksums filled in, as on a wire.
+// A bpf is a tap on an interface. It writes the packets that pass to a capture file, as they are on
+// a wire: chains are cut, and checksums filled in.
 //
-// As BSD's, it has two buffers: packets go into the store, on whatever goroutine they pass, while
-// the hold is written to w by a goroutine that ends when there is nothing left. If w takes too
-// little, packets are dropped and counted: an interface does not stand still because a viewer does.
+// As BSD's, it has two buffers. The goroutine that a packet passes on puts it into the store;
+// another writes the hold to w, and ends when nothing is left. If w takes too little, packets are
+// dropped and counted, because a slow viewer must not stop an interface.
 type bpf struct {
 	k *Kernel
 
@@ -27,10 +27,10 @@ type bpf struct {
 	bufs           net.Buffers
 	line           []byte
 	store, hold    []byte        // records, as in the file
-	writing        bool          // a goroutine is at it
-	late           bool          // a packet has waited for room in vain since the buffers were swapped last
-	since          int64         // when w last took something, or was given it while it had nothing to do
-	moved          chan struct{} // closed when the buffers are swapped, or all is written; nil: no goroutine waits
+	writing        bool          // a goroutine is writing
+	late           bool          // since the buffers were last swapped, a packet has waited for room in vain
+	since          int64         // when w last took something, or got work after it had none
+	moved          chan struct{} // closed when the buffers are swapped or all is written; nil if no goroutine waits
 	stopped        bool
 	err            error
 	taken, dropped uint64 // packets
@@ -39,12 +39,12 @@ type bpf struct {
 const (
 	bpfBufsize = 4 << 20                // bytes of each buffer: net.bpf.bufsize
 	bpfWait    = 50 * time.Millisecond  // how long a full store holds one packet up before it drops
-	bpfStop    = 2 * time.Second        // for how long stop waits for a w that takes nothing
-	bpfClose   = 200 * time.Millisecond // and Close of the stack for one that takes too little
+	bpfStop    = 2 * time.Second        // how long stop waits for a w that takes nothing
+	bpfClose   = 200 * time.Millisecond // how long Close of the stack waits for w
 )
 
-// A Filter says how many bytes of a packet a capture takes; none: it takes no notice of the packet.
-// It has the method of bpf.VM in golang.org/x/net/bpf.
+// A Filter says how many bytes of a packet a capture takes. If it says none, the capture does not
+// count the packet. It has the method of bpf.VM in golang.org/x/net/bpf.
 type Filter interface {
 	Run(packet []byte) (int, error)
 }
@@ -117,7 +117,7 @@ func (b *bpf) catch(t int64, p []byte) {
 			b.dropped++
 			return
 		}
-		p = append([]byte(nil), p...) // the line is the tap's: what comes by meanwhile has it
+		p = append([]byte(nil), p...) // other packets may use the tap's line while this one waits
 		if !b.awaitRoom(n) {
 			b.dropped++
 			return
@@ -136,10 +136,10 @@ func (b *bpf) full(n int) bool {
 	return len(b.store) > 0 && len(b.store)+wire.PcapRecordLen+n > bpfBufsize
 }
 
-// awaitRoom waits for room for a packet of n bytes, so that a capture is whole if w is hardly
-// slower than the interface, and reports whether there is. If w is slower than that, one packet
-// waits for each time that the buffers are swapped, and the others are dropped at once. The lock is
-// held, but not while it waits.
+// awaitRoom waits for room for a packet of n bytes, and reports whether there is room. So a capture
+// is whole if w is only a little slower than the interface. If w is much slower, one packet waits
+// each time that the buffers are swapped, and the others are dropped at once. The lock is held,
+// except while it waits.
 func (b *bpf) awaitRoom(n int) bool {
 	for end := b.k.now() + int64(bpfWait); b.full(n) && !b.late && b.err == nil && !b.stopped; {
 		if !b.await(end) {
@@ -149,8 +149,8 @@ func (b *bpf) awaitRoom(n int) bool {
 	return !b.full(n) && b.err == nil && !b.stopped
 }
 
-// await waits until the buffers are swapped or all is written, or until end, when it returns false.
-// The lock is held, but not while it waits.
+// await waits until the buffers are swapped or all is written, and returns true, or until end, and
+// returns false. The lock is held, except while it waits.
 func (b *bpf) await(end int64) bool {
 	left := time.Duration(end - b.k.now())
 	if left <= 0 {
@@ -172,7 +172,7 @@ func (b *bpf) await(end int64) bool {
 	}
 }
 
-// move wakes those in await. The lock is held.
+// move wakes the goroutines in await. The lock is held.
 func (b *bpf) move() {
 	if b.moved != nil {
 		close(b.moved)
@@ -180,8 +180,8 @@ func (b *bpf) move() {
 	}
 }
 
-// write is the goroutine that writes what there is, a packet with each call of w: BSD's reader of
-// the device.
+// write is the goroutine that writes what the buffers hold, with a call of w for each packet. It is
+// BSD's reader of the device.
 func (b *bpf) write() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -207,7 +207,7 @@ func (b *bpf) write() {
 	b.move()
 }
 
-// end is the end of what is captured; what there is is still written.
+// end ends the capture. The goroutine still writes what the buffers hold.
 func (b *bpf) end() {
 	b.mu.Lock()
 	b.stopped = true
@@ -215,7 +215,7 @@ func (b *bpf) end() {
 	b.mu.Unlock()
 }
 
-// settle waits until all has been written, for no longer than limit.
+// settle waits until all has been written, but no longer than limit.
 func (b *bpf) settle(limit time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -223,8 +223,8 @@ func (b *bpf) settle(limit time.Duration) {
 	}
 }
 
-// stop ends a capture and waits until all has been written, as long as w takes something now and
-// then. It returns the first error of w.
+// stop ends a capture and waits until all has been written. It gives up if w takes nothing for
+// bpfStop. It returns the first error of w.
 func (b *bpf) stop() error {
 	b.end()
 	b.mu.Lock()
@@ -239,8 +239,8 @@ func (b *bpf) stop() error {
 	return b.err
 }
 
-// bpfCounts returns how many packets a capture has taken, and dropped as its writer took nothing:
-// BSD's BIOCGSTATS.
+// bpfCounts returns how many packets a capture has taken, and how many it has dropped because its
+// writer took too little: BSD's BIOCGSTATS.
 func (ifp *Ifnet) bpfCounts() (taken, dropped uint64) {
 	if b := ifp.tap.Load(); b != nil {
 		b.mu.Lock()

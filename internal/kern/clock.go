@@ -7,31 +7,31 @@ import (
 )
 
 // The stack's clock: BSD's callouts. A heap of callouts by (deadline, id) and one time.Timer at the
-// earliest. A callout that fires early is harmless, so none is taken out as long as its owner
-// lives: it fires, finds nothing due, and is set again.
+// earliest. A callout that fires early does no harm: its owner finds nothing due, and sets it
+// again. So no callout is taken out of the heap as long as its owner lives.
 
-// never is a deadline that does not come.
+// never is a deadline that never passes.
 const never = int64(1<<63 - 1)
 
 // epoch is the stack's time when it begins: not 0, so that no time is mistaken for "never".
 const epoch = int64(time.Second)
 
-// now is the stack's time, in nanoseconds.
+// now returns the stack's time, in nanoseconds.
 func (k *Kernel) now() int64 { return int64(time.Since(k.t0)) + epoch }
 
-// wall is the time of day.
+// wall returns the time of day.
 func (k *Kernel) wall() time.Time { return k.t0.Add(time.Since(k.t0)) }
 
-// wallAt is the time of day at an instant of the stack's time.
+// wallAt returns the time of day at an instant of the stack's time.
 func (k *Kernel) wallAt(t int64) time.Time { return k.t0.Add(time.Duration(t - epoch)) }
 
-// A callout is something that wants to be called at a time: a socket, or one of the stack's tables.
-// It stands in one clock.
+// A callout is the place of a socket, or of one of the stack's tables, in the clock, which calls
+// its owner at a time.
 type callout struct {
 	at    int64   // never: not in the heap; guarded by the clock
-	armed int64   // what its owner last asked for; guarded by the owner
-	so    *Socket // whose it is; nil: a table's
-	id    uint32  // of callouts with one deadline the older goes first
+	armed int64   // the time that its owner last asked for; guarded by the owner
+	so    *Socket // its owner; nil: a table
+	id    uint32  // of callouts with the same deadline the older goes first
 	idx   int32   // in the heap
 }
 
@@ -75,10 +75,10 @@ func (c *clock) init(k *Kernel) {
 	c.idle.L = &c.mu
 }
 
-// even returns t, or the next instant, whichever is even on the clock of the day. The timers of
-// protocols fire at even instants, and our links let packets arrive at odd ones: at one and the
-// same instant a synctest bubble would run them in any order. What begins at a round time, as a
-// test's packets and calls do, has its timers to the nanosecond.
+// even returns t or the next instant, whichever is even on the clock of the day. The timers of
+// protocols fire at even instants, and our links let packets arrive at odd ones, because a synctest
+// bubble runs what is due at the same instant in any order. A test whose packets and calls come at
+// round times sees its timers to the nanosecond.
 func (k *Kernel) even(t int64) int64 {
 	if t != never && (t^k.parity)&1 != 0 {
 		t++
@@ -86,7 +86,7 @@ func (k *Kernel) even(t int64) int64 {
 	return t
 }
 
-// arm makes co fire at the latest at t.
+// arm makes co fire at t, or earlier.
 func (c *clock) arm(co *callout, t int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,8 +103,8 @@ func (c *clock) arm(co *callout, t int64) {
 	c.schedule()
 }
 
-// disarm takes co out, for good: a socket that is gone must not wait for its keep-alive timer,
-// which may be hours away.
+// disarm takes co out for good. Without it, a socket that has ended would stay in memory until its
+// keep-alive timer fires, which may be hours away.
 func (c *clock) disarm(co *callout) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,16 +129,16 @@ func (c *clock) schedule() {
 	}
 }
 
-// grace is how late the timer may be before the clock concludes that the processor was busy
-// elsewhere, and lets what has arrived meanwhile be processed first; and how often it does so in a
-// row.
+// If the timer is later than grace, the clock concludes that the processor was busy elsewhere, and
+// lets packets that have arrived meanwhile be processed first: it waits for graceWait, at most
+// graceMax times in a row.
 const (
 	grace     = int64(20 * time.Millisecond)
 	graceWait = time.Millisecond
 	graceMax  = 3
 )
 
-// fire calls what is due, in order.
+// fire calls the owners of the callouts that are due, in order.
 func (c *clock) fire() {
 	c.mu.Lock()
 	if c.closed || c.firing {
@@ -164,7 +164,7 @@ func (c *clock) fire() {
 		}
 		c.mu.Lock()
 		c.due = due[:0]
-		c.forbear(now) // a call may have been held up
+		c.forbear(now) // the calls may have been held up
 	}
 	c.firing = false
 	c.schedule()
@@ -172,8 +172,8 @@ func (c *clock) fire() {
 	c.mu.Unlock()
 }
 
-// forbear lets what has arrived be processed first, if the clock has been held up since t: a
-// starved processor must not look like loss. The lock is held, but not while it waits.
+// forbear lets packets that have arrived be processed first, if the clock has been held up since t:
+// a processor without time must not look like loss. The lock is held, except while it waits.
 func (c *clock) forbear(t int64) {
 	for n := 0; n < graceMax && c.k.now()-t > grace; n++ {
 		c.mu.Unlock()

@@ -5,26 +5,27 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// gro merges the segments of a batch that follow each other on one connection, so that a run of
-// them enters the machine once: what LRO does for a BSD. Only what can be told apart in nothing but
-// sequence number, PUSH and length is merged.
+// A gro merges the segments of a batch that follow each other on one connection, so that the
+// machine takes a run of them as one segment. It is what LRO does for a BSD. It merges segments
+// only if they differ in nothing except sequence number, PUSH and length, so that the machine and
+// the cutter can tell what they were.
 type gro struct {
-	m     *mbuf.Mbuf // the packet under construction; nil: none
+	m     *mbuf.Mbuf // the packet that segments are added to; nil: none
 	tail  *mbuf.Mbuf
-	hl    int // its IP and TCP headers
+	hl    int // length of its IP and TCP headers
 	iphl  int
-	next  wire.Seq // the sequence number that would continue it
-	seg   int      // payload of its segments
+	next  wire.Seq // the sequence number of the segment that would continue it
+	seg   int      // payload of each of its segments, except the last
 	len   int      // payload so far
-	ended bool     // the last one was short, or had PUSH
-	room  bool     // behind the tail, for more
+	ended bool     // the last segment was short or had PUSH, so none can follow
+	room  bool     // the tail is a cluster of ours, which may have room for more
 }
 
-// receive takes a packet of the batch. It reports whether it has copied it, so that the Mbuf is
-// still the caller's.
+// receive takes a packet of the batch. It reports whether it has copied the packet; if so, the Mbuf
+// is still the caller's.
 func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) bool {
 	iphl, hl, n, ok := groHeader(m)
-	if !ok || m.Pkt.SegSize > 0 { // the link may have merged it already
+	if !ok || m.Pkt.SegSize > 0 { // a link that has merged packets already leaves nothing to do
 		g.flush(k, ifp)
 		k.ipintr(ifp, m)
 		return false
@@ -40,8 +41,9 @@ func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) bool {
 	return false
 }
 
-// groHeader reports whether m is a segment that may be merged: TCP with data, ACK and at most PUSH,
-// nothing odd in IP, checksums right.
+// groHeader reports whether m is a segment that may be merged: it has data, the flag ACK and
+// perhaps PUSH, no other flags, an IP header without options and marks, and right checksums. It
+// returns the lengths of the IP header, of both headers, and of the data.
 func groHeader(m *mbuf.Mbuf) (iphl, hl, n int, ok bool) {
 	b := m.Bytes()
 	ip, ok := wire.ViewIPv4(b)
@@ -69,7 +71,7 @@ func groHeader(m *mbuf.Mbuf) (iphl, hl, n int, ok bool) {
 	return iphl, hl, len(b) - hl, true
 }
 
-// extends reports whether the packet continues the one under construction.
+// extends reports whether the packet continues the one that segments are added to.
 func (g *gro) extends(m *mbuf.Mbuf, iphl, hl, n int) bool {
 	if g.ended || hl != g.hl || n > g.seg || g.len+n+hl > wire.MaxPacket {
 		return false
@@ -83,11 +85,11 @@ func (g *gro) extends(m *mbuf.Mbuf, iphl, hl, n int) bool {
 		string(a.Options()) == string(b.Options())
 }
 
-// groCopy is up to what payload segments are copied into larger clusters: a dozen in one cost less,
-// to get, to free and to read, than each in its own.
+// Segments with a payload of at most groCopy bytes are copied into larger clusters: a dozen
+// segments in one cluster cost less to allocate, to free and to read than in a dozen.
 const groCopy = mbuf.ClMid
 
-// add puts a segment behind the others. It reports whether it has copied it.
+// add puts a segment behind the others. It reports whether it has copied the segment.
 func (g *gro) add(k *Kernel, m *mbuf.Mbuf, hl, n int) (copied bool) {
 	a, b := wire.TCPView(g.m.Bytes()[g.iphl:]), wire.TCPView(m.Bytes()[g.iphl:])
 	push := b.Flags() & wire.PUSH
@@ -106,12 +108,13 @@ func (g *gro) add(k *Kernel, m *mbuf.Mbuf, hl, n int) (copied bool) {
 	return true
 }
 
+// link puts an Mbuf behind the tail.
 func (g *gro) link(m *mbuf.Mbuf, room bool) {
 	g.tail.SetNext(m)
 	g.tail, g.room = m, room
 }
 
-// flush hands on what has been merged.
+// flush hands the packet that has been merged to ipintr.
 func (g *gro) flush(k *Kernel, ifp *Ifnet) {
 	m := g.m
 	if m == nil {

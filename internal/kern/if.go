@@ -15,8 +15,8 @@ import (
 	"bsdnet/internal/link"
 )
 
-// What a link has, where it is written once: bsdnet.Link, OffloadLink and QueueLink, whose comments
-// are the contract.
+// The methods of a link are declared in package link: those of bsdnet.Link, OffloadLink and
+// QueueLink, whose comments are the contract.
 type (
 	// Link is bsdnet.Link.
 	Link = link.Link
@@ -43,19 +43,19 @@ type Ifnet struct {
 	Stats    IfStats
 }
 
-// IfStats are an interface's counters: struct if_data. What passes the loopback its queues count,
-// under their locks, which they hold anyway: see Counts.
+// IfStats are an interface's counters: struct if_data. The queues of the loopback count its
+// packets, under the locks that they hold anyway: see Counts.
 type IfStats struct {
 	Ipackets, Opackets, Ibytes, Obytes, Odrops, Ierrors, Oerrors atomic.Uint64
 }
 
-// IfCounts are what IfStats have come to.
+// IfCounts are the values of an interface's counters.
 type IfCounts struct {
-	Ipackets, Opackets uint64 // what a link with offloads takes or brings whole is one
-	Ibytes, Obytes     uint64 // of IP packets
-	Odrops             uint64 // for which there was no room on the queue, or which were for an interface that is down
-	Ierrors, Oerrors   uint64 // packets that were none; that went down with the link
-	Bpfrecv, Bpfdrop   uint64 // of the capture: packets taken, and dropped as its writer took too little
+	Ipackets, Opackets uint64 // a packet that a link with offloads takes or brings whole counts once
+	Ibytes, Obytes     uint64 // bytes of IP packets
+	Odrops             uint64 // packets that found no room on the queue, or the interface down
+	Ierrors, Oerrors   uint64 // input that is no packet; packets lost with the link
+	Bpfrecv, Bpfdrop   uint64 // the capture's: packets taken, and dropped because its writer took too little
 }
 
 // Counts returns the interface's counters.
@@ -85,7 +85,7 @@ func (ifp *Ifnet) Link() Link { return ifp.link }
 // Up reports whether the interface works: its link has been neither closed nor ended by an error.
 func (ifp *Ifnet) Up() bool { return !ifp.down.Load() }
 
-// MTU returns the largest packet, in bytes.
+// MTU returns the length of the largest packet, in bytes.
 func (ifp *Ifnet) MTU() int { return ifp.mtu }
 
 // Prefixes returns the interface's addresses.
@@ -99,8 +99,8 @@ func (ifp *Ifnet) Err() error {
 	return nil
 }
 
-// owns reports whether a is one of the interface's addresses; of the loopback's prefixes, any
-// address (RFC 1122, 3.2.1.3).
+// owns reports whether a is one of the interface's addresses. The loopback has all addresses of its
+// prefixes (RFC 1122, 3.2.1.3).
 func (ifp *Ifnet) owns(a netip.Addr) bool {
 	for _, p := range ifp.prefixes {
 		if p.Addr() == a || ifp.loopback && p.Contains(a) {
@@ -110,8 +110,8 @@ func (ifp *Ifnet) owns(a netip.Addr) bool {
 	return false
 }
 
-// addrFor returns the interface's address for packets to dst: one in its network, else the first of
-// its family.
+// addrFor returns the interface's address for packets to dst: one in the network of dst, or else
+// the first of the same family.
 func (ifp *Ifnet) addrFor(dst netip.Addr) netip.Addr {
 	var first netip.Addr
 	for _, p := range ifp.prefixes {
@@ -148,8 +148,8 @@ func (ifp *Ifnet) broadcast(a netip.Addr) bool {
 // MinMTU is the smallest MTU of a link (RFC 791).
 const MinMTU = 68
 
-// maxQueues is how many queues a link has at most: each costs a goroutine and the buffers that it
-// reads into. Linux stops at 256 for a TUN device.
+// maxQueues is how many queues a link may have, as each costs a goroutine and the buffers that it
+// reads into. Linux allows a TUN device 256.
 const maxQueues = 256
 
 // Attach makes an interface of a link, with addresses and a route to each of their networks: BSD's
@@ -179,7 +179,7 @@ func (k *Kernel) Attach(name string, link Link, prefixes []netip.Prefix) (*Ifnet
 	err := k.checkIf(ifp)
 	k.ifMu.Unlock()
 	if err != nil {
-		return nil, err // before the link is asked for offloads, which it could not take back
+		return nil, err // the link has not been asked for offloads yet, which it could not take back
 	}
 	if o, ok := link.(offloader); ok {
 		ifp.vnet = o.Offload()
@@ -215,7 +215,7 @@ func (k *Kernel) addIf(ifp *Ifnet) error {
 	}
 	for _, p := range ifp.prefixes {
 		if p.Addr().Is4() {
-			k.routes.rtadd(rtentry{dst: p, ifp: ifp, src: p.Addr()}) // of two addresses in one network the first has it
+			k.routes.rtadd(rtentry{dst: p, ifp: ifp, src: p.Addr()}) // the first of a network gets the route
 		}
 	}
 	ifs := append(slices.Clone(*k.ifs.Load()), ifp)
@@ -223,7 +223,7 @@ func (k *Kernel) addIf(ifp *Ifnet) error {
 	return nil
 }
 
-// checkIf reports why an interface cannot be entered. ifMu is held.
+// checkIf returns an error that says why an interface cannot be entered. ifMu is held.
 func (k *Kernel) checkIf(ifp *Ifnet) error {
 	for _, p := range ifp.prefixes {
 		if !p.IsValid() || p.Addr().Is4In6() || p.Addr().Zone() != "" {
@@ -299,7 +299,7 @@ func (k *Kernel) DelRoute(dst netip.Prefix, ifp *Ifnet) error {
 	return nil
 }
 
-// checkRoute reports why there can be no route to dst.
+// checkRoute returns an error that says why there can be no route to dst.
 func checkRoute(dst netip.Prefix) error {
 	if !dst.IsValid() {
 		return fmt.Errorf("bsdnet: route: %w: not a valid prefix, such as 10.0.0.0/24", syscall.EINVAL)
@@ -310,15 +310,15 @@ func checkRoute(dst netip.Prefix) error {
 	return nil
 }
 
-// A Route is a route of the table: what netstat -r shows.
+// A Route is a line of "netstat -r".
 type Route struct {
 	Dst netip.Prefix
 	Ifp *Ifnet
-	Src netip.Addr // the local address that packets bear; not valid: there is none, and the route is not used
+	Src netip.Addr // the source address of packets; not valid: there is none, and the route is not used
 }
 
-// Routes returns all routes, by address and then by length; those to one prefix in the order of
-// their use.
+// Routes returns all routes, sorted by address and then by length; the routes to one prefix are in
+// the order of their use.
 func (k *Kernel) Routes() []Route {
 	list := k.routes.root.Load().appendTo(nil)
 	routes := make([]Route, len(list))
@@ -350,7 +350,7 @@ func (ifp *Ifnet) detach() error {
 // packets of a stack that closes.
 const flushTime = 100 * time.Millisecond
 
-// flush sends what its queues hold.
+// flush sends the packets that the queues hold.
 func (ifp *Ifnet) flush() {
 	if ifp.link == nil {
 		return
@@ -370,14 +370,14 @@ func (ifp *Ifnet) flush() {
 	}
 }
 
-// purge frees what its queues hold.
+// purge frees the packets that the queues hold.
 func (ifp *Ifnet) purge() {
 	for i := range ifp.queues {
 		ifp.queues[i].purge()
 	}
 }
 
-// ready is what a link calls when it has room again: it schedules a drain.
+// ready schedules a drain. A link calls it when it has room again.
 func (ifp *Ifnet) ready() {
 	for i := range ifp.queues {
 		q := &ifp.queues[i]
@@ -391,8 +391,8 @@ func (ifp *Ifnet) ready() {
 	}
 }
 
-// Inject processes one packet as if it had arrived on the interface, to the end: when Inject
-// returns, all that follows from it has been done. Tests use it in place of a link.
+// Inject processes one packet as if it had arrived on the interface. When Inject returns, all that
+// follows from the packet has been done. Tests use it in place of a link.
 func (ifp *Ifnet) Inject(pkt []byte) {
 	m := ifp.k.pool.Getcl(len(pkt))
 	if m.Append(pkt) < len(pkt) {
@@ -404,8 +404,8 @@ func (ifp *Ifnet) Inject(pkt []byte) {
 	ifp.k.ipintr(ifp, m)
 }
 
-// output puts a packet on the queue of its flow; the drainer is started by the caller once it has
-// left all locks. so is the socket that is charged, or nil.
+// output puts a packet on the queue of its flow. The caller starts the drainer once it has left all
+// locks. so is the socket that is charged, or nil.
 func (ifp *Ifnet) output(m *mbuf.Mbuf, so *Socket) (*ifqueue, syscall.Errno) {
 	if ifp.loopback {
 		return ifp.looutput(m)

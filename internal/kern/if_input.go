@@ -7,15 +7,15 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// rxBatch is how many packets are read at once, at most; rxBytes bounds the buffers that wait for
-// them.
+// rxBatch is how many packets a queue reads at once, at most; rxBytes bounds the buffers that wait
+// for them.
 const (
 	rxBatch = 64
 	rxBytes = 256 << 10
 )
 
-// receive is the goroutine of a link's queue: the interrupt. It reads batches, hands them to
-// ipintr, and sends what they have brought about.
+// receive is the goroutine of a link's queue: BSD's interrupt. It reads batches of packets, hands
+// them to ipintr, and sends the answers.
 func (ifp *Ifnet) receive(q *ifqueue) {
 	defer ifp.readers.Done()
 	k := ifp.k
@@ -77,27 +77,28 @@ func (ifp *Ifnet) countIn(sizes []int) {
 	ifp.Stats.Ibytes.Add(uint64(bytes))
 }
 
-// reuse gives a buffer whose packet has been copied back to its place.
+// reuse puts a buffer, whose packet has been copied, back in its place.
 func reuse(buf **mbuf.Mbuf, m *mbuf.Mbuf) {
 	if *buf != nil {
-		mbuf.Free(m) // it was a copy already
+		mbuf.Free(m) // the packet was a copy already, and the buffer is in its place
 		return
 	}
 	m.Reset()
 	*buf = m
 }
 
-// broken notes what has ended a link, the first time. Nothing comes any more, so nothing is sent:
-// ENETDOWN. On an interface that the stack has taken down the end is no news. A link that its user
-// has closed counts as broken too, as it brings nothing any more.
+// broken notes the error that has ended a link, unless there is one already. As a link that brings
+// no packets is of no use, the interface sends none either from then on: calls fail with ENETDOWN.
+// If the stack has taken the interface down, the error is of no interest. A link that its user has
+// closed counts as broken too.
 func (ifp *Ifnet) broken(err error) {
 	if !ifp.down.Load() && ifp.lastErr.CompareAndSwap(nil, &err) {
 		ifp.down.Store(true)
 	}
 }
 
-// linkRead reads packets from the link. A link may be anybody's: what it returns is checked, and
-// one that breaks the contract is broken. Each buffer has size bytes.
+// linkRead reads packets from the link into bufs, each of size bytes. Anyone may have written the
+// link, so linkRead checks what it returns: a link that breaks the contract is broken.
 func (ifp *Ifnet) linkRead(q int, bufs [][]byte, sizes []int, size int) (n int, err error) {
 	call := "Read"
 	if ifp.mq != nil {
@@ -124,8 +125,8 @@ func (ifp *Ifnet) linkRead(q int, bufs [][]byte, sizes []int, size int) (n int, 
 	return n, err
 }
 
-// brokenContract is the error of a link whose method has returned what it must not. err is what it
-// has returned as an error.
+// brokenContract returns the error of a link whose method has returned what it must not return,
+// which what describes. err is the error that the method has returned, or nil.
 func brokenContract(method, what string, err error) error {
 	if err != nil {
 		return fmt.Errorf(
@@ -134,9 +135,9 @@ func brokenContract(method, what string, err error) error {
 	return fmt.Errorf("bsdnet: the link breaks its contract: %s has returned %s", method, what)
 }
 
-// received takes a packet of n bytes that has been read into a buffer of size, as an Mbuf of its
-// own; nil: there is none. A small packet must not pin a large cluster, so it is copied, and its
-// buffer stays in its place.
+// received returns the packet of n bytes that has been read into *buf, which has size bytes, as an
+// Mbuf of its own, or nil if it is no packet. It copies a small packet, which must not pin a large
+// cluster, and leaves its buffer in place; else it sets *buf to nil.
 func (ifp *Ifnet) received(buf **mbuf.Mbuf, n, size int) *mbuf.Mbuf {
 	m := *buf
 	var vh wire.Vnet
@@ -165,7 +166,7 @@ func (ifp *Ifnet) received(buf **mbuf.Mbuf, n, size int) *mbuf.Mbuf {
 	return m
 }
 
-// vnetCsum says what a header tells of a packet's transport checksum.
+// vnetCsum returns what a virtio-net header says about a packet's transport checksum.
 func vnetCsum(v *wire.Vnet) mbuf.Csum {
 	switch {
 	case v.Flags&wire.VnetNeedsCsum != 0:

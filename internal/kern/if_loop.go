@@ -9,8 +9,9 @@ import (
 )
 
 // The loopback is an interface of the kernel's own, as in BSD: looutput puts a packet on an input
-// queue, and the goroutine that leaves the kernel next runs ipintr. There are several queues, by
-// flow, so that conversations spread over processors; both directions of one use the same.
+// queue, and the goroutine that leaves the kernel next runs ipintr. It has several queues, chosen
+// by flow, so that conversations spread over processors. Both directions of a conversation use the
+// same queue.
 
 const (
 	loMTU    = 65535
@@ -50,15 +51,15 @@ func (ifp *Ifnet) looutput(m *mbuf.Mbuf) (*ifqueue, syscall.Errno) {
 	return q, q.enqueue(m, nil)
 }
 
-// looptransmit is the other half of looutput: the packet arrives. At once says that it has hardly
-// been on the queue: then the time at which it was sent will do, and the clock need not be read
-// again.
+// looptransmit is the other half of looutput: the packet arrives. atOnce says that the packet has
+// hardly been on the queue. Then the time at which it was sent serves as the time of its arrival,
+// and the clock need not be read again.
 func (ifp *Ifnet) looptransmit(m *mbuf.Mbuf, atOnce bool) {
 	k := ifp.k
 	ifp.bpfMtap(m)
-	m.Pkt.Csum |= mbuf.CsumValid // it has not left the machine
+	m.Pkt.Csum |= mbuf.CsumValid // the packet has not left the machine
 	if !atOnce {
-		m.Pkt.Arrived = 0 // now: ipintr reads the clock
+		m.Pkt.Arrived = 0 // ipintr reads the clock
 	}
 	k.ipintr(ifp, m)
 }

@@ -10,11 +10,11 @@ import (
 )
 
 // An ifqueue is an interface's output queue, BSD's if_snd, or for the loopback its input queue,
-// ipintrq. Packets are put on it under their socket's lock, so their order is the connection's; it
-// is drained without, by the goroutine that finds it idle.
+// ipintrq. Packets are put on it under their socket's lock, so they keep the connection's order.
+// The goroutine that finds the queue idle drains it, without that lock.
 type ifqueue struct {
 	ifp *Ifnet
-	i   int // which of the interface's it is
+	i   int // its index in the interface's queues
 
 	mu       sync.Mutex // a leaf
 	ring     []qent
@@ -23,9 +23,9 @@ type ifqueue struct {
 	draining bool // a goroutine drains it
 	oactive  bool // the link is full: IFF_OACTIVE
 
-	packets, sent uint64 // the loopback's: how many packets, and bytes, have been taken from the queue
+	packets, sent uint64 // how many packets, and bytes, have been taken from the queue, for the loopback's counters
 
-	batch [txBatch]qent // the drainer's, what it is at: not on its stack, which may be a fresh goroutine's
+	batch [txBatch]qent // the drainer's current entries; not on its stack, which would have to grow in a new goroutine
 	tx    txState       // the drainer's
 }
 
@@ -37,8 +37,8 @@ type qent struct {
 	tapped bool // a capture has seen it
 }
 
-// Bounds of a device's queue. A connection stops at its share; the rest is for segments that cannot
-// wait.
+// Bounds of a device's queue. A connection stops at its share. The rest of the queue is for
+// segments that cannot wait.
 const (
 	ifqMaxPackets = 4096
 	ifqMaxBytes   = 16 << 20
@@ -47,7 +47,8 @@ const (
 
 func (q *ifqueue) init(ifp *Ifnet, i int) { q.ifp, q.i = ifp, i }
 
-// enqueue puts m at the end; if the queue is full it frees m and returns ENOBUFS. so may be nil.
+// enqueue puts m at the end. If the queue is full, it frees m and returns ENOBUFS; if the interface
+// is down, ENETDOWN. so may be nil.
 func (q *ifqueue) enqueue(m *mbuf.Mbuf, so *Socket) syscall.Errno {
 	n := m.Pkt.Len
 	q.mu.Lock()
@@ -78,9 +79,10 @@ func (q *ifqueue) enqueue(m *mbuf.Mbuf, so *Socket) syscall.Errno {
 	return 0
 }
 
-// superseded puts an acknowledgment in the place of the last packet, if that is an older one of the
-// same connection, as long, which it returns: acknowledgments are cumulative (RFC 9293, MUST-58),
-// and each that a kernel gets from a TUN device costs it as much as a segment. The lock is held.
+// superseded puts an acknowledgment in the place of the last packet, and returns that, if that is
+// an older acknowledgment of the same connection and of the same length. Acknowledgments are
+// cumulative (RFC 9293, MUST-58), and each costs a kernel behind a TUN device as much as a segment.
+// The lock is held.
 func (q *ifqueue) superseded(m *mbuf.Mbuf, so *Socket) *mbuf.Mbuf {
 	if !m.Pkt.Ack || q.n == 0 || q.ifp.link == nil {
 		return nil
@@ -102,15 +104,15 @@ func (q *ifqueue) grow() {
 	q.ring, q.head = ring, 0
 }
 
-// txBatch is how many queue entries a drainer takes at once; drainBudget how many it does for
-// others before it hands over to a goroutine of the stack's.
+// txBatch is how many entries of the queue a drainer takes at once. After drainBudget entries,
+// which other goroutines may have put there, it hands the queue over to a goroutine of the stack's.
 const (
 	txBatch     = 16
 	drainBudget = 256
 )
 
-// start drains the queue, unless another goroutine does: BSD's if_start, or splx and ipintr. The
-// caller holds no lock.
+// start drains the queue, unless another goroutine is draining it: BSD's if_start, or splx and
+// ipintr. The caller holds no lock.
 func (q *ifqueue) start() { q.drain(drainBudget, true) }
 
 func (q *ifqueue) drain(budget int, fresh bool) {
@@ -123,8 +125,9 @@ func (q *ifqueue) drain(budget int, fresh bool) {
 	q.runLocked(budget, fresh)
 }
 
-// hold makes the caller the drainer, if there is none, so that what is enqueued waits until it
-// calls run: a batch that has arrived is answered at once, in as few packets as do.
+// hold makes the caller the drainer, and reports true, if there is no drainer. Packets that are
+// enqueued then wait until it calls run, so that a batch of segments is answered as a whole, in few
+// packets.
 func (q *ifqueue) hold() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -141,8 +144,8 @@ func (q *ifqueue) run(budget int) {
 	q.runLocked(budget, false)
 }
 
-// runLocked is run with the lock held, which it leaves. Fresh says that the caller has just put
-// something on the queue.
+// runLocked is run with the lock held; it unlocks. fresh says that the caller has just put a packet
+// on the queue.
 func (q *ifqueue) runLocked(budget int, fresh bool) {
 	batch := q.batch[:]
 	for {
@@ -196,8 +199,8 @@ func (q *ifqueue) take(batch []qent) int {
 	return n
 }
 
-// unget puts entries that the link did not take back at the front. If the interface has been
-// detached meanwhile, it frees them, as nothing would fetch them.
+// unget puts entries that the link has not taken back at the front of the queue. If the interface
+// has been detached meanwhile, it frees them, as nobody would take them.
 func (q *ifqueue) unget(batch []qent) {
 	q.mu.Lock()
 	if q.ifp.down.Load() {
@@ -225,7 +228,7 @@ func (q *ifqueue) background() {
 	q.ifp.k.goWorker(func() { q.drain(1<<30, false) })
 }
 
-// purge loses what is left.
+// purge frees the entries that are left.
 func (q *ifqueue) purge() {
 	q.mu.Lock()
 	left := make([]qent, q.n)
@@ -243,7 +246,7 @@ func (e *qent) lose() {
 	e.so.txDone(e.n)
 }
 
-// txState is what a device queue's drainer works with.
+// txState is the memory that the drainer of a device's queue uses again and again.
 type txState struct {
 	pkts   []net.Buffers
 	arena  net.Buffers // the slices of pkts
@@ -251,11 +254,11 @@ type txState struct {
 	owners []int // index of the batch entry of each packet
 }
 
-// txPackets is how many packets go to a link at once, at the least.
+// txPackets is how many packets go to a link at once, or a few more, if as many wait.
 const txPackets = 64
 
-// transmit hands a batch to the link. What the link does not take goes back to the front of the
-// queue.
+// transmit hands a batch to the link. Packets that the link does not take go back to the front of
+// the queue.
 func (q *ifqueue) transmit(batch []qent) {
 	for i := 0; i < len(batch); {
 		n, ok := q.transmitSome(batch[i:])
@@ -275,8 +278,8 @@ func (q *ifqueue) transmit(batch []qent) {
 }
 
 // transmitSome sends the first entries, about txPackets packets. It returns how many entries are
-// done with, and false if the link is full; of an entry that the link took in part only the rest is
-// left.
+// done, and whether the link has taken all that it was given. If the link has taken only some
+// packets of an entry, transmitSome removes them from the entry.
 func (q *ifqueue) transmitSome(batch []qent) (done int, ok bool) {
 	t := &q.tx
 	t.pkts, t.arena, t.hbuf, t.owners = t.pkts[:0], t.arena[:0], t.hbuf[:0], t.owners[:0]
@@ -285,7 +288,7 @@ func (q *ifqueue) transmitSome(batch []qent) (done int, ok bool) {
 			break
 		}
 		m := batch[i].m
-		if !batch[i].tapped { // what the link has refused comes here again
+		if !batch[i].tapped { // an entry that the link has refused comes here again
 			q.ifp.bpfMtap(m)
 			batch[i].tapped = true
 		}
@@ -302,8 +305,8 @@ func (q *ifqueue) transmitSome(batch []qent) (done int, ok bool) {
 	if sent == len(t.pkts) {
 		return done, true
 	}
-	// Entries before the one that was cut short are done; that one loses the segments which have
-	// gone.
+	// The entries before the one that holds the first packet not taken are done. That one loses the
+	// segments that have gone.
 	i := t.owners[sent]
 	gone := 0
 	for k := sent - 1; k >= 0 && t.owners[k] == i; k-- {
@@ -337,15 +340,15 @@ func (q *ifqueue) write(pkts []net.Buffers) int {
 		switch {
 		case err != nil:
 			ifp.Stats.Oerrors.Add(uint64(len(pkts) - sent))
-			return len(pkts) // lost, as on any broken cable
+			return len(pkts) // the packets are lost, as on a broken cable
 		case n > 0 && noted:
 			noted = false
 			setOactive(false)
 		case n == 0 && noted:
 			return sent
 		case n == 0:
-			// The link is full, and may have called ready since it said so: note it first, then ask
-			// once more.
+			// The link is full. It may have called ready already, before oactive was set, so set
+			// that, and ask once more.
 			noted = true
 			setOactive(true)
 		}
@@ -368,8 +371,8 @@ func (ifp *Ifnet) countOut(pkts []net.Buffers) {
 	ifp.Stats.Obytes.Add(uint64(bytes))
 }
 
-// linkWrite is Write of the link's queue that is the drainer's. A link that returns what it must
-// not is broken, as in linkRead.
+// linkWrite writes packets to the link, or to the link's queue of the same index. A link that
+// breaks the contract is broken, as in linkRead.
 func (q *ifqueue) linkWrite(pkts []net.Buffers) (n int, err error) {
 	call := "Write"
 	if q.ifp.mq != nil {

@@ -5,7 +5,7 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// sumChain sums n bytes of a chain from offset off.
+// sumChain adds n bytes of a chain, from offset off, to a running sum: see wire.Sum.
 func sumChain(m *mbuf.Mbuf, off, n int, sum uint64) uint64 {
 	at := 0
 	for ; m != nil && n > 0; m = m.Next() {

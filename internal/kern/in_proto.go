@@ -7,7 +7,7 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// The protocol switch: the Internet family on one page, as in BSD's in_proto.c.
+// The protocol switch: it lists the protocols of the Internet family, as BSD's in_proto.c does.
 
 // Socket types and address families, as in sys/socket.h.
 const (
@@ -21,8 +21,8 @@ type protosw struct {
 	proto       int
 	name        string
 
-	// input takes a packet from IP: pr_input. th is the IP header, already parsed; the chain begins
-	// with it.
+	// input takes a packet from IP: pr_input. ip is the IP header, already parsed; the chain begins
+	// with it. input takes over the chain.
 	input func(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet)
 	// ctlinput takes an ICMP error about a packet of ours: pr_ctlinput.
 	ctlinput func(k *Kernel, e *icmpError)
@@ -36,7 +36,7 @@ var inetsw = []*protosw{
 	{domain: AF_INET, proto: wire.ProtoICMP, name: "icmp"},
 }
 
-func init() { // the functions lead back to the switch
+func init() { // a literal would be an initialization cycle, as the functions use the switch
 	inetsw[0].input, inetsw[0].ctlinput, inetsw[0].usrreq = tcpInput, tcpCtlinput, tcpUsrreq
 	inetsw[1].input = icmpInput
 }

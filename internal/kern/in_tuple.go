@@ -6,15 +6,15 @@ import (
 	"net/netip"
 )
 
-// An in6Addr is an address as struct in6_addr has it, IPv4's mapped (RFC 4291, 2.5.5.2): what
-// tables hold, as it has 16 bytes to compare and to hash, and a netip.Addr 24. The zero in6Addr is
-// no address.
+// An in6Addr is an address in the form of struct in6_addr. An IPv4 address is mapped (RFC 4291,
+// 2.5.5.2). Tables hold this form, as it has 16 bytes to compare and to hash, and a netip.Addr has
+// 24. The zero in6Addr is no address.
 type in6Addr [16]byte
 
-// in6 returns a as an in6Addr, the zero Addr as zero.
+// in6 returns a as an in6Addr. For the zero Addr it returns the zero in6Addr.
 func in6(a netip.Addr) in6Addr { return a.As16() }
 
-// addr is the way back.
+// addr returns the netip.Addr that in6 has made the address of.
 func (a *in6Addr) addr() netip.Addr {
 	switch {
 	case a.is4():
@@ -29,7 +29,7 @@ func (a *in6Addr) is4() bool {
 	return binary.LittleEndian.Uint64(a[:]) == 0 && binary.LittleEndian.Uint32(a[8:]) == 0xffff0000
 }
 
-// unspecified reports whether a is no address, or 0.0.0.0, which stands for any.
+// unspecified reports whether a is no address, or is 0.0.0.0, which stands for any address.
 func (a *in6Addr) unspecified() bool {
 	return *a == in6Addr{} || a.is4() && binary.LittleEndian.Uint32(a[12:]) == 0
 }
@@ -40,13 +40,14 @@ type tuple struct {
 	lport, fport uint16
 }
 
-// local and remote are its ends.
+// local returns our end.
 func (t *tuple) local() netip.AddrPort { return netip.AddrPortFrom(t.laddr.addr(), t.lport) }
 
+// remote returns the peer's end.
 func (t *tuple) remote() netip.AddrPort { return netip.AddrPortFrom(t.faddr.addr(), t.fport) }
 
-// hash is a keyed hash for tables: an attacker who chooses addresses must not be able to choose a
-// bucket.
+// hash returns a keyed hash for tables. Without the key, an attacker that chooses its addresses
+// could choose a bucket.
 func (t *tuple) hash(key [2]uint64) uint64 {
 	l, f := &t.laddr, &t.faddr
 	le := binary.LittleEndian
@@ -66,8 +67,8 @@ func (t *tuple) hash(key [2]uint64) uint64 {
 	return h
 }
 
-// flow is a hash that is the same for both directions, so that a conversation over the loopback
-// stays on one queue.
+// flow returns a hash that is the same for both directions, so that a conversation over the
+// loopback stays on one queue.
 func (t *tuple) flow(key [2]uint64) uint32 {
 	r := tuple{t.faddr, t.laddr, t.fport, t.lport}
 	h := t.hash(key) ^ r.hash(key)

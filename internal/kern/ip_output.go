@@ -8,13 +8,13 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// An ipOut is what ipOutput is told of a packet.
+// An ipOut holds the fields of a packet's IP header, and its way, for ipOutput.
 type ipOut struct {
 	src, dst netip.Addr
 	proto    uint8
 	tos, ttl uint8
 	df       bool
-	ifp      *Ifnet // the route, if the caller has it; nil: rtalloc
+	ifp      *Ifnet // the interface, if the caller knows it; nil: ipOutput finds it
 	so       *Socket
 }
 
@@ -23,8 +23,8 @@ const defTTL = 64
 
 // ipOutput puts an IP header before the chain, which it takes over, and the packet on its
 // interface's queue: BSD's ip_output. It returns the queue, which the caller starts once it has
-// left all locks; nil with an error. A packet longer than the MTU is cut into fragments, or refused
-// with EMSGSIZE if it must not be.
+// left all locks, or nil and an error. If a packet is longer than the MTU, ipOutput cuts it into
+// fragments, or returns EMSGSIZE if df forbids that.
 func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 	ifp := o.ifp
 	if ifp == nil {
@@ -61,16 +61,16 @@ func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 	}
 	ip.Len = n
 	if n > wire.MaxPacket {
-		ip.Len = 0 // a chain that is cut, or whose length travels in the mbuf
+		ip.Len = 0 // the chain will be cut, or its length is in Pkthdr.Len only
 	}
 	ip.Put(m.Prepend(wire.IPv4MinLen))
 	return ifp.output(m, o.so)
 }
 
-// nextID returns an identification for a packet that may be fragmented: unique for long among those
-// of its addresses and protocol (RFC 6864, 4.2), and not to be guessed from others (RFC 7739, 5.3;
-// CVE-2024-10026): a counter runs through a permutation that is the addresses' own, under a key
-// that serves nothing else.
+// nextID returns an identification for a packet that may be fragmented. It does not come again for
+// long among packets of the same addresses and protocol (RFC 6864, 4.2), and cannot be guessed from
+// others (RFC 7739, 5.3; CVE-2024-10026): a counter runs through a permutation that depends on the
+// addresses, under a key that serves no other purpose.
 func (k *Kernel) nextID(ip *wire.IPv4) uint16 {
 	h := prf(k.seed.ipid, &tuple{laddr: in6(ip.Src), faddr: in6(ip.Dst)}, uint64(ip.Proto))
 	n := k.ipIDs[h%uint64(len(k.ipIDs))].Add(1)

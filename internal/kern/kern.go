@@ -12,15 +12,15 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// Config is what a Kernel is made from. The zero Config is good.
+// Config says how a Kernel is made. The zero Config is valid.
 type Config struct {
 	Profile     *tcp.Profile // nil: tcp.Default(). The kernel keeps its own copy.
 	Rand        io.Reader    // secrets are drawn from it once; nil: crypto/rand
 	LoopbackMTU int          // bytes; 0: 65535, at which segments are never cut
 	NoLoopback  bool         // no lo0
-	Memory      int64        // bytes of buffers and connections at most, 0: 1 GiB
+	Memory      int64        // the most bytes that buffers and connections take; 0: 1 GiB
 	Somaxconn   int          // kern.ipc.somaxconn, 0: 4096
-	Trace       func(*Trace) // is told what happens on connections, under their lock; nil: nothing is
+	Trace       func(*Trace) // is called with each event on a connection, under its lock; may be nil
 }
 
 // MaxWindow is the largest window of TCP, in bytes (RFC 7323, 2.3).
@@ -40,8 +40,8 @@ const (
 	OptECN        = tcp.OptECN
 )
 
-// ProfileNamed returns a new profile of that name, "Default" (or "") "FreeBSD" or "Net3", or nil if
-// there is none.
+// ProfileNamed returns a new profile of that name: "Default" (or ""), "FreeBSD" or "Net3". It
+// returns nil for any other name.
 func ProfileNamed(name string) *Profile {
 	switch name {
 	case "", "Default":
@@ -54,14 +54,14 @@ func ProfileNamed(name string) *Profile {
 	return nil
 }
 
-// A Kernel is one stack: what a BSD kernel's network part keeps in globals.
+// A Kernel is one stack. It holds what the network part of a BSD kernel keeps in global variables.
 type Kernel struct {
 	prof    tcp.Profile
 	pool    mbuf.Pool
 	drainAt atomic.Int64 // when tcpDrain next looks
 	t0      time.Time
 	home    uint64 // the bubble that the stack was made in; 0: outside of bubbles
-	parity  int64  // an instant is even on the clock of the day if it is as odd as this
+	parity  int64  // an instant is even on the clock of the day if its last bit is this one's
 	clock   clock
 	seed    secrets
 	tcpEnv  *tcp.Env
@@ -100,11 +100,12 @@ type Kernel struct {
 
 	closeOnce sync.Once
 
-	// chain, if a test has set it, is called at places that the book's call trees end in.
+	// chain, if a test has set it, is called by functions in which the book's call trees end.
 	chain func(at string)
 }
 
-// chainAt tells the chain test, where one runs, that a function of the book's has been reached.
+// chainAt tells the test of call chains, if one runs, that a function of the book's has been
+// called.
 func (k *Kernel) chainAt(fn string) {
 	if k.chain != nil {
 		k.chain(fn)
@@ -125,7 +126,7 @@ func New(c Config) (*Kernel, error) {
 	if k.somaxconn <= 0 {
 		k.somaxconn = 4096
 	}
-	k.pool.SetLimit(k.memory / 16 * 13) // the rest is for what cannot be refused: each connection makes some progress
+	k.pool.SetLimit(k.memory / 16 * 13) // the rest lets each connection make some progress
 	k.tcpEnv = tcp.NewEnv(&k.prof, &k.pool, &k.Stats.TCP)
 	if k.trace = c.Trace; k.trace != nil {
 		k.tcpEnv.SetTraced()
@@ -155,10 +156,10 @@ func New(c Config) (*Kernel, error) {
 	return k, nil
 }
 
-// Pool returns the count of the stack's buffers.
+// Pool returns the pool that counts the stack's buffers.
 func (k *Kernel) Pool() *mbuf.Pool { return &k.pool }
 
-// Profile returns a copy of the values in force.
+// Profile returns a copy of the profile, with the values that SetSysctl has set.
 func (k *Kernel) Profile() tcp.Profile { return k.prof }
 
 // Somaxconn returns the largest backlog of a listener: kern.ipc.somaxconn.
@@ -175,8 +176,8 @@ func (k *Kernel) goWorker(f func()) bool {
 	return true
 }
 
-// Close resets what is open, ends all calls that wait, and returns when no goroutine and no timer
-// of the stack is left.
+// Close resets all connections, ends all calls that wait, and returns when no goroutine and no
+// timer of the stack is left.
 func (k *Kernel) Close() { k.closeOnce.Do(k.close) }
 
 func (k *Kernel) close() {
@@ -193,7 +194,7 @@ func (k *Kernel) close() {
 	}
 	k.clock.close()
 	k.workers.Wait()
-	k.reass.flush() // a receive goroutine may have been at it
+	k.reass.flush() // a receive goroutine may have added fragments until now
 	for _, ifp := range *k.ifs.Load() {
 		ifp.purge()
 		if b := ifp.tap.Load(); b != nil {

@@ -5,11 +5,11 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// pressed reports whether the stack is near its memory budget: buffers shrink and new connections
-// are refused.
+// pressed reports whether the stack is near its limit of memory. While it is, buffers shrink, and
+// new connections are refused.
 func (k *Kernel) pressed() bool { return k.pool.Pressed() }
 
-// share is what one socket may pin in a buffer while the stack is pressed.
+// share returns how many bytes one socket may pin in a buffer while the stack is pressed.
 func (k *Kernel) share() int {
 	return int(max(k.memory/8/(k.sockets.n.Load()+1), minShare))
 }
@@ -18,8 +18,8 @@ func (k *Kernel) share() int {
 const minShare = mbuf.ClMid
 
 // affords reports whether the socket may keep n more bytes that have arrived. While the stack is
-// pressed, a socket that has not read its share refuses them, and says so to its peer; so does one
-// that waits for others before them. A reader that keeps up does not notice.
+// pressed, it may not if its buffer holds its share already, or if bytes before them are missing;
+// the machine then tells the peer, which sends them again. A reader that keeps up notices nothing.
 func (so *Socket) affords(th *wire.TCP, n int) bool {
 	if n == 0 || !so.k.pressed() || !so.tp.News(th.Seq, n) {
 		return true

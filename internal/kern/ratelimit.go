@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// A bucket limits a rate: a token bucket.
+// A bucket is a token bucket, which limits a rate.
 type bucket struct {
 	mu          sync.Mutex
-	rate, burst int64 // a second; at once
-	tokens      int64 // in 1e-9
+	rate, burst int64 // tokens a second; the most tokens at once
+	tokens      int64 // in 1e-9 of a token
 	last        int64
-	noise       uint64 // where the random numbers have got to; 0: there are none
+	noise       uint64 // state of the random numbers; 0: no tokens are missing at random
 }
 
 // take reports whether one more is allowed at now.
@@ -34,12 +34,12 @@ func (b *bucket) take(now int64) bool {
 	return true
 }
 
-// A limiter limits the rate of answers, to each source and in all. Were there one bucket for all,
-// an attacker that sends in the name of another host, and counts the answers to segments of his
-// own, would learn whether those of the other were answered, and so whether a connection stands
-// (CVE-2016-5696). Each source has a bucket, of a table in which a keyed hash finds it; all
-// together have one of four times as much, from which a random number of tokens is missing each
-// time it has been full.
+// A limiter limits the rate of answers to each source, and of all answers. If there were one bucket
+// for all, an attacker could send segments in the name of another host, count the answers to
+// segments of its own, and so learn whether the stack has answered the others: whether a connection
+// stands (CVE-2016-5696). So each source has a bucket, which a keyed hash finds in a table. All
+// sources together have one of four times the size, from which a random number of tokens is missing
+// each time that it has been full.
 type limiter struct {
 	key     [2]uint64
 	all     bucket

@@ -19,22 +19,22 @@ type rtentry struct {
 	src netip.Addr
 }
 
-// rtable is the routing table: a binary trie of IPv4 prefixes without nodes that decide nothing,
-// BSD's radix tree. A change copies the nodes on its way, and replaces the root, so readers take no
-// lock. The caller serialises changes.
+// rtable is the routing table: a binary trie of IPv4 prefixes, as BSD's radix tree. Each node has
+// routes or two children. A change copies the nodes on the way to the prefix and replaces the root,
+// so readers take no lock. The caller makes one change at a time.
 type rtable struct {
 	root atomic.Pointer[rnode]
 }
 
-// A rnode is a prefix with routes, or one at which two others part. It is constant.
+// A rnode is a prefix that has routes, or at which two other prefixes part. It never changes.
 type rnode struct {
-	key    uint32 // the prefix; what is behind its bits is 0
+	key    uint32 // the prefix; bits behind its length are 0
 	bits   int
-	routes []rtentry // several: of interfaces in one network, in the order in which they have come
-	child  [2]*rnode // what begins with the prefix, by the bit after it
+	routes []rtentry // several if interfaces are in one network, in the order in which they were attached
+	child  [2]*rnode // prefixes that begin with this one, by the bit after it
 }
 
-// rtkey returns a prefix as the trie has it.
+// rtkey returns a prefix in the form of the trie.
 func rtkey(p netip.Prefix) (key uint32, bits int) {
 	return addrKey(p.Masked().Addr()), p.Bits()
 }
@@ -50,7 +50,7 @@ func bitAt(key uint32, i int) int { return int(key >> (31 - i) & 1) }
 // contains reports whether an address begins with the node's prefix.
 func (n *rnode) contains(key uint32) bool { return bits.LeadingZeros32(key^n.key) >= n.bits }
 
-// with returns the trie below n with one route more.
+// with returns the trie below n with one more route.
 func (n *rnode) with(key uint32, plen int, e rtentry) *rnode {
 	if n == nil {
 		return &rnode{key: key, bits: plen, routes: []rtentry{e}}
@@ -87,8 +87,8 @@ func (n *rnode) find(key uint32, plen int) *rnode {
 	return n
 }
 
-// without returns the trie below n without the routes of an interface: all of them, or, with a plen
-// of 0 or more, those to one prefix.
+// without returns the trie below n without the routes of an interface: all of them if plen is
+// negative, or else those to the prefix of key and plen.
 func (n *rnode) without(ifp *Ifnet, key uint32, plen int) *rnode {
 	if n == nil {
 		return nil
@@ -118,7 +118,7 @@ func (n *rnode) without(ifp *Ifnet, key uint32, plen int) *rnode {
 	return c.child[1]
 }
 
-// appendTo appends all routes, by address and then by length.
+// appendTo appends all routes to list, sorted by address and then by length.
 func (n *rnode) appendTo(list []rtentry) []rtentry {
 	if n == nil {
 		return list
@@ -127,8 +127,8 @@ func (n *rnode) appendTo(list []rtentry) []rtentry {
 	return n.child[1].appendTo(n.child[0].appendTo(list))
 }
 
-// rtadd adds a route: BSD's rtrequest(RTM_ADD). EEXIST: there is one to the prefix; of interfaces
-// in one network each has its own. The prefix is IPv4.
+// rtadd adds a route: BSD's rtrequest(RTM_ADD). The prefix is IPv4. It fails with EEXIST if there
+// is a route to the prefix, except that each of several interfaces in one network may have its own.
 func (rt *rtable) rtadd(e rtentry) error {
 	e.dst = e.dst.Masked()
 	key, plen := rtkey(e.dst)
@@ -142,8 +142,8 @@ func (rt *rtable) rtadd(e rtentry) error {
 	return nil
 }
 
-// rtdelete removes an interface's route to a prefix: BSD's rtrequest(RTM_DELETE). ESRCH: there is
-// none.
+// rtdelete removes an interface's route to a prefix: BSD's rtrequest(RTM_DELETE). It fails with
+// ESRCH if there is none.
 func (rt *rtable) rtdelete(dst netip.Prefix, ifp *Ifnet) error {
 	key, plen := rtkey(dst)
 	root := rt.root.Load()
@@ -192,15 +192,15 @@ func (k *Kernel) rtalloc(dst, from netip.Addr) (ifp *Ifnet, src netip.Addr, errn
 	return nil, netip.Addr{}, syscall.EHOSTUNREACH
 }
 
-// A diagnoser is a Link that may know why nothing comes through. It has the methods of
+// A diagnoser is a Link that may know why no packets come back. It has the methods of
 // bsdnet.DiagnosingLink.
 type diagnoser interface {
 	Link
 	Diagnose(to netip.Addr) error
 }
 
-// Diagnose asks the link over which packets go from src, if it is valid, to dst why nothing comes
-// back. nil: it does not know.
+// Diagnose asks the link over which packets go to dst, from src if it is valid, why no packets come
+// back. It returns nil if the link does not know.
 func (k *Kernel) Diagnose(src, dst netip.Addr) error {
 	ifp, _, errno := k.rtalloc(dst, src)
 	if errno != 0 {
@@ -218,8 +218,8 @@ func (so *Socket) Diagnose() error {
 	return so.k.Diagnose(local.Addr(), remote.Addr())
 }
 
-// choose is rtalloc's choice among the routes to one prefix. It passes over interfaces without an
-// address.
+// choose makes rtalloc's choice among the routes to one prefix. It passes over interfaces without
+// an address.
 func choose(routes []rtentry, dst, from netip.Addr) (ifp *Ifnet, src netip.Addr) {
 	best := 0
 	for i := range routes {
@@ -245,8 +245,8 @@ func choose(routes []rtentry, dst, from netip.Addr) (ifp *Ifnet, src netip.Addr)
 	return ifp, src
 }
 
-// ifaWithAddr returns the interface that has address a: BSD's ifa_ifwithaddr. All of the loopback's
-// prefix is ours.
+// ifaWithAddr returns the interface that has address a: BSD's ifa_ifwithaddr. All addresses of the
+// loopback's prefix are ours.
 func (k *Kernel) ifaWithAddr(a netip.Addr) *Ifnet {
 	for _, ifp := range *k.ifs.Load() {
 		if ifp.owns(a) {

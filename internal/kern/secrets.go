@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// secrets are a stack's keys, one for each purpose, so that what one lets out tells nothing of
-// another (CVE-2024-10026).
+// secrets are a stack's keys. Each purpose has a key of its own, so that values made with one key
+// tell an attacker nothing about another (CVE-2024-10026).
 type secrets struct {
 	iss, ts, port, cookie, ipid cipher.Block
 	hash                        [2]uint64
@@ -24,7 +24,7 @@ func (s *secrets) init(r io.Reader) error {
 	for i, c := range []*cipher.Block{&s.iss, &s.ts, &s.port, &s.cookie, &s.ipid} {
 		at := 16 * i
 		if i == 4 {
-			at += 16 // behind the key of the hash
+			at += 16 // the key of the hash lies before the last key
 		}
 		blk, err := aes.NewCipher(b[at : at+16])
 		if err != nil {
@@ -37,8 +37,8 @@ func (s *secrets) init(r io.Reader) error {
 	return nil
 }
 
-// A prfScratch is what prf works in: through the interface of a cipher it would be garbage each
-// time.
+// A prfScratch is memory that prf works in. On the stack it would escape through the interface of
+// the cipher, and be garbage after each call.
 type prfScratch struct {
 	msg [48]byte
 	x   [16]byte
@@ -67,12 +67,12 @@ func prf(key cipher.Block, t *tuple, extra uint64) uint64 {
 	return binary.BigEndian.Uint64(s.x[:])
 }
 
-// iss chooses an initial sequence number: RFC 6528, 3: a clock of 4 µs plus a keyed hash of the
-// addresses.
+// iss chooses an initial sequence number as RFC 6528, 3, does: a clock of 4 µs plus a keyed hash of
+// the addresses.
 func (k *Kernel) iss(t *tuple, now int64) tcp.Seq {
 	return tcp.Seq(uint32(now/4000) + uint32(prf(k.seed.iss, t, 0)))
 }
 
-// tsOffset is where a connection's timestamps begin: RFC 7323, 7.1. It depends on all of the
-// addresses.
+// tsOffset returns where a connection's timestamps begin (RFC 7323, 7.1). It depends on all
+// addresses and ports.
 func (k *Kernel) tsOffset(t *tuple) uint32 { return uint32(prf(k.seed.ts, t, 0)) }

@@ -11,9 +11,9 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// Variables under FreeBSD's names, so that a script, a test or a debugger can set them on one
-// stack. Times are in milliseconds, as sysctl(8) has them, sizes in bytes, booleans 0 or 1. Set
-// them before the sockets are made that they shall hold for.
+// Variables have FreeBSD's names, and a script, a test or a debugger can set them on one stack.
+// Times are in milliseconds, as in sysctl(8), sizes in bytes, booleans 0 or 1. A variable holds for
+// sockets that are made after it has been set.
 
 // A sysctlVar reads and writes a variable.
 type sysctlVar struct {
@@ -126,7 +126,7 @@ func setDelayedAck(k *Kernel, v int64) {
 	}
 }
 
-// Sysctl returns the value of a variable. ENOENT: there is none of that name.
+// Sysctl returns the value of a variable. It fails with ENOENT if there is none of that name.
 func (k *Kernel) Sysctl(name string) (int64, error) {
 	v, ok := sysctls[name]
 	if !ok {
@@ -135,7 +135,8 @@ func (k *Kernel) Sysctl(name string) (int64, error) {
 	return v.get(k), nil
 }
 
-// SetSysctl sets a variable. EINVAL: not such a value.
+// SetSysctl sets a variable. It fails with ENOENT if there is none of that name, and with EINVAL if
+// the variable cannot have the value.
 func (k *Kernel) SetSysctl(name string, val int64) error {
 	v, ok := sysctls[name]
 	if !ok {
@@ -148,10 +149,11 @@ func (k *Kernel) SetSysctl(name string, val int64) error {
 	return nil
 }
 
-// ccAlgorithm is the one variable that is a word.
+// ccAlgorithm is the only variable that is a word.
 const ccAlgorithm = "net.inet.tcp.cc.algorithm"
 
-// SysctlString returns the value of a variable that is a word. ENOENT: there is none of that name.
+// SysctlString returns the value of a variable that is a word. It fails with ENOENT if there is
+// none of that name.
 func (k *Kernel) SysctlString(name string) (string, error) {
 	if name != ccAlgorithm {
 		return "", fmt.Errorf("sysctl %s: %w", name, syscall.ENOENT)
@@ -159,8 +161,8 @@ func (k *Kernel) SysctlString(name string) (string, error) {
 	return k.prof.CCName(), nil
 }
 
-// SetSysctlString sets a variable that is a word. ENOENT: there is none of that name; EINVAL: not
-// such a value.
+// SetSysctlString sets a variable that is a word. It fails with ENOENT if there is none of that
+// name, and with EINVAL if the variable cannot have the value.
 func (k *Kernel) SetSysctlString(name, val string) error {
 	if name != ccAlgorithm {
 		return fmt.Errorf("sysctl %s: %w", name, syscall.ENOENT)

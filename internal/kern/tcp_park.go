@@ -2,8 +2,8 @@ package kern
 
 import "bsdnet/internal/kern/wire"
 
-// Over the loopback nothing is ever lost: there a SYN reserves its place on so_q, and one that
-// finds none is parked until soaccept makes room.
+// The loopback never loses a packet. So a SYN over the loopback reserves a place on so_q, and if
+// there is none, it is parked until soaccept makes room.
 
 // maxParked is how many SYNs are parked at one listener, at most.
 const maxParked = 1 << 16
@@ -11,11 +11,11 @@ const maxParked = 1 << 16
 // A parkedSyn is a SYN over the loopback that waits for a place.
 type parkedSyn struct{ in tcpIn }
 
-// park lets a SYN over the loopback wait for a place, first come first served. The listener is
-// locked.
+// park lets a SYN over the loopback wait for a place, behind those that came before it. The
+// listener is locked.
 func (head *Socket) park(in *tcpIn) {
 	p := parkedSyn{in: *in}
-	p.in.m, p.in.len = nil, 0 // data in a SYN is sent again
+	p.in.m, p.in.len = nil, 0 // the peer sends data in a SYN again
 	for i := range head.lq.parked {
 		if head.lq.parked[i].in.t == in.t {
 			head.lq.parked[i] = p // the same SYN again, or a later one of the same port
@@ -29,7 +29,8 @@ func (head *Socket) park(in *tcpIn) {
 	head.lq.parked = append(head.lq.parked, p)
 }
 
-// unpark lets in as many parked SYNs as there are places now. The listener is locked.
+// unpark begins the handshakes of as many parked SYNs as there are places now. The listener is
+// locked.
 func (head *Socket) unpark() {
 	lq := head.lq
 	if lq == nil {
@@ -46,9 +47,9 @@ func (head *Socket) unpark() {
 	}
 }
 
-// solistenclose empties the queues of a listener that closes, and returns the connections that
-// nobody has accepted, which the caller aborts once the lock is left. Handshakes over the loopback
-// are refused at once; others meet a reset when they go on.
+// solistenclose empties the queues of a listener that closes, and returns the connections that no
+// user has accepted. The caller aborts them once it has left the lock. Handshakes over the loopback
+// are refused at once. The final ACK of any other handshake will draw a reset.
 func (head *Socket) solistenclose() (orphans []*Socket) {
 	k := head.k
 	for i := range head.lq.parked {

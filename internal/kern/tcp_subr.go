@@ -11,8 +11,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A respondTo is a segment that is made without a machine, in answer to another: what BSD's
-// tcp_respond takes.
+// A respondTo describes a segment that is sent in answer to another, without a machine: the
+// arguments of BSD's tcp_respond.
 type respondTo struct {
 	t        tuple // our side is laddr
 	seq, ack tcp.Seq
@@ -46,10 +46,10 @@ func (k *Kernel) tcpRespond(r *respondTo) *ifqueue {
 	return q
 }
 
-// dropwithreset answers a segment that belongs to nothing, or not here, with a reset: RFC 9293,
-// 3.5.2, and BSD's label of that name. It does not answer a reset, and on real interfaces it
-// answers no more often than net.inet.icmp.icmplim allows. Segments to more than one host do not
-// come here.
+// dropwithreset answers a segment for which there is no connection, or that its connection does not
+// accept, with a reset: RFC 9293, 3.5.2, and BSD's label of that name. It does not answer a reset.
+// Except on the loopback, it answers no more often than net.inet.icmp.icmplim allows. Segments to
+// more than one host do not come here.
 func (k *Kernel) dropwithreset(in *tcpIn, tos, ttl uint8) *ifqueue {
 	th := &in.th
 	if th.Flags&wire.RST != 0 {
@@ -77,14 +77,14 @@ func (k *Kernel) dropwithreset(in *tcpIn, tos, ttl uint8) *ifqueue {
 	return k.tcpRespond(&r)
 }
 
-// How tcpDrain is paced. A stack whose memory is held by connections that go on must not look at
-// all of them for each SYN.
+// drainAgain is the least time between two searches of tcpDrain that have found too little. If
+// connections that make progress hold the memory, the stack must not read all of them for each SYN.
 const drainAgain = int64(time.Second)
 
-// tcpDrain makes room for others when the stack is pressed, by ending connections whose data waits
-// for a peer that keeps its window closed: BSD's tcp_drain. Those that their users have closed go
-// first, the oldest of them before the others, then the rest in the same order (CVE-2008-4609). It
-// goes on until there is a reserve for new connections. The caller holds no lock.
+// tcpDrain frees memory when the stack is pressed: BSD's tcp_drain. It ends connections whose data
+// waits for a peer that keeps its window closed (CVE-2008-4609), until there is a reserve for new
+// connections. Those that their users have closed go first; of them, and of the others, the oldest
+// goes first. The caller holds no lock.
 func (k *Kernel) tcpDrain() {
 	now := k.now()
 	next := k.drainAt.Load()
@@ -127,8 +127,8 @@ func (k *Kernel) tcpDrain() {
 	}
 }
 
-// tcpCtlinput tells a connection of an ICMP error about it: BSD's tcp_ctlinput. Only an error that
-// quotes a number in flight is believed (RFC 5927, 4.1).
+// tcpCtlinput tells a connection of an ICMP error about it: BSD's tcp_ctlinput. The connection
+// believes an error only if it quotes a sequence number in flight (RFC 5927, 4.1).
 func tcpCtlinput(k *Kernel, e *icmpError) {
 	inp := k.pcbs.lookup(&e.t)
 	if inp == nil || inp.so == nil {
@@ -151,8 +151,8 @@ func tcpCtlinput(k *Kernel, e *icmpError) {
 	so.tp.Ctlinput(e.errno, e.seq, e.hard, now)
 }
 
-// pathMTU takes a router's word for a smaller MTU, if it may be true: RFC 1191, with the checks
-// of RFC 5927, 7.
+// pathMTU takes a smaller MTU from a router, if it may be true: RFC 1191, with the checks of RFC
+// 5927, 7.
 func (so *Socket) pathMTU(e *icmpError, now int64) {
 	if !so.tp.Inflight(e.seq) {
 		return
@@ -176,6 +176,6 @@ func (so *Socket) pathMTU(e *icmpError, now int64) {
 // pmtuPlateaus are the MTUs to try if a router does not tell its own: RFC 1191, 7.1.
 var pmtuPlateaus = []int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 552}
 
-// minPMTU is the least that an ICMP message can make us believe (RFC 1191 allows 68, which an
-// attacker would like).
+// minPMTU is the smallest MTU that an ICMP message can set. RFC 1191 allows 68, with which an
+// attacker could have us send tiny segments.
 const minPMTU = 552

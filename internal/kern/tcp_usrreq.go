@@ -9,20 +9,20 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// usrreqArgs are the arguments of a request; which of them count depends on it.
+// usrreqArgs are the arguments of a request. Which of them count depends on the request.
 type usrreqArgs struct {
 	m    *mbuf.Mbuf     // PRU_SEND: data
-	nam  netip.AddrPort // an address
+	nam  netip.AddrPort // PRU_BIND, PRU_CONNECT: an address
 	now  int64
 	more bool // PRU_SEND: more follows at once (FreeBSD's PRUS_MORETOCOME)
 }
 
-// tcpUsrreq does what the socket layer asks of TCP: 4.4BSD's tcp_usrreq. The socket is locked.
+// tcpUsrreq carries out a request of the socket layer: 4.4BSD's tcp_usrreq. The socket is locked.
 func tcpUsrreq(so *Socket, req pruReq, a usrreqArgs) syscall.Errno {
 	if so.dead && req != pruAttach {
 		mbuf.Free(a.m)
 		if req == pruConnect {
-			return syscall.ECONNREFUSED // FreeBSD's, for a socket whose connection was dropped: it takes no other
+			return syscall.ECONNREFUSED // as in FreeBSD: a socket whose connection was dropped takes no other
 		}
 		return syscall.EINVAL
 	}
@@ -45,10 +45,10 @@ func tcpUsrreq(so *Socket, req pruReq, a usrreqArgs) syscall.Errno {
 	case pruDisconnect:
 		so.tcpDisconnect(a.now)
 	case pruAccept:
-		// in_setpeeraddr is the caller's: Faddr.
+		// The caller asks for the peer's address, in_setpeeraddr, by Faddr.
 	case pruShutdown:
 		if so.state&ssCantsendmore != 0 && so.k.prof.ShutRdKeeps {
-			return 0 // Linux's: the FIN has been said
+			return 0 // as in Linux: the FIN has been sent
 		}
 		so.socantsendmore()
 		tp.Usrclosed(a.now)
@@ -93,7 +93,7 @@ func (so *Socket) tcpNewtcpcb() {
 	so.tp.Init(tcp.Config{Sock: so, Env: k.tcpEnv, Snd: &so.snd.Sendbuf, Rcv: &so.rcv.Sockbuf})
 }
 
-// tcpListen makes the socket wait for connections.
+// tcpListen puts the socket in state LISTEN: PRU_LISTEN of BSD's tcp_usrreq.
 func (so *Socket) tcpListen() syscall.Errno {
 	if so.tp.State() == tcp.Listen {
 		return 0
@@ -141,8 +141,9 @@ func (so *Socket) setPath() {
 	})
 }
 
-// tsomax is the largest payload of a chain on this interface: what fits in an IP packet, for a
-// device whose link or whose queue cuts it. The book's TCP emits single segments.
+// tsomax returns the largest payload of a chain on this interface. A chain for a device fits in an
+// IP packet; the link or its queue cuts it. If the profile is Net/3's, the TCP of the book emits
+// single segments.
 func (ifp *Ifnet) tsomax(k *Kernel) int {
 	switch {
 	case ifp.whole():
@@ -175,7 +176,7 @@ func (so *Socket) tcpDisconnect(now int64) {
 	tp := &so.tp
 	switch {
 	case !tp.State().HaveEstablished():
-		// 4.4BSD says nothing to the peer of a half-open connection either.
+		// 4.4BSD sends the peer of a half-open connection nothing either.
 		tp.Close()
 	case so.options&SO_LINGER != 0 && so.linger == 0, so.k.prof.RSTUnread && so.rcv.Cc() > 0:
 		so.tcpDrop(0, now)
@@ -192,8 +193,8 @@ func (so *Socket) tcpDisconnect(now int64) {
 // tcpDrop ends the connection with a reset: BSD's tcp_drop.
 func (so *Socket) tcpDrop(errno syscall.Errno, now int64) { so.tp.Drop(errno, now) }
 
-// TcpClose ends the connection for the machine, which has come to its end: BSD's tcp_close. The
-// socket stays as long as the user or a listener's queue refers to it.
+// TcpClose ends the connection, when the machine has reached CLOSED: BSD's tcp_close. The socket
+// stays as long as the user or a listener's queue refers to it.
 func (so *Socket) TcpClose() {
 	if so.dead {
 		return
@@ -207,7 +208,7 @@ func (so *Socket) TcpClose() {
 	so.inPcbdetach()
 }
 
-// tcpTimers runs what is due: BSD's tcp_timers.
+// tcpTimers runs the timers that are due: BSD's tcp_timers.
 func (so *Socket) tcpTimers(now int64) {
 	if so.dead {
 		return
@@ -217,7 +218,7 @@ func (so *Socket) tcpTimers(now int64) {
 	}
 }
 
-// Emit is what the machine knows of IP: it leads to ip_output.
+// Emit sends a segment of the machine's by ip_output. The machine knows IP only through it.
 func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
 	inp := &so.inp
 	if inp.ifp.down.Load() {
@@ -237,8 +238,8 @@ func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
 	return errno
 }
 
-// reroute looks for another way if the interface has gone: to one that has been attached since with
-// the connection's address.
+// reroute looks for another route when the interface is down: over one that has been attached
+// since, with the connection's address.
 func (so *Socket) reroute() {
 	inp := &so.inp
 	if ifp, _, errno := so.k.rtalloc(inp.faddr.addr(), inp.laddr.addr()); errno == 0 && ifp.owns(inp.laddr.addr()) {
@@ -247,17 +248,17 @@ func (so *Socket) reroute() {
 }
 
 // Room reports whether the interface's queue takes more of this connection's data. On the loopback
-// the peer's window is bound enough.
+// it always does, as the peer's window limits the data.
 func (so *Socket) Room() bool {
 	if so.local || so.txPending.Load() < txShare {
 		return true
 	}
 	so.txBlocked.Store(true)
-	return so.txPending.Load() < txShare // it may have drained meanwhile
+	return so.txPending.Load() < txShare // the queue may have drained meanwhile
 }
 
-// txDone: n bytes of the socket have left the queue. A connection that has stopped at its share
-// goes on when half of it has drained.
+// txDone notes that n bytes of the socket have left the queue. A connection that has stopped at its
+// share goes on when half of the share has drained.
 func (so *Socket) txDone(n int) {
 	if so == nil {
 		return

@@ -7,10 +7,10 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A chain longer than a link's packets is cut at the last moment, in one place, for every link and
-// for captures.
+// Only this file cuts chains that are longer than a link's packets, at the last moment before they
+// go on a link, or into a capture.
 
-// A cutter turns a chain into the packets that go on a wire.
+// A cutter cuts a chain into the packets that go on a wire.
 type cutter struct {
 	m       *mbuf.Mbuf // header mbuf: IP and transport header, contiguous
 	hdr     []byte
@@ -19,14 +19,14 @@ type cutter struct {
 	left    int        // payload left
 	sent    int        // payload cut so far
 	seg     int        // payload of a packet
-	gso     int        // with a virtio-net header: payload of each segment that the link is to make of it
+	gso     int        // with a virtio-net header: payload of each segment that the link makes of a packet
 	iphl    int
 	tcp     bool
-	partial bool // transport checksum to be computed
-	vnet    bool // packets begin with a virtio-net header, and what it can say is left to the link
+	partial bool // the transport checksum has not been computed
+	vnet    bool // packets begin with a virtio-net header, by which the link cuts and sums them
 }
 
-// start begins with packet m. Its first Mbuf holds all headers if it is to be cut or summed; data
+// start begins with packet m. If m must be cut or summed, its first Mbuf holds all headers. Data
 // may follow them there.
 func (c *cutter) start(m *mbuf.Mbuf, vnet bool) {
 	*c = cutter{m: m, hdr: m.Bytes(), data: m, partial: m.Pkt.Csum&mbuf.CsumPartial != 0, vnet: vnet}
@@ -41,7 +41,7 @@ func (c *cutter) start(m *mbuf.Mbuf, vnet bool) {
 	c.seg = c.left
 	if n := m.Pkt.SegSize; n > 0 && c.left > n {
 		c.seg = n
-		if vnet && c.th(c.hdr).Flags()&wire.URG == 0 { // virtio knows no urgent pointers
+		if vnet && c.th(c.hdr).Flags()&wire.URG == 0 { // virtio has no urgent pointers
 			c.gso = n
 			c.seg = n * max((wire.MaxPacket-len(c.hdr))/n, 1)
 		}
@@ -54,8 +54,8 @@ func (c *cutter) th(h []byte) wire.TCPView { return wire.TCPView(h[c.iphl:]) }
 // more reports whether there is another packet.
 func (c *cutter) more() bool { return c.left > 0 || c.sent == 0 && c.hdr != nil }
 
-// next returns the next packet: its header in hbuf, which is grown, its data as slices appended to
-// bufs.
+// next appends the next packet to bufs, as slices: its header, which next appends to hbuf, and its
+// data. It returns both, grown.
 func (c *cutter) next(hbuf []byte, bufs net.Buffers) ([]byte, net.Buffers) {
 	n := min(c.seg, c.left)
 	h0 := len(hbuf)
@@ -100,7 +100,9 @@ func (c *cutter) next(hbuf []byte, bufs net.Buffers) ([]byte, net.Buffers) {
 	return hbuf, bufs
 }
 
-// fixTCP makes the header that of one segment of the chain.
+// fixTCP turns h, a copy of the chain's header, into the header of the segment with the next n
+// bytes. Only the last segment has FIN and PUSH, which stand at the end of the data, and only the
+// first has CWR, which tells of one reduction of the window (RFC 3168, 6.1.2).
 func (c *cutter) fixTCP(h []byte, n int, last bool) {
 	wire.IPv4View(h).SetLen(len(h) + n)
 	th := c.th(h)
@@ -141,7 +143,8 @@ func (c *cutter) sum(h []byte, data net.Buffers, n int) {
 	th.SetSum(^wire.Fold(s))
 }
 
-// dropSegments takes the first cut bytes of payload, whole segments, off a chain that is to be cut.
+// dropSegments removes the first cut bytes of payload, which are whole segments, from a chain that
+// has not been cut.
 func dropSegments(m *mbuf.Mbuf, cut int) *mbuf.Mbuf {
 	th := wire.TCPView(wire.IPv4View(m.Bytes()).Payload())
 	th.SetSeq(th.Seq().Add(cut))

@@ -8,11 +8,12 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// What follows are BSD's calls on a socket, as the system calls and the facade use them. Each takes
-// the socket's lock and leaves by unlock.
+// This file has BSD's calls on a socket, which the system calls and the facade use. Each takes the
+// socket's lock, and leaves it by unlock.
 
-// Socreate makes a socket: 4.4BSD's socreate. EPROTONOSUPPORT if there is no such protocol,
-// EPROTOTYPE if it is of another type.
+// Socreate makes a socket: 4.4BSD's socreate. It fails with EPROTONOSUPPORT if there is no such
+// protocol, with EPROTOTYPE if the protocol is of another type, with ENOBUFS if the stack is short
+// of memory, and with EBADF if the stack is closed.
 func (k *Kernel) Socreate(domain, typ, proto int) (*Socket, syscall.Errno) {
 	if k.closed.Load() {
 		return nil, syscall.EBADF
@@ -51,16 +52,16 @@ func (k *Kernel) Socreate(domain, typ, proto int) (*Socket, syscall.Errno) {
 	return so, 0
 }
 
-// Sobind names the socket's local address: 4.4BSD's sobind.
+// Sobind gives the socket a local address and port: 4.4BSD's sobind.
 func (so *Socket) Sobind(nam netip.AddrPort) syscall.Errno {
 	so.lock()
 	defer so.unlock()
 	return so.proto.usrreq(so, pruBind, usrreqArgs{nam: nam})
 }
 
-// Solisten makes the socket accept connections, at most backlog waiting: 4.4BSD's solisten. Less
-// than 1 counts as 1, more than kern.ipc.somaxconn as that. EINVAL on a socket that is connected or
-// being so.
+// Solisten makes the socket accept connections, of which at most backlog wait: 4.4BSD's solisten. A
+// backlog of less than 1 counts as 1, one of more than kern.ipc.somaxconn as that. Solisten fails
+// with EINVAL if the socket is connected, or is being connected.
 func (so *Socket) Solisten(backlog int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -69,7 +70,7 @@ func (so *Socket) Solisten(backlog int) syscall.Errno {
 		return EXDEV
 	}
 	if so.state&(ssIsconnected|ssIsconnecting|ssIsdisconnecting) != 0 || so.dead || so.inTimeWait() {
-		return syscall.EINVAL // FreeBSD's solisten_proto_check; 4.4BSD would corrupt the state machine
+		return syscall.EINVAL // as in FreeBSD's solisten_proto_check; 4.4BSD corrupts the state machine
 	}
 	if errno := so.proto.usrreq(so, pruListen, usrreqArgs{now: now}); errno != 0 {
 		return errno
@@ -102,8 +103,8 @@ func (so *Socket) Soconnect(nam netip.AddrPort) syscall.Errno {
 }
 
 // Soconnectwait sleeps until the socket is connected or has failed: the second half of BSD's
-// connect system call. EINPROGRESS if the socket does not block, EWOULDBLOCK if the write deadline
-// has passed.
+// connect system call. It returns EINPROGRESS if the socket does not block, and EWOULDBLOCK if the
+// write deadline has passed.
 func (so *Socket) Soconnectwait() syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -161,7 +162,8 @@ func (so *Socket) Soaccept() (*Socket, syscall.Errno) {
 	}
 }
 
-// soqtake removes the first connection of the queue and gives it to the caller.
+// soqtake removes the first connection of the queue and gives it to the caller, who is its user
+// from then on.
 func (head *Socket) soqtake() *Socket {
 	so := head.lq.q[0]
 	head.soqremque(so)
@@ -179,10 +181,10 @@ func (head *Socket) soqtake() *Socket {
 	return so
 }
 
-// sosend limits.
+// Limits of sosend.
 const (
-	sendChunk = mbuf.ClHuge // what is copied and handed to the protocol at once
-	copyLimit = mbuf.ClMid  // up to here the copy is made under the lock: it is shorter than leaving it
+	sendChunk = mbuf.ClHuge // how much is copied and handed to the protocol at once
+	copyLimit = mbuf.ClMid  // up to here the copy is made under the lock: it takes less time than leaving the lock
 )
 
 // Flags of Sosend and Soreceive, as in sys/socket.h.
@@ -196,8 +198,8 @@ const (
 )
 
 // Sosend queues p for transmission and sleeps while the buffer is full: 4.4BSD's sosend. It returns
-// how much was taken. EPIPE once nothing more can be sent, EWOULDBLOCK when the deadline has
-// passed, so_error if there is one.
+// how many bytes it has taken. It fails with EPIPE once nothing more can be sent, with EWOULDBLOCK
+// when the deadline has passed, and with so_error if there is one.
 func (so *Socket) Sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 	if so.k.pressed() {
 		so.k.tcpDrain()
@@ -224,7 +226,7 @@ func (so *Socket) Sosendv(v [][]byte) (n int, errno syscall.Errno) {
 	}
 	defer so.sbunlock(&so.snd.sleepers)
 	for len(v) > 1 && len(v[len(v)-1]) == 0 {
-		v = v[:len(v)-1] // so that the last one has something to end with
+		v = v[:len(v)-1] // only a buffer with data can end without MSG_MORETOCOME
 	}
 	for i, p := range v {
 		flags := MSG_MORETOCOME
@@ -243,7 +245,7 @@ func (so *Socket) Sosendv(v [][]byte) (n int, errno syscall.Errno) {
 func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 	total := len(p)
 	for {
-		if so.late(&so.snd.sleepers) && !so.closed() { // before the connection's errors, as package net has it
+		if so.late(&so.snd.sleepers) && !so.closed() { // package net reports the deadline before such errors
 			return total - len(p), syscall.EAGAIN
 		}
 		if errno := so.sendable(); errno != 0 {
@@ -257,7 +259,7 @@ func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 			return total - len(p), EXDEV
 		}
 		space := so.sendspace()
-		// A call that waits with nothing to be acknowledged would never be woken.
+		// If no data waited to be acknowledged, nothing would wake the call.
 		if space <= 0 || space < len(p) && space < min(int(so.snd.lowat), so.snd.Cc()) {
 			if flags&MSG_DONTWAIT != 0 {
 				return total - len(p), syscall.EAGAIN
@@ -273,13 +275,13 @@ func (so *Socket) sosend(p []byte, flags int) (n int, errno syscall.Errno) {
 		k := so.sendsome(p, min(space, sendChunk), flags, now)
 		p = p[k:]
 		if len(p) > 0 && so.busy() {
-			so.unlock() // let it go out, and the peer read, while we copy on
+			so.unlock() // so that segments go out, and the peer reads, while the next chunk is copied
 			so.lock()
 		}
 	}
 }
 
-// sendable is the errno that sending meets now.
+// sendable returns the errno with which sending fails now, or 0.
 func (so *Socket) sendable() syscall.Errno {
 	switch {
 	case so.closed():
@@ -296,7 +298,7 @@ func (so *Socket) sendable() syscall.Errno {
 	return 0
 }
 
-// sendspace is the room in the send buffer, less if the stack is short of memory.
+// sendspace returns the room in the send buffer, or less if the stack is short of memory.
 func (so *Socket) sendspace() int {
 	space := so.snd.Space()
 	if so.k.pressed() {
@@ -329,7 +331,7 @@ func (so *Socket) sendsome(p []byte, limit, flags int, now int64) int {
 	}
 	if k <= copyLimit {
 		m.Append(p[:k])
-	} else { // the user's bytes are copied without the lock, as BSD lowers spl in uiomove
+	} else { // the user's bytes are copied without the lock, as BSD does with spl lowered
 		e := so.leave()
 		k = m.Append(p[:k])
 		e.do()
@@ -345,9 +347,10 @@ func (so *Socket) sendsome(p []byte, limit, flags int, now int64) int {
 	return k
 }
 
-// Soreceive copies what has arrived into p and sleeps while there is nothing: 4.4BSD's soreceive. 0
-// bytes without an error are the end of the stream. EWOULDBLOCK when the deadline has passed;
-// ENOTCONN if there never was a connection; so_error once there is no more data.
+// Soreceive copies data that has arrived into p, and sleeps while there is none: 4.4BSD's
+// soreceive. If it returns 0 bytes and no error, the stream has ended. It fails with EWOULDBLOCK
+// when the deadline has passed, with ENOTCONN if there never was a connection, and with so_error
+// once no data is left.
 func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 	// Outside of bubbles sbwait finds out whether the caller is elsewhere: data that is there can
 	// be read without the clock, and to read the clock in every call would cost too much.
@@ -392,10 +395,10 @@ func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 	return 0, errno
 }
 
-// Sorcvwait sleeps until Soreceive would not: until there is data, its end or an error, which
-// Soreceive will return. It is BSD's select for one socket, for callers that take no buffer before
-// there is something to put into it. EWOULDBLOCK: the deadline has passed; EBADF: the socket is
-// closed.
+// Sorcvwait sleeps until Soreceive would not sleep: until there is data, the end of the stream, or
+// an error, which Soreceive will return. It is BSD's select for one socket, for callers that
+// allocate a buffer only when there is data for it. It fails with EWOULDBLOCK when the deadline has
+// passed, and with EBADF if the socket is closed.
 func (so *Socket) Sorcvwait() syscall.Errno {
 	if so.k.home != 0 && so.k.away(so.k.now()) {
 		return EXDEV
@@ -417,11 +420,11 @@ func (so *Socket) Sorcvwait() syscall.Errno {
 	}
 }
 
-// receivable is the errno that receiving meets with an empty buffer.
+// receivable returns the errno with which receiving from an empty buffer fails, or 0.
 func (so *Socket) receivable() syscall.Errno {
 	switch {
 	case so.state&ssDone != 0:
-		return 0 // the stream was whole, whatever has become of the connection since: the error is for writes
+		return 0 // the stream has ended in order; an error that came later is for writes
 	case so.err != 0:
 		return so.takeError()
 	case so.state&(ssIsconnected|ssIsconnecting|ssCantrcvmore|ssWasconnected) == 0:
@@ -430,8 +433,8 @@ func (so *Socket) receivable() syscall.Errno {
 	return 0
 }
 
-// receivesome takes data out of the buffer, tells the protocol, and copies it after the lock has
-// been left. It ends Soreceive.
+// receivesome takes data out of the buffer, tells the protocol, leaves the lock, and then copies
+// the data. It is the end of Soreceive.
 func (so *Socket) receivesome(p []byte, flags int) (int, syscall.Errno) {
 	n := min(len(p), so.rcv.Cc())
 	if flags&MSG_PEEK != 0 || n == 0 {
@@ -447,7 +450,7 @@ func (so *Socket) receivesome(p []byte, flags int) (int, syscall.Errno) {
 	} else {
 		m = so.rcv.Cut(n)
 	}
-	if so.tp.OwesUpdate() { // else tcp_output would find nothing to do, and the time of day is dear
+	if so.tp.OwesUpdate() { // otherwise tcp_output would find nothing to do, and reading the clock is expensive
 		if now := so.k.now(); !so.k.away(now) {
 			so.proto.usrreq(so, pruRcvd, usrreqArgs{now: now})
 		}
@@ -469,7 +472,8 @@ const (
 	SHUT_RDWR = 2
 )
 
-// Soshutdown ends one or both directions: 4.4BSD's soshutdown. ENOTCONN if there is no connection.
+// Soshutdown ends one direction or both: 4.4BSD's soshutdown. It fails with ENOTCONN if there is no
+// connection.
 func (so *Socket) Soshutdown(how int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -483,7 +487,7 @@ func (so *Socket) Soshutdown(how int) syscall.Errno {
 	case so.closed():
 		return syscall.EBADF
 	case so.options&SO_ACCEPTCONN != 0 && how != SHUT_WR:
-		so.state |= ssCantrcvmore // accept returns ECONNABORTED from now on, as FreeBSD has it
+		so.state |= ssCantrcvmore // accept returns ECONNABORTED from now on, as in FreeBSD
 		so.sowakeup(&so.rcv.sleepers)
 		return syscall.ENOTCONN
 	case so.state&(ssIsconnected|ssIsconnecting|ssIsdisconnecting) == 0:
@@ -498,8 +502,8 @@ func (so *Socket) Soshutdown(how int) syscall.Errno {
 	return 0
 }
 
-// sorflush ends receiving and throws away what is there: BSD's sorflush. Linux's shutdown throws
-// nothing away.
+// sorflush ends receiving, and discards data that has arrived: BSD's sorflush. As Linux's shutdown
+// does, it discards nothing if the profile says so.
 func (so *Socket) sorflush() {
 	so.state |= ssCantrcvmore
 	so.tp.Set(tcp.CantRcvMore)
@@ -509,10 +513,10 @@ func (so *Socket) sorflush() {
 	so.sowakeup(&so.rcv.sleepers)
 }
 
-// Soclose gives the socket up: 4.4BSD's soclose. Data that is queued is still delivered, and then
-// the connection closed, unless SO_LINGER has the time 0, or, in the Default profile, unread data
-// has been lost (RFC 2525, 2.17): then it is reset. A listener's connections that nobody has
-// accepted are reset.
+// Soclose closes the socket for its user: 4.4BSD's soclose. The protocol still delivers data that
+// is queued, and then closes the connection. It resets the connection instead if SO_LINGER has the
+// time 0, or, in the Default profile, if unread data is lost (RFC 2525, 2.17). If the socket
+// listens, Soclose resets the connections that no user has accepted.
 func (so *Socket) Soclose() syscall.Errno {
 	so.lock()
 	now := so.k.now()
@@ -550,7 +554,7 @@ func (so *Socket) Soclose() syscall.Errno {
 	}
 	so.state |= ssNofdref
 	so.rcv.Flush()
-	so.sofree() // which frees nothing as long as the protocol has something to do
+	so.sofree() // it frees nothing while the protocol has work to do
 	so.unlock()
 	for _, o := range orphans {
 		o.Soabort()
@@ -563,10 +567,10 @@ func (so *Socket) sodisconnect(now int64) syscall.Errno {
 	return so.proto.usrreq(so, pruDisconnect, usrreqArgs{now: now})
 }
 
-// lingering sleeps until all has been sent and acknowledged, for SO_LINGER seconds at the most; the
-// rest is delivered in the background all the same. Its deadline is that of writing: from here on
-// all other calls fail with EBADF, those that sleep and another close too, as the descriptor has
-// gone in BSD before soclose is called.
+// lingering sleeps until all data has been sent and acknowledged, but at most for the seconds of
+// SO_LINGER; then the protocol delivers the rest in the background. It uses the deadline of writes,
+// as all other calls fail with EBADF from here on, those that sleep and another close included: in
+// BSD the descriptor has gone before soclose is called.
 func (so *Socket) lingering(now int64) {
 	if so.state&ssNbio != 0 {
 		return
@@ -575,7 +579,7 @@ func (so *Socket) lingering(now int64) {
 	so.sowakeup(&so.rcv.sleepers)
 	so.sowakeup(&so.snd.sleepers)
 	if so.k.prof.ShutRdKeeps {
-		so.tp.Set(tcp.UserClosed) // data that comes meanwhile is answered with a reset, as Linux has it
+		so.tp.Set(tcp.UserClosed) // a reset answers data that comes meanwhile, as in Linux
 	}
 	so.snd.deadline = now + int64(so.linger)*1e9
 	for so.state&ssIsconnected != 0 && !so.dead {
@@ -609,8 +613,8 @@ func (so *Socket) Soabort() {
 	}
 }
 
-// Socancel ends an attempt to connect, from any goroutine: Soconnectwait returns errno. It does
-// nothing to a connection that stands.
+// Socancel ends an attempt to connect, from any goroutine: Soconnectwait returns errno. It has no
+// effect on a connection that is established.
 func (so *Socket) Socancel(errno syscall.Errno) {
 	so.lock()
 	defer so.unlock()
@@ -626,7 +630,7 @@ func (so *Socket) sofree() {
 		return
 	}
 	if so.head != nil {
-		so.mend = true // it waits on so_q: the listener's lock comes first, so this is done at leave
+		so.mend = true // it waits on so_q, and the listener's lock must be taken first, so leave does this
 		return
 	}
 	so.k.chainAt("sofree")

@@ -13,26 +13,27 @@ import (
 )
 
 // The life of a connection, as seen from the socket: soconnect makes it SS_ISCONNECTING, and
-// soisconnected, when the protocol says so, SS_ISCONNECTED; sodisconnect SS_ISDISCONNECTING, and
-// soisdisconnected neither. On the passive side a listener's sonewconn makes the socket, which
-// waits on so_q until soaccept takes it. All of it happens under the socket's lock, which a
-// goroutine that has changed the socket leaves by leave; one that has only read may unlock so.mu.
+// soisconnected, which the protocol calls, SS_ISCONNECTED. sodisconnect makes it
+// SS_ISDISCONNECTING, and soisdisconnected ends that. On the passive side a listener's sonewconn
+// makes the socket, which waits on so_q until soaccept takes it. All of this happens under the
+// socket's lock. A goroutine that has changed the socket leaves the lock by leave; one that has
+// only read may unlock so.mu.
 
 // soState is so_state, under BSD's SS_ and SBS_ names.
 type soState uint16
 
 const (
-	ssNofdref         soState = 1 << iota // no user refers to it any more
-	ssIsconnected                         // the connection stands
+	ssNofdref         soState = 1 << iota // no user refers to the socket any more
+	ssIsconnected                         // the connection is established
 	ssIsconnecting                        // it is being set up
 	ssIsdisconnecting                     // it is being closed
 	ssIsdisconnected                      // it is over
-	ssCantsendmore                        // nothing more will be sent
-	ssCantrcvmore                         // nothing more will be received
+	ssCantsendmore                        // the user sends no more
+	ssCantrcvmore                         // nothing more is received
 	ssNbio                                // calls do not block
-	ssWasconnected                        // it stood once, which tells ENOTCONN from EPIPE and EOF
+	ssWasconnected                        // it has been established, so calls return EPIPE or EOF, not ENOTCONN
 	ssDone                                // the peer has sent its FIN: Linux's SOCK_DONE
-	ssLingering                           // its user's close waits, as SO_LINGER says
+	ssLingering                           // its user's close is waiting, as SO_LINGER says
 )
 
 var ssNames = [...]string{
@@ -55,8 +56,8 @@ func (s soState) String() string {
 	return strings.Join(set, "|")
 }
 
-// Flags of the two sockbufs: BSD's SB_LOCK, a call has the buffer, and SB_WANT, another waits for
-// it.
+// Flags of the two sockbufs: BSD's SB_LOCK, if a call has the buffer, and SB_WANT, if another waits
+// for it.
 const (
 	rcvLock = 1 << iota
 	rcvWant
@@ -76,10 +77,9 @@ type sndbuf struct {
 	sleepers
 }
 
-// sleepers are the calls that sleep for one direction, and the rest of struct sockbuf that is for
-// them.
+// sleepers holds the fields of struct sockbuf for the calls that sleep for one direction.
 type sleepers struct {
-	deadline int64 // when calls give up: what SO_RCVTIMEO and SO_SNDTIMEO lead to, as net.Conn has it
+	deadline int64 // when calls give up: a deadline as net.Conn's, in place of SO_RCVTIMEO and SO_SNDTIMEO
 	waiters  int32
 	lowat    int32 // fewest bytes worth waking for: sb_lowat
 }
@@ -91,11 +91,11 @@ type Socket struct {
 	out   callout // its place in the clock
 
 	txPending atomic.Int32 // bytes on an interface's queue
-	txBlocked atomic.Bool  // stopped at its share of it
+	txBlocked atomic.Bool  // the connection has stopped at its share of the queue
 
-	listIdx int32 // its place in its part of the list of sockets; guarded by that
+	listIdx int32 // its index in its shard of the list of sockets; guarded by the shard
 
-	mu      sync.Mutex // guards all below
+	mu      sync.Mutex // guards all fields below
 	options soOptions
 	state   soState
 	err     uint32     // so_error: an errno, which has no more bits on any system
@@ -103,9 +103,9 @@ type Socket struct {
 	sbflags uint8      // sb_flags of both buffers
 	flow    uint32     // of its segments: see tuple.flow
 	local   bool       // the peer is on this stack
-	wake    bool       // the sleepers, at leave
-	dead    bool       // detached: every door looks at it
-	mend    bool       // it died on the listener's queue
+	wake    bool       // leave must wake the sleepers
+	dead    bool       // the connection is over; every call checks this
+	mend    bool       // it has died on the listener's queue
 	cond    *sync.Cond // wakes the sleepers of both buffers; nil: there has been none for a while
 	rcv     rcvbuf
 	snd     sndbuf
@@ -115,13 +115,14 @@ type Socket struct {
 	tp      tcp.TCB
 
 	txq    *ifqueue
-	txMore *[]*ifqueue // if there is more than one: a listener's
+	txMore *[]*ifqueue // more queues; a listener may have several
 }
 
-// lock enters by any of the three doors.
+// lock takes the lock: for a call of the user's, for a packet, or for the clock.
 func (so *Socket) lock() { so.mu.Lock() }
 
-// An exit is what is left to do after the lock: which sleepers to wake, which queue to drain.
+// An exit says what remains to be done after the lock has been left: which sleepers to wake, which
+// queues to drain.
 type exit struct {
 	so   *Socket
 	q    *ifqueue
@@ -130,8 +131,7 @@ type exit struct {
 	wake *sync.Cond
 }
 
-// leave unlocks the socket and returns what must be done then. It also sets the clock, which it may
-// under the lock.
+// leave sets the clock, unlocks the socket, and returns what the caller must do then.
 func (so *Socket) leave() exit {
 	e := exit{so: so, q: so.txq, more: so.txMore}
 	so.txq, so.txMore = nil, nil
@@ -151,7 +151,7 @@ func (so *Socket) leave() exit {
 	return e
 }
 
-// do is BSD's splx: sleepers run, and packets go.
+// do wakes the sleepers and sends the packets: BSD's splx.
 func (e exit) do() {
 	if e.wake != nil {
 		e.wake.Broadcast()
@@ -169,7 +169,7 @@ func (e exit) do() {
 	}
 }
 
-// drain notes that a queue is to be drained at leave.
+// drain notes that a queue must be drained when the lock has been left. q may be nil.
 func (so *Socket) drain(q *ifqueue) {
 	switch {
 	case q == nil || q == so.txq:
@@ -183,23 +183,24 @@ func (so *Socket) drain(q *ifqueue) {
 	}
 }
 
-// unlock is the one exit.
+// unlock leaves the lock, and does what remains to be done.
 func (so *Socket) unlock() { so.leave().do() }
 
-// closed reports whether its user has closed it, and that may still be waiting: other calls fail
-// with EBADF.
+// closed reports whether the user has closed the socket, so that calls fail with EBADF. The close
+// itself may still be waiting.
 func (so *Socket) closed() bool { return so.state&(ssNofdref|ssLingering) != 0 }
 
-// busy reports whether there is something to do before the socket may sleep.
+// busy reports whether the caller must leave the lock before it sleeps, as others wait for what it
+// has done.
 func (so *Socket) busy() bool { return so.txq != nil || so.wake || so.mend }
 
-// nextDeadline is when the socket next wants to hear from the clock.
+// nextDeadline returns when the clock must call the socket next.
 func (so *Socket) nextDeadline() int64 {
 	t := never
 	if !so.dead {
 		t = so.k.even(so.tp.Next())
 	} else if so.state&ssNofdref != 0 {
-		return never // whoever still sleeps has been woken
+		return never // all sleepers have been woken
 	}
 	if so.rcv.waiters > 0 {
 		t = min(t, so.rcv.deadline)
@@ -210,7 +211,8 @@ func (so *Socket) nextDeadline() int64 {
 	return t
 }
 
-// expire is the clock's door: BSD's tcp_timers, and the time-outs of tsleep.
+// expire is called by the clock. It runs the timers, as BSD's tcp_timers, and the time-outs of
+// tsleep.
 func (so *Socket) expire(now int64) {
 	so.lock()
 	so.out.armed = never
@@ -219,19 +221,19 @@ func (so *Socket) expire(now int64) {
 	case so.rcv.waiters > 0 && so.rcv.deadline <= now, so.snd.waiters > 0 && so.snd.deadline <= now:
 		so.wake = true
 	case so.rcv.waiters+so.snd.waiters == 0:
-		so.cond = nil // an idle connection need not keep it
+		so.cond = nil // an idle connection needs no cond
 	}
 	so.unlock()
 }
 
-// sbwait sleeps until the buffer changes: BSD's sbwait. The caller looks at its condition again.
-// EWOULDBLOCK: the deadline has passed, or the socket does not block. EXDEV: the caller is in
-// another bubble.
+// sbwait sleeps until the buffer changes: BSD's sbwait. When it returns 0, the caller checks its
+// condition again. It fails with EWOULDBLOCK if the deadline has passed or the socket does not
+// block, and with EXDEV if the caller is in another bubble.
 func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 	if so.state&ssNbio != 0 {
 		return syscall.EAGAIN
 	}
-	if so.busy() { // what we have to say goes out first
+	if so.busy() { // what the caller has queued goes out first
 		so.unlock()
 		so.lock()
 		return 0
@@ -240,7 +242,7 @@ func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 		return syscall.EAGAIN
 	}
 	if so.k.away(so.k.now()) {
-		return EXDEV // who wakes a sleeper in another bubble ends the program
+		return EXDEV // the runtime ends a program that wakes a sleeper of another bubble
 	}
 	sb.waiters++
 	if t := so.nextDeadline(); t < so.out.armed {
@@ -255,7 +257,7 @@ func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 	return 0
 }
 
-// late reports whether the buffer's deadline has passed: then calls fail even where they need not
+// late reports whether the buffer's deadline has passed. Then calls fail even if they need not
 // wait, as package net's do.
 func (so *Socket) late(sb *sleepers) bool { return sb.deadline != never && so.k.now() >= sb.deadline }
 
@@ -267,7 +269,7 @@ func (so *Socket) sbbits(sb *sleepers) (lock, want uint8) {
 	return sndLock, sndWant
 }
 
-// sblock takes the buffer, so that calls on one direction do not mix: BSD's sblock.
+// sblock takes the buffer for a call, so that the data of two calls does not mix: BSD's sblock.
 func (so *Socket) sblock(sb *sleepers) syscall.Errno {
 	lock, want := so.sbbits(sb)
 	for so.sbflags&lock != 0 {
@@ -283,7 +285,7 @@ func (so *Socket) sblock(sb *sleepers) syscall.Errno {
 	return 0
 }
 
-// sbunlock gives it back: BSD's sbunlock.
+// sbunlock gives the buffer back: BSD's sbunlock.
 func (so *Socket) sbunlock(sb *sleepers) {
 	lock, want := so.sbbits(sb)
 	so.sbflags &^= lock
@@ -300,21 +302,21 @@ func (so *Socket) sowakeup(sb *sleepers) {
 	}
 }
 
-// setDeadline gives a buffer's sleepers another deadline.
+// setDeadline gives a buffer another deadline, and has its sleepers look at it.
 func (so *Socket) setDeadline(sb *sleepers, t int64) {
 	sb.deadline = t
 	so.sowakeup(sb)
 }
 
-// soisconnecting: the connection is being set up: BSD's soisconnecting.
+// soisconnecting notes that the connection is being set up: BSD's soisconnecting.
 func (so *Socket) soisconnecting() {
 	so.k.chainAt("soisconnecting")
 	so.state &^= ssIsconnected | ssIsdisconnecting | ssIsdisconnected
 	so.state |= ssIsconnecting
 }
 
-// Soisconnected: the connection stands. A connection from outside moves to its listener's so_q:
-// BSD's soisconnected. In that case the listener is locked too.
+// Soisconnected notes that the connection is established: BSD's soisconnected. It puts a connection
+// that a listener has brought on the listener's so_q; then the listener is locked too.
 func (so *Socket) Soisconnected() {
 	so.k.chainAt("soisconnected")
 	so.state &^= ssIsconnecting | ssIsdisconnecting
@@ -328,7 +330,7 @@ func (so *Socket) Soisconnected() {
 	so.sowakeup(&so.snd.sleepers)
 }
 
-// soisdisconnecting: the user has closed: BSD's soisdisconnecting.
+// soisdisconnecting notes that the user has closed: BSD's soisdisconnecting.
 func (so *Socket) soisdisconnecting() {
 	so.state &^= ssIsconnecting
 	so.state |= ssIsdisconnecting | ssCantrcvmore | ssCantsendmore
@@ -337,7 +339,7 @@ func (so *Socket) soisdisconnecting() {
 	so.sowakeup(&so.snd.sleepers)
 }
 
-// Soisdisconnected: it is over: BSD's soisdisconnected.
+// Soisdisconnected notes that the connection is over: BSD's soisdisconnected.
 func (so *Socket) Soisdisconnected() {
 	so.k.chainAt("soisdisconnected")
 	so.state &^= ssIsconnecting | ssIsconnected | ssIsdisconnecting
@@ -346,7 +348,7 @@ func (so *Socket) Soisdisconnected() {
 	so.sowakeup(&so.snd.sleepers)
 }
 
-// Socantrcvmore: the peer sends no more: BSD's socantrcvmore.
+// Socantrcvmore notes that the peer sends no more: BSD's socantrcvmore.
 func (so *Socket) Socantrcvmore() {
 	so.state |= ssCantrcvmore
 	if so.k.prof.ShutRdKeeps {
@@ -355,17 +357,16 @@ func (so *Socket) Socantrcvmore() {
 	so.sowakeup(&so.rcv.sleepers)
 }
 
-// socantsendmore: the user sends no more: BSD's socantsendmore.
+// socantsendmore notes that the user sends no more: BSD's socantsendmore.
 func (so *Socket) socantsendmore() {
 	so.state |= ssCantsendmore
 	so.sowakeup(&so.snd.sleepers)
 }
 
-// Sorwakeup: there is something to read: BSD's sorwakeup.
+// Sorwakeup wakes the readers, as there is something to read: BSD's sorwakeup.
 func (so *Socket) Sorwakeup() { so.sowakeup(&so.rcv.sleepers) }
 
-// Sowwakeup: there is room to write: BSD's sowwakeup. No sleeper is woken for less than the
-// low-water mark.
+// Sowwakeup wakes the writers if there is room for as much as the low-water mark: BSD's sowwakeup.
 func (so *Socket) Sowwakeup() {
 	if so.snd.waiters > 0 && (so.snd.Space() >= int(so.snd.lowat) || so.snd.Cc() == 0) {
 		so.wake = true
@@ -385,9 +386,9 @@ func (so *Socket) soreserve(snd, rcv int) {
 	so.sbreserve(&so.rcv.Sockbuf, rcv)
 }
 
-// MinSockbuf is the least that a user can set a buffer to, in bytes. Less would make for segments
-// of a few bytes, and what is less than the unit of the window scale (256 bytes for buffers of 8
-// MiB) cannot be offered at all: each byte would wait for a window probe.
+// MinSockbuf is the smallest size of a buffer that a user can set, in bytes. With a smaller one the
+// peer would send segments of a few bytes. A window of less than the unit of the window scale (256
+// bytes for buffers of 8 MiB) cannot be offered at all, so each byte would wait for a window probe.
 const MinSockbuf = 1 << 10
 
 // sbreserve sets the size of a buffer: BSD's sbreserve.
@@ -405,7 +406,7 @@ func (so *Socket) sbreserve(sb *mbuf.Sockbuf, n int) {
 	so.snd.lowat = int32(lowat)
 }
 
-// newSocket makes a socket without a protocol's block.
+// newSocket makes a socket to which no control block is attached yet.
 func (k *Kernel) newSocket(p *protosw) *Socket {
 	so := &Socket{k: k, proto: p}
 	so.rcv.deadline, so.snd.deadline = never, never
@@ -415,20 +416,20 @@ func (k *Kernel) newSocket(p *protosw) *Socket {
 	return so
 }
 
-// A listenq is what a listening socket has beside the rest.
+// A listenq holds the fields that only a listening socket has.
 type listenq struct {
 	q        []*Socket // so_q: connections that wait for accept
-	qlimit   int       // so_qlimit: most of them
+	qlimit   int       // so_qlimit: the most of them
 	reserved int       // places promised to handshakes over the loopback
 	parked   []parkedSyn
 }
 
-// full reports whether there is no place left.
+// full reports whether no place is left.
 func (lq *listenq) full() bool { return len(lq.q)+lq.reserved >= lq.qlimit }
 
 // sonewconn makes the socket of a connection that a listener's handshake has brought: BSD's
-// sonewconn. The listener is locked; the new socket is too when it is returned. nil: the stack is
-// at its limits.
+// sonewconn. The listener is locked, and so is the socket that it returns. It returns nil if the
+// stack is at its limits.
 func (head *Socket) sonewconn() *Socket {
 	k := head.k
 	k.chainAt("sonewconn")
@@ -459,8 +460,8 @@ func (head *Socket) sonewconn() *Socket {
 	return so
 }
 
-// enlist enters a socket, which is locked and whole, in the list of all. It reports false if the
-// stack has been closed, which may have missed it.
+// enlist enters a socket, which is locked and complete, in the list of all sockets. It reports
+// false if the stack has been closed: Close may have missed the socket, so the caller ends it.
 func (k *Kernel) enlist(so *Socket) bool {
 	k.sockets.add(so)
 	return !k.closed.Load()
@@ -488,8 +489,8 @@ func (head *Socket) soqremque(so *Socket) bool {
 	return false
 }
 
-// soqmend takes a connection that has died while it waited off the queue. Its own lock is not held:
-// the order is listener, then child.
+// soqmend takes a connection that has died on the queue off it. The caller does not hold the
+// connection's lock, as the listener's must be taken first.
 func (head *Socket) soqmend(so *Socket) {
 	head.lock()
 	if head.soqremque(so) {
@@ -502,12 +503,12 @@ func (head *Socket) soqmend(so *Socket) {
 	head.unlock()
 }
 
-// sockMem is what a connection takes of a stack's memory, in bytes, besides what its buffers hold:
-// the Socket and its places in the tables. It counts for Config.Memory, or peers that connect and
-// send nothing would fill what buffers leave.
+// sockMem is how many bytes a connection takes besides its buffers: the Socket and its places in
+// the tables. They count for Config.Memory. Otherwise peers that connect and send nothing could
+// fill the memory.
 const sockMem = int(unsafe.Sizeof(Socket{})) + 112
 
-// socketList is every socket of a stack.
+// socketList holds every socket of a stack.
 type socketList struct {
 	n      atomic.Int64
 	shards [16]struct {
@@ -526,7 +527,7 @@ func (l *socketList) add(so *Socket) {
 	so.k.pool.Charge(sockMem)
 }
 
-// remove puts the last in the place of so.
+// remove puts the last socket of the shard in the place of so.
 func (l *socketList) remove(so *Socket) {
 	s := &l.shards[so.out.id%16]
 	s.mu.Lock()
@@ -540,7 +541,7 @@ func (l *socketList) remove(so *Socket) {
 	s.list[last] = nil
 	s.list = s.list[:last]
 	if c := cap(s.list); c > 64 && last < c/4 {
-		s.list = append(make([]*Socket, 0, c/2), s.list...) // what was made for many goes with them
+		s.list = append(make([]*Socket, 0, c/2), s.list...) // a list that was made for many is freed with them
 	}
 	l.n.Add(-1)
 	so.k.pool.Charge(-sockMem)

@@ -37,7 +37,7 @@ const (
 	IPPROTO_TCP = 6
 )
 
-// Options of the level IPPROTO_TCP, in seconds where they are times, and IPPROTO_IP.
+// Options of the levels IPPROTO_TCP and IPPROTO_IP. Times are in seconds.
 const (
 	TCP_NODELAY      = 1
 	TCP_MAXSEG       = 2
@@ -54,9 +54,10 @@ const (
 	IP_TTL = 4
 )
 
-// Sosetopt sets an option: 4.4BSD's sosetopt, with TCP's and IP's ctloutput. EBADF: the socket is
-// closed; ENOPROTOOPT: there is none of that name; EINVAL: not such a value; ENOBUFS: larger than
-// kern.ipc.maxsockbuf; ECONNRESET: TCP's, on a connection that is over.
+// Sosetopt sets an option: 4.4BSD's sosetopt, with TCP's and IP's ctloutput. It fails with EBADF if
+// the socket is closed, with ENOPROTOOPT if there is no such option, with EINVAL if the option
+// cannot have the value, with ENOBUFS if a buffer would be larger than kern.ipc.maxsockbuf, and
+// with ECONNRESET if the option is TCP's and the connection is over.
 func (so *Socket) Sosetopt(level, name, val int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -142,8 +143,9 @@ func (so *Socket) setFlag(opt soOptions, val int) {
 	}
 }
 
-// Setlinger sets SO_LINGER: whether closing waits until what was sent has been acknowledged, and
-// for how many seconds; 0 resets instead.
+// Setlinger sets SO_LINGER: whether closing waits until all data has been acknowledged, and for how
+// many seconds. With 0 seconds, closing resets the connection instead. It fails with EDOM if
+// seconds is less than 0 or more than 65535.
 func (so *Socket) Setlinger(on bool, seconds int) syscall.Errno {
 	if seconds < 0 || seconds > 65535 {
 		return syscall.EDOM
@@ -163,8 +165,8 @@ func (so *Socket) Setlinger(on bool, seconds int) syscall.Errno {
 }
 
 // Setcongestion chooses the connection's congestion controller by its name:
-// setsockopt(TCP_CONGESTION), whose value is a word. ENOENT: there is none of that name; EBADF: the
-// socket is closed; ECONNRESET: the connection is over.
+// setsockopt(TCP_CONGESTION), whose value is a word. It fails with ENOENT if there is none of that
+// name, with EBADF if the socket is closed, and with ECONNRESET if the connection is over.
 func (so *Socket) Setcongestion(name string) syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -181,7 +183,7 @@ func (so *Socket) Setcongestion(name string) syscall.Errno {
 	return so.tp.SetCC(name, now)
 }
 
-// tcpCtloutput sets an option of TCP's: BSD's tcp_ctloutput.
+// tcpCtloutput sets one of TCP's options: BSD's tcp_ctloutput.
 func (so *Socket) tcpCtloutput(name, val int) syscall.Errno {
 	tp := &so.tp
 	now := so.k.now()
@@ -189,7 +191,7 @@ func (so *Socket) tcpCtloutput(name, val int) syscall.Errno {
 		if val < 0 || val > 1<<31-1 {
 			return syscall.EINVAL
 		}
-		*p = tcp.Seconds(val) // 0: the profile's
+		*p = tcp.Seconds(val) // 0 stands for the profile's
 		tp.KeepaliveOn(tp.Has(tcp.Keepalive), now)
 		return 0
 	}
@@ -201,7 +203,7 @@ func (so *Socket) tcpCtloutput(name, val int) syscall.Errno {
 		had := tp.Has(f)
 		tp.Clear(f)
 		if had && f == tcp.NoPush && tp.State().HaveEstablished() {
-			tp.Output(now) // what was held back
+			tp.Output(now) // sends data that was held back
 		}
 	}
 	switch name {
@@ -298,7 +300,7 @@ func (so *Socket) tcpGetoption(name int) (int, syscall.Errno) {
 	}
 	switch name {
 	case TCP_NODELAY:
-		return flag(tcp.NoDelay, 0x4) // what is on reads as FreeBSD's TF_NODELAY, TF_NOPUSH, TF_NOOPT
+		return flag(tcp.NoDelay, 0x4) // an option that is on reads as FreeBSD's flag: TF_NODELAY, TF_NOPUSH, TF_NOOPT
 	case TCP_NOPUSH:
 		return flag(tcp.NoPush, 0x1000)
 	case TCP_NOOPT:
@@ -330,22 +332,23 @@ func (so *Socket) TCPInfo() tcp.Info {
 func (so *Socket) tcpInfo() tcp.Info {
 	i := so.tp.Info()
 	if so.dead && !so.inTimeWait() {
-		i.State = tcp.Closed // it is over, and if it was in TIME_WAIT its record has gone
+		i.State = tcp.Closed // the connection is over, and has no record in TIME_WAIT
 	}
 	return i
 }
 
-// sbMax is the largest size that a buffer may be given: kern.ipc.maxsockbuf counts what the
-// buffers' memory costs, 2304 bytes for 2048 of data (BSD's sb_max_adj); more than the largest
-// window is of no use.
+// sbMax returns the largest size that a buffer may have. kern.ipc.maxsockbuf counts the memory of a
+// buffer: 2304 bytes for 2048 of data (BSD's sb_max_adj). A buffer larger than the largest window
+// would be of no use.
 func (k *Kernel) sbMax() int { return min(int(int64(k.prof.Maxsockbuf)*2048/2304), mbuf.MaxHiwat) }
 
 // Clampbuf returns the nearest size that a buffer may have.
 func (so *Socket) Clampbuf(n int) int { return min(max(n, MinSockbuf), so.k.sbMax()) }
 
-// SetDeadlines sets when calls that read (accept) and write (connect) give up; the zero time never,
-// nil leaves it. A blocked call sees the new deadline. EBADF once the socket is closed; EXDEV if
-// the caller is in another bubble; ERANGE for a deadline by another clock than the stack's.
+// SetDeadlines sets when calls that read or accept, and calls that write or connect, give up. The
+// zero time means never; nil changes nothing. A call that is blocked sees the new deadline.
+// SetDeadlines fails with EBADF once the socket is closed, with EXDEV if the caller is in another
+// bubble, and with ERANGE if a deadline was computed by another clock than the stack's.
 func (so *Socket) SetDeadlines(read, write *time.Time) syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -377,7 +380,7 @@ func (so *Socket) SetDeadlines(read, write *time.Time) syscall.Errno {
 	return 0
 }
 
-// Setnbio makes calls block or not: fcntl(O_NONBLOCK).
+// Setnbio sets whether calls return at once instead of blocking: fcntl(O_NONBLOCK).
 func (so *Socket) Setnbio(on bool) {
 	so.lock()
 	defer so.unlock()

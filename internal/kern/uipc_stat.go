@@ -8,17 +8,17 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// What follows shows a stack's sockets: netstat and tcpdrop.
+// This file lists a stack's sockets, as netstat does, and drops connections, as tcpdrop does.
 
 // A Conn is a line of "netstat -a".
 type Conn struct {
-	ID             uint32 // number of the socket, as in Trace.Conn; 0: there is none
+	ID             uint32 // number of the socket, as in Trace.Conn; 0: the line has no socket
 	Local, Remote  netip.AddrPort
 	State          tcp.State
 	SndQ, RcvQ     int  // bytes in the buffers
 	SndBuf, RcvBuf int  // sizes of the buffers, bytes
-	Accepted       bool // came from a listener
-	Orphan         bool // closed by its user
+	Accepted       bool // a listener has accepted it
+	Orphan         bool // its user has closed it
 	Info           tcp.Info
 }
 
@@ -39,7 +39,7 @@ func (so *Socket) conn() Conn {
 	}
 }
 
-// Laddr and Faddr return the socket's addresses. They stay what they were when the connection is
+// Laddr returns the socket's local address. The addresses do not change when the connection is
 // over.
 func (so *Socket) Laddr() netip.AddrPort {
 	so.lock()
@@ -54,13 +54,13 @@ func (so *Socket) Faddr() netip.AddrPort {
 	return so.inSetpeeraddr()
 }
 
-// Addrs returns both addresses of a socket that is connected, or has been: they do not change any
-// more, so it takes no lock.
+// Addrs returns both addresses of a socket that is connected, or has been. It takes no lock, as
+// they do not change any more.
 func (so *Socket) Addrs() (local, remote netip.AddrPort) {
 	return so.inp.local(), so.inp.remote()
 }
 
-// Connected reports whether the connection stands.
+// Connected reports whether the connection is established.
 func (so *Socket) Connected() bool {
 	so.lock()
 	defer so.mu.Unlock()
@@ -83,8 +83,8 @@ func (k *Kernel) Pcblist() []Conn {
 	var list []Conn
 	for _, so := range k.sockets.all() {
 		so.lock()
-		// A socket whose connection is over stays in the list, in CLOSED, until it is closed; one
-		// in TIME_WAIT is its record below.
+		// A socket whose connection is over stays in the list, in CLOSED, until it is closed; if it
+		// is in TIME_WAIT, its record below stands for it.
 		if !so.dead || so.state&ssNofdref == 0 && !so.inTimeWait() {
 			list = append(list, so.conn())
 		}

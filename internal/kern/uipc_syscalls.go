@@ -8,8 +8,8 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// A Proc is a process as far as sockets go: a table of descriptors on one stack, and BSD's system
-// calls on them. All errors are errnos; a call that blocks sleeps in its caller's goroutine.
+// A Proc is the part of a process that sockets need: a table of descriptors on one stack, and BSD's
+// system calls on them. All errors are errnos. A call that blocks sleeps in its caller's goroutine.
 type Proc struct {
 	k *Kernel
 
@@ -20,10 +20,11 @@ type Proc struct {
 // maxFds is RLIMIT_NOFILE.
 const maxFds = 1 << 16
 
-// NewProc makes a process. Descriptors count from 3, as a shell's children know it.
+// NewProc makes a process. Descriptors count from 3, as in a program that a shell has started.
 func (k *Kernel) NewProc() *Proc { return &Proc{k: k, fds: make([]*Socket, 3)} }
 
-// falloc finds the lowest free descriptor for so: BSD's falloc. EMFILE if there is none.
+// falloc finds the lowest free descriptor for so: BSD's falloc. It fails with EMFILE if there is
+// none.
 func (p *Proc) falloc(so *Socket) (int, syscall.Errno) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -40,7 +41,7 @@ func (p *Proc) falloc(so *Socket) (int, syscall.Errno) {
 	return len(p.fds) - 1, 0
 }
 
-// getsock finds the socket of a descriptor: BSD's getsock. EBADF.
+// getsock finds the socket of a descriptor: BSD's getsock. It fails with EBADF if there is none.
 func (p *Proc) getsock(fd int) (*Socket, syscall.Errno) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,8 +88,8 @@ func (p *Proc) Listen(fd, backlog int) syscall.Errno {
 	return so.Solisten(backlog)
 }
 
-// Accept is accept(2): a descriptor and the peer's address. EWOULDBLOCK if there is no connection
-// and the socket does not block.
+// Accept is accept(2). It returns a descriptor and the peer's address. It fails with EWOULDBLOCK if
+// there is no connection and the socket does not block.
 func (p *Proc) Accept(fd int) (nfd int, nam netip.AddrPort, errno syscall.Errno) {
 	so, errno := p.getsock(fd)
 	if errno != 0 {
@@ -106,7 +107,8 @@ func (p *Proc) Accept(fd int) (nfd int, nam netip.AddrPort, errno syscall.Errno)
 	return nfd, aso.Faddr(), 0
 }
 
-// Connect is connect(2). EINPROGRESS if the socket does not block; then SO_ERROR tells the result.
+// Connect is connect(2). If the socket does not block, it returns EINPROGRESS, and SO_ERROR has the
+// result later.
 func (p *Proc) Connect(fd int, nam netip.AddrPort) syscall.Errno {
 	so, errno := p.getsock(fd)
 	if errno != 0 {
@@ -118,7 +120,7 @@ func (p *Proc) Connect(fd int, nam netip.AddrPort) syscall.Errno {
 	return so.Soconnectwait()
 }
 
-// Send is send(2): how many bytes were taken.
+// Send is send(2). It returns how many bytes it has taken.
 func (p *Proc) Send(fd int, b []byte, flags int) (int, syscall.Errno) {
 	so, errno := p.getsock(fd)
 	if errno != 0 {
@@ -126,12 +128,12 @@ func (p *Proc) Send(fd int, b []byte, flags int) (int, syscall.Errno) {
 	}
 	n, errno := so.Sosend(b, flags)
 	if n > 0 {
-		errno = 0 // a part counts; the rest of the story comes with the next call
+		errno = 0 // a part has been taken; the next call returns the error
 	}
 	return n, errno
 }
 
-// Sendto is sendto(2). A connected socket takes no other address: EISCONN.
+// Sendto is sendto(2). It fails with EISCONN if the socket is connected and there is an address.
 func (p *Proc) Sendto(fd int, b []byte, flags int, nam netip.AddrPort) (int, syscall.Errno) {
 	so, errno := p.getsock(fd)
 	if errno != 0 {
@@ -143,7 +145,7 @@ func (p *Proc) Sendto(fd int, b []byte, flags int, nam netip.AddrPort) (int, sys
 	return p.Send(fd, b, flags)
 }
 
-// Recv is recv(2): how many bytes there are; 0 is the end.
+// Recv is recv(2). It returns how many bytes it has received; 0 is the end of the stream.
 func (p *Proc) Recv(fd int, b []byte, flags int) (int, syscall.Errno) {
 	so, errno := p.getsock(fd)
 	if errno != 0 {
@@ -247,7 +249,7 @@ func (p *Proc) Getsockname(fd int) (netip.AddrPort, syscall.Errno) {
 	return so.Laddr(), 0
 }
 
-// Getpeername is getpeername(2). ENOTCONN.
+// Getpeername is getpeername(2). It fails with ENOTCONN if the socket is not connected.
 func (p *Proc) Getpeername(fd int) (netip.AddrPort, syscall.Errno) {
 	so, errno := p.getsock(fd)
 	if errno != 0 {

@@ -1,10 +1,10 @@
 // Package mbuf holds the stack's buffers: 4.4BSD's mbufs and sockbufs, over reference-counted
 // clusters.
 //
-// An Mbuf is a view on a cluster; several Mbufs share one cluster, so the send buffer, a segment in
-// flight and (over the loopback) the peer's receive buffer hold the same bytes once. An Mbuf
-// without a cluster is a header: it carries its bytes in itself, with headroom for the headers that
-// are still to come.
+// An Mbuf is a view on a cluster. Several Mbufs may share a cluster: the send buffer, a segment in
+// flight and (over the loopback) the peer's receive buffer share the same bytes. An Mbuf without a
+// cluster is a header: it carries its bytes in itself, with headroom for the headers that are still
+// to come.
 //
 //	header mbuf    |<- headroom 76 ->|<- TCP header ->|   Prepend grows to the left
 //	cluster        |xxxx|<- data ->|<- Room ->|       Append grows to the right
@@ -32,7 +32,7 @@ const (
 )
 
 const (
-	headroom = 76 // IPv6 (40) or IPv4 with options, virtio-net (12), and some air; TCP (at most 60) follows
+	headroom = 76 // IPv6 (40) or IPv4 with options, and virtio-net (12), with some to spare; TCP (up to 60) follows
 	datSize  = headroom + 60
 )
 
@@ -59,10 +59,10 @@ type Pool struct {
 	mbufs   [8]counter
 	cluster [8]counter
 
-	other counter // what Charge has counted
+	other counter // bytes that Charge has counted
 
-	limit int64 // most bytes in use before Pressed; 0: any number
-	shift uint8 // the sum of the stripes is looked at whenever one of them crosses a multiple of 1<<shift bytes
+	limit int64 // the pool is Pressed beyond these bytes; 0: never
+	shift uint8 // the stripes are summed when one of them crosses a multiple of 1<<shift bytes
 	over  atomic.Bool
 }
 
@@ -73,11 +73,11 @@ func (p *Pool) SetLimit(n int64) {
 	p.shift = uint8(bits.Len64(uint64(n) / 256))
 }
 
-// Limit returns what SetLimit has set.
+// Limit returns the limit that SetLimit has set.
 func (p *Pool) Limit() int64 { return p.limit }
 
-// Pressed reports whether more than the limit is in use. It costs next to nothing if that is not
-// so, and then it may be off by the 16th part of the limit.
+// Pressed reports whether more than the limit is in use. If it reports false, it costs next to
+// nothing, and may be wrong by a 16th of the limit.
 func (p *Pool) Pressed() bool {
 	if !p.over.Load() {
 		return false
@@ -89,8 +89,8 @@ func (p *Pool) Pressed() bool {
 	return false
 }
 
-// Relieved reports whether the pool is so far from being Pressed that it will not be at the next
-// packet: less than 7/8 of the limit is in use.
+// Relieved reports whether less than 7/8 of the limit is in use, so that a few more packets will
+// not make the pool Pressed.
 func (p *Pool) Relieved() bool {
 	if p.limit == 0 {
 		return true
@@ -98,8 +98,8 @@ func (p *Pool) Relieved() bool {
 	return p.Used() < p.limit/8*7
 }
 
-// Charge counts n bytes, which may be negative, of memory other than Mbufs and clusters: what holds
-// what has been sent, or has come out of order, in order.
+// Charge counts n bytes, which may be negative, of memory other than Mbufs and clusters, such as
+// sockets, and lists of segments that have been sent or have come out of order.
 func (p *Pool) Charge(n int) { p.count(&p.other, int64(n)) }
 
 // charge counts n bytes of clusters, which may be negative, on stripe i.
@@ -112,14 +112,14 @@ func (p *Pool) count(c *counter, n int64) {
 	}
 }
 
-// counter is one stripe of a count, alone on its cache line so that cores do not share it.
+// A counter is one stripe of a count. It fills a cache line, so that cores do not share the line.
 type counter struct {
 	n atomic.Int64
 	_ [56]byte
 }
 
-// Outstanding returns how many Mbufs and how many bytes of clusters are in use: both are 0 once all
-// has been freed.
+// Outstanding returns how many Mbufs and how many bytes of clusters are in use. Both are 0 once
+// everything has been freed.
 func (p *Pool) Outstanding() (mbufs, bytes int64) {
 	for i := range p.mbufs {
 		mbufs += p.mbufs[i].n.Load()
@@ -128,38 +128,38 @@ func (p *Pool) Outstanding() (mbufs, bytes int64) {
 	return mbufs, bytes
 }
 
-// overhead is what an Mbuf takes beside its cluster's bytes. With tiny segments it is most of what
-// they take.
+// overhead is how many bytes an Mbuf takes besides those of its cluster. Tiny segments take little
+// else.
 const overhead = int64(unsafe.Sizeof(Mbuf{}) + unsafe.Sizeof(cluster{}))
 
-// Used returns how many bytes of memory are in use: those of clusters, the Mbufs, and what Charge
-// has counted.
+// Used returns how many bytes of memory are in use: those of clusters, the Mbufs, and those that
+// Charge has counted.
 func (p *Pool) Used() int64 {
 	m, n := p.Outstanding()
 	return n + m*overhead + p.other.n.Load()
 }
 
-// Csum says what is known of a packet's checksums.
+// Csum says what is known about a packet's checksums.
 type Csum uint8
 
 const (
-	// CsumPartial: the transport checksum has not been computed; it is when the packet is put on a
-	// wire.
+	// CsumPartial says that the transport checksum has not been computed. The cutter computes it
+	// when the packet goes on a wire.
 	CsumPartial Csum = 1 << iota
-	// CsumValid: the packet has never left the machine: its headers are our own, its checksums are
-	// not computed.
+	// CsumValid says that the packet has never left the machine: this stack has written its
+	// headers, and has computed no checksums.
 	CsumValid
-	// CsumVerified: the transport checksum has been verified.
+	// CsumVerified says that the transport checksum has been verified.
 	CsumVerified
 )
 
 // A Pkthdr describes the packet whose first Mbuf it stands in: BSD's m_pkthdr.
 type Pkthdr struct {
 	Len     int   // bytes in the chain
-	SegSize int   // payload bytes of each segment this packet is to be cut into, or was merged from; 0: as it is
-	Arrived int64 // when it came in, nanoseconds since the stack began
+	SegSize int   // payload of each segment that the packet will be cut into, or was merged from; 0: one segment
+	Arrived int64 // when it arrived, by the stack's clock, in nanoseconds
 	Csum    Csum
-	Ect     bool   // IP marks it as capable of congestion notification
+	Ect     bool   // IP marks it as capable of explicit congestion notification
 	Ack     bool   // a bare acknowledgment that a later one of its connection makes superfluous
 	Flow    uint32 // hash of its flow, the same in both directions
 }
@@ -170,9 +170,9 @@ type Mbuf struct {
 	cl    *cluster
 	data  []byte
 	pool  *Pool
-	own   bool  // made by Getcl or Getsmall: may append behind data while others share what stands before
-	inner bool  // made by Getsmall: its own bytes are counted as a cluster's are
-	home  uint8 // the counter it is counted on, forever: an Mbuf mostly comes back to the core that has freed it
+	own   bool  // made by Getcl or Getsmall, so it may append while others share the data before
+	inner bool  // made by Getsmall: its own bytes count as a cluster's
+	home  uint8 // its counter, forever: a core mostly gets back Mbufs that it has freed
 	Pkt   Pkthdr
 	dat   [datSize]byte
 }
@@ -265,8 +265,8 @@ func (m *Mbuf) free() {
 	mbufs.Put(m)
 }
 
-// share returns a second view on m's bytes [off, off+n). A header is copied, as its storage cannot
-// outlive it.
+// share returns a second view on m's bytes [off, off+n). It copies those of a header, whose storage
+// ends with it.
 func (m *Mbuf) share(off, n int) *Mbuf {
 	if m.cl == nil {
 		d := m.pool.Gethdr()
@@ -286,11 +286,12 @@ func (m *Mbuf) share(off, n int) *Mbuf {
 // Next returns the rest of the chain.
 func (m *Mbuf) Next() *Mbuf { return m.next }
 
-// Bytes returns this Mbuf's bytes, which must not be written to if the cluster may be shared.
+// Bytes returns the bytes of this Mbuf. The caller must not write to them if the cluster may be
+// shared.
 func (m *Mbuf) Bytes() []byte { return m.data }
 
-// Room returns the free bytes behind the data, which only the cluster's maker may fill (and then
-// claim by Extend).
+// Room returns the free bytes behind the data. The caller may fill them, and then claim them by
+// Extend. Room returns nil if the bytes may belong to another Mbuf.
 func (m *Mbuf) Room() []byte {
 	if m.cl == nil {
 		return m.data[len(m.data):cap(m.data)]
@@ -301,10 +302,10 @@ func (m *Mbuf) Room() []byte {
 	return m.data[len(m.data):cap(m.data)]
 }
 
-// Extend claims n bytes of Room that have been filled.
+// Extend claims n bytes of Room that the caller has filled.
 func (m *Mbuf) Extend(n int) { m.data = m.data[:len(m.data)+n] }
 
-// Append copies as much of p as fits behind the data and returns how much that was.
+// Append copies as many bytes of p as fit behind the data, and returns how many.
 func (m *Mbuf) Append(p []byte) int {
 	n := copy(m.Room(), p)
 	m.Extend(n)
@@ -314,8 +315,8 @@ func (m *Mbuf) Append(p []byte) int {
 // writable reports whether bytes behind m's data belong to no other Mbuf.
 func (m *Mbuf) writable() bool { return m.own || m.cl.ref.Load() == 1 }
 
-// Prepend grows a header Mbuf by n bytes in front and returns them; the contents are whatever was
-// there: BSD's M_PREPEND.
+// Prepend grows a header Mbuf by n bytes in front, and returns them for the caller to fill: BSD's
+// M_PREPEND.
 func (m *Mbuf) Prepend(n int) []byte {
 	if m.cl != nil {
 		panic("mbuf: prepend to a cluster")
@@ -326,12 +327,12 @@ func (m *Mbuf) Prepend(n int) []byte {
 	return m.data[:n]
 }
 
-// Reset empties an Mbuf of Getcl's that is not shared, so that it is as new.
+// Reset empties an Mbuf of Getcl's whose cluster is not shared, so that it is like a new one.
 func (m *Mbuf) Reset() {
 	m.data, m.own, m.Pkt = m.cl.buf[:0], true, Pkthdr{}
 }
 
-// Len returns the bytes in the chain: BSD's m_length.
+// Len returns the number of bytes in the chain: BSD's m_length.
 func (m *Mbuf) Len() int {
 	n := 0
 	for ; m != nil; m = m.next {
@@ -340,7 +341,7 @@ func (m *Mbuf) Len() int {
 	return n
 }
 
-// Cat puts chain n behind chain m and returns the whole: BSD's m_cat.
+// Cat puts chain n behind chain m and returns the whole chain: BSD's m_cat. m may be nil.
 func Cat(m, n *Mbuf) *Mbuf {
 	if m == nil {
 		return n
@@ -402,9 +403,9 @@ func Copydata(m *Mbuf, off int, p []byte) int {
 	return total
 }
 
-// Adj drops n bytes from the front of the chain, or -n from its end, and returns the chain, with no
-// empty Mbuf in front or at the end it has cut; nil if nothing is left: BSD's m_adj. The packet
-// header, if there is one, must be fetched before.
+// Adj drops n bytes from the front of the chain, or -n from its end if n is negative, and returns
+// the chain, without empty Mbufs at that end, or nil if no bytes are left: BSD's m_adj. A caller
+// that needs the packet header copies it before.
 func Adj(m *Mbuf, n int) *Mbuf {
 	if n >= 0 {
 		for m != nil && n >= len(m.data) {
@@ -431,15 +432,15 @@ func Adj(m *Mbuf, n int) *Mbuf {
 		t = t.next
 	}
 	t.data = t.data[:keep]
-	t.own = false // what stands behind may be in use by a sharer
+	t.own = false // another Mbuf may use the bytes behind the data
 	Free(t.next)
 	t.next = nil
 	return m
 }
 
-// Pullup makes the first n bytes of the chain contiguous, where they are not, and returns the
-// chain: BSD's m_pullup. It returns nil, the chain freed, if fewer than n bytes are there or n is
-// larger than a header can be.
+// Pullup makes the first n bytes of the chain contiguous, if they are not, and returns the chain:
+// BSD's m_pullup. If the chain has fewer than n bytes, or n is larger than a header can be, Pullup
+// frees the chain and returns nil.
 func Pullup(m *Mbuf, n int) *Mbuf {
 	if len(m.data) >= n {
 		return m

@@ -5,8 +5,8 @@ package mbuf
 import "bytes"
 
 // Poisoned reports whether freed clusters are filled with a pattern and checked when they are used
-// again (build tag mbufpoison): a write through a stale view is found where it happens to memory, a
-// read by what it returns.
+// again (build tag mbufpoison): the check finds a write through a stale view, and a read through
+// one returns the pattern.
 const Poisoned = true
 
 const poisonByte = 0xdb

@@ -9,32 +9,32 @@ type Sockbuf struct {
 	hiwat      int32 // most bytes to hold: sb_hiwat
 }
 
-// MaxHiwat is the largest size of a buffer: as much as the largest window says (RFC 7323, 2.3).
+// MaxHiwat is the largest size of a buffer, which is the largest window (RFC 7323, 2.3).
 const MaxHiwat = 65535 << 14
 
-// Cc returns the bytes held.
+// Cc returns how many bytes the buffer holds.
 func (sb *Sockbuf) Cc() int { return int(sb.cc) }
 
-// Hiwat returns the most bytes to hold.
+// Hiwat returns the high-water mark: how many bytes the buffer may hold.
 func (sb *Sockbuf) Hiwat() int { return int(sb.hiwat) }
 
-// SetHiwat sets them, to MaxHiwat at the most.
+// SetHiwat sets the high-water mark to n, or to MaxHiwat if n is larger.
 func (sb *Sockbuf) SetHiwat(n int) { sb.hiwat = int32(min(n, MaxHiwat)) }
 
-// Pinned returns the bytes of clusters that the buffer keeps alive.
+// Pinned returns how many bytes of clusters the buffer keeps alive.
 func (sb *Sockbuf) Pinned() int { return sb.mbcnt }
 
-// maxPin bounds what a buffer pins, as a multiple of its high-water mark: BSD's sb_mbmax over
-// sb_hiwat (sb_efficiency 8).
+// maxPin bounds how many bytes a buffer pins, as a multiple of its high-water mark. It is BSD's
+// ratio of sb_mbmax to sb_hiwat (sb_efficiency).
 const maxPin = 8
 
-// Space returns the bytes that may be appended: BSD's sbspace. It may be negative.
+// Space returns how many bytes may be appended: BSD's sbspace. It may be negative.
 func (sb *Sockbuf) Space() int {
-	hiwat := int64(sb.hiwat) // a multiple of which may have more than 32 bits
+	hiwat := int64(sb.hiwat) // a multiple of it may need more than 32 bits
 	return int(min(hiwat-int64(sb.cc), maxPin*hiwat+4*ClHuge-int64(sb.mbcnt)))
 }
 
-// Pins returns the bytes of storage that m keeps alive.
+// Pins returns how many bytes of storage m keeps alive.
 func (m *Mbuf) Pins() int {
 	if m.cl == nil {
 		return datSize
@@ -75,7 +75,8 @@ func (sb *Sockbuf) link(m *Mbuf) {
 	sb.mbcnt += m.Pins()
 }
 
-// compress copies m behind the tail, in a new cluster if there is no room, and frees m.
+// compress copies m behind the tail, into a new cluster if the tail has no room, and frees m. It
+// reports false, and leaves m, if m is too large for that.
 func (sb *Sockbuf) compress(m *Mbuf) bool {
 	t := sb.tail
 	if t.cl == nil || len(t.Room()) < len(m.data) {
@@ -91,8 +92,8 @@ func (sb *Sockbuf) compress(m *Mbuf) bool {
 	return true
 }
 
-// AppendBytes copies as much of p as fits into the room behind the last Mbuf, and returns how much
-// that was.
+// AppendBytes copies as many bytes of p as fit into the room behind the last Mbuf, and returns how
+// many.
 func (sb *Sockbuf) AppendBytes(p []byte) int {
 	if sb.TailRoom() == 0 {
 		return 0
@@ -102,7 +103,7 @@ func (sb *Sockbuf) AppendBytes(p []byte) int {
 	return n
 }
 
-// TailRoom returns the bytes that AppendBytes would take.
+// TailRoom returns how many bytes AppendBytes can take.
 func (sb *Sockbuf) TailRoom() int {
 	if sb.tail == nil || sb.tail.cl == nil && !sb.tail.own {
 		return 0
@@ -171,7 +172,7 @@ func (sb *Sockbuf) trim(n int) {
 	sb.cc -= int32(n)
 }
 
-// Copydata copies the bytes from offset off into p and returns how many there were.
+// Copydata copies bytes from offset off on into p, and returns how many.
 func (sb *Sockbuf) Copydata(off int, p []byte) int { return Copydata(sb.head, off, p) }
 
 // Flush frees everything: BSD's sbflush.
@@ -180,16 +181,16 @@ func (sb *Sockbuf) Flush() {
 	sb.head, sb.tail, sb.cc, sb.mbcnt = nil, nil, 0, 0
 }
 
-// A Sendbuf is a Sockbuf that is sent from: what lies in it goes out, piece by piece, long before
-// it is dropped.
+// A Sendbuf is a Sockbuf of data to send. The data is sent piece by piece, and dropped when the
+// peer has acknowledged it.
 type Sendbuf struct {
 	Sockbuf
-	ptr    *Mbuf // where the last Copym began, so that the next need not walk the chain: FreeBSD's sb_sndptr
+	ptr    *Mbuf // where the last Copym began, and the next need not walk to: FreeBSD's sb_sndptr
 	ptrOff int32 // offset of ptr's first byte
 }
 
-// Copym returns a chain that shares n bytes from offset off. Successive calls with rising offsets
-// do not walk the chain anew.
+// Copym returns a chain that shares n bytes from offset off. Calls whose offsets rise do not walk
+// the chain from its beginning.
 func (sb *Sendbuf) Copym(off, n int) *Mbuf {
 	if n == 0 {
 		return nil
@@ -206,28 +207,28 @@ func (sb *Sendbuf) Copym(off, n int) *Mbuf {
 	return Copym(m, off-start, n)
 }
 
-// front notes that n bytes leave at the front.
+// front notes that n bytes are removed from the front.
 func (sb *Sendbuf) front(n int) {
 	if int(sb.ptrOff) < n {
-		sb.ptr, sb.ptrOff = nil, 0 // it has gone, or is the first now
+		sb.ptr, sb.ptrOff = nil, 0 // ptr is removed, or is the first now
 	} else {
 		sb.ptrOff -= int32(n)
 	}
 }
 
-// Drop is Sockbuf's.
+// Drop is Drop of [Sockbuf].
 func (sb *Sendbuf) Drop(n int) {
 	sb.front(n)
 	sb.Sockbuf.Drop(n)
 }
 
-// Cut is Sockbuf's.
+// Cut is Cut of [Sockbuf].
 func (sb *Sendbuf) Cut(n int) *Mbuf {
 	sb.front(n)
 	return sb.Sockbuf.Cut(n)
 }
 
-// Flush is Sockbuf's.
+// Flush is Flush of [Sockbuf].
 func (sb *Sendbuf) Flush() {
 	sb.ptr, sb.ptrOff = nil, 0
 	sb.Sockbuf.Flush()

@@ -6,8 +6,8 @@ import (
 	"net/netip"
 )
 
-// Sum adds p to a running ones' complement sum (RFC 1071): the sum of an odd number of bytes ends
-// in a zero byte, so only the last part of a packet may be odd. The result is folded by Fold.
+// Sum adds p to a running ones' complement sum (RFC 1071). An odd number of bytes counts as if a
+// zero byte followed, so only the last part of a packet may be odd. Fold folds the result.
 func Sum(p []byte, sum uint64) uint64 {
 	var c uint64
 	if hasBlocks && len(p) >= minBlocks {
@@ -38,15 +38,15 @@ func Sum(p []byte, sum uint64) uint64 {
 	return sum + c
 }
 
-// minBlocks is from where on sumBlocks pays.
+// minBlocks is the length from which on sumBlocks is faster.
 const minBlocks = 192
 
-// SumAt adds p, which begins at offset off of what is summed, so that odd pieces may follow each
-// other.
+// SumAt adds p, which begins at offset off of a packet, to a running sum. So the pieces of the
+// packet may have odd lengths.
 func SumAt(p []byte, off int, sum uint64) uint64 {
 	s := Sum(p, 0)
 	if off&1 != 0 {
-		s = bits.RotateLeft64(s, 8) // 2^8 to the power of one byte: all 16-bit lanes shift alike modulo 2^16-1
+		s = bits.RotateLeft64(s, 8) // one byte further, each byte counts 2^8 times as much, modulo 2^16-1
 	}
 	sum, c := bits.Add64(sum, s, 0)
 	return sum + c

@@ -43,8 +43,8 @@ type ICMP struct {
 	Rest       uint32 // identifier and sequence number, next-hop MTU, pointer or gateway, by type
 }
 
-// ParseICMP reads the fixed part of the message at the start of p. Its checksum covers the whole
-// message: the caller verifies it.
+// ParseICMP reads the fixed part of the message at the start of p. The checksum covers the whole
+// message, so the caller verifies it.
 func ParseICMP(p []byte) (ic ICMP, err error) {
 	if len(p) < ICMPLen {
 		return ic, ErrShort
@@ -52,8 +52,8 @@ func ParseICMP(p []byte) (ic ICMP, err error) {
 	return ICMP{Type: p[0], Code: p[1], Rest: binary.BigEndian.Uint32(p[4:])}, nil
 }
 
-// Put writes the fixed part into p with a checksum of zero, for the caller to fill once the whole
-// message stands.
+// Put writes the fixed part into p with a checksum of zero. The caller fills in the checksum when
+// the message is complete.
 func (ic ICMP) Put(p []byte) {
 	_ = p[ICMPLen-1]
 	p[0], p[1], p[2], p[3] = ic.Type, ic.Code, 0, 0

@@ -1,6 +1,6 @@
 // Package wire translates between the bytes of headers and structs. Each parser checks all lengths
-// once and says what is wrong; what it has accepted cannot fail later. It is pure, and imports
-// nothing of ours.
+// once, and its error says what is wrong; code that uses a header need not check it again. The
+// package does no I/O, and imports no other package of this module.
 package wire
 
 import (
@@ -26,7 +26,7 @@ const (
 	IPMF = 0x2000 // more fragments
 )
 
-// What is wrong with a header.
+// Errors of ParseIPv4 and ParseTCP, which say what is wrong with a header.
 var (
 	ErrShort    = errors.New("wire: header cut short")
 	ErrVersion  = errors.New("wire: wrong IP version")
@@ -48,8 +48,8 @@ type IPv4 struct {
 }
 
 // ParseIPv4 reads the header at the start of packet p, whose whole length is plen (p may be only
-// its first part). The checksum is verified; bytes behind the total length are padding, for the
-// caller to cut.
+// its first part). It verifies the checksum. Bytes behind the total length are padding, which the
+// caller cuts off.
 func ParseIPv4(p []byte, plen int) (ip IPv4, err error) {
 	if len(p) < IPv4MinLen {
 		return ip, ErrShort

@@ -33,6 +33,5 @@ func PcapRecord(t int64, n, size int) [PcapRecordLen]byte {
 	return h
 }
 
-// PcapCaptured returns how many bytes of its packet follow the header of a record, which b begins
-// with.
+// PcapCaptured returns how many bytes of the packet follow the record's header that b begins with.
 func PcapCaptured(b []byte) int { return int(binary.LittleEndian.Uint32(b[8:])) }

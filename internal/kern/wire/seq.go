@@ -1,6 +1,6 @@
 package wire
 
-// A Seq is a TCP sequence number; comparisons are modulo 2^32 (RFC 9293, 3.4).
+// A Seq is a TCP sequence number. Comparisons are modulo 2^32 (RFC 9293, 3.4).
 type Seq uint32
 
 // Lt reports whether a lies before b: BSD's SEQ_LT.
@@ -18,7 +18,7 @@ func (a Seq) Geq(b Seq) bool { return int32(a-b) >= 0 }
 // Sub returns the distance from b to a, negative if a lies before b.
 func (a Seq) Sub(b Seq) int { return int(int32(a - b)) }
 
-// Add returns the sequence number n bytes on.
+// Add returns the sequence number of the byte n bytes after a.
 func (a Seq) Add(n int) Seq { return a + Seq(n) }
 
 // Max returns the later of the two.

@@ -100,9 +100,9 @@ type TCP struct {
 	Opt          Options
 }
 
-// ParseTCP reads the header at the start of p into th. Lengths are checked; unknown, repeated, cut
-// and malformed options are passed over (RFC 9293, MUST-6 and MUST-7). The checksum is the
-// caller's.
+// ParseTCP reads the header at the start of p into th. It checks all lengths, and passes over
+// options that are unknown, repeated, cut short or malformed (RFC 9293, MUST-6 and MUST-7). The
+// caller verifies the checksum.
 func ParseTCP(p []byte, th *TCP) error {
 	if len(p) < TCPMinLen {
 		return ErrShort
@@ -131,7 +131,7 @@ func ParseTCP(p []byte, th *TCP) error {
 }
 
 // dooptions parses options: BSD's tcp_dooptions. MSS, window scale and SACK-permitted count only on
-// a SYN. Of an option that is repeated the first counts.
+// a SYN. If an option is repeated, the first one counts.
 func dooptions(p []byte, syn bool, o *Options) {
 	for len(p) > 0 {
 		switch p[0] {

@@ -11,12 +11,12 @@ const (
 	VnetDataValid = 2 // the transport checksum has been verified
 
 	VnetTCPv4 = 1    // the packet is a chain of TCP segments over IPv4
-	VnetECN   = 0x80 // CWR is for the first segment only
+	VnetECN   = 0x80 // only the first segment has CWR
 )
 
 // A Vnet is a header that says what is left to do for a packet: struct virtio_net_hdr (OASIS virtio
-// 1.2, 5.1.6), little endian, without num_buffers. What it says of a packet that has come in is the
-// word of the kernel at the other end of the device.
+// 1.2, 5.1.6), little endian, without num_buffers. The header of a packet that has arrived comes
+// from the kernel at the other end of the device, and has not been checked.
 type Vnet struct {
 	Flags, GSOType uint8
 	HdrLen         uint16 // bytes of the headers before the payload
@@ -39,8 +39,8 @@ func (v *Vnet) Append(b []byte) []byte {
 	return le.AppendUint16(le.AppendUint16(b, v.CsumStart), v.CsumOffset)
 }
 
-// Complete fills in the checksum of packet p unless it is TCP's: the machine need not look at that,
-// and a capture fills it in by itself.
+// Complete fills in the checksum of packet p, unless it is TCP's: the machine does not read that
+// one, and a capture fills it in by itself.
 func (v *Vnet) Complete(p []byte) {
 	if v.Flags&VnetNeedsCsum == 0 || v.isTCP(p) {
 		return
@@ -58,8 +58,8 @@ func (v *Vnet) Complete(p []byte) {
 	binary.BigEndian.PutUint16(p[at:], sum)
 }
 
-// isTCP reports whether the header speaks of the checksum of an IPv4 packet that holds the whole of
-// a TCP header.
+// isTCP reports whether p is an IPv4 packet with a whole TCP header, and the checksum of the
+// virtio-net header is TCP's.
 func (v *Vnet) isTCP(p []byte) bool {
 	ip, ok := ViewIPv4(p)
 	if !ok || ip.Proto() != ProtoTCP || len(ip.Payload()) < TCPMinLen {
