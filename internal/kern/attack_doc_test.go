@@ -70,8 +70,7 @@ func checkAttack(t *testing.T, root string, cells []string) (wrong []string) {
 	return wrong
 }
 
-// docs/attacks.md has each attack once, in order, with an answer in a file and a test that there
-// are.
+// docs/attacks.md lists each attack once, in order. The file of its answer and its tests exist.
 func TestEveryAttackIsTested(t *testing.T) {
 	root := repoRoot(t)
 	doc, err := os.ReadFile(filepath.Join(root, "docs", "attacks.md"))
@@ -98,7 +97,7 @@ func TestEveryAttackIsTested(t *testing.T) {
 	}
 }
 
-// What the check of the document is to find, it finds.
+// checkAttack finds each kind of mistake in a row.
 func TestAttackRowsAreChecked(t *testing.T) {
 	root := repoRoot(t)
 	good := []string{"A01", "attack", "answer", "`internal/kern/kern.go`",

@@ -32,9 +32,9 @@ func heapInUse() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// A42: peers that connect and send nothing. What nobody accepts is bounded by the queue, and what
-// is accepted by the memory: then SYNs are dropped, whoever has a connection goes on, and when the
-// connections are closed others come in.
+// A42: peers connect and send nothing. The queue bounds the connections that no user accepts, and
+// the memory those that one accepts: when it is full, SYNs are dropped, and existing connections go
+// on. When those are closed, others are accepted.
 func TestConnectionFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget, peers = 4 << 20, 20_000
@@ -87,7 +87,7 @@ func TestConnectionFlood(t *testing.T) {
 }
 
 // An echoLink answers each packet that the stack sends with a segment that draws another one, as
-// long as flood says so.
+// long as flood is set.
 type echoLink struct {
 	*wireLink
 	ifp    *Ifnet
@@ -108,8 +108,9 @@ func (l *echoLink) Write(pkts []net.Buffers) (int, error) {
 	return len(pkts), nil
 }
 
-// A41: while packets come, each drawing an answer, the calls of users return: whoever drains a
-// queue for others hands it over after a while, and no lock is held from one packet to the next.
+// A41: while packets arrive and each draws an answer, the calls of users return: a goroutine that
+// drains a queue for others hands it over after a while, and holds no lock from one packet to the
+// next.
 func TestFloodHoldsNobodyUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -155,8 +156,8 @@ func errnoOf(err error) syscall.Errno {
 	return 0
 }
 
-// A03: an acknowledgment out of nowhere costs little: without a cookie sent of late it is not even
-// compared with one, and it takes no memory.
+// A03: an acknowledgment without a connection costs little: if the stack has sent no cookie of
+// late, it does not even compare the number with one, and it takes no memory.
 func TestAckFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -184,7 +185,8 @@ func TestAckFlood(t *testing.T) {
 		if n := heapInUse() - before; n > 1<<20 {
 			t.Errorf("the heap has grown by %d bytes", n)
 		}
-		// Where no cookie has been sent of late not even a right one is one: nothing is computed.
+		// If the stack has sent no cookie of late, it does not accept even a correct one, as it
+		// computes no hash.
 		p := v.strangerAt(200_000)
 		sent := v.k.Stats.TCP.ScSendcookie.Load()
 		v.inject(p.syn(wire.Options{}).bytes())
@@ -206,8 +208,7 @@ func TestAckFlood(t *testing.T) {
 	})
 }
 
-// A24: IPv6 is not spoken: what comes of it, with extension headers or not, is dropped, and nothing
-// is answered.
+// A24: the stack drops all IPv6 packets, with extension headers or without, and answers none.
 func TestIPv6Dropped(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
@@ -241,8 +242,8 @@ func TestIPv6Dropped(t *testing.T) {
 	}
 }
 
-// A39: a segment whose connection ends between the look-up and its lock is looked up again, and
-// meets what has taken the connection's place.
+// A39: if a segment's connection ends between the look-up and its lock, the segment is looked up
+// again, and goes to what has taken the connection's place.
 func TestSegmentMeetsTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -268,8 +269,8 @@ func TestSegmentMeetsTheEnd(t *testing.T) {
 	})
 }
 
-// A36: no error is sent about an error, also where it came in pieces that never were completed (RFC
-// 1122, 3.2.2).
+// A36: no error is sent about an error, even if that came in fragments that were never completed
+// (RFC 1122, 3.2.2).
 func TestNoErrorAboutError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

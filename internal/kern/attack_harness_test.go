@@ -17,8 +17,8 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// What follows is a stack with a wire in the hands of whoever attacks it. The stack is 10.0.0.1/24;
-// the attacker is whoever he says he is.
+// This file has a stack whose wire an attacker holds. The stack is 10.0.0.1/24; the attacker may
+// send from any address.
 
 var (
 	attHost = netip.MustParseAddr("10.0.0.1")
@@ -130,7 +130,7 @@ func attacked(t testing.TB, mod func(*Config, *tcp.Profile)) *victim {
 	return v
 }
 
-// done closes the stack and asserts that nothing of it is left.
+// done closes the stack and asserts that it holds nothing any more.
 func (v *victim) done() {
 	v.Helper()
 	v.k.Close()
@@ -188,7 +188,7 @@ func (v *victim) no(errno syscall.Errno) {
 	}
 }
 
-// listen makes a listener on port with so many places. It does not block.
+// listen makes a listener on port with a backlog. Its calls do not block.
 func (v *victim) listen(port uint16, backlog int) int {
 	v.Helper()
 	return v.listenOn(netip.AddrPortFrom(netip.IPv4Unspecified(), port), backlog)
@@ -399,8 +399,8 @@ var errFault = errors.New("fault")
 
 var _ Link = (*wireLink)(nil)
 
-// floodSYNs is the length of a flood: a million where there is time (set it, and watch the memory
-// stay flat), enough to fill every table ten times where tests are to be quick.
+// floodSYNs is the length of a flood. It fills every table ten times; anyone who has time can set
+// it to a million, and watch that the memory does not grow.
 const floodSYNs = 8 * scMax
 
 // halfOpen returns how many handshakes the syncache holds.

@@ -23,11 +23,11 @@ func budgeted(t testing.TB, bytes int64) *victim {
 	})
 }
 
-// short asserts that memory is used up to where the stack is pressed, except for less than a
-// packet: if the first packet that exceeds the limit is noticed, it is refused, and so is the next
-// of each connection, so that what is in use stays just below. Whether it is noticed is a matter of
-// chance, as the pool looks only now and then. From then on, until release is called, the memory is
-// short for certain.
+// short asserts that hardly any memory is left before the stack is pressed, and charges so much
+// that the stack is pressed until release is called. The pool sums its counters only now and then,
+// so it is a matter of chance whether it notices the first packet that exceeds the limit. If it
+// does, the stack refuses that packet, and the next one of each connection, and the memory in use
+// stays just below the limit.
 func (v *victim) short() (release func()) {
 	v.Helper()
 	if used, limit := v.k.Pool().Used(), v.k.Pool().Limit(); used <= limit-2*mbuf.ClMid {
@@ -70,8 +70,9 @@ func (v *victim) honest(p *peer, fd int) {
 	}
 }
 
-// F12: a thousand peers send what nobody reads: the memory stays within its budget, an honest
-// connection goes on, new ones are refused, and when the memory comes back, everything does.
+// F12: a thousand peers send data that no user reads. The memory stays within its limit, an honest
+// connection goes on, and new ones are refused. When the memory is free again, everything works as
+// before.
 func TestMemoryNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget = 16 << 20
@@ -102,8 +103,8 @@ func TestMemoryNobodyReads(t *testing.T) {
 			t.Errorf("socket: %v", errno)
 		}
 		release()
-		// The window of those who send is what it was: no promise is broken, and what is dropped is
-		// sent again.
+		// The windows of the peers stay as they were, so no promise is broken. They send again what
+		// has been dropped.
 		for _, fd := range fds {
 			v.no(v.p.Close(fd))
 		}
@@ -118,8 +119,8 @@ func TestMemoryNobodyReads(t *testing.T) {
 	})
 }
 
-// The same with users who write what nobody acknowledges, and one whose write is larger than what a
-// socket may have then: it goes on.
+// The same with users that write data that no peer acknowledges. One user writes more than a socket
+// may hold then: its call goes on.
 func TestMemoryNobodyAcknowledges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget = 16 << 20
@@ -176,8 +177,7 @@ func TestMemoryNobodyAcknowledges(t *testing.T) {
 	})
 }
 
-// A10, F12: what comes out of order is bounded in bytes and in blocks, for one connection and for
-// all.
+// A10, F12: data out of order is bounded in bytes and in blocks, for one connection and for all.
 func TestMemoryOutOfOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget = 16 << 20
@@ -203,7 +203,7 @@ func TestMemoryOutOfOrder(t *testing.T) {
 	})
 }
 
-// A11: a stream of single bytes to a reader who does not read pins little more than it holds.
+// A11: a stream of single bytes to a user that does not read pins little more than it holds.
 func TestMemoryTinySegments(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -245,8 +245,8 @@ func readStreamNB(t testing.TB, p *Proc, fd int, seed uint64, size int) {
 	}
 }
 
-// A08: a challenge that is not sent, as the limit is reached, leaks nothing; nor does any other
-// segment that is refused.
+// A08: a challenge that is not sent because the limit is reached leaks no memory, and neither does
+// any other segment that is refused.
 func TestRefusedSegmentsLeakNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -334,7 +334,7 @@ func binary2(b []byte, sport, dport uint16) {
 	b[0], b[1], b[2], b[3] = byte(sport>>8), byte(sport), byte(dport>>8), byte(dport)
 }
 
-// A09: two ends that disagree about their numbers do not talk for ever.
+// A09: two ends that disagree about their numbers do not answer each other forever.
 func TestAckStorm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		la, lb := newPair(1500, false, 1)
@@ -421,9 +421,10 @@ func TestBothWindowsClosed(t *testing.T) {
 	})
 }
 
-// Data for which there is no memory is not dropped in silence: it is acknowledged, with a window of
-// 0, as long as that lasts, and what comes out of order without one. When the reader goes on, the
-// peer hears of it at once, and nothing is lost (RFC 9293, MUST-36 and MUST-37).
+// Data for which there is no memory is not dropped in silence: while memory is short, the stack
+// answers it with an acknowledgment and a window of 0, or, if it is out of order, without changing
+// the window. When the reader goes on, the peer learns of it at once, and no data is lost (RFC
+// 9293, MUST-36 and MUST-37).
 func TestMemoryRefusalIsSaid(t *testing.T) {
 	for _, prof := range []func() *tcp.Profile{tcp.Default, tcp.FreeBSD} {
 		synctest.Test(t, func(t *testing.T) {
@@ -476,7 +477,7 @@ func TestMemoryRefusalIsSaid(t *testing.T) {
 					t.Fatalf("nothing is refused")
 				}
 			}
-			// For an hour it is said again to whoever asks, and nothing else.
+			// For an hour the stack repeats this to a peer that asks, and sends nothing else.
 			for range 60 {
 				pass(time.Minute)
 				before := p.seq
@@ -484,7 +485,7 @@ func TestMemoryRefusalIsSaid(t *testing.T) {
 					t.Fatalf("while memory is short: window %d, %d bytes taken", g.th.Win, p.seq.Sub(before))
 				}
 			}
-			// What comes out of order is refused as well, and answered.
+			// Data out of order is refused as well, and answered.
 			late := p.seg(wire.ACK, data)
 			late.th.Seq += 1400
 			v.link.fetch()
@@ -492,7 +493,7 @@ func TestMemoryRefusalIsSaid(t *testing.T) {
 			if l := v.segments(); len(l) != 1 || l[0].th.Ack != p.seq {
 				t.Fatalf("out of order: %d answers", len(l))
 			}
-			// What has been taken before is none of it: it is acknowledged.
+			// Data that has been taken before is not refused, only acknowledged again.
 			old := p.seg(wire.ACK, data)
 			old.th.Seq -= 1400
 			v.inject(old.bytes())
@@ -567,9 +568,9 @@ func (v *victim) answerProbes(peers []*peer, d time.Duration, take int) {
 	}
 }
 
-// Peers that read nothing may fill the memory, but they do not keep others out: those whose users
-// have closed them are given up first, the oldest before the others, then the oldest of the rest,
-// until there is room (CVE-2008-4609).
+// Peers that read nothing may fill the memory, but they do not keep others out: the stack ends
+// first the connections that their users have closed, the oldest before the others, and then the
+// oldest of the rest, until there is room (CVE-2008-4609).
 func TestMemoryHeldByClosedWindows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget = 16 << 20
@@ -643,7 +644,7 @@ func TestMemoryHeldByClosedWindows(t *testing.T) {
 	})
 }
 
-// Of two closed connections whose peers take a byte for each probe nothing is left after a while.
+// Two closed connections whose peers take a byte for each probe end after a while.
 func TestOrphanTakesBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := budgeted(t, 16<<20)
@@ -662,7 +663,8 @@ func TestOrphanTakesBytes(t *testing.T) {
 	})
 }
 
-// The budget counts what is used: with segments of a byte the memory is mostly what holds them.
+// The limit counts all memory that is used: if segments have a byte each, most of it holds the
+// segments, not their data.
 func TestMemoryCountsHeap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := budgeted(t, 1<<30)

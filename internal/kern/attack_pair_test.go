@@ -13,8 +13,8 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// A pairLink is one end of a cable with moods: it takes what it likes of what it is given, and
-// calls ready when it likes.
+// A pairLink is one end of a cable that is full at random: it takes any number of the packets it is
+// given, and calls ready at any time.
 type pairLink struct {
 	mtu  int
 	peer *pairLink

@@ -50,8 +50,8 @@ func connectedDialers(ds []*dialer) (n int) {
 
 var loopAt = netip.MustParseAddrPort("127.0.0.1:80")
 
-// Over the loopback a SYN that finds no place waits for one, first come first served, and no dial
-// loses a second, however long accept takes.
+// Over the loopback a SYN that finds no place waits for one, behind those that came before, and no
+// dial has to retransmit, however long accept takes.
 func TestParkedFirstComeFirstServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -82,9 +82,8 @@ func TestParkedFirstComeFirstServed(t *testing.T) {
 	})
 }
 
-// A parked dial waits as long as its user wants: neither the time of TCP_KEEPINIT, where it is not
-// set, nor a number of retransmissions ends it, but its deadline does, and an explicit
-// TCP_KEEPINIT.
+// A parked dial waits as long as its user wants. Its deadline ends it, and TCP_KEEPINIT if the user
+// has set it; the profile's value and the number of retransmissions do not.
 func TestParkedWaitsForItsUser(t *testing.T) {
 	for _, prof := range []func() *tcp.Profile{tcp.Default, tcp.FreeBSD} {
 		for _, mtu := range []int{0, 1500} {
@@ -132,7 +131,8 @@ func TestParkedWaitsForItsUser(t *testing.T) {
 	}
 }
 
-// Closing the listener refuses those who wait, and those whom nobody has accepted are reset.
+// Closing the listener refuses the dials that wait, and resets the connections that no user has
+// accepted.
 func TestListenerCloseRefusesParked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -204,8 +204,7 @@ func TestParkedPlacesComeFree(t *testing.T) {
 	})
 }
 
-// A port whose dialer has given up while parked is dialed from again: it is the second that is let
-// in.
+// If a dialer gives up while it is parked, and another dials from its port, the second is let in.
 func TestParkedPortReused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -240,7 +239,8 @@ func TestParkedPortReused(t *testing.T) {
 	})
 }
 
-// While memory is short a SYN is dropped and nothing spins; afterwards it comes again.
+// While memory is short, the stack drops a SYN, and no goroutine spins. Later the peer sends it
+// again.
 func TestParkedUnderPressure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, func(c *Config, _ *tcp.Profile) { c.Memory = 8 << 20 })
@@ -275,7 +275,8 @@ func TestParkedUnderPressure(t *testing.T) {
 	})
 }
 
-// A burst of dials over the loopback, to a small queue whose user is slow, never loses a second.
+// In a burst of dials over the loopback, to a small queue whose user is slow, no dial has to
+// retransmit.
 func TestBurstOfDials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

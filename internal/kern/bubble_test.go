@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// The bubble of a goroutine is told by its number, which the runtime has always written so; if it
-// writes otherwise one day, this fails.
+// The number of a goroutine's bubble is read from a trace of the form that the runtime has always
+// written. If the form changes, this test fails.
 func TestBubbleNumber(t *testing.T) {
 	if n := bubble(); n != 0 {
 		t.Errorf("outside: %d", n)
@@ -35,8 +35,8 @@ func TestBubbleNumber(t *testing.T) {
 	}
 }
 
-// A program may run for long, and its clock begins at the epoch: neither is a sign of another
-// bubble.
+// Neither a program that runs for long nor a clock that has just begun is taken for another
+// bubble's.
 func TestAwayLimits(t *testing.T) {
 	k := &Kernel{}
 	for now, want := range map[int64]bool{
@@ -48,8 +48,7 @@ func TestAwayLimits(t *testing.T) {
 	}
 }
 
-// A bubble whose number is not known, should the runtime not tell it any more, is taken for the one
-// that the stack is in.
+// If the runtime does not tell a bubble's number any more, every bubble is taken for the stack's.
 func TestAwayUnknown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &Kernel{home: bubble()}

@@ -48,7 +48,7 @@ func (r *chainRec) hook(string) {
 	}
 }
 
-// name returns the C name of a frame's function, "" where it has none.
+// name returns the C name of a frame's function, or "" if it has none.
 func (r *chainRec) name(f *runtime.Frame) string {
 	const kern = "bsdnet/internal/kern"
 	fn, ok := strings.CutPrefix(f.Function, kern)

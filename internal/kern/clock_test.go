@@ -17,7 +17,7 @@ type holdUp chan struct{}
 func (h holdUp) expire(int64) { <-h }
 
 // A processor that has been busy elsewhere must not look like a lost packet: if timers are late,
-// what has arrived in the meantime is processed before they count.
+// packets that have arrived meanwhile are processed first.
 func TestStarvedProcessor(t *testing.T) {
 	const rto = 200 * time.Millisecond // the handshake has taken no time
 	for _, c := range []struct {
@@ -71,9 +71,9 @@ func TestStarvedProcessor(t *testing.T) {
 	}
 }
 
-// A connection that is gone does not wait for its timers, or for the deadlines of those who slept
-// in it: they may be hours away, and a peer that connects and resets all the time would fill the
-// memory.
+// A connection that has ended leaves the clock at once, although its timers, and the deadlines of
+// calls that slept in it, may be hours away. Otherwise a peer that connects and resets all the time
+// would fill the memory.
 func TestGoneSocketsLeaveClock(t *testing.T) {
 	for _, prof := range []func() *tcp.Profile{tcp.Default, tcp.FreeBSD} {
 		synctest.Test(t, func(t *testing.T) {
@@ -116,9 +116,9 @@ type calledAt struct {
 
 func (c *calledAt) expire(int64) { c.at = append(c.at, c.k.now()) }
 
-// The clock waits 3 ms if it is more than 20 ms late, and not at all if it is less late, or if what
-// it calls was overdue when it was set: a deadline in the past, as users set, is no sign of a busy
-// processor.
+// The clock waits 3 ms if it is more than 20 ms late, and not at all if it is less late, or if the
+// callout was overdue when it was set: a deadline in the past, which users set, is no sign of a
+// busy processor.
 func TestClockGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

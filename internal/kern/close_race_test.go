@@ -16,7 +16,7 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// What calls on a connection may return while it is being torn down: nothing else.
+// closeErrors are the only errors that calls on a connection may return while it is being closed.
 var closeErrors = []syscall.Errno{0, syscall.EBADF, syscall.ECONNRESET, syscall.EPIPE, syscall.EAGAIN,
 	syscall.ETIMEDOUT, syscall.ENOTCONN,
 	syscall.ECONNABORTED, syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENOBUFS}
@@ -110,7 +110,8 @@ func connected(t testing.TB, ka, kb *Kernel, at netip.AddrPort) (a, b *Socket) {
 }
 
 // Calls, segments, ICMP errors and timers meet on connections that are being closed, from both ends
-// and from several goroutines. Each call returns, with an error that says so, and nothing is left.
+// and from several goroutines. Each call returns, with one of closeErrors, and the stacks hold
+// nothing afterwards.
 func TestCloseRaces(t *testing.T) {
 	for _, loop := range []bool{true, false} {
 		la, lb := newPair(1500, false, 1)
@@ -122,7 +123,7 @@ func TestCloseRaces(t *testing.T) {
 		}
 		for round := range 150 {
 			a, b := connected(t, ka, kb, at)
-			// Nobody waits longer than this, whatever happens.
+			// No call waits longer than this, whatever happens.
 			end := time.Now().Add(20 * time.Millisecond)
 			a.SetDeadlines(&end, &end)
 			b.SetDeadlines(&end, &end)
@@ -258,7 +259,7 @@ func noMoreGoroutines(t testing.TB, before int) {
 	t.Errorf("%d goroutines, there were %d:\n%s", runtime.NumGoroutine(), before, b[:runtime.Stack(b, true)])
 }
 
-// After Close every call says so, and Close again returns.
+// After Close every call fails, and a second Close returns.
 func TestCallsAfterClose(t *testing.T) {
 	k, err := New(Config{})
 	if err != nil {
@@ -288,7 +289,7 @@ func TestCallsAfterClose(t *testing.T) {
 	closedClean(t, k)
 }
 
-// A link is taken off while it is busy: the calls that use it end, and the stack goes on without.
+// A link is detached while it is busy: the calls that use it end, and the stack goes on without it.
 func TestDetachWhileBusy(t *testing.T) {
 	for seed := range uint64(20) {
 		la, lb := newPair(1500, true, seed)

@@ -32,7 +32,7 @@ states ESTABLISHED
 			scripts[name+", not icmp_may_rst"] = "sysctl net.inet.tcp.icmp_may_rst=0\n" + scrSynSent + "+0.1 " +
 				icmp + " [0:0(0)]\n" + goesOn
 		}
-		// Another number than one in SND.UNA..SND.NXT is nobody's.
+		// An error that quotes a number outside of SND.UNA..SND.NXT is ignored.
 		scripts[name+" left"] = scrSynSent + "+0.1 " + icmp + " [-1:-1(0)]\n" + goesOn
 		scripts[name+" right"] = scrSynSent + "+0.1 " + icmp + " [1:1(0)]\n" + goesOn
 		// No error ends a connection that stands.

@@ -9,9 +9,9 @@ const scrSendFull1460 = scrSendFull + `
 accept(3, ..., ...) = 4
 `
 
-// What a router says of the path's MTU (RFC 1191) is believed at once as long as no larger segment
-// has arrived, and later if the data that it speaks of is missing (RFC 5927, 7.2). It is no sign of
-// congestion.
+// The stack believes a router about the path's MTU (RFC 1191) at once if no larger segment has
+// arrived before, and otherwise if the data that the error quotes stays missing (RFC 5927, 7.2).
+// The error is no sign of congestion.
 func TestConfPathMTU(t *testing.T) {
 	runSenders(t, map[string]string{
 		"at the start": scrSendFull1460 + `

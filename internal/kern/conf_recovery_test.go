@@ -48,7 +48,7 @@ func runSenders(t *testing.T, scripts map[string]string) {
 	}
 }
 
-// What a sender answers to losses, from RFC 6675, RFC 8985 and RFC 9937: which segment goes when.
+// Which segments a sender sends after losses, and when: RFC 6675, RFC 8985 and RFC 9937.
 func TestConfRecovery(t *testing.T) {
 	runSenders(t, map[string]string{
 		"one of ten": scrSend100 + `

@@ -2,7 +2,7 @@ package kern
 
 import "testing"
 
-// CLOSED: a socket that is bound and does not listen, and a port that nobody has.
+// CLOSED: a socket that is bound and does not listen, and a port that no socket has.
 func TestConfClosed(t *testing.T) {
 	scripts := map[string]string{}
 	for name, begin := range map[string]string{"bound": scrBound + "states CLOSED\n", "nobody": "\n"} {

@@ -97,7 +97,8 @@ accept(3, ..., ...) = 4
 +0.04 > . 1:1(0) ack 1461 win 1004 <nop,nop,TS val 150 ecr 510>
 read(4, ..., 2000) = 1460
 `,
-		// More than a SYN,ACK can say: the rest is advertised as soon as the connection stands.
+		// The window is larger than a SYN,ACK can say: the rest is advertised as soon as the
+		// connection is established.
 		"large buffer": scrSocket + `
 setsockopt(3, SOL_SOCKET, SO_RCVBUF, [1000000], 4) = 0
 bind(3, ..., ...) = 0

@@ -13,7 +13,7 @@ type scrState struct {
 	nxt, rcv, una int // SND.NXT, RCV.NXT, SND.UNA
 }
 
-// scrStates are the synchronized states but TIME_WAIT. The user shuts down, so that the socket
+// scrStates are the synchronized states except TIME_WAIT. The user shuts down, so that the socket
 // stays to tell its errors.
 var scrStates = []scrState{
 	{name: "ESTABLISHED", script: scrConnected, nxt: 1, rcv: 1, una: 1},
@@ -116,9 +116,9 @@ func TestConfSYN(t *testing.T) {
 	runScripts(t, scripts)
 }
 
-// The rest of RFC 9293, 3.10.7.4, first and fifth: what is outside of the window is answered with
-// an ACK and dropped; so is an ACK of what has not been sent; one that is too old is challenged
-// (RFC 5961, 5).
+// The rest of RFC 9293, 3.10.7.4, first and fifth: a segment outside of the window is dropped and
+// answered with an ACK. So is an ACK of data that has not been sent. An ACK that is too old draws a
+// challenge (RFC 5961, 5).
 func TestConfAcceptability(t *testing.T) {
 	scripts := map[string]string{}
 	for _, st := range scrStates {

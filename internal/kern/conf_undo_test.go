@@ -77,7 +77,7 @@ info 4 {tcpi_ca_state=TCP_CA_Recovery, tcpi_sacked=500}
 	})
 }
 
-// Second thoughts: RFC 5682 (F-RTO), RFC 3522 (Eifel) and RFC 3708 (DSACK).
+// Recoveries that turn out to be spurious: RFC 5682 (F-RTO), RFC 3522 (Eifel) and RFC 3708 (DSACK).
 func TestConfUndo(t *testing.T) {
 	runSenders(t, map[string]string{
 		"a time-out that was spurious": scrSend100 + `
@@ -293,9 +293,9 @@ info 4 {tcpi_ca_state=TCP_CA_Recovery, tcpi_snd_cwnd=7000, tcpi_snd_ssthresh=700
 	})
 }
 
-// RFC 7323, 5.3, drops what has an older timestamp than the last segment in order. A bare
-// acknowledgment that was only overtaken is taken nevertheless, as what it says of holes is news;
-// it moves no window.
+// RFC 7323, 5.3, drops a segment whose timestamp is older than that of the last segment in order. A
+// bare acknowledgment that was only overtaken counts nevertheless, as its SACK blocks are news; it
+// moves no window.
 func TestConfOvertaken(t *testing.T) {
 	const begin = scrSendStamps + `
 write(4, ..., 10000) = 10000

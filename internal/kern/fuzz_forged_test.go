@@ -7,7 +7,7 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A connState is what a segment that is not the peer's must not change.
+// A connState is the part of a connection that a forged segment must not change.
 type connState struct {
 	state      tcp.State
 	rcvNxt     uint32
@@ -29,7 +29,7 @@ func (g *siege) state() connState {
 	}
 }
 
-// unmoved asserts that what f does changes nothing of the connection.
+// unmoved asserts that f does not change the connection.
 func (g *siege) unmoved(what string, s *seg, f func()) {
 	before := g.state()
 	f()
@@ -108,8 +108,8 @@ func (g *siege) options(s *seg) {
 	}
 }
 
-// forged is a segment of the connection that the peer has not sent. Unless it is one that the peer
-// might have sent, nothing comes of it.
+// forged sends a segment of the connection that is not the peer's. Unless the peer might have sent
+// it, it has no effect.
 func (g *siege) forged() {
 	s, i := g.segment(), g.info()
 	g.logf("forged %v %d+%d ack %d win %d %x; rcvNxt %d+%d una %d+%d", s.th.Flags, s.th.Seq, len(s.data), s.th.Ack,
@@ -144,21 +144,21 @@ func (g *siege) possible(s *seg, i tcp.Info) bool {
 	case f&wire.SYN != 0, f&wire.ACK == 0:
 		return false
 	}
-	// What the buffer has room for may be more than has been advertised.
+	// The buffer may have room for more than has been advertised.
 	if s.th.Seq.Gt(next.Add(max(i.RcvWnd, g.room()))) {
 		return false
 	}
 	return !s.th.Ack.Gt(g.sndMax) && una.Sub(s.th.Ack) <= g.maxWin
 }
 
-// room is how much more the connection can receive.
+// room returns how many more bytes the connection can receive.
 func (g *siege) room() int {
 	g.so.lock()
 	defer g.so.mu.Unlock()
 	return g.so.rcv.Space()
 }
 
-// finish is the end of a game: the attacker has gone, the peer does what is right, and everything
+// finish ends a game: the attacker sends no more, the peer behaves as it should, and the connection
 // goes on.
 func (g *siege) finish() {
 	pass(2 * time.Second) // the limits of challenges
@@ -185,7 +185,7 @@ func (g *siege) finish() {
 }
 
 // goesOn asserts that what the peer sends now is read, and what the user writes arrives. The peer
-// has learnt what the connection is at.
+// knows the connection's numbers.
 func (g *siege) goesOn(i tcp.Info) {
 	p := g.peer
 	for g.read(1<<20) > 0 {
@@ -214,8 +214,8 @@ func (g *siege) goesOn(i tcp.Info) {
 	if g.shut || g.info().State != tcp.Established && g.info().State != tcp.CloseWait {
 		return
 	}
-	// A forged number that is ahead of the peer's (SND.WL1) makes its windows count for nothing
-	// until it has passed it; a window probe at a time there is progress all the same.
+	// After a forged segment with a number ahead of the peer's (SND.WL1), the peer's windows do not
+	// count until its numbers have passed that one. Window probes still make progress.
 	before := g.info().BytesSent
 	for g.info().BytesSent == before {
 		g.p.Send(g.fd, []byte("y"), MSG_DONTWAIT)

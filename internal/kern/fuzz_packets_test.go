@@ -352,8 +352,8 @@ func (g *siege) read(n int) int {
 	return n
 }
 
-// honestly has the peer do what it should: send the next data and acknowledge all. It knows nothing
-// of what others have made of the connection.
+// honestly has the peer do what it should: send the next data and acknowledge all. It does not know
+// what others have done to the connection.
 func (g *siege) honestly() {
 	if g.so.TCPInfo().State == tcp.Closed {
 		return
@@ -385,9 +385,9 @@ func (g *siege) honestly() {
 // maxFuzz bounds the story that an input tells.
 const maxFuzz = 1200
 
-// FuzzPackets: whatever comes, a whole stack neither panics nor blocks nor grows, its connection
-// goes on, unless a segment has ended it that the peer might have sent, and its listener takes
-// others.
+// FuzzPackets: whatever packets arrive, a stack neither panics nor blocks nor grows, and its
+// listener accepts others. Its connection goes on, unless a segment that the peer might have sent
+// has ended it.
 func FuzzPackets(f *testing.F) {
 	for seed := range uint64(6) {
 		f.Add(testutil.SeededBytes(seed, 400))

@@ -178,7 +178,7 @@ func (st *gridState) cell(t *testing.T, prof *tcp.Profile, steps []step, g gridS
 	return out
 }
 
-// gridState returns the states of what is not a listener.
+// gridState returns the states of all sockets except listeners.
 func (s *script) gridState() string {
 	var l []string
 	for _, c := range s.k.Pcblist() {
@@ -193,7 +193,7 @@ func (s *script) gridState() string {
 	return strings.Join(l, " ")
 }
 
-// gridReply prints a reply: flags and numbers, length and SACK blocks where there are some.
+// gridReply prints a reply: flags and numbers, and length and SACK blocks if there are any.
 func (s *script) gridReply(p sentPkt, after time.Duration) string {
 	_, tr, err := s.trace(p.pkt)
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// gsoSplit does with a packet what stands in its virtio-net header, as the kernel behind a TUN
-// device would: it knows nothing of the cutter.
+// gsoSplit cuts and sums a packet as its virtio-net header says, as the kernel behind a TUN device
+// does. It shares no code with the cutter.
 func gsoSplit(t testing.TB, p []byte) (pkts [][]byte) {
 	t.Helper()
 	le, be := binary.LittleEndian, binary.BigEndian
@@ -66,7 +66,7 @@ func gsoSplit(t testing.TB, p []byte) (pkts [][]byte) {
 	return pkts
 }
 
-// What a link with offloads makes of a chain is what the stack would have put on a wire by itself.
+// A link with offloads makes the same packets of a chain as the stack by itself.
 func TestVnetHeader(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
@@ -150,7 +150,7 @@ func (l *vnetLink) WriteQueue(q int, pkts []net.Buffers) (int, error) {
 func (l *vnetLink) Read(bufs [][]byte, sizes []int) (int, error) { return l.ReadQueue(0, bufs, sizes) }
 func (l *vnetLink) Write(pkts []net.Buffers) (int, error)        { return l.WriteQueue(0, pkts) }
 
-// Chains go over such a link whole, on one queue and on several, and nobody sums them.
+// Chains go over such a link whole, on one queue and on several, without checksums.
 func TestVnetStreams(t *testing.T) {
 	for _, queues := range []int{1, 3} {
 		a, b := newVnetPair(queues, uint64(queues))
@@ -163,8 +163,8 @@ func (v *victim) vnetIfnet() *Ifnet {
 	return &Ifnet{k: v.k, mtu: v.ifp.mtu, prefixes: v.ifp.prefixes, vnet: true}
 }
 
-// A packet that comes with a virtio-net header is one without it that is known to be right, and is
-// captured with its checksum.
+// A packet with a virtio-net header counts as one without, whose checksum is known to be right. A
+// capture fills in its checksum.
 func TestVnetReceived(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
@@ -297,7 +297,7 @@ func newBatchLink() *batchLink {
 	return &batchLink{wireLink: newWireLink(1500), batches: make(chan [][]byte)}
 }
 
-// What a batch brings about is sent when all of it has been dealt with, in one call.
+// The answers to a batch are sent in one call, when all of its packets have been processed.
 func TestBatchIsAnsweredAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -321,7 +321,7 @@ func TestBatchIsAnsweredAtOnce(t *testing.T) {
 	})
 }
 
-// A link that breaks says so: dials fail at once, and a connection goes on over the link that is
+// When a link has broken, dials fail at once, and a connection goes on over the link that is
 // attached in its place.
 func TestBrokenLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -380,8 +380,7 @@ func TestBrokenLink(t *testing.T) {
 	})
 }
 
-// The counters of an interface are of IP packets: a virtio-net header before them is none of their
-// bytes.
+// The counters of an interface count the bytes of IP packets, without virtio-net headers.
 func TestVnetCounts(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()

@@ -200,7 +200,7 @@ func (q *ifqueue) take(batch []qent) int {
 }
 
 // unget puts entries that the link has not taken back at the front of the queue. If the interface
-// has been detached meanwhile, it frees them, as nobody would take them.
+// has been detached meanwhile, it frees them, as no drainer will take them.
 func (q *ifqueue) unget(batch []qent) {
 	q.mu.Lock()
 	if q.ifp.down.Load() {

@@ -86,8 +86,8 @@ func (t *portTable) bind(so *Socket, port uint16) syscall.Errno {
 // tryBind gives so the port if BSD's rule allows it. Two sockets may share a port if their
 // addresses do not overlap. A socket with SO_REUSEADDR may share it also with connections, such as
 // those that a listener of the port has accepted, and with TIME_WAIT records. Sockets that all have
-// SO_REUSEPORT may always share it. A connection that took the port from its destination's set is
-// in nobody's way.
+// SO_REUSEPORT may always share it. A connection that took the port from its destination's set does
+// not count.
 func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 	s := t.shard(port)
 	s.mu.Lock()

@@ -51,7 +51,7 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 	}
 	if ip.Flags&wire.IPMF != 0 || ip.Off != 0 {
 		k.Stats.IP.Fragments.Inc()
-		// What a link has verified of a fragment does not hold for the datagram.
+		// If a link has verified a fragment's checksum, the datagram's is still unknown.
 		m.Pkt.Csum &= mbuf.CsumValid
 		m.Pkt.SegSize = 0
 		if m = k.reass.input(ifp, &ip, m); m == nil {

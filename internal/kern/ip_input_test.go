@@ -86,7 +86,7 @@ func TestTCPEveryLength(t *testing.T) {
 	}
 }
 
-// RFC 1122, 3.2.1: version, checksum, addresses. What is wrong is dropped in silence.
+// RFC 1122, 3.2.1: version, checksum, addresses. The stack drops wrong packets in silence.
 //
 // RFC 9293 MUST-57
 // RFC 9293 MUST-63
@@ -222,8 +222,8 @@ func TestIPOptions(t *testing.T) {
 	v.one()
 }
 
-// RFC 1122, 3.2.2.6: an echo is answered with its own data, of any length, in fragments where it
-// must be; not to more than one host.
+// RFC 1122, 3.2.2.6: the stack answers an echo with its own data, of any length, in fragments if it
+// must, unless the echo was sent to more than one host.
 func TestEcho(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -297,8 +297,9 @@ func rejoin(v *victim, l [][]byte) (body []byte, n int) {
 	return body, len(l)
 }
 
-// RFC 1122, 3.2.2: an error about a packet for a protocol that is not there, with its header and 8
-// bytes; never about an error, a fragment, or what was not for one host; and not more than so many.
+// RFC 1122, 3.2.2: the stack sends an error about a packet for an unknown protocol, with its header
+// and 8 bytes, but never about an error, a fragment, or a packet to or from more than one host; and
+// it limits the rate.
 func TestICMPErrorRules(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -391,8 +392,8 @@ func TestResetFloodLimited(t *testing.T) {
 		s.th.Flags = wire.RST | wire.ACK
 		v.inject(s.bytes())
 		v.none()
-		// All sources together have four times as much, less what is missing at random, a half at
-		// most.
+		// All sources together have four times as many, of which up to a half are missing at
+		// random.
 		pass(10 * time.Second)
 		for i := range 50_000 {
 			s := &seg{from: netip.AddrPortFrom(netip.AddrFrom4([4]byte{12, 0, byte(i >> 8), byte(i)}), 5000),
@@ -405,8 +406,8 @@ func TestResetFloodLimited(t *testing.T) {
 	})
 }
 
-// RFC 5927, RFC 1191: what a router says about the path is believed where it quotes what is in
-// flight, and never below 552 bytes.
+// RFC 5927, RFC 1191: the stack believes a router about the path if the error quotes data in
+// flight, but never an MTU below 552 bytes.
 //
 // RFC 9293 MUST-54
 func TestFragmentationNeeded(t *testing.T) {
@@ -459,8 +460,8 @@ func TestFragmentationNeeded(t *testing.T) {
 	})
 }
 
-// RFC 5927, 4 and 6: no ICMP error ends a connection that stands; one that quotes our SYN ends an
-// attempt to connect, where it is a hard one.
+// RFC 5927, 4 and 6: no ICMP error ends an established connection. A hard error that quotes our SYN
+// ends an attempt to connect.
 //
 // RFC 9293 MUST-54
 // RFC 9293 MUST-55

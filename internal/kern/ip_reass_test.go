@@ -11,7 +11,7 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// frag makes a fragment of an echo request's payload: bytes [off, end) of body, the last one where
+// frag makes a fragment of an echo request's payload: bytes [off, end) of body, the last one if
 // more is false.
 func frag(id uint16, body []byte, off, end int, more bool) []byte {
 	ip := wire.IPv4{ID: id, Off: off}
@@ -70,8 +70,8 @@ func TestIPReassemblyAnyOrder(t *testing.T) {
 	})
 }
 
-// A13: fragments that overlap spoil their datagram (teardrop), and so does whatever contradicts
-// itself; what a datagram cannot be is dropped.
+// A13: fragments that overlap spoil their datagram (teardrop), and so do fragments that contradict
+// each other. A fragment that no datagram can have is dropped.
 func TestReassemblyAttacks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		body := echoBody(2000)
@@ -102,7 +102,7 @@ func TestReassemblyAttacks(t *testing.T) {
 			if n, _, _ := v.waiting(); n > 1 {
 				t.Errorf("%s: %d datagrams wait", what, n)
 			}
-			// Of these two the parts that agree are a datagram of their own, with a wrong checksum.
+			// The parts of these two that agree make a datagram with a wrong checksum.
 			whole := what == "two ends" || what == "an end before what is there"
 			if st := &v.k.Stats.IP; !whole && (st.Reassembled.Load() != 0 || st.Fragdropped.Load() == 0) {
 				t.Errorf("%s: %d datagrams were put together, %d fragments dropped", what, st.Reassembled.Load(),
@@ -176,8 +176,8 @@ func TestReassemblyAttacks(t *testing.T) {
 	})
 }
 
-// A12: so many datagrams, so many of one source, so many fragments, so many bytes; a flood does not
-// keep others out for long.
+// A12: there are limits on datagrams, on those of one source, on fragments and on bytes. A flood
+// does not keep others out for long.
 func TestReassemblyLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -235,8 +235,7 @@ func TestReassemblyLimits(t *testing.T) {
 	})
 }
 
-// What a source's lost fragments have left behind, or somebody in its name, gives way to what comes
-// after them.
+// Datagrams that a source, or an attacker in its name, has left incomplete give way to later ones.
 func TestReassemblyGoesOnAfterLoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -259,8 +258,8 @@ func TestReassemblyGoesOnAfterLoss(t *testing.T) {
 	})
 }
 
-// RFC 1122, 3.3.2: a datagram is given up after 30 s; its source hears of it where the first
-// fragment has come.
+// RFC 1122, 3.3.2: the stack gives a datagram up after 30 s, and tells the source if the first
+// fragment has arrived.
 func TestReassemblyTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -288,7 +287,7 @@ func TestReassemblyTimeout(t *testing.T) {
 	})
 }
 
-// What a link says of a fragment's checksum says nothing about the datagram's.
+// If a link has verified the checksums of fragments, the datagram's is verified all the same.
 func TestReassemblyVerifiesChecksums(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()

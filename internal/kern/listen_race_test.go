@@ -8,8 +8,8 @@ import (
 )
 
 // Two queues of a device bring the acknowledgment of a handshake and the first data at the same
-// time. The second of them has found the listener, and waits for its lock while the first completes
-// the handshake: it belongs to the connection by then, and must not be answered with a reset.
+// time. The second has found the listener, and waits for its lock, while the first completes the
+// handshake. By then it belongs to the connection, and must not draw a reset.
 func TestSegmentOvertakesHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

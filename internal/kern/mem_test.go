@@ -8,8 +8,8 @@ import (
 	"unsafe"
 )
 
-// An idle connection is a Socket and little else, so its size is what a server with many of them
-// pays: a class of the allocator's is not to be left by a field that has crept in.
+// An idle connection is a Socket and little else, so its size is what each costs a server with
+// many. A new field must not move it to a larger size class of the allocator.
 func TestSocketSize(t *testing.T) {
 	// The allocator puts 8 bytes before what has pointers and is this large.
 	if n := unsafe.Sizeof(Socket{}); n > 704-8 {
@@ -17,8 +17,7 @@ func TestSocketSize(t *testing.T) {
 	}
 }
 
-// TestCondGoes: what a connection has for its sleepers it has no longer once it is idle; who sleeps
-// keeps it.
+// TestCondGoes: a connection has a cond only while calls sleep in it, or shortly after.
 func TestCondGoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

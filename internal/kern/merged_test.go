@@ -119,8 +119,8 @@ func (m *merging) answers(batch ...[][]byte) (list []string) {
 }
 
 // RFC 5681, 4.2: "A TCP receiver SHOULD send an immediate duplicate ACK when an out-of-order
-// segment arrives." Segments that the stack, or the link, has merged are as many as they were: a
-// sender counts their acknowledgments.
+// segment arrives." Segments that the stack, or the link, has merged draw as many acknowledgments
+// as before: a sender counts them.
 func TestMergedOutOfOrder(t *testing.T) {
 	for _, vnet := range []bool{false, true} {
 		for _, sack := range []bool{false, true} {
@@ -142,7 +142,7 @@ func TestMergedOutOfOrder(t *testing.T) {
 					want(m.answers(m.segments(1000, 3500, 1000)),
 						[]string{"0 1000-2000", "0 1000-3000", "0 1000-4000", "0 1000-4500"},
 						[]string{"0", "0", "0", "0"})
-					// What fills the hole is acknowledged at once.
+					// The data that fills the hole is acknowledged at once.
 					want(m.answers(m.segments(0, 1000, 1000)), []string{"4500"}, []string{"4500"})
 					// Only the last of a batch is behind a hole.
 					want(m.answers(m.segments(4500, 2000, 1000), m.segments(7500, 1000, 1000)),
@@ -150,7 +150,7 @@ func TestMergedOutOfOrder(t *testing.T) {
 					// The same again are duplicates of their own (RFC 2883).
 					want(m.answers(m.segments(7500, 2000, 1000)),
 						[]string{"6500 7500-8500 7500-8500", "6500 7500-9500"}, []string{"6500", "6500"})
-					// What is merged may begin in order and reach beyond the hole. Then all is in
+					// A merged segment may begin in order and reach beyond the hole. Then all is in
 					// order again, and the acknowledgment of a single segment is delayed.
 					want(m.answers(m.segments(6500, 4000, 1000)),
 						[]string{"9500", "9500 7500-8500", "9500 8500-9500"}, []string{"9500", "9500", "9500"})

@@ -22,8 +22,8 @@ import (
 )
 
 // RFC 9293, appendix B, numbers its requirements. A test that holds one says so in its comment,
-// "RFC 9293 MUST-n"; docs/rfc9293.md names what is done otherwise, and why, and where each is
-// tested.
+// "RFC 9293 MUST-n"; docs/rfc9293.md says which the stack does not follow, and why, and which test
+// holds each of the others.
 
 const (
 	musts = 69
@@ -94,8 +94,8 @@ func taggedTests(t *testing.T, root string) map[string][]string {
 	return tests
 }
 
-// Every MUST of RFC 9293 has a test that says so, or a reason in docs/rfc9293.md; what the document
-// says of tests is so.
+// Every MUST of RFC 9293 has a test that names it, or a reason in docs/rfc9293.md. The tests that
+// the document names exist, and name the MUST.
 func TestEveryMustIsTested(t *testing.T) {
 	root := repoRoot(t)
 	tests := taggedTests(t, root)
@@ -378,7 +378,7 @@ func TestLocalAddress(t *testing.T) {
 		if errno := so.Sobind(netip.MustParseAddrPort("10.99.0.1:0")); errno != syscall.EADDRNOTAVAIL {
 			t.Errorf("somebody else's address: %v", errno)
 		}
-		// What comes in is answered from the address that it was sent to.
+		// The answer to a SYN comes from the address that the SYN was sent to.
 		v.listen(80, 5)
 		p := v.peer(5000, 80)
 		p.to = netip.AddrPortFrom(second, 80)
@@ -389,7 +389,7 @@ func TestLocalAddress(t *testing.T) {
 	})
 }
 
-// RFC 9293, 3.9.2.3: nobody opens a connection to more than one host.
+// RFC 9293, 3.9.2.3: no call and no segment opens a connection to more than one host.
 //
 // RFC 9293 MUST-46
 func TestConnectToMany(t *testing.T) {

@@ -90,8 +90,7 @@ func goFuncs(t *testing.T, f func(pkg, fn, doc string)) {
 	}
 }
 
-// Every function of BSD's that the stack descends from has kept its name, and says so in its
-// comment.
+// Every function that has one of BSD's as its model has kept the name, and its comment says so.
 func TestBSDNames(t *testing.T) {
 	names := readNames(t)
 	found, documented := make([]bool, len(names)), make([]bool, len(names))

@@ -327,8 +327,8 @@ func TestSelfConnect(t *testing.T) {
 	}
 }
 
-// wantEnd ends the test unless what is left of the connection from a is a TIME_WAIT record, which
-// goes after 2 MSL; or, for CLOSED, nothing.
+// wantEnd ends the test unless the connection from a has become a TIME_WAIT record, which ends
+// after 2 MSL, or, for CLOSED, has ended.
 func (g *prog) wantEnd(a netip.AddrPort, end tcp.State) {
 	g.t.Helper()
 	list := g.k.Pcblist()

@@ -82,9 +82,9 @@ func (v *victim) connectNB(to netip.AddrPort) (*Socket, syscall.Errno) {
 	return so, 0
 }
 
-// RFC 6056: there are 55,536 ports to each destination; then EADDRNOTAVAIL, at once. A port serves
-// one destination only as far as it is concerned. What comes free is found in a bounded number of
-// steps.
+// RFC 6056: there are 55,536 ports to each destination; then EADDRNOTAVAIL, at once. A port that
+// serves one destination is free for others. A port that becomes free is found in a bounded number
+// of steps.
 func TestEphemeralPortsExhausted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, func(_ *Config, p *tcp.Profile) { p.Keepinit = math.MaxInt64 / 4; p.RTOInit = int64(time.Hour) })
@@ -134,9 +134,9 @@ func TestEphemeralPortsExhausted(t *testing.T) {
 	})
 }
 
-// RFC 6056, 3.1: the sequence of ports to a destination begins at a place that its addresses and a
-// secret choose, and tells nothing of those to others; so the same stack with another secret has
-// others.
+// RFC 6056, 3.1: the sequence of ports to a destination begins at a place that depends on the
+// addresses and a secret, so it says nothing about the ports to other destinations, and another
+// secret gives another sequence.
 func TestEphemeralPortsUnpredictable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first := func(seed uint64, to netip.AddrPort) uint16 {
@@ -185,8 +185,8 @@ func TestEphemeralPortsUnpredictable(t *testing.T) {
 	})
 }
 
-// Tens of thousands of dials a minute to one port, each closed by the dialer first, go on and on:
-// the records of its own TIME_WAIT give way once the timestamp clock has moved.
+// Tens of thousands of dials a minute to one port, each closed by the dialer first, never run out
+// of ports: the records of its own TIME_WAIT give way once the timestamp clock has moved.
 func TestDialsNeverRunOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		la, lb := newPair(1500, false, 1)
@@ -194,7 +194,7 @@ func TestDialsNeverRunOut(t *testing.T) {
 		ls, _ := ka.Socreate(AF_INET, SOCK_STREAM, 0)
 		ls.Sobind(netip.AddrPortFrom(attHost, 80))
 		ls.Solisten(10)
-		// A narrow range of ports stands for many dials: what is left of the set is taken before.
+		// A narrow range of ports stands for many dials: the test takes all other ports before.
 		d := dest{in6(attPeer), in6(attHost), 80}
 		set := &portSet{}
 		const left = 40
@@ -309,7 +309,8 @@ func TestTimeWaitKeepsPortWithoutTimestamps(t *testing.T) {
 	})
 }
 
-// BSD's rules of bind, as a table: who is there, with which options, and who comes.
+// BSD's rules of bind, as a table: which socket has the port, which one binds to it, and the
+// options of both.
 func TestBindRules(t *testing.T) {
 	const (
 		none  = 0
@@ -442,8 +443,8 @@ func TestBindAnyPort(t *testing.T) {
 	}
 }
 
-// A destination without connections may be forgotten when there are many; not while a dial is still
-// trying its ports, or it would try the same one again and again.
+// The table may forget a destination without connections if there are many, but not while a dial is
+// trying its ports: the dial would try the same port again and again.
 func TestPortsAmongManyDestinations(t *testing.T) {
 	k, err := New(Config{})
 	if err != nil {
@@ -476,8 +477,8 @@ func TestPortsAmongManyDestinations(t *testing.T) {
 	}
 }
 
-// A stray segment to a port with many connections, and no listener any more, passes by none of
-// them: those without a peer are in a list of their own, whatever becomes of them.
+// The look-up of a stray segment to a port with many connections, and no listener any more, reads
+// none of them: sockets without a peer have a list of their own.
 func TestPortLists(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

@@ -61,8 +61,8 @@ func cutAll(m *mbuf.Mbuf) (pkts [][]byte) {
 }
 
 // A chain becomes segments that differ in what they must differ in: FIN and PUSH on the last, CWR
-// on the first, the urgent pointer on those before it, and all sums right; and whoever merges them
-// has the chain again.
+// on the first, the urgent pointer on those before it, and all sums right. Merging the segments
+// gives the chain again.
 func TestCutAndMergeIsIdentity(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
@@ -167,7 +167,7 @@ func (v *victim) checkMerge(seed uint64, th *wire.TCP, data []byte, pkts [][]byt
 	mbuf.Free(g.m)
 }
 
-// What differs in more than place, PUSH and length is not merged.
+// Segments that differ in more than sequence number, PUSH and length are not merged.
 func TestMergeRefuses(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
@@ -263,8 +263,8 @@ func TestMergeRefuses(t *testing.T) {
 	v.k.reass.flush()
 }
 
-// What is left of a chain whose first segments a link has taken is cut into the same packets as the
-// rest of the whole chain.
+// If a link has taken the first segments of a chain, the rest is cut into the same packets as in
+// the whole chain.
 func TestDropSegments(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
@@ -435,8 +435,8 @@ func readStream(t testing.TB, p *Proc, fd int, seed uint64, size int) {
 
 func streamByte(seed uint64, i int) byte { return byte((uint64(i)*0x9e3779b97f4a7c15 + seed) >> 23) }
 
-// A connection stops at its share of a queue that does not move, others have theirs, and all goes
-// on where it has stopped.
+// A connection stops at its share of a queue that does not move. Others have their shares. All go
+// on when the queue moves.
 func TestBackPressure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, func(c *Config, p *tcp.Profile) {
@@ -507,7 +507,7 @@ func TestBackPressure(t *testing.T) {
 }
 
 // A link that is full, and has room again before the stack has taken note of that, is asked again
-// at once: it calls ready only once.
+// at once, as it calls ready only once.
 func TestReadyBeforeNoted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -563,7 +563,7 @@ func TestFailingDevice(t *testing.T) {
 		if len(l) == 0 || string(l[0].data) != "hello" || l[0].th.Seq != p.ack {
 			t.Fatalf("after the fault %v was sent", l)
 		}
-		// A down interface is an error to a dial, at once.
+		// A dial over an interface that is down fails at once.
 		v.no(v.p.Close(fd))
 		if err := v.k.Detach(v.ifp); err != nil {
 			t.Fatal(err)
@@ -640,7 +640,7 @@ func TestCaptureOnceOnShortWrites(t *testing.T) {
 	})
 }
 
-// What goes over the loopback is counted once, however many batches its queue is drained in.
+// A packet over the loopback counts once, however many batches its queue is drained in.
 func TestLoopbackCounts(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()

@@ -9,7 +9,7 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// syscall makes the call that a line names. msg tells of what is wrong but the result.
+// syscall makes the call that a line names. msg says what is wrong, except for the result.
 func (s *script) syscall(c *sysCall) (got int, errno syscall.Errno, msg string) {
 	arg := func(i int) int {
 		if i >= len(c.args) {

@@ -14,7 +14,7 @@ import (
 	"bsdnet/internal/kern/wire/trace"
 )
 
-// What follows reads the scripts of script_test.go.
+// This file reads the scripts of script_test.go.
 
 // A step is one line of a script.
 type step struct {

@@ -22,7 +22,7 @@ import (
 
 // The stack is tested from outside by scripts in packetdrill's language: calls with their results,
 // segments of the peer's (<), and the segments (>) that the stack must send, exactly then and
-// nothing else. What a harness of that kind needs is exported; this one uses nothing more:
+// nothing else. A harness of that kind needs only exported names; this one uses these:
 //
 //	// One stack. Its time is package time's, so a testing/synctest bubble owns it.
 //	k, err := kern.New(kern.Config{Profile: tcp.FreeBSD()})
@@ -250,7 +250,8 @@ func (s *script) run(st *step) {
 	synctest.Wait()
 }
 
-// finish ends a script: nothing is left unsaid, and every buffer comes back.
+// finish ends a script: the stack has sent no more than the script says, and has freed every
+// buffer.
 func (s *script) finish() {
 	s.t.Helper()
 	s.nothing()
@@ -273,7 +274,7 @@ func (s *script) sent() (p sentPkt, ok bool) {
 	return s.link.sent[0], true
 }
 
-// nothing fails where something has been sent that the script does not have.
+// nothing fails if the stack has sent a packet that the script does not have.
 func (s *script) nothing() {
 	s.t.Helper()
 	if p, ok := s.sent(); ok {
@@ -499,7 +500,7 @@ func (s *script) states() string {
 	return strings.Join(l, " ")
 }
 
-// call makes a call, on a goroutine of its own where it blocks.
+// call makes a call, on a goroutine of its own if it may block.
 func (s *script) call(st *step, c *sysCall) {
 	s.t.Helper()
 	p := &pendingCall{step: st, c: *c, end: time.Now().Add(max(st.lasts, 0)), done: make(chan struct{})}

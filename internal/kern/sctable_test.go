@@ -95,8 +95,8 @@ func TestScTableIsAMap(t *testing.T) {
 	}
 }
 
-// A SYN of a flood finds a full bucket without a look at any entry of it, and the clock passes the
-// buckets by in which nothing is due: here there is nothing to look at.
+// For a SYN of a flood the table finds that the bucket is full without reading an entry, and the
+// clock reads no bucket in which no entry is due. Here the entries cannot be read.
 func TestScTableLooksAtNoEntry(t *testing.T) {
 	sc := syncache{scTable: scTable{key: [2]uint64{1, 2}}}
 	c := halfOpenFrom(0)
@@ -117,7 +117,7 @@ func TestScTableLooksAtNoEntry(t *testing.T) {
 	}
 }
 
-// A tag that is another's by chance finds nobody else's entry.
+// If two connections have the same tag by chance, each finds only its own entry.
 func TestScTableTagsOfOthers(t *testing.T) {
 	var st scTable
 	c := halfOpenFrom(0)
@@ -137,8 +137,8 @@ func TestScTableTagsOfOthers(t *testing.T) {
 	}
 }
 
-// What an acknowledgment, and a reset, do to a half-open connection (RFC 9293, 3.10.7.4; RFC 5961,
-// 3.2; RFC 7323, 5.3), wherever the numbers wrap.
+// The verdicts on acknowledgments and resets for a half-open connection (RFC 9293, 3.10.7.4; RFC
+// 5961, 3.2; RFC 7323, 5.3), wherever the numbers wrap.
 func TestSyncacheVerdicts(t *testing.T) {
 	for _, irs := range []tcp.Seq{0, 1, 1<<31 - 1, 1 << 31, 1<<32 - 1, 1<<32 - 100} {
 		e := scEntry{s: tcp.SynState{Irs: irs, Iss: irs + 77, SentWin: 1000, TSRecent: 5,
@@ -189,8 +189,7 @@ func TestSyncacheVerdicts(t *testing.T) {
 	}
 }
 
-// The same SYN again begins the retransmissions anew, however long the next of them would have been
-// in coming.
+// The same SYN again begins the retransmissions anew, however late the next of them was due.
 func TestSyncacheSynAgainRetransmits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -246,8 +245,7 @@ func TestSyncacheFilledMeanwhile(t *testing.T) {
 }
 
 // A cookie's timestamps go on from where an entry's would begin, which depends on the connection
-// and tells nothing of the stack's clock (RFC 7323, 7.1), except for the six bits that hold
-// options.
+// and does not reveal the stack's clock (RFC 7323, 7.1), except for the six bits that hold options.
 func TestCookieTimestampOffset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -278,8 +276,8 @@ func TestCookieTimestampOffset(t *testing.T) {
 	})
 }
 
-// A half-open connection is challenged as often as one that stands, and not more: what comes beyond
-// that draws nothing. Another has challenges of its own (RFC 5961, 7; CVE-2016-5696).
+// A half-open connection sends as many challenges as an established one, and no more: further
+// segments draw none. Another has challenges of its own (RFC 5961, 7; CVE-2016-5696).
 func TestSyncacheChallengesAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -317,7 +315,7 @@ func TestSyncacheChallengesAreLimited(t *testing.T) {
 	})
 }
 
-// A handshake that ends while memory is short makes no connection: its peer is told by a reset.
+// A handshake that ends while memory is short makes no connection. A reset tells the peer.
 func TestSyncacheAborts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, func(c *Config, _ *tcp.Profile) { c.Memory = 8 << 20 })

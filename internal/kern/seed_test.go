@@ -44,7 +44,7 @@ func TestSeedHandshake(t *testing.T) {
 }
 
 // show prints what a reader of the book follows through each call: so_state, options and queues of
-// a listener, t_state, the timers that are on, and the bytes in the buffers where there are any.
+// a listener, t_state, the timers that are on, and the bytes in the buffers if there are any.
 // SS_WASCONNECTED, which BSD does not know, is left out.
 func (g *prog) show(so *Socket) string {
 	so.lock()

@@ -176,7 +176,7 @@ func TestSynFlood(t *testing.T) {
 	})
 }
 
-// A02: a cookie keeps MSS, window scale and SACK: in the timestamp where there is one, else in the
+// A02: a cookie keeps MSS, window scale and SACK: in the timestamp if there is one, or else in the
 // number.
 func TestCookieKeepsOptions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -246,8 +246,8 @@ const (
 	optWSCALE = 4
 )
 
-// A02, A03: forged acknowledgments make no connection; a cookie is another stack's nonsense, and is
-// worth nothing after two minutes or before any has been sent.
+// A02, A03: forged acknowledgments make no connection; a cookie is not valid for another stack, nor
+// after two minutes, nor before the stack has sent one.
 func TestCookieForgeries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -300,9 +300,9 @@ func TestCookieForgeries(t *testing.T) {
 	})
 }
 
-// so_q is exact: so many connections wait, not one more. A SYN from the wire that finds it full is
-// dropped; so is a final ACK, but its entry stays, and the connection stands when the peer, or the
-// SYN,ACK's retransmission, asks again.
+// so_q is exact: as many connections wait as the backlog says, not one more. A SYN from the wire
+// that finds it full is dropped; so is a final ACK, but its entry stays, and the connection is made
+// when the peer sends another segment, or answers the SYN,ACK's retransmission.
 func TestAcceptQueueExact(t *testing.T) {
 	for _, qlimit := range []int{1, 2, 7} {
 		synctest.Test(t, func(t *testing.T) {
@@ -350,8 +350,8 @@ func TestAcceptQueueExact(t *testing.T) {
 	}
 }
 
-// The acknowledgment of a handshake goes to the listener that has begun it, though a better match
-// listens by then.
+// The acknowledgment of a handshake goes to the listener that began it, even if another listens on
+// a more specific address by then.
 func TestHandshakeStaysWithItsListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -371,7 +371,7 @@ func TestHandshakeStaysWithItsListener(t *testing.T) {
 	})
 }
 
-// FreeBSD's syncache_unreach: ICMP errors about a SYN,ACK end the handshake only where they go on
+// FreeBSD's syncache_unreach: ICMP errors about a SYN,ACK end the handshake only if they come again
 // after retransmissions.
 func TestSyncacheIgnoresIcmpOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -512,8 +512,7 @@ func TestCookieOfTheMinuteBefore(t *testing.T) {
 }
 
 // RFC 7323, 5.3, for a connection that is being opened: a final ACK whose timestamp is older than
-// the SYN's is not the peer's last word. It is dropped without an answer, and the handshake goes
-// on.
+// the SYN's is dropped without an answer, and the handshake goes on.
 func TestSyncachePAWS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -548,8 +547,8 @@ func TestSyncachePAWS(t *testing.T) {
 	})
 }
 
-// The SYN again is a sign of life: its answer is sent again as often as that to the first, not only
-// as often as was left.
+// After the same SYN again the answer is retransmitted as often as after the first, not only as
+// often as was left.
 func TestSyncacheDuplicateRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

@@ -10,8 +10,7 @@ import (
 )
 
 // TestTrace: both ends of a connection over the loopback are traced, each under a number and with
-// its addresses, at the time of the clock of the day. A kernel without Config.Trace tells nobody,
-// which all other tests do.
+// its addresses, at the time of the clock of the day. All other tests run without Config.Trace.
 func TestTrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type end struct {

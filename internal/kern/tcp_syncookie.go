@@ -7,12 +7,11 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// SYN cookies (RFC 4987, 3.6): if the syncache has no place for a handshake, the stack keeps
-// nothing of it. The initial sequence number of its SYN,ACK is a keyed hash, whose low bits say
-// what the stack must remember; the final ACK brings the number back. If the peer uses timestamps,
-// the window scale and SACK travel in the low bits of our timestamp, which the peer echoes. If it
-// does not, the sequence number holds all of them, as FreeBSD's does: MSS, scale and SACK in a
-// byte.
+// SYN cookies (RFC 4987, 3.6): if the syncache has no place for a handshake, the stack keeps no
+// state of it. The initial sequence number of its SYN,ACK is a keyed hash, whose low bits say what
+// the stack must remember; the final ACK brings the number back. If the peer uses timestamps, the
+// window scale and SACK travel in the low bits of our timestamp, which the peer echoes. If it does
+// not, the sequence number holds all of them, as FreeBSD's does: MSS, scale and SACK in a byte.
 //
 //	Iss: 24 bits of hash | 1 bit time | 3 bits MSS | 3 bits scale | 1 bit SACK
 //	TS:  clock with its low 6 bits replaced: 1 bit scaled | 4 bits scale | 1 bit SACK

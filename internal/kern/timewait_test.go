@@ -77,8 +77,8 @@ func TestTimeWaitRecord(t *testing.T) {
 	}
 }
 
-// The user still holds a socket whose connection has come to TIME_WAIT: it reads the end, and the
-// record goes its way, also at its limit.
+// The user still holds a socket whose connection has come to TIME_WAIT: it reads the end of the
+// stream, and the record ends as others do, also at the limit of records.
 func TestTimeWaitWithSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, limit := range []int{0, 1, 100} {
@@ -399,9 +399,9 @@ func (v *victim) sendsIDs() {
 	}
 }
 
-// What one flow of packets sees of identifications tells nothing of what another does, be the other
-// of another stack, source, destination or protocol: neither the numbers, nor the steps from one to
-// the next, nor that there is another.
+// The identifications in one flow of packets reveal nothing about those in a flow of another stack,
+// source, destination or protocol: neither the numbers, nor the steps from one to the next, nor
+// whether there is another flow.
 func TestIPIdentificationsApart(t *testing.T) {
 	const n = 1 << 12
 	ids := func(seed uint64, ip wire.IPv4, beside *wire.IPv4) []uint16 {
@@ -461,7 +461,7 @@ func TestIPIdentificationsApart(t *testing.T) {
 }
 
 // A record answers segments that disagree with it at a limited rate, FINs that come again included:
-// two records would answer each other for ever (RFC 5961, 7).
+// two records would answer each other forever (RFC 5961, 7).
 func TestTimeWaitAnswersLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -488,8 +488,8 @@ func TestTimeWaitAnswersLimited(t *testing.T) {
 	})
 }
 
-// The limit of resets, and that of ICMP errors, tells nobody whether segments in the name of
-// another were answered (CVE-2016-5696).
+// The limit of resets, and that of ICMP errors, does not reveal whether segments in the name of
+// another host were answered (CVE-2016-5696).
 func TestLimitsTellNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)

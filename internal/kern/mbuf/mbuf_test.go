@@ -115,7 +115,7 @@ func TestGethdr(t *testing.T) {
 	wantContent(t, "prepended again", m, pattern(100, 60))
 	Free(m)
 
-	// Nothing of an Mbuf's former life is seen in the next.
+	// An Mbuf that is used again shows no trace of its former use.
 	m = p.Gethdr()
 	if m.Pkt != (Pkthdr{}) || m.Len() != 0 || m.own {
 		t.Error("a recycled header is not empty")
@@ -198,8 +198,8 @@ func TestFree(t *testing.T) {
 	Free(v)
 	balanced(t, &p)
 
-	// An Mbuf that the store has already handed to somebody else cannot be told from a live one, so
-	// nothing is taken between.
+	// The test takes no Mbuf in between, as one that the store has handed out again cannot be told
+	// from a live one.
 	for name, m := range map[string]*Mbuf{"header": p.Gethdr(), "cluster": p.Getcl(1)} {
 		Free(m)
 		if !panicsWith("mbuf: freed twice", func() { Free(m) }) {
@@ -331,7 +331,8 @@ func TestAdj(t *testing.T) {
 	balanced(t, &p)
 }
 
-// What Adj cuts off an owner's end may be another's: the owner must not write there any more.
+// The bytes that Adj cuts off an owner's end may belong to another Mbuf, so the owner must not
+// write there any more.
 func TestAdjGivesUpTheTail(t *testing.T) {
 	var p Pool
 	m := chain(&p, 0, 100)
@@ -369,7 +370,7 @@ func TestPullup(t *testing.T) {
 		wantContent(t, "Pullup", m, pattern(0, 81))
 		Free(m)
 	}
-	// What is contiguous stays where it is, however long.
+	// A chain that is contiguous stays as it is, whatever its length.
 	m := chain(&p, 0, 5000)
 	if Pullup(m, 5000) != m {
 		t.Error("Pullup moved what was contiguous")
@@ -431,7 +432,7 @@ func TestSharedAcrossGoroutines(t *testing.T) {
 	balanced(t, &p)
 }
 
-// The steady state of a sender: nothing is allocated for what is sent.
+// A sender in its steady state allocates no memory.
 func TestNoAllocations(t *testing.T) {
 	if testutil.Race {
 		t.Skip("pools forget at random under the race detector")
@@ -494,8 +495,8 @@ func BenchmarkSockbufSend(b *testing.B) {
 	snd.Flush()
 }
 
-// The bytes of a small Mbuf count as those of a cluster do: a stack's budget is not to be had by
-// small writes.
+// The bytes of a small Mbuf count as those of a cluster, so that small writes cannot exceed a
+// stack's limit.
 func TestGetsmallIsCounted(t *testing.T) {
 	var p Pool
 	m := p.Getsmall()

@@ -46,7 +46,7 @@ func TestPoisonFindsStaleWrite(t *testing.T) {
 	}
 }
 
-// What is still shared is not poisoned: only the last view's end is the cluster's.
+// A cluster that is still shared is not poisoned, as it is freed only with its last view.
 func TestPoisonSparesSharedClusters(t *testing.T) {
 	var p Pool
 	m := p.Getcl(ClSmall)

@@ -17,7 +17,7 @@ type side struct {
 	rise int // where the next of a run of Copyms begins
 }
 
-// A view is a chain and what it must hold, for ever.
+// A view is a chain, and the bytes that it must hold forever.
 type view struct {
 	m    *Mbuf
 	want []byte
@@ -305,8 +305,8 @@ func TestSockbufBeyondTheEnd(t *testing.T) {
 	balanced(t, &p)
 }
 
-// Writes that are too small for a cluster fill the Mbuf of the last one, and what has been sent of
-// it stays as it was.
+// Writes that are too small for a cluster fill the Mbuf of the last one, and bytes of it that have
+// been sent do not change.
 func TestSockbufFillsSmall(t *testing.T) {
 	var p Pool
 	var sb Sendbuf
@@ -331,7 +331,7 @@ func TestSockbufFillsSmall(t *testing.T) {
 	balanced(t, &p)
 }
 
-// The counters are spread, lest all cores write to one line.
+// The counters are spread, so that not all cores write to one cache line.
 func TestMbufsAreSpread(t *testing.T) {
 	homes := map[uint8]bool{}
 	for range 200 {
@@ -369,7 +369,7 @@ func TestSockbufSpace(t *testing.T) {
 	}
 	sb.Flush()
 
-	// What is pinned counts, too: views that nobody may compress into use the space up long before
+	// Pinned bytes count, too: views that cannot be compressed into use up the space long before
 	// their bytes do.
 	sb.SetHiwat(1 << 20)
 	var owners *Mbuf
@@ -504,7 +504,7 @@ func TestViewsNeverChange(t *testing.T) {
 }
 
 // A send buffer of many Mbufs is walked once for a window of segments, not once a segment: the
-// place is kept, and dropping what is acknowledged does not lose it.
+// place is kept, also when acknowledged data is dropped.
 func TestSockbufCopymKeepsItsPlace(t *testing.T) {
 	var p Pool
 	var sb Sendbuf
@@ -518,7 +518,7 @@ func TestSockbufCopymKeepsItsPlace(t *testing.T) {
 	if place == nil || !bytes.Equal(place.Bytes(), pattern(49*ClSmall, ClSmall)) {
 		t.Fatal("the place is not where the last Copym began")
 	}
-	// Without the way to the place, only what does not walk it gets there.
+	// As the chain before the place has been cut off, only a call that does not walk it gets there.
 	rest := sb.head.next
 	sb.head.next = nil
 	v := sb.Copym(49*ClSmall+13, 10)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Sum reads what it is given and nothing else: not even a byte that it would then ignore, for the
-// next page may be nobody's.
+// Sum reads the bytes that it is given and no others, not even one that it would ignore, as the
+// next page may not be mapped.
 func TestCksumStaysInside(t *testing.T) {
 	page := syscall.Getpagesize()
 	mem, err := syscall.Mmap(-1, 0, 3*page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)

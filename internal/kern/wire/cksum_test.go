@@ -53,8 +53,8 @@ func TestCksumVectors(t *testing.T) {
 	}
 }
 
-// Every length up to more than a segment's at every alignment, with contents that carry often and
-// with ones that do at random.
+// Sum is right for every length up to more than a segment's, at every alignment, with contents that
+// carry often and with random ones.
 func TestCksumLengths(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, fill := range []func() byte{

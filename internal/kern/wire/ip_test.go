@@ -35,7 +35,7 @@ func TestIPv4RoundTrip(t *testing.T) {
 	}
 }
 
-// The bytes, not only their return: RFC 791, 3.1.
+// Put writes the bytes that RFC 791, 3.1, shows.
 func TestIPv4Bytes(t *testing.T) {
 	ip := IPv4{Src: netip.MustParseAddr("192.168.0.1"), Dst: netip.MustParseAddr("192.168.0.199"), Len: 0x73,
 		Flags: IPDF, TTL: 64, Proto: ProtoUDP}
@@ -157,7 +157,7 @@ func TestPcap(t *testing.T) {
 	}
 }
 
-// What is understood of a packet survives being written and read again.
+// A header that has been parsed is the same after it has been written and parsed again.
 func FuzzParseIPv4(f *testing.F) {
 	p := make([]byte, 40)
 	(&IPv4{Src: testSrc, Dst: testDst, Len: 40, TTL: 64, Proto: ProtoTCP}).Put(p)

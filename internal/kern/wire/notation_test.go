@@ -65,8 +65,8 @@ func TestPutOptions(t *testing.T) {
 	}
 }
 
-// What is understood of a header survives being written and read again; the textual form keeps all
-// of the options.
+// A header that has been parsed is the same after it has been written and parsed again. The textual
+// form keeps all options.
 func FuzzParseTCP(f *testing.F) {
 	p := make([]byte, wire.TCPMaxLen)
 	th := wire.TCP{Sport: 1, Dport: 2, Seq: 3, Ack: 4, Flags: wire.SYN | wire.ACK, Win: 5,

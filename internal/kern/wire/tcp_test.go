@@ -54,7 +54,7 @@ func TestTCPRoundTrip(t *testing.T) {
 	}
 }
 
-// The bytes, not only their return: RFC 9293, 3.1.
+// Put writes the bytes that RFC 9293, 3.1, shows.
 func TestTCPBytes(t *testing.T) {
 	th := TCP{Sport: 0x0102, Dport: 0x0304, Seq: 0x05060708, Ack: 0x090a0b0c, Flags: ACK | FIN, Win: 0x0d0e,
 		Urp: 0x0f10}

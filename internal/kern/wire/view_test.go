@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// An IPv4View reads what Put has written.
+// An IPv4View reads the header that Put has written.
 func TestIPv4View(t *testing.T) {
 	want := IPv4{
 		Src: netip.MustParseAddr("10.1.2.3"), Dst: netip.MustParseAddr("192.0.2.77"),
@@ -60,7 +60,8 @@ func TestIPv4ViewSetLen(t *testing.T) {
 	}
 }
 
-// A TCPView reads what Put has written, and ParseTCP what the view has.
+// A TCPView reads the header that Put has written, and ParseTCP reads the fields that a view has
+// written.
 func TestTCPView(t *testing.T) {
 	want := TCP{
 		Sport: 0x1234, Dport: 0x5678, Seq: 0x9abcdef0, Ack: 0x13579bdf, Flags: ACK | PUSH | URG, Win: 0x2468,
@@ -93,7 +94,8 @@ func TestTCPView(t *testing.T) {
 	}
 }
 
-// What is no whole header has no view, and one that has a view can be read.
+// ViewIPv4 refuses bytes that do not hold a whole header. All methods of the views that it makes
+// work.
 func TestIPv4ViewRefuses(t *testing.T) {
 	p := make([]byte, 64)
 	for first := range 256 {
