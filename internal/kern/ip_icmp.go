@@ -90,7 +90,7 @@ func (k *Kernel) icmpSendError(ifp *Ifnet, ip *wire.IPv4, orig []byte, typ, code
 	// "An ICMP error message MUST NOT be sent as the result of receiving: an ICMP error message, or
 	// a datagram destined to an IP broadcast or IP multicast address, or a datagram sent as a
 	// link-layer broadcast, or a non-initial fragment, or a datagram whose source address does not
-	// define a single host". A link of this stack has no broadcasts of its own.
+	// define a single host". Links of this stack have no broadcasts below IP.
 	if ip.Off != 0 || ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst) ||
 		ip.Src.IsMulticast() || ip.Src.IsUnspecified() {
 		return

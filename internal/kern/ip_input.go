@@ -101,7 +101,7 @@ func ipHeader(p []byte, plen int) wire.IPv4 {
 // host can have, and bears no source route: RFC 1122, 3.2.1.3; RFC 7126, 4.3 and 4.4.
 func (k *Kernel) ipAcceptable(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) bool {
 	src, dst := ip.Src, ip.Dst
-	// "Addresses of this form MUST NOT appear outside a host."
+	// Of 127.0.0.0/8: "Addresses of this form MUST NOT appear outside a host."
 	if src.IsLoopback() || dst.IsLoopback() {
 		return ifp.loopback
 	}

@@ -123,8 +123,8 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 	if q.total == 0 || q.have < q.total || q.frags == nil {
 		return nil
 	}
-	// The first fragment's header is longer than the others', so the datagram has grown beyond the
-	// longest that there is.
+	// If the first fragment's header is longer than the others', the datagram may be longer than
+	// any that can be sent.
 	if q.hlen+q.total > wire.MaxPacket {
 		r.drop(q)
 		return nil

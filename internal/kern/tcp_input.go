@@ -64,8 +64,8 @@ func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bo
 	st.Rcvtotal.Inc()
 	n := ip.Len - ip.Hlen
 	pkt := m.Pkt
-	// RFC 9293, 3.1, MUST-3: "the receiver MUST check it". Segments over the loopback have none;
-	// and gro, or the link, may have verified it already.
+	// RFC 9293, 3.1, MUST-3: "the receiver MUST check it". Segments over the loopback have no
+	// checksum, and gro, or the link, may have verified others already.
 	if pkt.Csum&(mbuf.CsumValid|mbuf.CsumVerified) == 0 {
 		sum := wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, n)
 		if wire.Fold(sumChain(m, ip.Hlen, n, sum)) != 0xffff {
@@ -81,7 +81,7 @@ func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bo
 	} else {
 		h = nil
 	}
-	// The header does not lie whole in the first Mbuf, so it is copied.
+	// If the header may reach beyond the first Mbuf, it is copied.
 	if len(h) < wire.TCPMaxLen && n > len(h) {
 		h = hb[:mbuf.Copydata(m, ip.Hlen, hb[:min(n, len(hb))])]
 	} else if len(h) > n {

@@ -6,7 +6,7 @@ import (
 )
 
 // The table of half-open connections has 512 buckets, and a bounded number of places in each:
-// FreeBSD's net.inet.tcp.syncache.bucketlimit. RFC 4987, 3.4: a cache of this kind is bounded as a
+// FreeBSD's net.inet.tcp.syncache.bucketlimit. RFC 4987, 3.5: a cache of this kind is bounded as a
 // whole, so that a flood cannot grow it, and its hash is keyed, so that an attacker cannot choose
 // the bucket that it fills.
 const (

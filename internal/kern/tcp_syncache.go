@@ -10,7 +10,7 @@ import (
 )
 
 // 4.4BSD's so_q0 is a syncache: a handshake that has begun is an entry of a table of bounded size,
-// not a socket (FreeBSD's tcp_syncache.c; RFC 4987, 3.4 and 3.6). The socket is made when the final
+// not a socket (FreeBSD's tcp_syncache.c; RFC 4987, 3.5 to 3.7). The socket is made when the final
 // ACK arrives. If the bucket of a SYN is full, the stack answers it with a cookie
 // (tcp_syncookie.go) and keeps nothing, so a flood neither fills the memory nor drives out
 // handshakes that began before it.
@@ -29,11 +29,11 @@ type scEntry struct {
 	ifp      *Ifnet
 	tos, ttl uint8
 	flags    uint8
-	mss      int // what we offer
-	at       int64
-	unreach  bool
-	chalT    int64
-	chalN    int
+	mss      int   // what we offer
+	at       int64 // when the SYN,ACK is sent again, or the entry given up
+	unreach  bool  // an ICMP error has arrived
+	chalT    int64 // when the period began in which challenges are counted
+	chalN    int   // challenges in it
 }
 
 // scEntries keeps entries that are out of use for the next SYN.
@@ -129,9 +129,9 @@ func (k *Kernel) syncacheAgain(head *Socket, e *scEntry, in *tcpIn) {
 	var r respondTo
 	k.Stats.TCP.ScDupsyn.Inc()
 	if in.th.Seq == e.s.Irs || k.prof.AnySynTS {
-		// Only the same SYN changes the entry, unless the profile has it as BSD does. Anyone can
-		// forge a SYN with another sequence number, and its timestamp would make PAWS drop the
-		// final ACK of the peer.
+		// Only the same SYN changes the entry, unless the profile does as BSD. Anyone can forge a
+		// SYN with another sequence number, and its timestamp would make PAWS drop the final ACK of
+		// the peer.
 		e.duplicate(in)
 	}
 	at := in.now + k.prof.RTOInit
@@ -164,7 +164,7 @@ func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
 	sc.mu.Lock()
 	ok := sc.insert(e)
 	sc.mu.Unlock()
-	// A SYN of another queue has taken the place meanwhile.
+	// A SYN on another queue may have taken the last place meanwhile.
 	if !ok {
 		e.free()
 		k.syncacheCookie(head, in)
