@@ -11,16 +11,17 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// Those who mean harm: they see every datagram, and send what they like from where they like, but do not have the key.
+// Attacks on the protocol. The attacker sees every datagram, and can send any datagram from any
+// address, but does not have the key.
 
-// state is what an attack must not change.
+// state is the part of a machine that an attack must not change.
 func (e *simEnd) state() string {
 	return fmt.Sprintf("%p %p %p %v %d %d %d packets", e.cur, e.prev, e.next, e.peer, e.handshakes, e.roams, len(e.got))
 }
 
 var attacker = simAddr(666)
 
-// Every bit of every message counts.
+// A change of any bit of any message is detected.
 func TestBitFlips(t *testing.T) {
 	for kind := byte(kindHello); kind <= kindData; kind++ {
 		s := newSim(t)
@@ -52,7 +53,8 @@ func TestBitFlips(t *testing.T) {
 	}
 }
 
-// A CONFIRM by somebody who has the pre-shared key, but not the ephemeral one that he shows, begins no session.
+// A CONFIRM made with the pre-shared key, but without the ephemeral key that it shows, begins no
+// session.
 func TestConfirmTag(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -113,8 +115,9 @@ func TestLengths(t *testing.T) {
 	}
 }
 
-// Whatever was sent once is sent again and again, at any time and from anywhere: nothing changes, answers are no more and no larger than what asks
-// for them, one a second for each HELLO that there was and each address that it comes from, and packets go on.
+// An attacker replays every datagram, at any time and from any address. Nothing changes; answers
+// are neither more nor larger than the datagrams that cause them, and there is one per second for
+// each HELLO and each source address; and packets still go through.
 func TestReplays(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -165,11 +168,12 @@ func TestReplays(t *testing.T) {
 	}
 	seconds := int((s.now-start)/second) + 1
 	if answers == 0 || answered > asked || answers > 2*2*hellos*seconds { // by each end, to each of two addresses
-		t.Errorf("%d bytes in %d answers to %d in %d, of %d HELLOs, in %d s", answered, answers, asked, asks, hellos, seconds)
+		t.Errorf("%d bytes in %d answers to %d in %d, of %d HELLOs, in %d s",
+			answered, answers, asked, asks, hellos, seconds)
 	}
 }
 
-// A replayed handshake does not begin again on an end that has been restarted either.
+// A replayed handshake begins no session at an end that has been restarted.
 func TestReplayAfterRestart(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -191,7 +195,7 @@ func TestReplayAfterRestart(t *testing.T) {
 	}
 }
 
-// Messages that come back to their sender do not make a tunnel to himself.
+// Messages that are reflected to their sender do not make it set up a tunnel to itself.
 func TestMirror(t *testing.T) {
 	s := newSim(t)
 	a := s.add(1, 2, testKey)
@@ -208,7 +212,7 @@ func TestMirror(t *testing.T) {
 	}
 }
 
-// Who has another key gets nothing, not even an answer.
+// An end with a different key gets nothing, not even an answer.
 func TestWrongKey(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -230,7 +234,7 @@ func TestWrongKey(t *testing.T) {
 	}
 }
 
-// One million forgeries: none comes through, and none changes anything.
+// An end drops one million forgeries, and none of them changes anything.
 func TestFlood(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -271,7 +275,7 @@ func TestFlood(t *testing.T) {
 	s.exchange(a, b)
 }
 
-// The window: a packet may be late by 8127 others, and comes once.
+// A packet may be overtaken by 8127 others, and is accepted once.
 func TestWindow(t *testing.T) {
 	const window = 8128
 	s := newSim(t)
@@ -282,7 +286,7 @@ func TestWindow(t *testing.T) {
 		a.cur.counter = counter
 		return a.cur.seal(append(make([]byte, hdrLen, 100), fmt.Sprint(counter)...))
 	}
-	// In reverse, within the window, each twice.
+	// In reverse order within the window, each packet twice.
 	for i := window; i >= 0; i-- {
 		want := verdict(verdictPacket)
 		d := packet(base + uint64(i))
@@ -295,8 +299,11 @@ func TestWindow(t *testing.T) {
 	}
 	base += 100_000
 	top := base + 50_000
-	late := map[uint64]verdict{top: verdictReplayed, top - 1: verdictPacket, top - window + 1: verdictPacket, top - window: verdictPacket,
-		top - window - 1: verdictReplayed, top - window - 64: verdictReplayed, base: verdictReplayed, 1: verdictReplayed}
+	late := map[uint64]verdict{
+		top: verdictReplayed, top - 1: verdictPacket, top - window + 1: verdictPacket, top - window: verdictPacket,
+		top - window - 1: verdictReplayed, top - window - 64: verdictReplayed,
+		base: verdictReplayed, 1: verdictReplayed,
+	}
 	s.arrive(b, packet(top), a.addr)
 	for counter, want := range late {
 		if v := s.arrive(b, packet(counter), a.addr); v != want {
@@ -351,8 +358,10 @@ func TestRoaming(t *testing.T) {
 	step("an old session's packet", old.seal(append(make([]byte, hdrLen, 100), "old"...)), attacker, simAddr(10))
 }
 
-// Somebody sees what is sent to an end, and is faster: copies from his own address come first. A HELLO is answered all the same, and where he has
-// made the peer's address his own by a CONFIRM, the next packet from the right place ends it, although it is on the session before.
+// An attacker is faster than the network: its copies, from its own address, arrive before the
+// originals. A HELLO is answered all the same. If a CONFIRM has moved the peer's address to the
+// attacker's, the next packet from the right address moves it back, although that packet is on the
+// previous session.
 func TestOvertaken(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -381,7 +390,8 @@ func TestOvertaken(t *testing.T) {
 	}
 }
 
-// A REPLY that a copy has overtaken, which says that it comes from where the peer was first, does not keep the CONFIRM from where he is.
+// A copy of a REPLY, which seems to come from the peer's configured address and overtakes the
+// original, does not divert the CONFIRM from the peer's new address.
 func TestReplyOvertaken(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -408,7 +418,8 @@ func TestReplyOvertaken(t *testing.T) {
 	}
 }
 
-// A CONFIRM that was held up begins a session once, and only as long as its answer's key is on offer; the peers find each other again.
+// A CONFIRM that was held up begins one session, and only while its offer exists. The peers find
+// each other again.
 func TestDelayedConfirm(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -429,7 +440,7 @@ func TestDelayedConfirm(t *testing.T) {
 	if v := s.arrive(b, caught, a.addr); v != verdictUnknown || b.state() != before {
 		t.Errorf("a CONFIRM that another has overtaken: %v", v)
 	}
-	// Now one that is the only one for its key: it is good, but the initiator has gone on.
+	// Now a CONFIRM that is the only one for its offer: it is valid, but the initiator has gone on.
 	s = newSim(t)
 	a, b = s.pair()
 	caught = nil
@@ -457,7 +468,8 @@ func TestDelayedConfirm(t *testing.T) {
 	}
 }
 
-// FuzzDatagrams gives an end any datagrams between good ones. None is taken, and the tunnel goes on.
+// FuzzDatagrams sends an end arbitrary datagrams between valid ones. None is accepted, and the
+// tunnel still works.
 func FuzzDatagrams(f *testing.F) {
 	s := newSim(f)
 	a, b := s.pair()
@@ -490,7 +502,31 @@ func FuzzDatagrams(f *testing.F) {
 	})
 }
 
-// What fails costs no allocation, and neither does a packet that does not.
+// While a CONFIRM is under way, a changed one costs no allocation: the responder computes no keys.
+func TestForgedConfirmAllocs(t *testing.T) {
+	if testutil.Race {
+		t.Skip("the race detector allocates")
+	}
+	s := newSim(t)
+	a, b := s.pair()
+	s.lose = func(d simDatagram) bool { return d.b[0] == kindConfirm }
+	s.write(a, "wanted")
+	s.run(100 * ms)
+	confirm := s.kind(kindConfirm)[0].b
+	for _, at := range []int{20, 28, 59, 60, 75, 76, confirmLen - 1} {
+		f := bytes.Clone(confirm)
+		f[at] ^= 1
+		if n := testing.AllocsPerRun(10, func() {
+			if v := b.input(s.now, f, attacker); v != verdictForged {
+				t.Errorf("a CONFIRM with byte %d changed: %v", at, v)
+			}
+		}); n != 0 {
+			t.Errorf("a CONFIRM with byte %d changed: %v allocations", at, n)
+		}
+	}
+}
+
+// An invalid datagram costs no allocation, and neither does a packet.
 func TestMachineAllocs(t *testing.T) {
 	if testutil.Race {
 		t.Skip("the race detector allocates")
@@ -508,24 +544,6 @@ func TestMachineAllocs(t *testing.T) {
 		d := bytes.Clone(s.kind(kind)[0].b)
 		d[len(d)-1] ^= 1
 		messages = append(messages, d)
-	}
-	// With an answer and a CONFIRM under way, a forgery does not get as far as to their keys.
-	u := newSim(t)
-	c, d := u.pair()
-	u.lose = func(d simDatagram) bool { return d.b[0] == kindConfirm }
-	u.write(c, "wanted")
-	u.run(100 * ms)
-	confirm := u.kind(kindConfirm)[0].b
-	for _, at := range []int{20, 28, 59, 60, 75, 76, confirmLen - 1} {
-		f := bytes.Clone(confirm)
-		f[at] ^= 1
-		if n := testing.AllocsPerRun(10, func() {
-			if v := d.input(u.now, f, attacker); v != verdictForged {
-				t.Errorf("a CONFIRM with byte %d changed: %v", at, v)
-			}
-		}); n != 0 {
-			t.Errorf("a CONFIRM with byte %d changed: %v allocations", at, n)
-		}
 	}
 	a.demand()
 	dst := make([]byte, 1500)

@@ -7,9 +7,10 @@ import (
 	"testing"
 )
 
-// What a datagram costs that somebody without the key sends: "data" for a session that exists, "unknown" for one that does not, "replay" of data, a
-// HELLO and a CONFIRM that are changed, and ones that are replayed. A HELLO is replayed from one address, and from a new one each time, which is
-// answered.
+// The cost of a datagram from an attacker that does not have the key. "data" is for a session that
+// exists and "unknown" for one that does not; "replay" is replayed data. HELLO and CONFIRM come
+// changed and replayed. A HELLO is replayed from one address, and from a new one each time, which
+// is answered.
 func BenchmarkUnwanted(bench *testing.B) {
 	s := newSim(bench)
 	a, b := s.pair()
@@ -23,7 +24,7 @@ func BenchmarkUnwanted(bench *testing.B) {
 		b[at] ^= 1
 		return b
 	}
-	// A responder with an offer, whose CONFIRM is late.
+	// A responder that has an offer, and whose CONFIRM is late.
 	u := newSim(bench)
 	c, d := u.pair()
 	u.lose = func(d simDatagram) bool { return d.b[0] == kindConfirm }

@@ -1,12 +1,15 @@
-// Package udptunnel is a tunnel over UDP between two stacks, in two processes or on two hosts: a link that carries each IP packet in a datagram,
-// encrypted and authenticated (ChaCha20-Poly1305, with keys from X25519 and a key that both ends have). Who does not have the key can neither read nor
-// send.
+// Package udptunnel provides an encrypted tunnel over UDP between two stacks, in two processes or
+// on two hosts. A tunnel is a link that carries each IP packet in one datagram, encrypted and
+// authenticated with ChaCha20-Poly1305 (RFC 8439). The two ends share a key, and derive the keys of
+// each session from it and from an X25519 key exchange. Anyone who does not have the shared key can
+// neither read nor send packets.
 //
-// Three lines on one host, and the same on another with the first one's address as Peer and without one here, connect two stacks:
+// To connect the stacks of two hosts, run these lines on the first host. Run the same lines on the
+// other host with the first host's address as Peer and another address in Attach:
 //
 //	tunnel, err := udptunnel.Open(udptunnel.Config{Local: ":7000", Key: key})
 //	…
 //	err = stack.Attach(tunnel, netip.MustParsePrefix("10.0.0.1/24"))
 //
-// docs/udp-tunnel.md describes the protocol.
+// The protocol is specified in docs/udp-tunnel.md.
 package udptunnel

@@ -8,7 +8,8 @@ import (
 	"net/netip"
 )
 
-// The messages of a handshake: who answers which, and what becomes of it.
+// The messages of a handshake: how each is made, who answers it, and which sessions follow.
+// Sentences in quotation marks are those of docs/udp-tunnel.md.
 
 // A message is a datagram of a handshake that is to be sent.
 type message struct {
@@ -19,14 +20,15 @@ type message struct {
 
 func (m *message) bytes() []byte { return m.buf[:m.len] }
 
-// An answer remembers a HELLO that was answered, by its code, and where to.
+// An answer records a HELLO that was answered, by its code, and the address that the answer went
+// to.
 type answer struct {
 	code uint64
 	src  netip.AddrPort
 	at   int64
 }
 
-// newKey draws an ephemeral key and a name that no other session of this side has.
+// newKey draws an ephemeral key, and a name that no other session of this end has.
 func (m *machine) newKey() (*ecdh.PrivateKey, sessionID) {
 	var seed [keyLen]byte
 	var id sessionID
@@ -54,7 +56,7 @@ func (m *machine) message(kind byte, n int, to netip.AddrPort) []byte {
 	return b
 }
 
-// demand says that a session is wanted; HELLOs are sent from now on.
+// demand asks for a session. HELLOs are sent from now on.
 func (m *machine) demand() {
 	m.wanted = m.now
 	if m.want {
@@ -65,7 +67,7 @@ func (m *machine) demand() {
 	m.retry()
 }
 
-// satisfied ends the initiator's work: there is a session of which both sides know.
+// satisfied stops the initiator: there is a session that both ends know of.
 func (m *machine) satisfied() {
 	m.want = false
 	m.hello = nil
@@ -77,18 +79,24 @@ func (m *machine) retry() {
 		return
 	}
 	if m.now-m.wanted >= giveUpAfter {
+		// "It stops ... when the stack has sent no packet for 20 s." The next packet is then
+		// treated as the first.
 		m.satisfied()
-		m.waiting, m.silent = false, false // the next packet waits, or is waited for, as if it were the first
+		m.waiting, m.silent = false, false
 		return
 	}
 	m.retryAt = m.now + retryAfter
 	to := m.peer
 	if m.helloTries%2 == 1 && m.home.IsValid() {
-		to = m.home // it may have been restarted where it was first
+		// "If the peer has moved away from the configured address, every second HELLO goes to the
+		// configured address, because the peer may have been restarted there."
+		to = m.home
 	}
 	if !to.IsValid() {
 		return
 	}
+	// "It keeps I and E_i for 16 HELLOs, so that a REPLY that takes longer than a second is still
+	// valid."
 	if m.hello == nil || m.helloTries >= maxTries {
 		m.hello = nil
 		m.hello, m.helloT.initiator = m.newKey()
@@ -102,12 +110,12 @@ func (m *machine) retry() {
 	}
 	b := m.message(kindHello, helloLen, to)
 	copy(b[4:], m.helloT.initiator[:])
-	m.random(b[12:20])
+	m.random(b[12:20]) // "each with a new N"
 	copy(b[20:], m.helloT.initKey[:])
 	copy(b[60:], m.secret.code("hello", b[:60]))
 }
 
-// input takes a message of a handshake that has come from src.
+// input processes a message of a handshake that has arrived from src.
 func (m *machine) input(now int64, b []byte, src netip.AddrPort) verdict {
 	m.advance(now)
 	v := m.inputMessage(b, src)
@@ -130,10 +138,13 @@ func (m *machine) inputMessage(b []byte, src netip.AddrPort) verdict {
 	return verdictMalformed
 }
 
-// inputHello answers a HELLO, from what does not depend on it, and remembers no more than that it did.
+// inputHello answers a HELLO with a REPLY. It stores nothing about the initiator, except in the
+// table of mayAnswer.
 func (m *machine) inputHello(b []byte, src netip.AddrPort) verdict {
 	if m.hello != nil && bytes.Equal(b[4:12], m.helloT.initiator[:]) {
-		return verdictReplayed // somebody holds up a mirror
+		// "An end drops a HELLO that carries the I of its own current HELLO, because that is its
+		// own HELLO, reflected."
+		return verdictReplayed
 	}
 	if subtle.ConstantTimeCompare(m.secret.code("hello", b[:60]), b[60:]) == 0 {
 		return verdictForged
@@ -141,6 +152,7 @@ func (m *machine) inputHello(b []byte, src netip.AddrPort) verdict {
 	if !m.mayAnswer(binary.LittleEndian.Uint64(b[60:]), src) {
 		return verdictReplayed
 	}
+	// "An offer that is 10 s old is replaced at the next HELLO."
 	if m.offer == nil || m.now-m.offered >= offerFor {
 		m.offer = nil
 		m.offer, m.offerT.responder = m.newKey()
@@ -159,9 +171,10 @@ func (m *machine) inputHello(b []byte, src netip.AddrPort) verdict {
 	return verdictHandshake
 }
 
-// mayAnswer reports whether a HELLO with a code has not been answered to the same address within a second. The table is small, and the oldest of a row
-// gives way: it bounds the work that replays cause, and may not keep a HELLO that is new from its answer, nor one that a copy from elsewhere has
-// overtaken.
+// mayAnswer reports whether a HELLO with a code may be answered: "It does not answer the same HELLO
+// from the same address again within a second." The table is small, and a new entry replaces the
+// oldest of its row. So the table bounds the work that replayed HELLOs cause, but never prevents
+// the answer to a new HELLO, or to one that a copy from another address has overtaken.
 func (m *machine) mayAnswer(code uint64, src netip.AddrPort) bool {
 	row := &m.answered[code%uint64(len(m.answered))]
 	oldest := &row[0]
@@ -178,7 +191,7 @@ func (m *machine) mayAnswer(code uint64, src netip.AddrPort) bool {
 	return true
 }
 
-// inputReply makes a session of the answer to the HELLO that is under way, and confirms it.
+// inputReply begins a session with the REPLY to the current HELLO, and sends the CONFIRM.
 func (m *machine) inputReply(b []byte, src netip.AddrPort) verdict {
 	if m.hello == nil || !bytes.Equal(b[4:12], m.helloT.initiator[:]) {
 		return verdictUnknown
@@ -194,7 +207,7 @@ func (m *machine) inputReply(b []byte, src netip.AddrPort) verdict {
 	if s == nil {
 		return verdictForged
 	}
-	m.hello = nil
+	m.hello = nil // forward secrecy: the ephemeral key is dropped when the session begins
 	m.heard = m.now
 	m.begin(s)
 	m.next = s
@@ -205,26 +218,28 @@ func (m *machine) inputReply(b []byte, src netip.AddrPort) verdict {
 	copy(c[28:], t.initKey[:])
 	s.send.Seal(c[:60], s.sendNonce[:], nil, c[:60]) // counter 0
 	copy(c[76:], m.secret.transcriptCode("confirm", &t, c[60:76]))
-	// Of the two addresses that were asked the other may be the right one, and what says so may be a copy; a third may be anybody's.
+	// "If the REPLY came from the configured address, it sends the CONFIRM to that address as
+	// well": the REPLY may be a copy, so its source is no proof, and a third address may be
+	// anyone's.
 	if src == m.home && m.home != m.peer {
 		m.out = append(m.out, m.out[len(m.out)-1])
 		m.out[len(m.out)-1].to = m.home
 	}
 	if m.cur == nil {
-		m.waiting = false
+		m.waiting = false // "If it has no other session, it sends on the new session at once."
 	}
 	return verdictHandshake
 }
 
-// begin enters a new session.
+// begin records the beginning of a session.
 func (m *machine) begin(s *session) {
 	m.order++
 	s.order, s.created = m.order, m.now
 	m.handshakes++
 }
 
-// inputConfirm begins a session as its responder. What it takes to make one is done once the initiator has shown that it has the key, and that it
-// has seen the answer: the name in it is good for one session.
+// inputConfirm begins a session as its responder: "If a CONFIRM names the offer's R, the responder
+// checks the code first, and computes keys only if the code is right."
 func (m *machine) inputConfirm(b []byte, src netip.AddrPort) verdict {
 	if m.offer == nil || !bytes.Equal(b[4:12], m.offerT.responder[:]) {
 		return verdictUnknown
@@ -244,20 +259,22 @@ func (m *machine) inputConfirm(b []byte, src netip.AddrPort) verdict {
 	if _, err := s.recv.Open(none[:0], s.recvNonce[:], b[60:76], b[:60]); err != nil {
 		return verdictForged
 	}
-	m.offer = nil
+	m.offer = nil // "So no CONFIRM succeeds twice."
 	s.confirmed = true
 	m.begin(s)
 	m.agreed()
 	m.setCurrent(s)
 	m.satisfied()
 	m.waiting = false
-	m.empty = s // tells the initiator that it may use the session
+	m.empty = s // "so that the initiator may use it"
 	m.roam(src)
 	return verdictHandshake
 }
 
-// confirm takes note that the other side has the session that this one has initiated, and sends on it from now on. Where both sides have initiated
-// one at the same time, each finds that of the other made before its own was confirmed: then both take that with the greater name.
+// confirm is called when a packet has arrived on the session that this end has initiated. It makes
+// that session the current one, with one exception: "If in the meantime a session that the other
+// end initiated has begun, both ends have initiated at once. Then the session with the greater I
+// ... becomes the current one at both ends."
 func (m *machine) confirm() {
 	s := m.next
 	if s.confirmed {
@@ -271,5 +288,7 @@ func (m *machine) confirm() {
 	}
 	m.next = nil
 	m.setCurrent(s)
-	m.empty = s // so that the responder hears of it even if there is nothing to send: a packet that is late on the session before may have moved him
+	// "The responder learns the initiator's address from it, which a packet that was delayed on the
+	// previous session may have changed."
+	m.empty = s
 }

@@ -9,80 +9,85 @@ import (
 const (
 	second = 1_000_000_000
 
-	retryAfter     = 1 * second   // from one HELLO to the next, and from one answer to a HELLO to the next to the same
-	giveUpAfter    = 20 * second  // how long HELLOs are sent when nobody wants the session any more
-	dropAfter      = 3 * second   // how long packets wait for a first session before they are dropped
-	rekeyAfter     = 120 * second // the age at which the initiator of a session wants a new one when it sends
-	rekeyLate      = 135 * second // and its responder, when the initiator has not
-	endAfter       = 180 * second // the age at which a session is good for nothing
-	linger         = 30 * second  // how long a session that was replaced is received on after it was last heard of
-	lostAfter      = 10 * second  // how long a peer that is sent to may be silent before a new session is wanted
-	keepaliveAfter = 4 * second   // how long a peer that has sent goes without an answer
-	offerFor       = 10 * second  // the age at which a responder's key that was offered is not offered again
-	offerEnd       = 20 * second  // and at which it is no longer accepted
+	retryAfter     = 1 * second   // between two HELLOs, and between two answers to the same HELLO
+	giveUpAfter    = 20 * second  // how long HELLOs are sent after the last packet
+	dropAfter      = 3 * second   // how long packets wait for a session before they are dropped
+	rekeyAfter     = 120 * second // the age at which the initiator of a session replaces it
+	rekeyLate      = 135 * second // the age at which its responder does, if the initiator has not
+	endAfter       = 180 * second // the age at which a session ends
+	linger         = 30 * second  // how long the previous session is kept after its last packet
+	lostAfter      = 10 * second  // how long the peer may be silent before it gets a HELLO
+	keepaliveAfter = 4 * second   // how long data goes unanswered before an empty packet answers it
+	offerFor       = 10 * second  // the age at which an offer is replaced
+	offerEnd       = 20 * second  // the age at which an offer is discarded
 	maxTries       = 16           // HELLOs with one ephemeral key
 	never          = 1<<63 - 1
 )
 
-// A verdict is what has become of a datagram.
+// A verdict says what became of a datagram.
 type verdict int
 
 const (
-	verdictPacket    verdict = iota // a packet of the peer's, or an empty one
-	verdictHandshake                // a message of a handshake that is in order
-	verdictMalformed                // of no known form
-	verdictUnknown                  // for a session, or in answer to a HELLO, that there is not
+	verdictPacket    verdict = iota // a packet from the peer, or an empty packet
+	verdictHandshake                // a valid message of a handshake
+	verdictMalformed                // none of the protocol's forms
+	verdictUnknown                  // refers to a session, an offer or a HELLO that does not exist
 	verdictForged                   // not authentic
 	verdictReplayed                 // authentic, and seen before
 )
 
-// A machine is one side of the tunnel's protocol: it is told what happens and when, and says what is to be sent and until when it may be left
-// alone. Times are in nanoseconds of any monotonic clock; one that goes back is taken to stand.
+// A machine is one end of the tunnel's protocol, without clock or socket. Its caller tells it what
+// happens and when, and the machine says which messages to send, and when it must be called next.
+// Times are in nanoseconds of any monotonic clock. If the clock goes back, the machine's time
+// stands still.
 //
 //	input(now, b, src)     a message of a handshake has arrived
-//	find(now, b)           the session of a data datagram; open it, and then tell
-//	opened(now, s, …)      what has arrived on a session
-//	sender(now)            the session to send on, or nil; a new one is begun where it is time to; seal, and then tell
-//	sent(now, s, data)     that something was sent
+//	find(now, b)           returns the session of a data datagram, for the caller to open it
+//	opened(now, s, …)      says what has arrived on the session
+//	sender(now)            returns the session to send on, for the caller to seal packets, or nil
+//	sent(now, s, data)     says that something was sent on the session
 //	poll(now)              does what is due
-//	deadline()             when poll is to be called next
+//	deadline()             returns when poll must be called next
 //
-// After each of them out holds the messages to be sent, and empty, if it is not nil, the session on which an empty packet is to be sent.
+// After each call, out holds the messages to be sent. If empty is not nil, an empty packet is to be
+// sent on that session.
+//
+// Sentences in quotation marks, in the functions, are those of docs/udp-tunnel.md.
 type machine struct {
 	secret secret
 	random func([]byte)
 	now    int64
 
-	home netip.AddrPort // the peer as configured; invalid: whoever proves the key
-	peer netip.AddrPort // where it was heard of last
+	home netip.AddrPort // the peer's configured address, or invalid
+	peer netip.AddrPort // the peer's address; invalid if it is not known yet
 
-	cur   *session // the one to send on
-	prev  *session // the one before it, for what is still under way
-	next  *session // one that this side has initiated and of which the other has not been heard yet, or lost to cur
+	cur   *session // the current session, on which this end sends
+	prev  *session // the previous one, for packets that are still under way
+	next  *session // the latest that this end has initiated, if it is unconfirmed or has lost to cur
 	order int
 
 	// The initiator.
-	want       bool // a session is to be made
-	wanted     int64
+	want       bool  // HELLOs are to be sent
+	wanted     int64 // when a packet last needed the session
 	retryAt    int64
 	lastHello  int64
 	hello      *ecdh.PrivateKey
 	helloTries int
-	helloT     transcript // its own half
+	helloT     transcript // the initiator's half
 
-	// The responder: one key and name, until a session has been made of it.
+	// The responder.
 	offer    *ecdh.PrivateKey
 	offered  int64
 	offerT   transcript
 	answered [64][4]answer
 
-	waitSince  int64 // since when packets wait for a first session
-	waiting    bool
-	unanswered int64 // when the first data was sent on cur after which nothing was heard on it
-	owed       int64 // when data was received after which nothing was sent
+	waitSince  int64 // since when packets have waited for a session
+	waiting    bool  // packets wait: waitSince is valid
+	unanswered int64 // when data was first sent on cur since the last packet arrived on it
+	owed       int64 // when data first arrived since something was last sent
 
-	silent     bool // unanswered has a meaning
-	owing      bool // owed has
+	silent     bool // unanswered is valid
+	owing      bool // owed is valid
 	out        []message
 	empty      *session
 	handshakes uint64
@@ -90,12 +95,12 @@ type machine struct {
 
 	// For the status: see status.go.
 	upSince int64  // since when there has been a current session
-	shook   int64  // when a session was last agreed on
-	heard   int64  // when anything that proves the key, and is no replay, was last received
-	asked   int    // HELLOs since the last session was agreed on
+	shook   int64  // when the ends last agreed on a session
+	heard   int64  // when a datagram last arrived that proves the key and is no replay
+	asked   int    // HELLOs sent since shook
 	askedAt int64  // when the first of these was sent
-	forged  uint64 // messages of handshakes since then that were not made with the key,
-	strange uint64 // and those of no known form
+	forged  uint64 // messages of handshakes since shook that were not made with the key
+	strange uint64 // malformed messages since shook
 }
 
 // longAgo is before any time of a machine.
@@ -113,7 +118,7 @@ func newMachine(psk []byte, peer netip.AddrPort, random func([]byte)) (*machine,
 	return m, m.secret.init(psk)
 }
 
-// advance brings the machine's time forward and lets go of what has ended.
+// advance moves the machine's time forward and drops the sessions and the offer that have ended.
 func (m *machine) advance(now int64) {
 	m.now = max(m.now, now)
 	if m.cur != nil && m.age(m.cur) >= endAfter {
@@ -132,7 +137,7 @@ func (m *machine) advance(now int64) {
 
 func (m *machine) age(s *session) int64 { return m.now - s.created }
 
-// setCurrent makes s the session to send on, and cur the previous one.
+// setCurrent makes s the current session, and the current session the previous one.
 func (m *machine) setCurrent(s *session) {
 	if m.cur != nil && m.age(m.cur) < endAfter {
 		m.prev = m.cur
@@ -148,7 +153,7 @@ func (m *machine) setCurrent(s *session) {
 	}
 }
 
-// sessionAt returns the session that this side has given a name, or nil.
+// sessionAt returns the session to which this end has given a name, or nil.
 func (m *machine) sessionAt(index uint32) *session {
 	for _, s := range [...]*session{m.cur, m.next, m.prev} {
 		if s != nil && s.local.index() == index {
@@ -158,7 +163,8 @@ func (m *machine) sessionAt(index uint32) *session {
 	return nil
 }
 
-// find returns the session that is to open a data datagram, or says why there is none.
+// find returns the session that a data datagram belongs to, or a verdict that says why there is
+// none.
 func (m *machine) find(now int64, b []byte) (*session, verdict) {
 	m.advance(now)
 	index, ok := parseData(b)
@@ -172,8 +178,8 @@ func (m *machine) find(now int64, b []byte) (*session, verdict) {
 	return s, verdictPacket
 }
 
-// opened takes note that packets have been received on a session, with data in them or all empty. src is where the last one came from, and newest
-// says that no later one had come before.
+// opened records that packets have arrived on a session. data says that not all of them were empty,
+// src is the source of the last one, and newest says that it has the highest counter so far.
 func (m *machine) opened(now int64, s *session, data, newest bool, src netip.AddrPort) {
 	m.advance(now)
 	m.heard = m.now
@@ -185,20 +191,20 @@ func (m *machine) opened(now int64, s *session, data, newest bool, src netip.Add
 	case m.prev:
 		s.replaced = m.now
 	default:
-		return // it has ended meanwhile
+		return // the session has ended meanwhile
 	}
 	s.heard = true
 	if data && !m.owing {
 		m.owing, m.owed = true, m.now
 	}
-	// A CONFIRM that a copy from elsewhere has overtaken may have moved the peer; as long as no packet has followed it, those on the session before
-	// it move him back.
+	// "As long as nothing except its CONFIRM has arrived on the current session, such DATA on the
+	// previous session counts as well": the CONFIRM may have been a copy from another address.
 	if newest && (s != m.prev || m.cur != nil && !m.cur.heard) {
 		m.roam(src)
 	}
 }
 
-// roam takes src for the peer's address.
+// roam makes src the peer's address.
 func (m *machine) roam(src netip.AddrPort) {
 	if m.peer == src {
 		return
@@ -209,7 +215,8 @@ func (m *machine) roam(src netip.AddrPort) {
 	m.peer = src
 }
 
-// sender returns the session to send data on, or nil. It begins a new one where there is none, where it is old and where the peer does not answer.
+// sender returns the session to send data on, or nil. It asks for a new session if there is none,
+// if it is old, and if the peer does not answer.
 func (m *machine) sender(now int64) *session {
 	m.advance(now)
 	s := m.usable()
@@ -217,16 +224,26 @@ func (m *machine) sender(now int64) *session {
 	case s == nil:
 		m.wait()
 		m.demand()
-	case !s.confirmed, s.counter >= softLimit, s.initiated && m.age(s) >= rekeyAfter, m.age(s) >= rekeyLate, m.lost():
+	case !s.confirmed, m.worn(s), m.lost():
 		m.demand()
 	}
 	if s != nil && s.counter >= hardLimit {
-		return nil
+		return nil // "after 2^61 it carries no more"
 	}
 	return s
 }
 
-// usable returns the session to send on. As long as the peer may have none, one that is not confirmed is as good as any.
+// worn reports whether s is to be replaced. "When a packet is sent on a session that is 120 s old,
+// if this end initiated it, or 135 s old in any case": if both ends acted at the same age, they
+// would initiate at the same time. "When a packet is sent on a session that has carried 2^60
+// packets."
+func (m *machine) worn(s *session) bool {
+	return s.initiated && m.age(s) >= rekeyAfter || m.age(s) >= rekeyLate || s.counter >= softLimit
+}
+
+// usable returns the session to send on, or nil. "While an older session is valid, it is used until
+// the new one is confirmed." If there is no older one, the initiator sends on the unconfirmed
+// session.
 func (m *machine) usable() *session {
 	if m.cur != nil {
 		return m.cur
@@ -234,19 +251,22 @@ func (m *machine) usable() *session {
 	return m.next
 }
 
-// wait takes note that packets wait for a session.
+// wait records that packets wait for a session.
 func (m *machine) wait() {
 	if !m.waiting {
 		m.waiting, m.waitSince = true, m.now
 	}
 }
 
-// dropping reports whether packets have waited for a session for too long.
+// dropping reports whether packets have waited too long: "After 3 s without a session they are
+// dropped, and so are all later packets until there is a session."
 func (m *machine) dropping() bool { return m.waiting && m.now-m.waitSince >= dropAfter }
 
+// lost reports whether the peer does not answer: "when 10 s have passed since a packet was sent on
+// the current session and nothing has arrived on it since".
 func (m *machine) lost() bool { return m.silent && m.now-m.unanswered >= lostAfter }
 
-// sent takes note that something was sent on a session, with data or empty.
+// sent records that a packet was sent on a session; data says that it was not empty.
 func (m *machine) sent(now int64, s *session, data bool) {
 	m.advance(now)
 	if s == m.empty {
@@ -272,13 +292,14 @@ func (m *machine) poll(now int64) {
 		m.silent = false // until more data is sent
 		m.demand()
 	}
+	// "when data has arrived and nothing was sent for 4 s"
 	if m.owing && m.now-m.owed >= keepaliveAfter {
 		m.owing = false
 		m.empty = m.usable()
 	}
 }
 
-// deadline returns when poll has something to do, or never.
+// deadline returns when poll has work to do, or never.
 func (m *machine) deadline() int64 {
 	d := int64(never)
 	if m.want {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The protocol, in virtual time: what happens when all goes well, and when the network does not help. attack_test.go has those who mean harm.
+// The protocol in virtual time, over good and bad networks. attack_test.go has the attackers.
 
 func TestHandshake(t *testing.T) {
 	s := newSim(t)
@@ -47,7 +47,8 @@ func TestHandshake(t *testing.T) {
 	if len(s.log)-n > 2 {
 		t.Errorf("an idle tunnel sends %d datagrams", len(s.log)-n)
 	}
-	if a.cur != nil || b.cur != nil || a.prev != nil || a.next != nil || b.prev != nil || b.next != nil || b.offer != nil {
+	if a.cur != nil || a.prev != nil || a.next != nil ||
+		b.cur != nil || b.prev != nil || b.next != nil || b.offer != nil {
 		t.Error("keys are kept after their end")
 	}
 	if a.deadline() != never || b.deadline() != never {
@@ -55,7 +56,7 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// Each session has keys of its own, and each direction.
+// Each session has its own keys, and so has each direction.
 func TestKeysDiffer(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -75,7 +76,8 @@ func TestKeysDiffer(t *testing.T) {
 	}
 }
 
-// Under traffic both ways a session is replaced after two minutes, and nothing is lost by it. The order changes by reordering alone.
+// Under traffic both ways a session is replaced after two minutes, and no packet is lost. Only
+// reordering on the network changes the order.
 func TestRekey(t *testing.T) {
 	for _, name := range []string{"both", "initiator", "responder"} {
 		s := newSim(t)
@@ -83,7 +85,8 @@ func TestRekey(t *testing.T) {
 		s.connect(a, b)
 		const n = 20000 // 1000 s
 		for i := range n {
-			if name != "responder" && !s.write(a, fmt.Sprint("a", i)) || name != "initiator" && !s.write(b, fmt.Sprint("b", i)) {
+			if name != "responder" && !s.write(a, fmt.Sprint("a", i)) ||
+				name != "initiator" && !s.write(b, fmt.Sprint("b", i)) {
 				t.Fatalf("%s: nothing to send on at %d", name, i)
 			}
 			s.run(50 * ms)
@@ -102,7 +105,7 @@ func TestRekey(t *testing.T) {
 	}
 }
 
-// A session that has sent too much is replaced; one that has sent all it may sends nothing.
+// A session that has sent 2^60 packets is replaced, and one that has sent 2^61 sends no more.
 func TestRekeyByCount(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -128,7 +131,8 @@ func TestRekeyByCount(t *testing.T) {
 	}
 }
 
-// After a new session the old one is received on for 30 s, and as long as something comes, but not beyond its 180 s.
+// When there is a new session, the previous one is kept for 30 s, and longer if packets arrive on
+// it, but not beyond its 180 s.
 func TestOldSession(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -176,7 +180,7 @@ func TestOldSession(t *testing.T) {
 	}
 }
 
-// Either end is started anew, where it was or at another port, and both have something to send.
+// Either end is restarted, at its old port or another, and both have something to send.
 func TestRestart(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -216,8 +220,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// What the old initiator has sent last arrives behind the CONFIRM of the new one, at another port, which then has nothing to send for a while: the
-// responder finds it all the same.
+// The last packet of the initiator arrives, from its old port, behind the CONFIRM from its new
+// port. The responder finds the new port although the initiator has nothing to send for a while.
 func TestRestartOverlaps(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -242,7 +246,7 @@ func TestRestartOverlaps(t *testing.T) {
 	s.exchange(b, c)
 }
 
-// A peer that has moved and comes back to where it was configured is found there.
+// A peer that has moved and returns to its configured address is found there.
 func TestRestartAtHome(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -261,7 +265,7 @@ func TestRestartAtHome(t *testing.T) {
 	s.exchange(a, b)
 }
 
-// Both ends begin at once.
+// Both ends initiate at once.
 func TestSimultaneous(t *testing.T) {
 	for seed := range 50 {
 		s := newSim(t)
@@ -288,7 +292,7 @@ func TestSimultaneous(t *testing.T) {
 		if a.handshakes+b.handshakes != n {
 			t.Errorf("seed %d: another handshake", seed)
 		}
-		// And again when both find the session old at one moment.
+		// Both initiate at once again, because they find the session old at the same moment.
 		a.cur.initiated, b.cur.initiated = true, true
 		s.run(120*second - (s.now - min(a.cur.created, b.cur.created)))
 		s.run(second / 2)
@@ -310,7 +314,7 @@ func TestSimultaneous(t *testing.T) {
 	}
 }
 
-// A lossy, slow network: sessions are made in the end, and go on.
+// On a lossy, slow network the ends agree on sessions in the end, and packets go through.
 func TestLoss(t *testing.T) {
 	for _, delay := range []int64{ms, 800 * ms, 3000 * ms} {
 		s := newSim(t)
@@ -330,7 +334,7 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-// Each message of the first handshake is lost once; the next attempt comes a second later.
+// Each message of the first handshake is lost once. The next attempt comes a second later.
 func TestLossOfOne(t *testing.T) {
 	for n := range 4 {
 		s := newSim(t)
@@ -345,7 +349,8 @@ func TestLossOfOne(t *testing.T) {
 	}
 }
 
-// What was sent and is not answered makes for a new session after 10 s; a peer that answers with nothing else sends an empty packet after 4 s.
+// If nothing answers a packet, there is a new session after 10 s. A peer that has nothing to send
+// answers with an empty packet after 4 s.
 func TestKeepalive(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -393,7 +398,7 @@ func TestKeepalive(t *testing.T) {
 	}
 }
 
-// Packets wait for three seconds for a first session; then they are dropped until there is one.
+// Packets wait for a session for three seconds. Then they are dropped until there is one.
 func TestDropping(t *testing.T) {
 	s := newSim(t)
 	a := s.add(1, 2, testKey)
@@ -426,7 +431,8 @@ func TestDropping(t *testing.T) {
 	s.exchange(a, b)
 }
 
-// A clock that jumps costs at most a handshake; one that goes back stands.
+// A clock that jumps ahead costs at most a handshake. If it goes back, the machine's time stands
+// still.
 func TestClock(t *testing.T) {
 	for _, jump := range []int64{second, 50 * second, 130 * second, 1 << 50, -second, -500 * second} {
 		for _, both := range []bool{false, true} {
@@ -450,7 +456,7 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// A key that was offered and not taken is not offered for ever.
+// An offer that was not taken does not stay forever.
 func TestOfferEnds(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -475,20 +481,21 @@ func TestOfferEnds(t *testing.T) {
 	}
 }
 
-// The name of a session in its datagrams is the receiver's.
+// Data datagrams carry the receiver's name of the session.
 func TestDataFormat(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
 	s.connect(a, b)
 	s.write(a, "packet")
 	d := s.log[len(s.log)-1].b
-	if len(d) != 16+len("packet")+16 || !bytes.Equal(d[:4], []byte{4, 0, 0, 0}) || !bytes.Equal(d[4:8], b.cur.local[:4]) ||
+	if len(d) != 16+len("packet")+16 ||
+		!bytes.Equal(d[:4], []byte{4, 0, 0, 0}) || !bytes.Equal(d[4:8], b.cur.local[:4]) ||
 		binary.LittleEndian.Uint64(d[8:]) != a.cur.counter-1 || bytes.Contains(d, []byte("packet")) {
 		t.Errorf("%x", d)
 	}
 }
 
-// A session that the peer never learns of is not the end: the next packet asks again.
+// If the peer never learns of a session, the next packet starts another handshake.
 func TestUnconfirmed(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -514,7 +521,8 @@ func TestMonotonic(t *testing.T) {
 	}
 }
 
-// The key schedule against one that was written after docs/udp-tunnel.md in another language, with the secret of RFC 7748, 6.1.
+// The key schedule against values from an implementation of docs/udp-tunnel.md in another language.
+// The shared secret is that of RFC 7748, 6.1.
 func TestKeySchedule(t *testing.T) {
 	var k secret
 	psk, shared := make([]byte, 32), unhex(t, "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
@@ -524,7 +532,11 @@ func TestKeySchedule(t *testing.T) {
 	if err := k.init(psk); err != nil {
 		t.Fatal(err)
 	}
-	tr := transcript{initiator: sessionID{1, 1, 1, 1, 1, 1, 1, 1}, nonce: sessionID{2, 2, 2, 2, 2, 2, 2, 2}, responder: sessionID{4, 4, 4, 4, 4, 4, 4, 4}}
+	tr := transcript{
+		initiator: sessionID{1, 1, 1, 1, 1, 1, 1, 1},
+		nonce:     sessionID{2, 2, 2, 2, 2, 2, 2, 2},
+		responder: sessionID{4, 4, 4, 4, 4, 4, 4, 4},
+	}
 	for i := range tr.initKey {
 		tr.initKey[i], tr.respKey[i] = 3, 5
 	}
@@ -538,17 +550,21 @@ func TestKeySchedule(t *testing.T) {
 		{"to the initiator", back, "bf2745f8550ad1d3a4571a816daa2d460797642cbb4bb20efc1950e91c898ab6"},
 		{"code of a HELLO", bytes.Clone(k.code("hello", make([]byte, 60))), "48d7c46e46ddfa92013240e25926202f"},
 		{"code of a REPLY", bytes.Clone(k.transcriptCode("reply", &tr, nil)), "e3a9e4cd3437f2ec1c164e4239d91ae7"},
-		{"code of a CONFIRM", bytes.Clone(k.transcriptCode("confirm", &tr, make([]byte, 16))), "c25a6a9fb36b033570f9460ede6b83e8"},
+		{"code of a CONFIRM", bytes.Clone(k.transcriptCode("confirm", &tr, make([]byte, 16))),
+			"c25a6a9fb36b033570f9460ede6b83e8"},
 	} {
 		if !bytes.Equal(c.got, unhex(t, c.want)) {
 			t.Errorf("%s: %x; want %s", c.name, c.got, c.want)
 		}
 	}
-	// All that was said goes into the keys.
+	// Every part of the transcript changes both keys.
 	seen := map[string]bool{string(to): true, string(back): true}
 	for i, change := range []func(tr *transcript){
-		func(tr *transcript) { tr.initiator[7]++ }, func(tr *transcript) { tr.nonce[7]++ }, func(tr *transcript) { tr.initKey[31]++ },
-		func(tr *transcript) { tr.responder[7]++ }, func(tr *transcript) { tr.respKey[31]++ },
+		func(tr *transcript) { tr.initiator[7]++ },
+		func(tr *transcript) { tr.nonce[7]++ },
+		func(tr *transcript) { tr.initKey[31]++ },
+		func(tr *transcript) { tr.responder[7]++ },
+		func(tr *transcript) { tr.respKey[31]++ },
 	} {
 		other := tr
 		change(&other)

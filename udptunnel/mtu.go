@@ -9,14 +9,17 @@ import (
 	"bsdnet/internal/link"
 )
 
-// A tunnel's datagrams are not fragmented. When the path turns out to carry less than the MTU, packets that no longer fit are dropped, and their
-// senders told as a router would (RFC 1191): an ICMP message comes out of Read.
+// The tunnel does not let its datagrams be fragmented. If the path turns out to carry less than the
+// MTU, the tunnel drops packets that no longer fit and tells their sender as a router would (RFC
+// 1191): Read returns an ICMP message.
 
-// minPath is the least that a path is believed to carry: what every host takes (RFC 1122, 3.3.3).
+// minPath is the smallest path MTU that is believed, in bytes: the datagram size that every host
+// accepts (RFC 1122, 3.3.3).
 const minPath = 576
 
-// limitTime is how long a path's MTU is believed, in nanoseconds. Then a packet is tried; the system, which holds on to what routers say for ten
-// minutes, refuses it if nothing has changed.
+// limitTime is how long a path's MTU is believed, in nanoseconds. Then the tunnel tries a larger
+// packet. If the path has not changed, the system refuses it, because it remembers for ten minutes
+// what routers say.
 const limitTime = 10_000_000_000
 
 // setMTU sets the MTU of a tunnel that is being opened.
@@ -33,7 +36,7 @@ func (l *Link) setMTU(mtu int, peer netip.AddrPort) {
 	l.tx.limit = mtu
 }
 
-// inner returns the largest packet whose datagram a path carries.
+// inner returns the size of the largest packet whose datagram fits into a path MTU.
 func (l *Link) inner(path int, peer netip.AddrPort) int {
 	headers := overIPv6
 	if peer.Addr().Is4() {
@@ -42,7 +45,7 @@ func (l *Link) inner(path int, peer netip.AddrPort) int {
 	return min(path-headers, maxPayload) - l.overhead
 }
 
-// pathLimit returns the largest packet that is sent. l.wmu is held.
+// pathLimit returns the size of the largest packet that may be sent now. l.wmu is held.
 func (l *Link) pathLimit() int {
 	if l.tx.limit < l.mtu && l.now() >= l.tx.limited {
 		l.tx.limit = l.mtu
@@ -50,23 +53,26 @@ func (l *Link) pathLimit() int {
 	return l.tx.limit
 }
 
-// learnLimit finds out what the path carries, after the system has refused a datagram with a packet of size bytes. l.wmu is held.
+// learnLimit finds out what the path carries, after the system has refused a datagram that carries
+// a packet of size bytes. l.wmu is held.
 func (l *Link) learnLimit(to netip.AddrPort, size int) {
 	limit := l.inner(max(pathMTU(to), minPath), to)
 	for _, p := range plateaus {
 		if limit < size {
 			break
 		}
-		limit = l.inner(p, to) // the system does not say: it may have been asked in another network namespace
+		// The system knows no smaller MTU, perhaps because it was asked in another network
+		// namespace.
+		limit = l.inner(p, to)
 	}
 	l.tx.limit = max(min(limit, size-1), link.MinMTU)
 	l.tx.limited = l.now() + limitTime
 }
 
-// plateaus are the MTUs that are tried where the system does not tell that of the path (RFC 1191, 7.1).
+// plateaus are the path MTUs that are tried if the system does not know the path's (RFC 1191, 7.1).
 var plateaus = [...]int{32000, 17914, 9000, 8166, 4352, 2002, 1500, 1492, 1280, 1006, minPath}
 
-// tooLarge drops a packet, and tells its sender what would have fitted.
+// tooLarge drops a packet, and queues a message that tells its sender what fits.
 func (l *Link) tooLarge(bufs net.Buffers, limit int) {
 	l.stats.tooLarge.Add(1)
 	var start [wire.IPv4MaxLen + 8]byte
@@ -82,7 +88,7 @@ func (l *Link) tooLarge(bufs net.Buffers, limit int) {
 	}
 }
 
-// takeICMP gives messages to a reader.
+// takeICMP copies queued messages into a reader's buffers, and returns how many.
 func (l *Link) takeICMP(bufs [][]byte, sizes []int) int {
 	l.imu.Lock()
 	defer l.imu.Unlock()
@@ -100,22 +106,22 @@ func (l *Link) takeICMP(bufs [][]byte, sizes []int) int {
 	return n
 }
 
-// An icmpQueue holds messages on their way to the reader: a few, and not many in a second.
+// An icmpQueue holds a few messages for the reader, and limits their rate.
 type icmpQueue struct {
 	msgs    [8][fragNeededLen]byte
 	lens    [8]int
 	head, n int
-	since   int64 // of the period
-	made    int   // in this period
+	since   int64 // when the period began
+	made    int   // messages in this period
 }
 
-// Bounds of what an icmpQueue takes: icmpBurst in icmpPeriod nanoseconds.
+// An icmpQueue takes icmpBurst messages in icmpPeriod nanoseconds.
 const (
 	icmpPeriod = 100_000_000
 	icmpBurst  = 16
 )
 
-// put makes a message about a packet that begins with start, and reports whether there is one.
+// put makes a message about a packet that begins with start, and reports whether it has made one.
 func (q *icmpQueue) put(start []byte, mtu int, now int64) bool {
 	if now-q.since >= icmpPeriod {
 		q.since, q.made = now, 0
@@ -144,12 +150,15 @@ func (q *icmpQueue) take() []byte {
 	return q.msgs[i][:q.lens[i]]
 }
 
-// fragNeededLen is the length of the longest message that fragNeeded makes: two IP headers, one with options, that of ICMP, and eight bytes.
+// fragNeededLen is the length of the longest message that fragNeeded makes: an IP header, an ICMP
+// header, and the original IP header with options and 8 bytes of what follows it.
 const fragNeededLen = wire.IPv4MinLen + wire.ICMPLen + wire.IPv4MaxLen + 8
 
-// fragNeeded makes in b the ICMP message "fragmentation needed and DF set" (RFC 792; RFC 1191, 4) about a packet that begins with p, from its
-// destination to its source, and returns its length. It returns 0 for a packet of which no router would tell (RFC 1122, 3.2.2; RFC 1812, 4.3.2.7):
-// one that may be fragmented or is a later fragment, an ICMP error, one from or to no single host, and one that is not IPv4.
+// fragNeeded writes into b the ICMP message "fragmentation needed and DF set" (RFC 792; RFC 1191,
+// 4) about a packet that begins with p, from the packet's destination to its source. It returns the
+// message's length. It returns 0 for packets about which a router sends no message (RFC 1122,
+// 3.2.2; RFC 1812, 4.3.2.7): those that may be fragmented, later fragments, ICMP errors, packets
+// from or to an address that is not a single host's, and packets that are not IPv4.
 func fragNeeded(b, p []byte, mtu int) int {
 	orig, ok := wire.ViewIPv4(p)
 	if !ok || len(orig.Payload()) < 8 || orig.Flags()&wire.IPDF == 0 || orig.Off() != 0 {

@@ -94,7 +94,7 @@ func TestMTU(t *testing.T) {
 		t.Errorf("without a peer: %d", b.MTU())
 	}
 	a := mustOpen(t, Config{Peer: b.LocalAddr().String()})
-	want := 1420 // where the system is not asked
+	want := 1420 // on systems that are not asked
 	if path := pathMTU(b.LocalAddr()); path > 0 {
 		want = min(path-28, 65507) - 32
 	}
@@ -107,7 +107,8 @@ func TestMTU(t *testing.T) {
 		peer string
 		want int
 	}{
-		{1500, "192.0.2.1:1", 1440}, {1500, "[2001:db8::1]:1", 1420}, {1280, "[2001:db8::1]:1", 1200}, {65536, "127.0.0.1:1", 65475},
+		{1500, "192.0.2.1:1", 1440}, {1500, "[2001:db8::1]:1", 1420},
+		{1280, "[2001:db8::1]:1", 1200}, {65536, "127.0.0.1:1", 65475},
 		{65536, "[::1]:1", 65456}, {9000, "192.0.2.1:1", 8940},
 	} {
 		if got := l.inner(c.path, netip.MustParseAddrPort(c.peer)); got != c.want {

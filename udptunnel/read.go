@@ -1,7 +1,6 @@
 package udptunnel
 
 import (
-	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -11,26 +10,27 @@ import (
 	"bsdnet/internal/link"
 )
 
-// The way in. One read brings up to 64 KiB of datagrams of one sender (UDP_GRO); each is opened from there into the reader's buffer.
+// The receiving half. One system call reads up to 64 KiB of datagrams from one sender (UDP_GRO);
+// each is decrypted from there into the reader's buffer.
 
-// receiver is the state of the way in.
+// receiver is the state of the receiving half.
 type receiver struct {
-	buf  []byte // what the last read has brought
-	oob  []byte
-	end  int // of what is in buf
-	off  int // where the next datagram begins
-	size int // of each but the last
+	buf  []byte // the datagrams of the last read
+	oob  []byte // its control messages
+	end  int    // where the datagrams in buf end
+	off  int    // where the next datagram begins
+	size int    // the size of each datagram except the last
 	src  netip.AddrPort
-	errs int // errors in a row
+	errs int // how many reads in a row have failed
 
-	// What the machine has not been told yet.
+	// What the machine does not know yet.
 	session      *session
 	data, newest bool
 	any          bool
-	control      bool // a message of a handshake has been dealt with
+	control      bool // the machine has processed a message of a handshake
 }
 
-// maxReadErrors is how many reads in a row may fail before Read gives up.
+// maxReadErrors is how many reads in a row may fail before Read returns the error.
 const maxReadErrors = 100
 
 func (r *receiver) init() {
@@ -38,7 +38,7 @@ func (r *receiver) init() {
 	r.oob = make([]byte, 128)
 }
 
-// Read implements bsdnet.Link. It also deals with the messages of handshakes.
+// Read implements bsdnet.Link. It also processes the messages of handshakes.
 func (l *Link) Read(bufs [][]byte, sizes []int) (int, error) {
 	if err := l.state.IOError("udptunnel"); err != nil || len(bufs) == 0 || len(sizes) == 0 {
 		return 0, err
@@ -46,7 +46,7 @@ func (l *Link) Read(bufs [][]byte, sizes []int) (int, error) {
 	l.reading.Add(1)
 	defer l.stopReading()
 	if !l.rmu.TryLock() {
-		l.conn.SetReadDeadline(past) // calls the daemon off
+		l.conn.SetReadDeadline(past) // makes the daemon stop reading
 		l.rmu.Lock()
 	}
 	defer l.rmu.Unlock()
@@ -64,17 +64,18 @@ func (l *Link) Read(bufs [][]byte, sizes []int) (int, error) {
 	}
 }
 
-// stopReading ends a Read. If a session is wanted, the daemon goes on in its place.
+// stopReading ends a Read. If a session is wanted, the daemon goes on reading instead.
 func (l *Link) stopReading() {
 	if l.reading.Add(-1) == 0 && l.wanted.Load() {
 		l.rouse()
 	}
 }
 
-// past is a deadline that makes a read return.
+// past is a deadline that makes a read return at once.
 var past = time.Unix(1, 0)
 
-// fill reads from the socket. A deadline, which is how others make a read return, is taken back. l.rmu is held.
+// fill reads from the socket. Other goroutines set a deadline to make it return; it then clears the
+// deadline. l.rmu is held.
 func (l *Link) fill() error {
 	r := &l.rx
 	n, oobn, _, src, err := l.conn.ReadMsgUDPAddrPort(r.buf, r.oob)
@@ -95,25 +96,29 @@ func (l *Link) fill() error {
 		l.note(err)
 	}
 	if told || isHint(err) {
-		// An error of a datagram that was sent before, such as that nobody listens at its destination. It is no reason to give up, however many there are: the
-		// peer may come later, and an ICMP message may be anybody's.
+		// ICMP may have reported an error about a datagram that was sent before, for example that
+		// no socket has its port. Read does not give up, however many such errors there are: the
+		// peer may come later, and anyone can forge an ICMP message.
 		return nil
 	}
 	if r.errs++; r.errs < maxReadErrors {
-		l.sock.waitForRoom() // on Linux the runtime's poller takes an ICMP message that comes while the socket is full for the socket's end
+		// On Linux, if an ICMP message comes while the socket's buffer is full, the runtime's
+		// poller reports it as if the socket had ended.
+		l.sock.waitForRoom()
 		return nil
 	}
 	return err
 }
 
-// standIn reads in place of somebody in Read, for a while or until there is one. It reports whether anything has come of it.
+// standIn reads while no goroutine is in Read, until one is or the wait is over. It reports whether
+// it has processed anything.
 func (l *Link) standIn(wait time.Duration) bool {
 	if l.reading.Load() > 0 || wait <= 0 || !l.rmu.TryLock() {
 		return false
 	}
 	defer l.rmu.Unlock()
 	if l.rx.off < l.rx.end {
-		return false // packets that a Read must take first
+		return false // a Read must take these packets first
 	}
 	l.conn.SetReadDeadline(time.Now().Add(wait))
 	defer l.conn.SetReadDeadline(time.Time{})
@@ -127,8 +132,8 @@ func (l *Link) standIn(wait time.Duration) bool {
 	return true
 }
 
-// unpack opens the datagrams that are left, into as many buffers, and returns how many packets there are. Without buffers it stops at the first
-// that may be one. l.rmu is held.
+// unpack decrypts the remaining datagrams into bufs and returns how many packets there are. If
+// there is no buffer left, it stops at the first datagram that may contain a packet. l.rmu is held.
 func (l *Link) unpack(bufs [][]byte, sizes []int) int {
 	r := &l.rx
 	n := 0
@@ -158,7 +163,8 @@ func (l *Link) unpack(bufs [][]byte, sizes []int) int {
 	return n
 }
 
-// unpackData opens one datagram into a buffer, and returns the length of its packet, 0 if there is none.
+// unpackData decrypts one datagram into a buffer and returns the length of its packet, or 0 if
+// there is none.
 func (l *Link) unpackData(buf, b []byte) int {
 	r := &l.rx
 	if l.m == nil {
@@ -173,7 +179,7 @@ func (l *Link) unpackData(buf, b []byte) int {
 		return copy(buf, b)
 	}
 	s := r.session
-	if s == nil || len(b) < sealLen || binary.LittleEndian.Uint32(b) != kindData || binary.LittleEndian.Uint32(b[4:]) != s.local.index() {
+	if index, ok := parseData(b); s == nil || !ok || index != s.local.index() {
 		l.tell()
 		l.mu.Lock()
 		found, v := l.m.find(l.now(), b)
@@ -182,8 +188,7 @@ func (l *Link) unpackData(buf, b []byte) int {
 			l.count(v)
 			return 0
 		}
-		s = found
-		r.session = s
+		s, r.session = found, found
 	}
 	if len(b)-sealLen > len(buf) {
 		l.stats.oversized.Add(1)
@@ -200,7 +205,7 @@ func (l *Link) unpackData(buf, b []byte) int {
 	return n
 }
 
-// tell tells the machine what was received since it was told last.
+// tell reports to the machine what has arrived since the last call.
 func (l *Link) tell() {
 	r := &l.rx
 	if r.any {
@@ -213,7 +218,7 @@ func (l *Link) tell() {
 	r.session, r.any, r.data, r.newest = nil, false, false, false
 }
 
-// unpackControl hands a message of a handshake to the machine.
+// unpackControl passes a message of a handshake to the machine.
 func (l *Link) unpackControl(b []byte) {
 	l.tell()
 	l.mu.Lock()
@@ -228,7 +233,7 @@ func (l *Link) unpackControl(b []byte) {
 	}
 }
 
-// count counts a datagram that is dropped.
+// count counts a dropped datagram.
 func (l *Link) count(v verdict) {
 	c := &l.stats
 	switch v {

@@ -13,10 +13,12 @@ import (
 	"golang.zx2c4.com/wireguard/replay"
 )
 
-// The datagrams of the tunnel, and the keys that protect them. docs/udp-tunnel.md is the specification; this file has its formats and its key
-// schedule, machine.go and hello.go its rules. Neither knows a clock, a socket, a goroutine or a lock.
+// The datagrams of the tunnel and the keys that protect them. docs/udp-tunnel.md is the
+// specification. This file implements its formats and its key schedule; machine.go and hello.go
+// implement its rules. None of the three uses a clock, a socket, a goroutine or a lock.
 
-// label is a part of everything that is hashed: no key or code of this protocol and version is one of another.
+// label is part of everything that is hashed, so that no key or code of this protocol and version
+// equals one of another.
 const label = "bsdnet udp tunnel 1 "
 
 // version is the second byte of the messages of a handshake.
@@ -24,9 +26,9 @@ const version = 1
 
 // The first byte of a datagram.
 const (
-	kindHello   = 1 // the initiator asks
-	kindReply   = 2 // the responder answers, and remembers nothing
-	kindConfirm = 3 // the initiator shows that it is there, and the session begins
+	kindHello   = 1 // the initiator asks for a session
+	kindReply   = 2 // the responder answers, and keeps no state
+	kindConfirm = 3 // the initiator shows that it has the keys, and the session begins
 	kindData    = 4 // a packet
 )
 
@@ -36,31 +38,32 @@ const (
 	keyLen  = 32 // of X25519 and of ChaCha20-Poly1305
 	macLen  = 16
 	tagLen  = chacha20poly1305.Overhead
-	hdrLen  = 16              // of a data datagram
+	hdrLen  = 16              // the header of a data datagram
 	sealLen = hdrLen + tagLen // what a data datagram adds to its packet
 
 	helloLen   = 4 + 2*idLen + keyLen + padLen + macLen
 	replyLen   = 4 + 3*idLen + keyLen + macLen
 	confirmLen = 4 + 3*idLen + keyLen + macLen + tagLen
-	padLen     = 8 // makes a HELLO as long as a REPLY, so that an answer is never larger than what asked for it
+	padLen     = 8 // makes a HELLO as long as a REPLY, so that forged HELLOs are not amplified
 )
 
-// softLimit is how many packets a session carries before it is to be replaced, hardLimit how many it carries at all. The counter, which is the
-// nonce, never comes near its end.
+// softLimit is how many packets a session carries before it is replaced. hardLimit is how many it
+// carries at most, so the counter, which is the nonce, never overflows.
 const (
 	softLimit = 1 << 60
 	hardLimit = 1 << 61
 )
 
-// A sessionID names a session for one of its sides, which has drawn it at random. Its first four bytes are in every data datagram to that side.
+// A sessionID is the name of a session at one of its ends, which has drawn it at random. Its first
+// four bytes are in every data datagram to that end.
 type sessionID [idLen]byte
 
 func (id sessionID) index() uint32 { return binary.LittleEndian.Uint32(id[:]) }
 
-// A transcript is all that the two sides have told each other before the session begins.
+// A transcript is everything that the two ends have told each other before the session begins.
 type transcript struct {
 	initiator sessionID
-	nonce     sessionID // of the HELLO that was answered
+	nonce     sessionID // N of the HELLO that was answered
 	initKey   [keyLen]byte
 	responder sessionID
 	respKey   [keyLen]byte
@@ -68,7 +71,7 @@ type transcript struct {
 
 const transcriptLen = 3*idLen + 2*keyLen
 
-// append adds the transcript's bytes, which are always as many, to b.
+// append appends the transcript's bytes, whose number is constant, to b.
 func (t *transcript) append(b []byte) []byte {
 	b = append(b, t.initiator[:]...)
 	b = append(b, t.nonce[:]...)
@@ -77,7 +80,7 @@ func (t *transcript) append(b []byte) []byte {
 	return append(b, t.respKey[:]...)
 }
 
-// A secret is the pre-shared key, and the key of the handshake's codes that follows from it.
+// A secret is the pre-shared key and the key K_mac, which is derived from it.
 type secret struct {
 	psk [keyLen]byte
 	mac hash.Hash // HMAC-SHA256
@@ -96,7 +99,8 @@ func (k *secret) init(psk []byte) error {
 	return nil
 }
 
-// code returns the message authentication code of what a message says, for a kind of message. It is valid until the next call.
+// code returns the message authentication code of said, the content of a message, for a kind of
+// message. It is valid until the next call.
 func (k *secret) code(kind string, said []byte) []byte {
 	k.mac.Reset()
 	b := append(k.buf[:0], label...)
@@ -105,7 +109,7 @@ func (k *secret) code(kind string, said []byte) []byte {
 	return k.mac.Sum(k.sum[:0])[:macLen]
 }
 
-// transcriptCode is code of a transcript and what may come behind it.
+// transcriptCode returns the message authentication code of a transcript, followed by more.
 func (k *secret) transcriptCode(kind string, t *transcript, more []byte) []byte {
 	k.mac.Reset()
 	b := append(k.buf[:0], label...)
@@ -115,32 +119,34 @@ func (k *secret) transcriptCode(kind string, t *transcript, more []byte) []byte 
 	return k.mac.Sum(k.sum[:0])[:macLen]
 }
 
-// A session is a pair of keys and what has been done with them. Its two directions may be used at the same time, each by one at a time.
+// A session is a pair of keys and the state of their use. The two directions may be used at the
+// same time, each by one goroutine.
 type session struct {
-	local, remote sessionID // whose first bytes are in what is received, and in what is sent
-	initiated     bool      // by this side
-	order         int       // among this side's sessions
-	tie           sessionID // the initiator's, which decides between two sessions of the same moment
+	local, remote sessionID // this end's name for the session, and the other end's
+	initiated     bool      // this end is the initiator
+	order         int       // counts this end's sessions
+	tie           sessionID // I, which decides if both ends initiate at once
 
-	// What the machine knows of it.
-	created   int64 // ns
-	replaced  int64 // when it became the previous one, or was last heard of as that
-	confirmed bool  // the other side is known to have it
-	heard     bool  // a packet has been received on it
+	// What the machine knows about it.
+	created   int64 // when it began, in nanoseconds
+	replaced  int64 // when it became the previous session, or a packet last arrived on it after that
+	confirmed bool  // the other end has it too
+	heard     bool  // a packet has arrived on it
 
 	// Receiving.
 	recv      cipher.AEAD
 	recvNonce [chacha20poly1305.NonceSize]byte
 	window    replay.Filter
-	newest    uint64 // the highest counter received
+	newest    uint64 // the highest counter that has arrived
 
 	// Sending.
 	send      cipher.AEAD
 	sendNonce [chacha20poly1305.NonceSize]byte
-	counter   uint64 // the next
+	counter   uint64 // of the next packet
 }
 
-// newSession makes the session that a transcript and the secret of the two ephemeral keys belong to.
+// newSession makes the session of a transcript, from the secret and this end's ephemeral key. It
+// returns nil if the other end's public key is invalid.
 func (k *secret) newSession(t *transcript, own *ecdh.PrivateKey, initiator bool) *session {
 	theirs := &t.initKey
 	if initiator {
@@ -152,7 +158,7 @@ func (k *secret) newSession(t *transcript, own *ecdh.PrivateKey, initiator bool)
 	}
 	shared, err := own.ECDH(pub)
 	if err != nil {
-		return nil // a point of low order
+		return nil // a point of low order: "If S is all zero, there is no session."
 	}
 	toResponder, toInitiator := k.sessionKeys(t, shared)
 	defer clear(toResponder)
@@ -176,7 +182,8 @@ func (k *secret) newSession(t *transcript, own *ecdh.PrivateKey, initiator bool)
 	return s
 }
 
-// sessionKeys returns the keys of a session's directions, and clears the shared secret that they come from.
+// sessionKeys returns the keys of a session's two directions. It clears the shared secret from
+// which they are derived.
 func (k *secret) sessionKeys(t *transcript, shared []byte) (toResponder, toInitiator []byte) {
 	salt := sha256.Sum256(t.append([]byte(label + "transcript")))
 	secret := append(append(make([]byte, 0, 2*keyLen), k.psk[:]...), shared...)
@@ -189,8 +196,8 @@ func (k *secret) sessionKeys(t *transcript, shared []byte) (toResponder, toIniti
 	return keys[:keyLen], keys[keyLen:]
 }
 
-// seal makes a data datagram of the packet that stands in b behind the room for a header, and returns it: b must have the capacity for the tag. It
-// returns nil when the session has sent all that it may.
+// seal makes a data datagram. b holds room for the header, followed by the packet, and must have
+// capacity for the tag. seal returns nil if the session may carry no more packets.
 func (s *session) seal(b []byte) []byte {
 	if s.counter >= hardLimit {
 		return nil
@@ -203,8 +210,9 @@ func (s *session) seal(b []byte) []byte {
 	return s.send.Seal(b[:hdrLen], s.sendNonce[:], b[hdrLen:], b[:hdrLen])
 }
 
-// open puts the packet of a data datagram for this session, whose header parseData has found to be right, into dst, which has room for it, and
-// returns its length. newest reports whether no later one has been received.
+// open decrypts a data datagram of this session, whose header parseData has checked, into dst,
+// which must have room for the packet, and returns the packet's length. newest reports that the
+// counter is the highest so far.
 func (s *session) open(dst, b []byte) (n int, newest bool, v verdict) {
 	counter := binary.LittleEndian.Uint64(b[8:])
 	if counter == 0 || counter >= hardLimit {
@@ -215,6 +223,7 @@ func (s *session) open(dst, b []byte) (n int, newest bool, v verdict) {
 	if err != nil {
 		return 0, false, verdictForged
 	}
+	// The window is checked after the tag, so that a forged datagram cannot move it.
 	if !s.window.ValidateCounter(counter, hardLimit) {
 		return 0, false, verdictReplayed
 	}
@@ -225,7 +234,8 @@ func (s *session) open(dst, b []byte) (n int, newest bool, v verdict) {
 	return len(p), newest, verdictPacket
 }
 
-// parseData returns the receiver's name for the session of a data datagram, or reports that it is none.
+// parseData returns the receiver's name in a data datagram. It returns false if b is not a data
+// datagram.
 func parseData(b []byte) (index uint32, ok bool) {
 	if len(b) < sealLen || binary.LittleEndian.Uint32(b) != kindData {
 		return 0, false

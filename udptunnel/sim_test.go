@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// simulation: two machines, or more, and a network between them, in virtual time.
+// A simulation is two or more machines and a network between them, in virtual time.
 
 const ms = second / 1000
 
@@ -22,11 +22,11 @@ type simEnd struct {
 	got    []string
 	skew   int64 // of its clock
 	counts [verdictReplayed + 1]int
-	// Every nonce that was used with a key, by the key's session.
+	// Every nonce that was used, by the session whose key it was used with.
 	nonces map[*session]uint64
 }
 
-// A simDatagram is one on its way.
+// A simDatagram is a datagram on its way.
 type simDatagram struct {
 	at       int64
 	src, dst netip.AddrPort
@@ -49,7 +49,7 @@ func newSim(t testing.TB) *sim {
 	return &sim{t: t, rnd: rand.New(rand.NewPCG(1, 2)), now: 1000 * second, delay: 10 * ms}
 }
 
-// add makes an end that listens at a port, and knows the port of its peer, or 0.
+// add makes an end that listens at a port. It knows the port of its peer, or 0.
 func (s *sim) add(port, peer uint16, key []byte) *simEnd {
 	var to netip.AddrPort
 	if peer != 0 {
@@ -68,7 +68,7 @@ func (s *sim) add(port, peer uint16, key []byte) *simEnd {
 	return e
 }
 
-// remove ends an end: what is sent there is lost.
+// remove removes an end. Datagrams to it are lost.
 func (s *sim) remove(e *simEnd) {
 	for i := range s.ends {
 		if s.ends[i] == e {
@@ -82,7 +82,7 @@ func simAddr(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), port)
 }
 
-// pair is the two ends of a tunnel, of which the first knows the second.
+// pair makes the two ends of a tunnel. The first knows the address of the second.
 func (s *sim) pair() (a, b *simEnd) { return s.add(1, 2, testKey), s.add(2, 0, testKey) }
 
 // transmit puts a datagram on the wire.
@@ -94,7 +94,7 @@ func (s *sim) transmit(src, dst netip.AddrPort, b []byte) {
 	}
 }
 
-// settle sends what e's machine wants to be sent.
+// settle sends the messages and the empty packet of e's machine.
 func (s *sim) settle(e *simEnd) {
 	for i := range e.out {
 		s.transmit(e.addr, e.out[i].to, e.out[i].bytes())
@@ -129,7 +129,7 @@ func (s *sim) seal(e *simEnd, x *session, p string) {
 	s.transmit(e.addr, e.peer, d)
 }
 
-// write sends a packet, or reports that it could not.
+// write sends a packet, and reports whether it could.
 func (s *sim) write(e *simEnd, p string) bool {
 	x := e.sender(s.now + e.skew)
 	if x != nil {
@@ -139,7 +139,7 @@ func (s *sim) write(e *simEnd, p string) bool {
 	return x != nil
 }
 
-// arrive gives a datagram to an end.
+// arrive delivers a datagram to an end.
 func (s *sim) arrive(e *simEnd, b []byte, src netip.AddrPort) verdict {
 	v := e.take(s.now+e.skew, b, src)
 	e.counts[v]++
@@ -147,7 +147,7 @@ func (s *sim) arrive(e *simEnd, b []byte, src netip.AddrPort) verdict {
 	return v
 }
 
-// due is the deadline by the simulation's clock.
+// due returns an end's deadline, by the simulation's clock.
 func (e *simEnd) due() int64 {
 	if d := e.deadline(); d != never {
 		return d - e.skew
@@ -155,7 +155,7 @@ func (e *simEnd) due() int64 {
 	return never
 }
 
-// take does with a datagram what a link does.
+// take processes a datagram as a link does.
 func (e *simEnd) take(now int64, b []byte, src netip.AddrPort) verdict {
 	if len(b) == 0 || b[0] != kindData {
 		return e.input(now, b, src)
@@ -218,7 +218,7 @@ func (s *sim) run(d int64) {
 	}
 }
 
-// connect makes a session, and sees to it that both sides have data on it.
+// connect makes a session, and makes data arrive on it at both ends.
 func (s *sim) connect(a, b *simEnd) {
 	s.t.Helper()
 	s.write(a, "wanted")

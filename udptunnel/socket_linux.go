@@ -14,34 +14,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket sends datagrams, many of one size in one call (UDP_SEGMENT) where the kernel and the device can, and never waits.
+// socket sends datagrams and never waits. If the kernel and the device support it, it sends many
+// datagrams of one size in one call (UDP_SEGMENT, udp(7)).
 type socket struct {
 	raw syscall.RawConn
-	ip6 bool // the socket's family
-	one bool // one datagram a call: the kernel does not cut
+	ip6 bool // the socket is of family AF_INET6
+	one bool // one datagram per call: UDP_SEGMENT is not supported
 
-	// One destination is remembered in the kernel's form, and the number of one zone, as long as nothing fails.
+	// The kernel's form of one destination, and the number of one zone, are remembered until a call
+	// fails.
 	to     netip.AddrPort
 	in4    unix.SockaddrInet4
 	in6    unix.SockaddrInet6
 	zone   string
 	zoneID uint32
 
-	// The arguments and results of call, which is bound once.
+	// The arguments and results of call. It is bound once, because a closure per call would be
+	// garbage.
 	call  func(fd uintptr)
 	b     []byte
 	oob   []byte
 	errno error
 	sent  int
 
-	// ICMP messages about what was sent stand in a queue of the socket's: IP_RECVERR.
+	// The socket has a queue of ICMP messages about datagrams that it has sent (IP_RECVERR, ip(7)).
 	emu   sync.Mutex                         // guards eoob
-	eoob  []byte                             // the control messages of one
-	noted func(err error, to netip.AddrPort) // is told of each that is taken off
+	eoob  []byte                             // the control messages of one ICMP message
+	noted func(err error, to netip.AddrPort) // is called with each ICMP message
 
 	control []byte
-	calls   int                       // counted for tests
-	fail    func(datagrams int) error // instead of the kernel's answer, for tests
+	calls   int                       // how many calls were made, for tests
+	fail    func(datagrams int) error // an error to return instead of a call, for tests
 }
 
 func (s *socket) init(conn *net.UDPConn) error {
@@ -63,7 +66,8 @@ func (s *socket) init(conn *net.UDPConn) error {
 	return raw.Control(func(fd uintptr) { s.setOptions(int(fd)) })
 }
 
-// setOptions asks the kernel for what it may not have: large buffers, coalesced datagrams, no fragments, and to tell what ICMP says.
+// setOptions asks the kernel for large buffers, coalesced datagrams, no fragments, and ICMP
+// messages. The kernel may lack any of these, so errors are ignored.
 func (s *socket) setOptions(fd int) {
 	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	s.ip6 = err == nil && family == unix.AF_INET6
@@ -84,7 +88,8 @@ func (s *socket) setOptions(fd int) {
 	}
 }
 
-// segmentControl makes the control message that bears the size of datagrams; it is filled in by native byte order in send.
+// segmentControl makes the control message that carries the size of datagrams. send fills the size
+// in, in native byte order.
 func segmentControl() []byte {
 	b := make([]byte, unix.CmsgSpace(2))
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
@@ -93,8 +98,8 @@ func segmentControl() []byte {
 	return b
 }
 
-// send sends the datagrams that b is made of, each of size bytes but for the last, and returns how many it has sent before the error. What the
-// kernel refuses to cut is sent one by one.
+// send sends the datagrams that b consists of, each of size bytes except the last, and returns how
+// many it has sent before the error. If the kernel refuses to cut b, send sends them one by one.
 func (s *socket) send(b []byte, size int, to netip.AddrPort) (int, error) {
 	s.aim(to)
 	n := (len(b) + size - 1) / size
@@ -107,8 +112,8 @@ func (s *socket) send(b []byte, size int, to netip.AddrPort) (int, error) {
 		case errFull:
 			return 0, err
 		case unix.EIO, unix.ENOPROTOOPT, unix.EOPNOTSUPP:
-			s.one = true // the device sums no checksums, or the kernel does not know how
-		case unix.EINVAL, errTooLarge: // what it is, shows with the first
+			s.one = true // the device computes no checksums, or the kernel has no UDP_SEGMENT
+		case unix.EINVAL, errTooLarge: // sending the first one alone shows the reason
 		default:
 			return 0, err
 		}
@@ -122,11 +127,13 @@ func (s *socket) send(b []byte, size int, to netip.AddrPort) (int, error) {
 	return n, nil
 }
 
-// sendTries is how often a datagram is tried that is refused for the sake of another.
+// sendTries is how often sendmsg tries to send, if the errors are about datagrams that were sent
+// before.
 const sendTries = 4
 
-// sendmsg makes one call, and again if what it returns is the error of a datagram that was sent before: a forged ICMP message must not cost a datagram, nor
-// pass for what the kernel or the path cannot do.
+// sendmsg makes one call. If the call returns the error of a datagram that was sent before, sendmsg
+// makes another: a forged ICMP message must not lose a datagram, and must not be mistaken for a
+// limit of the kernel or the path.
 func (s *socket) sendmsg(b, oob []byte, datagrams int) error {
 	for try := 1; ; try++ {
 		err := s.sendOnce(b, oob, datagrams)
@@ -136,7 +143,7 @@ func (s *socket) sendmsg(b, oob []byte, datagrams int) error {
 	}
 }
 
-// sendOnce makes one call, and again if a signal interrupts it.
+// sendOnce makes one call, and repeats it if a signal interrupts it.
 func (s *socket) sendOnce(b, oob []byte, datagrams int) error {
 	s.b, s.oob = b, oob
 	if s.fail != nil {
@@ -158,12 +165,12 @@ func (s *socket) sendOnce(b, oob []byte, datagrams int) error {
 		case nil:
 			return nil
 		}
-		s.to, s.zone = netip.AddrPort{}, "" // an interface of the same name may have another number by now
+		s.to, s.zone = netip.AddrPort{}, "" // the interface may have a different number by now
 		return s.errno
 	}
 }
 
-// aim makes to the destination.
+// aim converts the destination into the kernel's form.
 func (s *socket) aim(to netip.AddrPort) {
 	if s.to == to {
 		return
@@ -179,7 +186,7 @@ func (s *socket) aim(to netip.AddrPort) {
 	}
 }
 
-// zoneIndex returns the number of an interface by its name, or by itself.
+// zoneIndex returns the number of the interface that a zone names. The zone may be a number itself.
 func zoneIndex(zone string) uint32 {
 	if zone == "" {
 		return 0
@@ -191,10 +198,12 @@ func zoneIndex(zone string) uint32 {
 	return uint32(n)
 }
 
-// maxDrain is how many ICMP messages are taken off at once: somebody may send them faster than they are read.
+// maxDrain is how many ICMP messages drain takes at once, because an attacker may send them faster
+// than they are read.
 const maxDrain = 64
 
-// drain takes the ICMP messages off the socket's queue, whose room is that of the datagrams that arrive, and returns how many there were.
+// drain takes the ICMP messages off the socket's queue and returns how many there were. The queue
+// uses the same memory as the datagrams that arrive.
 func (s *socket) drain() int {
 	s.emu.Lock()
 	defer s.emu.Unlock()
@@ -215,8 +224,9 @@ func (s *socket) drain() int {
 	return maxDrain
 }
 
-// extendedError returns the errno that stands for an ICMP message, by the control messages that it came with: struct sock_extended_err. 0: it is none of
-// ICMP's, but the kernel's own about a datagram that did not leave, which the call has returned.
+// extendedError returns the errno that stands for an ICMP message, from its control messages
+// (struct sock_extended_err, ip(7)). It returns 0 if the kernel itself reports that a datagram was
+// not sent, because the call that sent it has returned that error.
 func extendedError(oob []byte) syscall.Errno {
 	for len(oob) > 0 {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
@@ -235,7 +245,8 @@ func extendedError(oob []byte) syscall.Errno {
 	return 0
 }
 
-// fromSockaddr returns where the datagram of an ICMP message was to go, without its zone.
+// fromSockaddr returns the destination of the datagram that an ICMP message is about, without its
+// zone.
 func fromSockaddr(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
@@ -246,7 +257,7 @@ func fromSockaddr(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// waitForRoom waits until the socket takes datagrams, or is closed.
+// waitForRoom waits until the socket takes datagrams or is closed.
 func (s *socket) waitForRoom() {
 	s.raw.Write(func(fd uintptr) bool {
 		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
@@ -255,7 +266,7 @@ func (s *socket) waitForRoom() {
 	})
 }
 
-// segmentSize returns the size of the datagrams, but for the last, that a read of n bytes has brought: UDP_GRO.
+// segmentSize returns the size of the datagrams, except the last, in a read of n bytes: UDP_GRO.
 func segmentSize(oob []byte, n int) int {
 	for len(oob) > 0 {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
@@ -272,7 +283,8 @@ func segmentSize(oob []byte, n int) int {
 	return n
 }
 
-// pathMTU returns what the route to a host carries, in bytes with the IP header, as far as the system knows, or 0.
+// pathMTU returns the MTU of the route to a host as the system knows it, in bytes including the IP
+// header, or 0 if it does not know.
 func pathMTU(to netip.AddrPort) int {
 	family, level, option := unix.AF_INET, unix.SOL_IP, unix.IP_MTU
 	var s socket

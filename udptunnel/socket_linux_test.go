@@ -37,14 +37,14 @@ func converse(t *testing.T, e, to *ends.End) {
 	}
 }
 
-// calls returns how often the tunnel has asked the system to send.
+// calls returns how many calls the tunnel has made to send.
 func calls(l *Link) int {
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
 	return l.sock.calls
 }
 
-// Packets of one size go out in one call, as many as the kernel takes.
+// Packets of one size are sent in one call, as many as the kernel takes.
 func TestSegmentation(t *testing.T) {
 	a, b, x, _ := connectedPair(t, 1400)
 	converse(t, a, b)
@@ -56,7 +56,7 @@ func TestSegmentation(t *testing.T) {
 		pkts = append(pkts, ends.Packet(1, i, 1300))
 	}
 	pkts[20] = pkts[20][:700] // the last of its group
-	pkts[21] = pkts[21][:50]  // and the first, with nothing of its size behind it
+	pkts[21] = pkts[21][:50]  // the only one of its size
 	before := calls(x)
 	for off := 0; off < len(pkts); off += 50 {
 		if err := a.Send(lists(pkts[off : off+50]...)...); err != nil {
@@ -73,7 +73,8 @@ func TestSegmentation(t *testing.T) {
 	}
 }
 
-// What the kernel refuses to cut is sent one by one, and it is not asked again.
+// If the kernel refuses to cut a buffer, its datagrams are sent one by one, and the kernel is not
+// asked again.
 func TestSegmentationRefused(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.EIO, unix.EINVAL, unix.ENOPROTOOPT, unix.EOPNOTSUPP} {
 		a, b, x, _ := connectedPair(t, 1400)
@@ -107,7 +108,8 @@ func TestSegmentationRefused(t *testing.T) {
 	}
 }
 
-// When the socket is full Write says so, waits for nothing, and ready comes when there is room. Nothing is lost or sent twice.
+// When the socket is full, Write returns at once and takes less than it is given, and ready is
+// called when there is room. No packet is lost or sent twice.
 func TestSocketFull(t *testing.T) {
 	a, b, x, _ := connectedPair(t, 1400)
 	converse(t, a, b)
@@ -140,7 +142,7 @@ func TestSocketFull(t *testing.T) {
 	}
 }
 
-// Datagrams that the system does not send are lost, and those behind them are not.
+// If the system does not send a datagram, that one is lost, and those behind it are not.
 func TestSendErrors(t *testing.T) {
 	a, b, x, _ := connectedPair(t, 1400)
 	converse(t, a, b)
@@ -168,7 +170,8 @@ func TestSendErrors(t *testing.T) {
 	}
 }
 
-// The path carries less than the MTU: what does not fit is dropped, its sender is told, and what fits goes through.
+// The path carries less than the MTU. A packet that does not fit is dropped and its sender is told;
+// a packet that fits goes through.
 func TestPathShrinks(t *testing.T) {
 	a, b, x, _ := connectedPair(t, 9000)
 	converse(t, a, b)
@@ -192,7 +195,7 @@ func TestPathShrinks(t *testing.T) {
 	}
 	p := dfPacket(1, 3000)
 	a.Send(lists(p, dfPacket(2, 1000), p, dfPacket(3, 1000))...)
-	// One that may be fragmented is dropped without a word.
+	// A packet that may be fragmented is dropped without a message.
 	a.Send(lists(ends.Packet(1, 4, 3000), ends.Packet(1, 5, 1000))...)
 	for i, number := range []int{2, 3, 5} {
 		if p := b.Receive(t, 1); ends.Number(p[0]) != number {
@@ -201,7 +204,8 @@ func TestPathShrinks(t *testing.T) {
 	}
 	b.Close() // nothing from there wakes a
 	m := <-told
-	if m[9] != 1 || m[20] != 3 || m[21] != 4 || binary.BigEndian.Uint16(m[26:]) >= 3000 || !bytes.Equal(m[28:], p[:28]) {
+	if m[9] != 1 || m[20] != 3 || m[21] != 4 ||
+		binary.BigEndian.Uint16(m[26:]) >= 3000 || !bytes.Equal(m[28:], p[:28]) {
 		t.Errorf("told %x", m)
 	}
 	if st := x.Stats(); st.TooLarge != 3 {
@@ -214,7 +218,8 @@ func TestPathShrinks(t *testing.T) {
 	}
 }
 
-// The number of an interface is looked up once, not for each datagram, and again when sending has failed.
+// The number of an interface is looked up once, not for each datagram, and again after sending has
+// failed.
 func TestZone(t *testing.T) {
 	x := mustOpen(t, Config{})
 	s := &x.sock
@@ -249,7 +254,7 @@ func TestZone(t *testing.T) {
 	}
 }
 
-// The kernel refuses, and says of a path that it carries more: a few sizes are tried.
+// The kernel refuses a datagram, but says that the path carries it. A few smaller sizes are tried.
 func TestPathUnknown(t *testing.T) {
 	x := mustOpen(t, Config{MTU: 65475})
 	to := x.LocalAddr() // the loopback, which carries all
@@ -266,7 +271,7 @@ func TestPathUnknown(t *testing.T) {
 	}
 }
 
-// In the steady state a packet costs no allocation on its way out, and none on its way in.
+// In the steady state, sending a packet allocates no memory, and neither does receiving one.
 func TestAllocs(t *testing.T) {
 	if testutil.Race {
 		t.Skip("the race detector allocates")
@@ -296,7 +301,8 @@ func TestAllocs(t *testing.T) {
 	}
 }
 
-// The kernel's own word for a path that shrinks: a loopback in a network namespace of the test's, whose MTU goes down.
+// The kernel itself says that a path shrinks: the path is a loopback in the test's own network
+// namespace, and the test lowers its MTU.
 func TestKernelPathShrinks(t *testing.T) {
 	runtime.LockOSThread() // and never unlocked: the thread stays in its namespace, and ends with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -321,7 +327,8 @@ func TestKernelPathShrinks(t *testing.T) {
 		t.Fatalf("Read: %d, %v, %d bytes", n, err, sizes[0])
 	}
 	setLoopback(t, 1500)
-	if n, err := a.Write(lists(dfPacket(1, 9000), dfPacket(2, 1440), dfPacket(3, 9000), dfPacket(4, 1441))); n != 4 || err != nil {
+	four := lists(dfPacket(1, 9000), dfPacket(2, 1440), dfPacket(3, 9000), dfPacket(4, 1441))
+	if n, err := a.Write(four); n != 4 || err != nil {
 		t.Fatalf("Write: %d, %v", n, err)
 	}
 	if n, err := y.Read(bufs, sizes); n != 1 || err != nil || ends.Number(bufs[0]) != 2 {
@@ -329,7 +336,8 @@ func TestKernelPathShrinks(t *testing.T) {
 	}
 	for range 3 {
 		n, err := x.Read(bufs, sizes)
-		if m := bufs[0][:sizes[0]]; n != 1 || err != nil || m[20] != 3 || m[21] != 4 || binary.BigEndian.Uint16(m[26:]) != 1440 {
+		if m := bufs[0][:sizes[0]]; n != 1 || err != nil || m[20] != 3 || m[21] != 4 ||
+			binary.BigEndian.Uint16(m[26:]) != 1440 {
 			t.Errorf("told %x, %v", m, err)
 		}
 	}
@@ -338,7 +346,7 @@ func TestKernelPathShrinks(t *testing.T) {
 	}
 }
 
-// setLoopback brings the loopback of the thread's namespace up, with an MTU.
+// setLoopback brings up the loopback of the thread's namespace with an MTU.
 func setLoopback(t *testing.T, mtu uint32) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -360,7 +368,7 @@ func setLoopback(t *testing.T, mtu uint32) {
 	}
 }
 
-// A peer to which there is no way is told from one that does not answer.
+// A peer to which there is no route is distinguished from one that does not answer.
 func TestStatusUnreachable(t *testing.T) {
 	for _, errno := range []unix.Errno{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EINVAL} {
 		x := mustOpen(t, Config{Peer: "192.0.2.1:9"})
@@ -374,7 +382,7 @@ func TestStatusUnreachable(t *testing.T) {
 	}
 }
 
-// The kernel's messages about what was sent: of ICMP, and its own, which count for nothing here.
+// The kernel's messages about sent datagrams: those of ICMP are noted, and its own are ignored.
 func TestExtendedError(t *testing.T) {
 	message := func(level, typ int32, errno uint32, origin byte) []byte {
 		b := make([]byte, unix.CmsgSpace(16))

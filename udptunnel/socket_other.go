@@ -10,7 +10,7 @@ import (
 // socket sends datagrams one at a time.
 type socket struct {
 	conn  *net.UDPConn
-	noted func(err error, to netip.AddrPort) // would be told of ICMP messages, of which such a socket learns nothing
+	noted func(err error, to netip.AddrPort) // not used: these systems do not report ICMP messages
 }
 
 func (s *socket) init(conn *net.UDPConn) error {
@@ -20,7 +20,8 @@ func (s *socket) init(conn *net.UDPConn) error {
 	return nil
 }
 
-// send sends the datagrams that b is made of, each of size bytes but for the last, and returns how many it has sent before the error.
+// send sends the datagrams that b consists of, each of size bytes except the last, and returns how
+// many it has sent before the error.
 func (s *socket) send(b []byte, size int, to netip.AddrPort) (int, error) {
 	for n := 0; ; n++ {
 		if len(b) == 0 {
@@ -34,14 +35,14 @@ func (s *socket) send(b []byte, size int, to netip.AddrPort) (int, error) {
 	}
 }
 
-// waitForRoom returns at once: send waits itself.
+// waitForRoom returns at once, because send waits itself.
 func (s *socket) waitForRoom() {}
 
-// drain would take the ICMP messages off the socket's queue, and returns how many there were.
+// drain returns 0: these systems have no queue of ICMP messages.
 func (s *socket) drain() int { return 0 }
 
-// segmentSize returns the size of the datagrams that a read has brought: it is one.
+// segmentSize returns n: a read returns one datagram.
 func segmentSize(oob []byte, n int) int { return n }
 
-// pathMTU returns 0: the system is not asked.
+// pathMTU returns 0: the path's MTU is not known.
 func pathMTU(to netip.AddrPort) int { return 0 }

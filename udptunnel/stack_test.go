@@ -46,7 +46,7 @@ func noise(n int64, seed byte) (io.Reader, [sha256.Size]byte) {
 	return io.LimitReader(rand.NewChaCha8([32]byte{seed}), n), [sha256.Size]byte(h.Sum(nil))
 }
 
-// sink serves one connection of a listener: what arrives is summed up and the sum is sent back.
+// sink serves one connection of a listener: it sums up what arrives and sends the sum back.
 func sink(ln net.Listener) error {
 	c, err := ln.Accept()
 	if err != nil {
@@ -61,7 +61,8 @@ func sink(ln net.Listener) error {
 	return err
 }
 
-// send sends what r has over a connection, and checks what the sink says of it. between is called in the middle.
+// send sends the bytes of r over a connection, and checks the sum that the sink returns. It calls
+// between in the middle.
 func send(c net.Conn, n int64, between func()) error {
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(time.Minute))
@@ -117,7 +118,8 @@ func TestStacks(t *testing.T) {
 	}
 	for _, tunnel := range []*udptunnel.Link{t1, t2} {
 		st := tunnel.Stats()
-		if st.Handshakes == 0 || st.Received < 100 || st.Sent < 100 || st.Forged+st.Malformed+st.Replayed+st.Oversized > 0 {
+		if st.Handshakes == 0 || st.Received < 100 || st.Sent < 100 ||
+			st.Forged+st.Malformed+st.Replayed+st.Oversized > 0 {
 			t.Errorf("%+v", st)
 		}
 	}
@@ -126,7 +128,8 @@ func TestStacks(t *testing.T) {
 	}
 }
 
-// A tunnel's end is started anew, with a new port and without what it knew, in the middle of a transfer, at the sender's and at the receiver's side.
+// An end of the tunnel is restarted in the middle of a transfer, with a new port and without its
+// state, at the sender and at the receiver.
 func TestStacksRestart(t *testing.T) {
 	for _, sender := range []bool{true, false} {
 		s1, s2 := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
@@ -177,13 +180,14 @@ func TestOpenErrors(t *testing.T) {
 		{udptunnel.Config{Insecure: true}, "Peer"},
 		{udptunnel.Config{Insecure: true, Peer: "127.0.0.1:1", Key: sharedKey}, "Insecure"},
 	} {
-		if tunnel, err := udptunnel.Open(c.config); err == nil || tunnel != nil || !strings.Contains(err.Error(), c.want) {
+		tunnel, err := udptunnel.Open(c.config)
+		if err == nil || tunnel != nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v; want %q", c.config, err, c.want)
 		}
 	}
 }
 
-// A swapLink is a link behind which another takes the first one's place.
+// A swapLink is a link that can be replaced by another.
 type swapLink struct {
 	mu    sync.Mutex
 	ready func()
@@ -223,7 +227,7 @@ func (s *swapLink) Write(pkts []net.Buffers) (int, error) {
 
 func (s *swapLink) Close() error { return s.current().Close() }
 
-// swap puts l in the place of the link, which it closes.
+// swap closes the current link and puts l in its place.
 func (s *swapLink) swap(t *testing.T, l bsdnet.Link) {
 	if err := l.Start(s.ready); err != nil {
 		t.Error(err)
@@ -236,8 +240,9 @@ func (s *swapLink) swap(t *testing.T, l bsdnet.Link) {
 	s.ready() // what the old one owed
 }
 
-// A relay passes the datagrams of a tunnel on, and adds what an attacker on the path can make of them: copies, old ones, changed ones, shorter and
-// longer ones, from the right address and from another. It returns its address, and how many it has added.
+// A relay passes on the datagrams of a tunnel, and adds those that an attacker on the path can make
+// from them: copies, old ones, changed ones, shorter and longer ones, from the right address and
+// from another. It returns its address, and how many it has added.
 func relay(t *testing.T, server netip.AddrPort) (netip.AddrPort, *atomic.Int64) {
 	listen := func() *net.UDPConn {
 		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
@@ -272,7 +277,8 @@ func relay(t *testing.T, server netip.AddrPort) (netip.AddrPort, *atomic.Int64) 
 			case 2:
 				bad = append(bad, byte(rnd.Uint32()))
 			case 3:
-				bad, from = old[rnd.IntN(len(old))], out // from elsewhere it would be good if the network had lost it the first time
+				// From another address it would be accepted if the network had lost the original.
+				bad, from = old[rnd.IntN(len(old))], out
 			case 4:
 				from = out
 			default:
@@ -298,7 +304,8 @@ func relay(t *testing.T, server netip.AddrPort) (netip.AddrPort, *atomic.Int64) 
 	return front.LocalAddr().(*net.UDPAddr).AddrPort(), added
 }
 
-// A transfer goes on while four datagrams in five bring a forged, replayed or mutilated one with them; none of these gets in.
+// A transfer goes on while four datagrams in five are followed by a forged, replayed or mutilated
+// one. None of those is accepted.
 func TestStacksAttacked(t *testing.T) {
 	s1, s2 := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
 	t1 := open(t, udptunnel.Config{MTU: 8000})
@@ -326,11 +333,13 @@ func TestStacksAttacked(t *testing.T) {
 	if a.Roams+b.Roams > 0 {
 		t.Errorf("roams: %d, %d", a.Roams, b.Roams)
 	}
-	if n := a.Malformed + a.Unknown + a.Forged + a.Replayed + b.Malformed + b.Unknown + b.Forged + b.Replayed; n < 100 || added.Load() < 100 {
-		t.Errorf("%d datagrams added, %d dropped", added.Load(), n)
+	dropped := a.Malformed + a.Unknown + a.Forged + a.Replayed + b.Malformed + b.Unknown + b.Forged + b.Replayed
+	if dropped < 100 || added.Load() < 100 {
+		t.Errorf("%d datagrams added, %d dropped", added.Load(), dropped)
 	}
-	// The sender of the last datagrams may not have come back from the system call to count them.
-	for end := time.Now().Add(10 * time.Second); (a.Received > b.Sent || b.Received > a.Sent) && time.Now().Before(end); {
+	// The goroutine that sent the last datagrams may not have counted them yet.
+	end := time.Now().Add(10 * time.Second)
+	for (a.Received > b.Sent || b.Received > a.Sent) && time.Now().Before(end) {
 		runtime.Gosched()
 		a, b = t1.Stats(), t2.Stats()
 	}
@@ -339,7 +348,8 @@ func TestStacksAttacked(t *testing.T) {
 	}
 }
 
-// TestStacksDiagnosis: what the tunnel knows is in the error of a dial, at both ends, and nothing when it works.
+// The error of a failed dial says what the tunnel knows, at both ends; if the tunnel works, it does
+// not.
 func TestStacksDiagnosis(t *testing.T) {
 	caller, listener := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
 	there := open(t, udptunnel.Config{Key: []byte(strings.Repeat("another key.....", 2))})
@@ -357,7 +367,8 @@ func TestStacksDiagnosis(t *testing.T) {
 		want string
 	}{
 		{caller, "10.0.0.2:80", "i/o timeout (udptunnel: no answer from " + there.LocalAddr().String() + " to "},
-		{listener, "10.0.0.1:80", "i/o timeout (udptunnel: nobody who has the key has called at " + there.LocalAddr().String() + "; "},
+		{listener, "10.0.0.1:80",
+			"i/o timeout (udptunnel: nobody who has the key has called at " + there.LocalAddr().String() + "; "},
 	} {
 		_, err := c.from.DialTimeout("tcp", c.to, 50*time.Millisecond)
 		if err == nil || !strings.Contains(err.Error(), c.want) || !errors.Is(err, context.DeadlineExceeded) {

@@ -12,37 +12,49 @@ import (
 	"bsdnet/internal/link"
 )
 
-// How the tunnel stands, and why nothing comes through. A tunnel keeps trying whatever it learns: an ICMP error may be forged, or be true for a moment only. So
-// all of this is for people to read. Nothing that arrives without proof of the key changes more of it than a counter, except the socket's last error.
+// The status of the tunnel, and the reason why nothing comes through. The status is for people, and
+// the tunnel keeps trying whatever it says, because an ICMP error may be forged, or true only for a
+// moment. A datagram that does not prove knowledge of the key changes only counters, and the
+// socket's last error.
 
-// A Status tells how a [Link] stands with its other end. It is for people: a tunnel goes on trying whatever it says, and nothing that arrives without
-// proof of the key changes more of it than a counter, except SocketErr, as ICMP messages prove nothing.
+// A Status describes the state of a [Link] and of its other end. It is for people: the tunnel keeps
+// trying whatever the Status says. A datagram that does not prove knowledge of the key changes only
+// counters and SocketErr.
 type Status struct {
 	// Peer is the address of the other end: see [Link.Peer].
 	Peer netip.AddrPort
 
-	// Established says that there is a session, and Since is when the first of those began that followed one another without a break. Without Key there never is
-	// one. An idle tunnel's session ends after three minutes, and the next packet asks for a new one.
+	// Established says that there is a session. Since is when the first session began of those that
+	// have followed one another without a gap. Without Key there are no sessions. The session of an
+	// idle tunnel ends after three minutes; the next packet starts a handshake.
 	Established bool
 	Since       time.Time
 
-	// LastHandshake is when the two ends last agreed on a session, LastHeard when a datagram last arrived that proves the key. Zero: never.
+	// LastHandshake is when the two ends last agreed on a session. LastHeard is when a datagram
+	// last arrived that proves knowledge of the key. Each is the zero Time if that has not happened
+	// yet.
 	LastHandshake, LastHeard time.Time
 
-	// Unanswered is how many handshakes were begun since the last that came to an end; one a second is as long as there is something to send.
+	// Unanswered is how many handshakes this end has started since the two ends last agreed on a
+	// session. While there are packets to send, it starts one per second.
 	Unanswered int
 
-	// Unverified are the datagrams that were dropped because they were not made with the key, or are not of the protocol: Stats.Forged and Malformed. If they
-	// come where the other end's should, its key is another. Anybody can send them.
+	// Unverified is how many datagrams were dropped because they were not made with the key or do
+	// not belong to the protocol: the sum of Stats.Forged and Stats.Malformed. If such datagrams
+	// arrive instead of the other end's, the other end probably has a different key. Anyone can
+	// send them.
 	Unverified uint64
 
-	// SocketErr is the system's last error about a datagram to the other end, nil if there was none, and SocketErrTime its time. On Linux that is also what ICMP
-	// says, such as syscall.ECONNREFUSED: nothing listens there.
+	// SocketErr is the system's last error about a datagram to the other end, or nil if there was
+	// none, and SocketErrTime is its time. On Linux these errors include what ICMP messages say;
+	// for example, syscall.ECONNREFUSED says that no socket has the other end's port.
 	SocketErr     error
 	SocketErrTime time.Time
 
-	// Err says in a sentence why nothing comes through. It wraps SocketErr if that is the reason. nil: the other end answers, or nobody has tried.
-	// net.ErrClosed: the tunnel is closed. An end with another key does not answer, so that here it looks as if nobody were there; that end counts Unverified.
+	// Err says in a sentence why nothing comes through. If SocketErr is the reason, Err wraps it.
+	// Err is nil if the other end answers or if this end has not tried to reach it, and
+	// net.ErrClosed if the tunnel is closed. An end that has a different key does not answer, so it
+	// cannot be told from an end that is down; its own Status counts Unverified datagrams.
 	Err error
 }
 
@@ -51,10 +63,10 @@ type socketTrouble struct {
 	mu       sync.Mutex
 	err      error
 	at       int64
-	received uint64 // packets, until then
+	received uint64 // how many packets had arrived
 }
 
-// note remembers an error of the socket's about a datagram that was sent.
+// note records an error of the socket about a datagram that was sent.
 func (l *Link) note(err error) {
 	if err == nil || err == errFull || err == errTooLarge || l.state.Load() == link.Closed {
 		return
@@ -66,7 +78,8 @@ func (l *Link) note(err error) {
 	t.mu.Unlock()
 }
 
-// noteICMP remembers what an ICMP message says of a datagram to an address where the peer is or may be.
+// noteICMP records what an ICMP message says about a datagram, if the datagram was sent to the
+// peer's address or the configured one.
 func (l *Link) noteICMP(err error, to netip.AddrPort) {
 	mine := to == noZone(l.plain)
 	if l.m != nil {
@@ -83,11 +96,12 @@ func noZone(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().WithZone(""), a.Port())
 }
 
-// isHint reports whether an error that the socket returns may be of a datagram that was sent before, as ICMP messages tell it: it is none of the socket's own.
+// isHint reports whether an error that the socket returns may be about a datagram that was sent
+// before, as an ICMP message reported it, and not about the socket itself.
 func isHint(err error) bool {
 	for _, errno := range [...]syscall.Errno{
-		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EACCES,
-		syscall.EPROTO, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP, syscall.EMSGSIZE,
+		syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.ENETUNREACH,
+		syscall.ENETDOWN, syscall.EACCES, syscall.EPROTO, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP, syscall.EMSGSIZE,
 	} {
 		if errors.Is(err, errno) {
 			return true
@@ -96,7 +110,7 @@ func isHint(err error) bool {
 	return false
 }
 
-// Status returns how the tunnel stands with the other end.
+// Status returns the status of the tunnel.
 func (l *Link) Status() Status {
 	c := &l.stats
 	s := Status{Peer: l.plain, Unverified: c.forged.Load() + c.malformed.Load()}
@@ -138,13 +152,14 @@ func (l *Link) Status() Status {
 	return s
 }
 
-// Diagnose implements bsdnet.DiagnosingLink: it returns the Err of [Link.Status].
+// Diagnose implements bsdnet.DiagnosingLink. It returns the Err of [Link.Status].
 func (l *Link) Diagnose(netip.Addr) error { return l.Status().Err }
 
-// wall is the time of day at an instant of the tunnel's time.
+// wall returns the time of day at t, an instant of the tunnel's time.
 func (l *Link) wall(t int64) time.Time { return l.epoch.Add(time.Duration(t)) }
 
-// cause leaves out of an error what package net says about the call, as it stands in the sentence anyway.
+// cause returns the errno in an error, without the text that package net puts around it: the
+// sentence has the address already.
 func cause(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
@@ -153,9 +168,10 @@ func cause(err error) error {
 	return err
 }
 
-// complaint says why there is no session that works, or nil. err is what the system has said of a datagram since the peer was last heard of, or nil.
+// complaint returns an error that says why there is no session that works, or nil. err is the
+// system's last error since the peer was last heard from, or nil.
 func (m *machine) complaint(local netip.AddrPort, err error) error {
-	patience := m.asked >= 2 // a second has passed without an answer
+	patience := m.asked >= 2 // the first HELLO has had no answer for a second
 	switch {
 	case m.cur != nil && !(patience && m.heard < m.askedAt):
 		return nil
@@ -166,7 +182,7 @@ func (m *machine) complaint(local netip.AddrPort, err error) error {
 	}
 	what := fmt.Sprintf("udptunnel: no answer from %v", m.peer)
 	if m.cur == nil && m.heard >= m.askedAt {
-		what = fmt.Sprintf("udptunnel: %v answers, but does not get what this end sends then", m.peer)
+		what = fmt.Sprintf("udptunnel: %v answers, but does not receive what this end sends next", m.peer)
 	}
 	if m.shook != longAgo {
 		what += fmt.Sprintf(" for %v; there was a session before", time.Duration(m.now-m.askedAt).Round(time.Second))
@@ -174,25 +190,28 @@ func (m *machine) complaint(local netip.AddrPort, err error) error {
 	if err != nil {
 		return fmt.Errorf("%s%s: %w", what, m.badSigns(""), cause(err))
 	}
-	silence := fmt.Sprintf(" to %s: the host is down, something on the way drops the datagrams, or its key is another and it does not answer", several(uint64(m.asked), "handshake"))
+	silence := fmt.Sprintf(" to %s: the host is down, something on the way drops the datagrams, "+
+		"or the other end has a different key and does not answer", several(uint64(m.asked), "handshake"))
 	if m.shook != longAgo {
-		silence = ": the other end has gone, or the way to it"
+		silence = ": the other end is gone, or cannot be reached any more"
 	}
 	return errors.New(what + m.badSigns(silence))
 }
 
-// badSigns says what has arrived instead of an answer, or otherwise what it is given.
+// badSigns says what has arrived instead of an answer. If nothing has, it returns otherwise.
 func (m *machine) badSigns(otherwise string) string {
 	switch {
 	case m.forged > 0:
-		return fmt.Sprintf("; %s did not verify: the key at the other end is another, or somebody else sends them", several(m.forged, "datagram"))
+		return fmt.Sprintf("; %s did not verify: the other end has a different key, or somebody else sends them",
+			several(m.forged, "datagram"))
 	case m.strange > 0:
-		return fmt.Sprintf("; %s did not verify, being not of this protocol: another program sends them, or an end with Insecure", several(m.strange, "datagram"))
+		return fmt.Sprintf("; %s did not belong to this protocol: another program sends them, "+
+			"or the other end has Insecure set", several(m.strange, "datagram"))
 	}
 	return otherwise
 }
 
-// several is a number of things in words.
+// several returns a number of things in words.
 func several(n uint64, thing string) string {
 	if n == 1 {
 		return "1 " + thing
@@ -210,7 +229,7 @@ func (m *machine) suspect(v verdict) {
 	}
 }
 
-// agreed takes note of a session that both ends know of: what was wrong before is over.
+// agreed records that both ends know of a session. What was wrong before does not matter any more.
 func (m *machine) agreed() {
 	m.shook, m.heard = m.now, m.now
 	m.asked, m.askedAt, m.forged, m.strange = 0, longAgo, 0, 0

@@ -15,7 +15,7 @@ import (
 	"bsdnet/internal/link/ends"
 )
 
-// until waits until a tunnel's status is as wanted. The time limit is for a test that fails.
+// until waits until a tunnel has the wanted status. The time limit is for a test that fails.
 func until(t *testing.T, l *Link, what string, ok func(s Status) bool) Status {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); ; runtime.Gosched() {
@@ -29,7 +29,7 @@ func until(t *testing.T, l *Link, what string, ok func(s Status) bool) Status {
 	}
 }
 
-// says checks what is wrong, in words.
+// says checks that an error's text contains all of want.
 func says(t *testing.T, err error, want ...string) {
 	t.Helper()
 	for _, w := range want {
@@ -39,7 +39,7 @@ func says(t *testing.T, err error, want ...string) {
 	}
 }
 
-// freePort returns an address of the loopback at which nobody listens.
+// freePort returns an address of the loopback whose port no socket has.
 func freePort(t *testing.T) string {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -50,7 +50,7 @@ func freePort(t *testing.T) string {
 	return c.LocalAddr().String()
 }
 
-// startReading starts a link, and reads what comes.
+// startReading starts a link and reads from it.
 func startReading(t *testing.T, l *Link) *ends.End {
 	e := ends.Start(t, l)
 	done := make(chan bool)
@@ -68,7 +68,8 @@ func startReading(t *testing.T, l *Link) *ends.End {
 
 func established(s Status) bool { return s.Established && s.Err == nil }
 
-// An end that calls where nobody listens says so, goes on, and says no more when somebody does.
+// If no socket has the peer's port, the Status says so. The end keeps trying, and the Status
+// changes when the peer comes.
 func TestStatusRefused(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the system does not pass ICMP on")
@@ -81,14 +82,16 @@ func TestStatusRefused(t *testing.T) {
 	startReading(t, x)
 	s := until(t, x, "refused", func(s Status) bool { return errors.Is(s.Err, syscall.ECONNREFUSED) })
 	says(t, s.Err, "udptunnel: no answer from "+at+": connection refused")
-	if s.SocketErr != syscall.ECONNREFUSED || s.SocketErrTime.Before(x.epoch) || s.Established || !s.LastHeard.IsZero() || !s.LastHandshake.IsZero() {
+	if s.SocketErr != syscall.ECONNREFUSED || s.SocketErrTime.Before(x.epoch) ||
+		s.Established || !s.LastHeard.IsZero() || !s.LastHandshake.IsZero() {
 		t.Errorf("%+v", s)
 	}
 	y := mustOpen(t, Config{Local: at})
 	startReading(t, y)
 	for _, l := range []*Link{x, y} {
 		s := until(t, l, "established", established)
-		if s.Since.Before(l.epoch) || s.LastHandshake.Before(s.Since) || s.LastHeard.Before(s.LastHandshake) || s.Unanswered != 0 || s.Unverified != 0 {
+		if s.Since.Before(l.epoch) || s.LastHandshake.Before(s.Since) || s.LastHeard.Before(s.LastHandshake) ||
+			s.Unanswered != 0 || s.Unverified != 0 {
 			t.Errorf("%+v", s)
 		}
 	}
@@ -101,7 +104,8 @@ func TestStatusRefused(t *testing.T) {
 	}
 }
 
-// However often it is refused, a tunnel's Read does not end, and a datagram to somebody else is not lost.
+// A tunnel's Read does not end however often the port is refused, and a datagram to another address
+// is not lost.
 func TestRefusalsDoNoHarm(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the system does not pass ICMP on")
@@ -138,7 +142,8 @@ func TestRefusalsDoNoHarm(t *testing.T) {
 	}
 }
 
-// Of two ends with different keys, the one that listens tells what it gets, the one that calls that it gets nothing; where both call, both do.
+// If two ends have different keys, the one that listens reports the datagrams that it gets, and the
+// one that calls reports that it gets none. If both call, both report the datagrams.
 func TestStatusWrongKey(t *testing.T) {
 	other := bytes.Repeat([]byte("KEY?"), 8)
 	y := mustOpen(t, Config{Key: other})
@@ -147,22 +152,22 @@ func TestStatusWrongKey(t *testing.T) {
 	says(t, y.Status().Err, "nobody who has the key has called at "+y.LocalAddr().String())
 	startReading(t, x)
 	s := until(t, y, "unverified", func(s Status) bool { return s.Unverified > 0 })
-	says(t, s.Err, "nobody who has the key has called", "did not verify", "the key at the other end is another")
+	says(t, s.Err, "nobody who has the key has called", "did not verify", "the other end has a different key")
 	if s.Peer.IsValid() || s.Established || !s.LastHeard.IsZero() {
 		t.Errorf("%+v", s)
 	}
 	s = x.Status()
-	says(t, s.Err, "no answer from "+y.LocalAddr().String()+" to ", "its key is another")
+	says(t, s.Err, "no answer from "+y.LocalAddr().String()+" to ", "the other end has a different key")
 	if s.SocketErr != nil || s.Unanswered == 0 {
 		t.Errorf("%+v", s)
 	}
 	z := mustOpen(t, Config{Key: other, Peer: x.LocalAddr().String()})
 	startReading(t, z)
 	s = until(t, x, "unverified", func(s Status) bool { return s.Unverified > 0 })
-	says(t, s.Err, "no answer from "+y.LocalAddr().String(), "did not verify", "the key at the other end is another")
+	says(t, s.Err, "no answer from "+y.LocalAddr().String(), "did not verify", "the other end has a different key")
 }
 
-// What is no message of the tunnel's is something else than a wrong key.
+// A datagram of another protocol is reported differently from a wrong key.
 func TestStatusOtherProtocol(t *testing.T) {
 	y := mustOpen(t, Config{})
 	x := mustOpen(t, Config{Insecure: true, Peer: y.LocalAddr().String()})
@@ -172,10 +177,10 @@ func TestStatusOtherProtocol(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := until(t, y, "unverified", func(s Status) bool { return s.Unverified > 0 })
-	says(t, s.Err, "1 datagram did not verify, being not of this protocol")
+	says(t, s.Err, "1 datagram did not belong to this protocol")
 }
 
-// In plain mode there is no handshake; whoever hears something no longer speaks of an older error.
+// In plain mode there is no handshake. When packets arrive, an older error is no longer reported.
 func TestStatusPlain(t *testing.T) {
 	x, y := plainPair(t, 1280)
 	a, b := ends.Start(t, x), ends.Start(t, y)
@@ -200,7 +205,8 @@ func TestStatusPlain(t *testing.T) {
 
 var statusLocal = netip.MustParseAddrPort("192.0.2.1:2")
 
-// A peer that was there and goes is told from one that never was; a rekey that takes its time, and silence when nobody speaks, are no trouble.
+// A peer that goes away is reported differently from one that never was there. A slow rekey is no
+// trouble, and neither is silence when there is nothing to send.
 func TestStatusVanished(t *testing.T) {
 	for _, byCaller := range []bool{false, true} {
 		s := newSim(t)
@@ -230,7 +236,8 @@ func TestStatusVanished(t *testing.T) {
 				t.Fatalf("after %d s: %v", i, err)
 			}
 			if i > 14 {
-				says(t, err, "no answer from "+leave.addr.String()+" for ", "there was a session before: the other end has gone")
+				says(t, err, "no answer from "+leave.addr.String()+" for ",
+					"there was a session before: the other end is gone")
 				err = stay.complaint(statusLocal, syscall.ECONNREFUSED)
 				says(t, err, "no answer from "+leave.addr.String(), "connection refused")
 				if !errors.Is(err, syscall.ECONNREFUSED) {
@@ -255,7 +262,7 @@ func TestStatusVanished(t *testing.T) {
 	}
 }
 
-// The peer's answers arrive, and what this end says to them does not.
+// The peer's answers arrive, but this end's CONFIRMs are lost.
 func TestStatusHalfOpen(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()
@@ -264,7 +271,7 @@ func TestStatusHalfOpen(t *testing.T) {
 		s.write(a, "hello?")
 		s.run(second)
 	}
-	says(t, a.complaint(statusLocal, nil), b.addr.String()+" answers, but does not get what this end sends then")
+	says(t, a.complaint(statusLocal, nil), b.addr.String()+" answers, but does not receive what this end sends next")
 	s.lose = nil
 	s.run(3 * second)
 	s.exchange(a, b)
@@ -273,12 +280,13 @@ func TestStatusHalfOpen(t *testing.T) {
 	}
 }
 
-// told is what the status is made of, but for the counters that anybody may move.
+// told is the status without the counters that anyone can change.
 func (e *simEnd) told() [5]int64 {
 	return [...]int64{e.upSince, e.shook, e.heard, int64(e.asked), e.askedAt}
 }
 
-// Somebody without the key, who has recorded all there was and makes up more, moves counters and nothing else.
+// An attacker without the key, which has recorded all datagrams and makes up others, changes
+// counters and nothing else.
 func TestStatusUnderAttack(t *testing.T) {
 	const seed = 7
 	rnd := rand.New(rand.NewPCG(seed, seed))
@@ -316,7 +324,8 @@ func TestStatusUnderAttack(t *testing.T) {
 	}
 }
 
-// The handshake of a rekey is lost, again and again, and packets go to and fro: there is nothing to complain of.
+// The handshake of a rekey is lost again and again while packets arrive on the old session: there
+// is nothing to complain about.
 func TestStatusRekeyLost(t *testing.T) {
 	s := newSim(t)
 	a, b := s.pair()

@@ -12,77 +12,92 @@ import (
 	"bsdnet/internal/link"
 )
 
-// The files: session.go has the formats and the keys, machine.go the protocol as a machine without a clock or a socket, hello.go its handshakes, this
-// one the link around it: what it is configured with, who runs in it, and how it ends. write.go is the way of a packet out, read.go the way
-// in, mtu.go what is done about packets that are too large, status.go what people are told; socket_linux.go and socket_other.go are the socket.
+// The files: session.go has the formats and the keys, machine.go the protocol as a state machine
+// without clock or socket, and hello.go its handshakes. This file has the link around the machine:
+// its configuration, its goroutines and its end. write.go is the sending half and read.go the
+// receiving half. mtu.go deals with packets that are too large, status.go with what people are
+// told. socket_linux.go and socket_other.go are the socket.
 
 // Config configures [Open].
 type Config struct {
-	// Local is the address to receive on, "host:port". "": any address of the host, and any port.
+	// Local is the address and port to receive on, "host:port". If it is empty, the socket receives
+	// on all addresses of the host, and the system chooses the port.
 	Local string
 
-	// Peer is where the other end is, "host:port"; a name is looked up once, in Open. It may move later: the tunnel follows whoever shows that he
-	// has the key. "": the other end makes the first move, and nothing can be sent before. At least one end needs a Peer.
+	// Peer is the address of the other end, "host:port". Open looks a name up once. The other end
+	// may move: the tunnel sends to the address from which authentic packets arrive. If Peer is
+	// empty, the other end must make contact first, and no packet can be sent before that. At least
+	// one end needs a Peer.
 	Peer string
 
-	// Key is the secret that the two ends, and nobody else, have in common: 32 bytes from a good source, such as crypto/rand or
-	// "openssl rand -base64 32". Open copies it.
+	// Key is the secret that the two ends, and nobody else, share: 32 bytes from a good source,
+	// such as crypto/rand or "openssl rand -base64 32". Open copies it.
 	Key []byte
 
-	// MTU is the largest IP packet in bytes, 68 to 65475. 0: what the path to the Peer carries in one datagram that is not fragmented, as the system
-	// knows it when the tunnel is opened: 1440 over IPv4 and Ethernet, 1420 over IPv6. Where the system does not know, or there is no Peer: 1420.
-	// Should the path turn out to carry less, TCP is told as by a router on it (RFC 1191).
+	// MTU is the size of the largest IP packet in bytes, from 68 to 65475, or to 65507 if Insecure
+	// is set. If it is 0, it is the size that fits into one unfragmented datagram on the route to
+	// Peer, as the system knows it when the tunnel is opened: 1440 over IPv4 and Ethernet, 1420
+	// over IPv6. If the system does not know, or there is no Peer, it is 1420. If the path carries
+	// less later, the tunnel tells TCP as a router would (RFC 1191).
 	MTU int
 
-	// Insecure sends packets as they are: neither encrypted nor authenticated. Then Peer must be given and Key must not, and MTU may be up to 65507.
-	// Whoever can forge the Peer's address can send the stack any packet. It is meant for the loopback, and for networks that do all this themselves.
+	// Insecure sends packets unencrypted and unauthenticated. Then Peer must be set, and Key must
+	// not. Anyone who can forge the Peer's address can send packets to the stack. Insecure is for
+	// the loopback, and for networks that encrypt and authenticate by themselves.
 	Insecure bool
 }
 
-// Sizes in bytes, and how many packets wait for a first session.
+// Sizes in bytes, and how many packets wait for a session.
 const (
 	maxPayload  = 65507                // over IPv4: 65535 less the headers of IP and UDP
-	overIPv4    = 20 + 8               // these headers
-	overIPv6    = 40 + 8               // and those over IPv6
-	defaultMTU  = link.DefaultMTU - 80 // a packet with all that is around it, over IPv6 and Ethernet
-	readBuffer  = 64 << 10             // the most that one read brings
+	overIPv4    = 20 + 8               // the headers of IPv4 and UDP
+	overIPv6    = 40 + 8               // the headers of IPv6 and UDP
+	defaultMTU  = link.DefaultMTU - 80 // the datagram then fits into Ethernet's MTU, over IPv6 too
+	readBuffer  = 64 << 10             // the most that one read returns
 	socketSpace = 7 << 20              // the socket's buffers: 5 ms at 10 Gbit/s
 	heldPackets = 32
 )
 
 // Stats are the counters of a [Link].
 type Stats struct {
-	// Sent and Received are packets.
+	// Sent and Received count packets.
 	Sent, Received uint64
 
-	// Datagrams that were dropped on their way in: of no form that there is, for no session that there is (in plain mode: not from the Peer), not made
-	// with the key, seen before or too old to tell, larger than the MTU.
+	// These count datagrams that were dropped on arrival. Malformed: it has none of the protocol's
+	// forms. Unknown: it refers to a session that does not exist or, if Insecure is set, does not
+	// come from the Peer. Forged: it was not made with the key. Replayed: it has arrived before, or
+	// is too old to tell. Oversized: its packet is larger than the MTU.
 	Malformed, Unknown, Forged, Replayed, Oversized uint64
 
-	// Packets that were dropped on their way out: larger than the path carries, and those that had nowhere to go or that the system did not send.
+	// These count packets that were dropped instead of sent. TooLarge: the path does not carry the
+	// packet's size. Unsent: there was no session, or the system did not send the datagram.
 	TooLarge, Unsent uint64
 
-	// Handshakes are the sessions begun, of which there is a new one every two minutes under traffic; Roams are changes of the other end's address.
+	// Handshakes counts the sessions that have begun; under traffic, one begins every two minutes.
+	// Roams counts changes of the other end's address.
 	Handshakes, Roams uint64
 }
 
-// counters is Stats, as it is counted.
+// counters are the atomic counters behind Stats.
 type counters struct {
 	sent, received, malformed, unknown, forged, replayed, oversized, tooLarge, unsent atomic.Uint64
 }
 
-// A Link is one end of a tunnel: a bsdnet.Link that carries packets in UDP datagrams, one in each, and loses what the network loses. [Open] makes one.
+// A Link is one end of a tunnel: a bsdnet.Link that carries each packet in one UDP datagram, and
+// loses what the network loses. [Open] makes one.
 //
-// The first packets wait for the key exchange, which takes two round trips; a peer that does not answer is tried once a second as long as there is
-// something to send, and what is sent meanwhile is lost after three seconds.
+// The first packets wait for the key exchange, which takes two round trips. If the other end does
+// not answer, the tunnel tries once per second as long as there are packets to send. It drops
+// packets after they have waited for three seconds.
 type Link struct {
-	// The locks, in their order: rmu, wmu, then one of mu, imu and smu. ready is called without wmu, mu, imu and smu.
+	// The locks, in the order in which they are taken: rmu, wmu, then one of mu, imu and smu. ready
+	// is called without wmu, mu, imu and smu.
 
 	conn     *net.UDPConn
 	sock     socket
 	local    netip.AddrPort
 	mtu      int
-	overhead int            // bytes that a datagram has more than its packet
+	overhead int            // how many bytes longer a datagram is than its packet
 	plain    netip.AddrPort // the peer, in plain mode
 	epoch    time.Time
 	stats    counters
@@ -90,10 +105,10 @@ type Link struct {
 
 	state link.State
 	ready func()
-	smu   sync.Mutex // guards changes of state, and that no goroutine begins when it is closed
+	smu   sync.Mutex // guards changes of state; a goroutine is started under it, if not closed
 	wg    sync.WaitGroup
 	done  chan struct{}
-	wake  chan struct{} // tells the daemon that it is needed earlier
+	wake  chan struct{} // tells the daemon to look at the machine now
 
 	reading atomic.Int32 // calls of Read under way
 	rmu     sync.Mutex   // guards rx
@@ -104,8 +119,8 @@ type Link struct {
 
 	mu     sync.Mutex  // guards m and armed
 	m      *machine    // nil in plain mode
-	armed  int64       // when the daemon looks again
-	wanted atomic.Bool // m.want, as it was last seen
+	armed  int64       // when the daemon will look at the machine
+	wanted atomic.Bool // a copy of m.want
 
 	imu  sync.Mutex // guards icmp
 	icmp icmpQueue
@@ -113,8 +128,11 @@ type Link struct {
 
 var _ link.DiagnosingLink = (*Link)(nil)
 
-// Open opens the socket of a tunnel, which goes to work when the link is attached. The error says what is wrong with the configuration, or is the
-// system's.
+// Open opens the socket of a tunnel. The handshake begins when the link is attached.
+//
+// If a field of config is missing or invalid, Open returns an error that names the field and says
+// what it needs. If the system refuses the socket, the error wraps the system's: if Local is in
+// use, for example, it wraps syscall.EADDRINUSE.
 func Open(config Config) (*Link, error) {
 	if err := config.check(); err != nil {
 		return nil, err
@@ -153,15 +171,16 @@ func Open(config Config) (*Link, error) {
 	return l, nil
 }
 
-// check tells whether a configuration says what it must.
+// check returns an error if a configuration is invalid.
 func (c *Config) check() error {
 	const howTo = `32 bytes from crypto/rand, the same at both ends (in a shell: "openssl rand -base64 32")`
-	most := maxPayload
 	switch {
 	case c.Insecure && c.Key != nil:
-		return fmt.Errorf("udptunnel: Insecure is set, and so is Key: leave Insecure out to have packets encrypted, or Key to have them sent as they are")
+		return fmt.Errorf("udptunnel: Insecure and Key are both set: leave out Insecure to encrypt packets, " +
+			"or Key to send them unencrypted")
 	case c.Insecure && c.Peer == "":
-		return fmt.Errorf(`udptunnel: Insecure needs a Peer ("host:port"): without a key nobody can show that he is the one; better give a Key of ` + howTo)
+		return fmt.Errorf(`udptunnel: Insecure needs a Peer ("host:port"), because without a key no sender can ` +
+			"prove that it is the peer; set Peer, or better a Key of " + howTo)
 	case !c.Insecure && c.Key == nil:
 		return fmt.Errorf("udptunnel: Key is missing: give " + howTo)
 	case !c.Insecure && len(c.Key) != keyLen:
@@ -169,6 +188,7 @@ func (c *Config) check() error {
 	case !c.Insecure && [keyLen]byte(c.Key) == [keyLen]byte{}:
 		return fmt.Errorf("udptunnel: Key is all zero, which is no secret: give " + howTo)
 	}
+	most := maxPayload
 	if !c.Insecure {
 		most -= sealLen
 	}
@@ -203,13 +223,15 @@ func unmap(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// MTU returns the largest packet in bytes: Config.MTU, or what was found when the tunnel was opened.
+// MTU returns the size of the largest packet in bytes: Config.MTU or, if that is 0, the size that
+// was found when the tunnel was opened.
 func (l *Link) MTU() int { return l.mtu }
 
 // LocalAddr returns the address and port of the socket.
 func (l *Link) LocalAddr() netip.AddrPort { return l.local }
 
-// Peer returns the address of the other end, where it was last heard of; it is not valid before that, if it was not configured.
+// Peer returns the address of the other end, as of the last authentic packet. Before that it is the
+// configured address, or invalid if there is none.
 func (l *Link) Peer() netip.AddrPort {
 	if l.m == nil {
 		return l.plain
@@ -219,12 +241,14 @@ func (l *Link) Peer() netip.AddrPort {
 	return l.m.peer
 }
 
-// Stats returns what has been counted so far.
+// Stats returns the current counters.
 func (l *Link) Stats() Stats {
 	c := &l.stats
 	s := Stats{
-		Sent: c.sent.Load(), Received: c.received.Load(), Malformed: c.malformed.Load(), Unknown: c.unknown.Load(), Forged: c.forged.Load(),
-		Replayed: c.replayed.Load(), Oversized: c.oversized.Load(), TooLarge: c.tooLarge.Load(), Unsent: c.unsent.Load(),
+		Sent: c.sent.Load(), Received: c.received.Load(),
+		Malformed: c.malformed.Load(), Unknown: c.unknown.Load(), Forged: c.forged.Load(),
+		Replayed: c.replayed.Load(), Oversized: c.oversized.Load(),
+		TooLarge: c.tooLarge.Load(), Unsent: c.unsent.Load(),
 	}
 	if l.m != nil {
 		l.mu.Lock()
@@ -236,7 +260,8 @@ func (l *Link) Stats() Stats {
 
 func (l *Link) now() int64 { return int64(time.Since(l.epoch)) }
 
-// Start implements bsdnet.Link. If the peer's address is known it asks for a session at once, so that the other end learns of this one.
+// Start implements bsdnet.Link. If the peer's address is known, it starts a handshake at once, so
+// that the other end learns this end's address.
 func (l *Link) Start(ready func()) error {
 	l.smu.Lock()
 	defer l.smu.Unlock()
@@ -258,7 +283,7 @@ func (l *Link) Start(ready func()) error {
 	return nil
 }
 
-// Close implements bsdnet.Link. The other end is not told.
+// Close implements bsdnet.Link. It sends nothing to the other end.
 func (l *Link) Close() error {
 	l.smu.Lock()
 	was := l.state.Swap(link.Closed)
@@ -284,8 +309,9 @@ func (l *Link) spawn(f func()) {
 	}
 }
 
-// daemon is the tunnel's clock: it does what is due. While a session is wanted and nobody is in Read, it reads in his place, so that what Write has
-// begun comes to an end whether or not somebody reads.
+// daemon is the tunnel's clock: it makes the machine do what is due. While a session is wanted and
+// no goroutine is in Read, it also reads, so that a handshake that Write has started is completed
+// whether or not the stack reads.
 func (l *Link) daemon() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -311,7 +337,7 @@ func (l *Link) daemon() {
 	}
 }
 
-// rearm tells the daemon where something is due earlier than it thinks. l.mu is held.
+// rearm wakes the daemon if the machine's deadline has become earlier. l.mu is held.
 func (l *Link) rearm() {
 	l.wanted.Store(l.m.want)
 	if d := l.m.deadline(); d < l.armed {

@@ -31,7 +31,8 @@ func mustOpen(t testing.TB, config Config) *Link {
 	return l
 }
 
-// tunnelPair returns the two ends of a tunnel over the host's loopback; the first knows where the second is.
+// tunnelPair returns the two ends of a tunnel over the host's loopback. The first knows the
+// second's address.
 func tunnelPair(t testing.TB, config Config) (a, b *Link) {
 	t.Helper()
 	b = mustOpen(t, config)
@@ -39,7 +40,8 @@ func tunnelPair(t testing.TB, config Config) (a, b *Link) {
 	return mustOpen(t, config), b
 }
 
-// plainPair returns the two ends of a tunnel in plain mode, of which each must know the other's port beforehand.
+// plainPair returns the two ends of a tunnel in plain mode. Each must know the other's port before
+// it is opened.
 func plainPair(t testing.TB, mtu int) (a, b *Link) {
 	t.Helper()
 	for range 20 {
@@ -63,7 +65,9 @@ func plainPair(t testing.TB, mtu int) (a, b *Link) {
 
 func TestContract(t *testing.T) {
 	t.Run("Key", func(t *testing.T) {
-		linktest.Test(t, linktest.Config{Connect: func(t testing.TB) (a, b bsdnet.Link) { return tunnelPair(t, Config{MTU: 1280}) }})
+		linktest.Test(t, linktest.Config{Connect: func(t testing.TB) (a, b bsdnet.Link) {
+			return tunnelPair(t, Config{MTU: 1280})
+		}})
 	})
 	t.Run("Plain", func(t *testing.T) {
 		linktest.Test(t, linktest.Config{Connect: func(t testing.TB) (a, b bsdnet.Link) { return plainPair(t, 1280) }})
@@ -83,8 +87,8 @@ func TestConfig(t *testing.T) {
 		{Config{Key: append(key, 0)}, "Key has 33 bytes"},
 		{Config{Key: make([]byte, 32)}, "Key is all zero"},
 		{Config{Insecure: true}, "Insecure needs a Peer"},
-		{Config{Insecure: true, Key: key}, "so is Key"},
-		{Config{Insecure: true, Key: key, Peer: "127.0.0.1:1"}, "so is Key"},
+		{Config{Insecure: true, Key: key}, "Insecure and Key are both set"},
+		{Config{Insecure: true, Key: key, Peer: "127.0.0.1:1"}, "Insecure and Key are both set"},
 		{Config{Key: key, MTU: 67}, "MTU 67 is not within 68..65475"},
 		{Config{Key: key, MTU: 65476}, "MTU 65476 is not within 68..65475"},
 		{Config{Key: key, MTU: -1}, "MTU -1 "},
@@ -118,7 +122,8 @@ func TestConfig(t *testing.T) {
 // A tunnel works over IPv4, over IPv6, and from a socket of both families to either.
 func TestFamilies(t *testing.T) {
 	for _, c := range []struct{ local, peer string }{
-		{"127.0.0.1:0", "127.0.0.1"}, {":0", "127.0.0.1"}, {"0.0.0.0:0", "127.0.0.1"}, {"[::1]:0", "::1"}, {":0", "::1"},
+		{"127.0.0.1:0", "127.0.0.1"}, {":0", "127.0.0.1"}, {"0.0.0.0:0", "127.0.0.1"},
+		{"[::1]:0", "::1"}, {":0", "::1"},
 	} {
 		if c.peer == "::1" {
 			l, err := net.ListenPacket("udp6", "[::1]:0")
@@ -171,7 +176,8 @@ func TestPlainStranger(t *testing.T) {
 	}
 }
 
-// Packets that have waited for a session, and for room in the socket until the session's end, wait for the next one no longer than others do.
+// Packets that have waited for a session, and then for room in the socket until that session ended,
+// wait for the next session no longer than others do.
 func TestHeldOn(t *testing.T) {
 	deaf, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -199,7 +205,8 @@ func TestHeldOn(t *testing.T) {
 	ends.Close(t, a)
 }
 
-// Where nobody answers, Write takes a few packets and is full; after three seconds it says that it is ready, and drops.
+// If the peer does not answer, Write takes a few packets and the link is full. After three seconds
+// the link calls ready and drops packets.
 func TestNobody(t *testing.T) {
 	deaf, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {

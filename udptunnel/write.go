@@ -9,39 +9,42 @@ import (
 	"bsdnet/internal/link"
 )
 
-// The way out. Write seals packets one behind the other in one buffer, as long as they are of one size, which is what the kernel cuts into datagrams
-// in one call (UDP_SEGMENT); the last of such a group may be shorter.
+// The sending half. Write puts sealed packets behind one another into a buffer, as long as they
+// have the same size; the last one may be shorter. The kernel cuts the buffer into datagrams in one
+// system call (UDP_SEGMENT).
 
-// Bounds of a group.
+// Limits of a group, that is, of the packets in the buffer.
 const (
-	groupPackets = 64 // UDP_MAX_SEGMENTS of the first kernels that had it
+	groupPackets = 64 // UDP_MAX_SEGMENTS of the first kernels that had UDP_SEGMENT
 	groupBytes   = maxPayload
 )
 
-// errFull says that the socket's buffer is full, errTooLarge that a datagram is larger than the path's MTU.
+// errFull says that the socket's buffer is full. errTooLarge says that a datagram is larger than
+// the path's MTU.
 var (
 	errFull     = errors.New("udptunnel: the socket is full")
 	errTooLarge = errors.New("udptunnel: datagram larger than the path carries")
 )
 
-// transmitter is the state of the way out.
+// transmitter is the state of the sending half.
 type transmitter struct {
 	buf   []byte            // the group
-	size  int               // of its datagrams
-	n     int               // how many
-	short bool              // the last is shorter: nothing fits behind it
-	index [groupPackets]int // which packets they are
+	size  int               // the size of its datagrams
+	n     int               // how many datagrams it has
+	short bool              // the last datagram is shorter: no other may follow it
+	index [groupPackets]int // the indexes of the packets in the argument of Write
 
-	held    []net.Buffers // what waits for a first session, each in one piece
-	full    bool          // a Write was cut short: ready is owed
-	blocked bool          // the socket is full, and somebody waits for it
-	outbox  []message
-	limit   int   // the largest packet that the path carries, while it is less than the MTU
-	limited int64 // and until when this is believed
+	held    []net.Buffers // the packets that wait for a session, each in one piece
+	full    bool          // a Write has taken less than it was given: ready must be called
+	blocked bool          // the socket is full, and a goroutine waits for room
+	outbox  []message     // messages of a handshake
+	limit   int           // the size of the largest packet that the path carries, at most the MTU
+	limited int64         // until when limit is believed
 }
 
-// Write implements bsdnet.Link. While there is no session it takes a few packets, and says that it is full; when none has come for three seconds, it takes
-// and drops them. What the system does not send is lost.
+// Write implements bsdnet.Link. While there is no session, it takes 32 packets, which wait; then
+// the link is full. After three seconds without a session it takes packets and drops them. Packets
+// that the system does not send are lost.
 func (l *Link) Write(pkts []net.Buffers) (int, error) {
 	if err := l.state.IOError("udptunnel"); err != nil || len(pkts) == 0 {
 		return 0, err
@@ -53,7 +56,7 @@ func (l *Link) Write(pkts []net.Buffers) (int, error) {
 	return n, err
 }
 
-// write is Write. l.wmu is held.
+// write is Write with l.wmu held.
 func (l *Link) write(pkts []net.Buffers) (int, error) {
 	t := &l.tx
 	if l.m == nil {
@@ -86,7 +89,8 @@ func (l *Link) write(pkts []net.Buffers) (int, error) {
 	return l.transmit(pkts, s, to)
 }
 
-// hold keeps packets until there is a session, as long as there is room, and returns how many.
+// hold keeps packets until there is a session, while there is room, and returns how many it has
+// taken.
 func (l *Link) hold(pkts []net.Buffers) int {
 	for i, bufs := range pkts {
 		size := 0
@@ -104,7 +108,7 @@ func (l *Link) hold(pkts []net.Buffers) int {
 	return len(pkts)
 }
 
-// dropHeld forgets the packets that wait.
+// dropHeld drops the packets that wait for a session.
 func (t *transmitter) dropHeld() {
 	clear(t.held)
 	t.held = t.held[:0]
@@ -117,7 +121,8 @@ func (l *Link) sendHeld(s *session, to netip.AddrPort) {
 	t.held = slices.Delete(t.held, 0, n)
 }
 
-// transmit sends packets on a session, or as they are, and returns how many it has taken. l.wmu is held.
+// transmit sends packets on a session, or unencrypted if s is nil, and returns how many it has
+// taken. l.wmu is held.
 func (l *Link) transmit(pkts []net.Buffers, s *session, to netip.AddrPort) (int, error) {
 	t := &l.tx
 	sent := false
@@ -135,7 +140,7 @@ func (l *Link) transmit(pkts []net.Buffers, s *session, to netip.AddrPort) (int,
 				return l.cutShort(n)
 			}
 		}
-		if limit := l.pathLimit(); size > limit { // as flush may just have learned
+		if limit := l.pathLimit(); size > limit { // flush may just have lowered the limit
 			l.tooLarge(bufs, limit)
 			continue
 		}
@@ -150,7 +155,7 @@ func (l *Link) transmit(pkts []net.Buffers, s *session, to netip.AddrPort) (int,
 	return len(pkts), nil
 }
 
-// cutShort returns what Write returns when the socket did not take packet n.
+// cutShort returns what Write returns if the socket did not take packet n.
 func (l *Link) cutShort(n int) (int, error) {
 	if l.state.Load() == link.Closed {
 		return 0, net.ErrClosed
@@ -174,7 +179,7 @@ func (t *transmitter) fits(size int) bool {
 	return t.n == 0 || !t.short && size <= t.size && t.n < groupPackets && len(t.buf)+size <= groupBytes
 }
 
-// add puts packet i behind the others, sealed if there is a session.
+// add appends packet i to the group, sealed if there is a session.
 func (t *transmitter) add(i int, bufs net.Buffers, size int, s *session) {
 	if t.buf == nil {
 		t.buf = make([]byte, 0, groupBytes+tagLen)
@@ -191,7 +196,7 @@ func (t *transmitter) add(i int, bufs net.Buffers, size int, s *session) {
 	if s != nil {
 		d := s.seal(b[at:])
 		if d == nil {
-			return // the session is at its end
+			return // the session may carry no more packets
 		}
 		b = b[:at+len(d)]
 	}
@@ -204,8 +209,8 @@ func (t *transmitter) add(i int, bufs net.Buffers, size int, s *session) {
 	t.buf = b
 }
 
-// flush sends the group. It returns false and the number of the first packet that was not sent when the socket is full or closed. Other errors cost
-// the datagrams that they are about.
+// flush sends the group. If the socket is full or closed, it returns false and the number of the
+// first packet that was not sent. Any other error loses the datagram that it is about.
 func (l *Link) flush(pkts []net.Buffers, to netip.AddrPort) (int, bool) {
 	t := &l.tx
 	n, group := t.n, t.buf
@@ -234,7 +239,7 @@ func (l *Link) flush(pkts []net.Buffers, to netip.AddrPort) (int, bool) {
 	return 0, true
 }
 
-// waitForRoom lets a goroutine wait until the socket takes datagrams again. l.wmu is held.
+// waitForRoom starts a goroutine that waits until the socket takes datagrams again. l.wmu is held.
 func (l *Link) waitForRoom() {
 	if l.tx.blocked {
 		return
@@ -249,7 +254,8 @@ func (l *Link) waitForRoom() {
 	})
 }
 
-// takeMessages moves the machine's messages to where they can be sent from without l.mu, which is held.
+// takeMessages moves the machine's messages to the outbox, from which they can be sent without
+// l.mu. l.mu is held.
 func (l *Link) takeMessages() {
 	if len(l.m.out) > 0 {
 		l.tx.outbox = append(l.tx.outbox, l.m.out...)
@@ -257,7 +263,8 @@ func (l *Link) takeMessages() {
 	}
 }
 
-// sendMessages sends messages of a handshake. One that does not go out is lost, like any datagram. l.wmu is held.
+// sendMessages sends the messages in the outbox. If one cannot be sent it is lost, like any
+// datagram. l.wmu is held.
 func (l *Link) sendMessages() {
 	for i := range l.tx.outbox {
 		o := &l.tx.outbox[i]
@@ -267,7 +274,8 @@ func (l *Link) sendMessages() {
 	l.tx.outbox = l.tx.outbox[:0]
 }
 
-// settle sends what the machine wants to be sent and what has waited for it, and calls ready where it is owed. The caller holds neither wmu nor mu.
+// settle sends what the machine wants to send and the packets that have waited for it, and calls
+// ready if a Write was cut short. The caller holds neither wmu nor mu.
 func (l *Link) settle() {
 	l.wmu.Lock()
 	t := &l.tx
@@ -284,13 +292,14 @@ func (l *Link) settle() {
 	}
 }
 
-// settleSession sends the machine's messages, the empty packet that it may want, and what has waited for a session. l.wmu is held.
+// settleSession sends the machine's messages, its empty packet if it wants one, and the packets
+// that have waited for a session. l.wmu is held.
 func (l *Link) settleSession() {
 	t := &l.tx
 	l.mu.Lock()
 	l.takeMessages()
 	if len(t.held) > 0 && l.m.usable() == nil {
-		l.m.wait() // also where the session that they had has ended before the socket took them
+		l.m.wait() // their session may have ended before the socket took them
 	}
 	empty, to, s, drop := l.m.empty, l.m.peer, l.m.usable(), l.m.dropping()
 	if empty != nil {
