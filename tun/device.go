@@ -12,8 +12,9 @@ import (
 	"bsdnet/internal/link"
 )
 
-// A Link is a TUN device, one of golang.zx2c4.com/wireguard/tun: utun on macOS, Wintun on Windows. It is a bsdnet.Link. Addresses and routes of the kernel's
-// side are set with ifconfig and route, or netsh.
+// A Link is a TUN device, made by package golang.zx2c4.com/wireguard/tun: utun on macOS, Wintun on
+// Windows. It is a bsdnet.Link. Set the system's addresses and routes with ifconfig and route on
+// macOS, and with netsh on Windows.
 type Link struct {
 	dev  device
 	name string
@@ -33,24 +34,25 @@ type device interface {
 	Close() error
 }
 
-// A scratch is one packet, with room in front for what the device puts there.
+// A scratch is a buffer for one packet, with headroom bytes in front for the device.
 type scratch struct {
 	bufs  [1][]byte
 	sizes [1]int
 }
 
-// headroom is that room: utun has 4 bytes with the address family.
+// headroom is 16 bytes: utun needs 4 of them for the address family.
 const headroom = 16
 
 var _ link.Link = (*Link)(nil)
 
-// open makes a device, as the configuration says. Several queues and Host are for Linux alone.
+// open makes a device. Several queues, and Host, are for Linux only.
 func open(config *Config) (*Link, error) {
 	switch {
 	case config.Host.IsValid():
-		return nil, errors.New("tun: Host can be set on Linux only; leave it out, and set the address with ifconfig or netsh")
+		return nil, errors.New("tun: Host can be set on Linux only; leave it out, and set the address " +
+			"with ifconfig or netsh")
 	case config.Queues > 1:
-		return nil, errors.New("tun: several Queues are for Linux only; leave it at 1")
+		return nil, errors.New("tun: more than one of Queues needs Linux; leave Queues at 1")
 	}
 	if config.MTU == 0 {
 		config.MTU = link.DefaultMTU
@@ -79,7 +81,7 @@ func (t *Link) Start(ready func()) error {
 		return err
 	}
 	if !t.state.CompareAndSwap(link.New, link.Started) {
-		return net.ErrClosed // meanwhile
+		return net.ErrClosed // closed meanwhile
 	}
 	return nil
 }
@@ -137,7 +139,7 @@ func (t *Link) Write(pkts []net.Buffers) (int, error) {
 	return len(pkts), nil
 }
 
-// Close implements bsdnet.Link. The device goes away.
+// Close implements bsdnet.Link. The device is removed.
 func (t *Link) Close() error {
 	if t.state.Swap(link.Closed) == link.Closed {
 		return net.ErrClosed

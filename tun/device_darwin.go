@@ -12,7 +12,7 @@ const defaultName = "utun"
 
 func explain(err error) error {
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) {
-		return fmt.Errorf("%w; a utun device takes root (sudo)", err)
+		return fmt.Errorf("%w; making a utun device needs root (sudo)", err)
 	}
-	return fmt.Errorf("%w; the Name of a device is utun, or utun and a number", err)
+	return fmt.Errorf("%w; Name must be utun, or utun and a number", err)
 }

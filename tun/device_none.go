@@ -9,5 +9,6 @@ import (
 )
 
 func createDevice(*Config) (device, string, error) {
-	return nil, "", fmt.Errorf("%w: there is no driver for %s yet, only for Linux, macOS and Windows; use the UDP tunnel or WireGuard", errors.ErrUnsupported, runtime.GOOS)
+	return nil, "", fmt.Errorf("%w: there is no driver for %s, only for Linux, macOS and Windows; "+
+		"use package udptunnel or wireguard", errors.ErrUnsupported, runtime.GOOS)
 }

@@ -7,5 +7,6 @@ import "fmt"
 const defaultName = "bsdnet"
 
 func explain(err error) error {
-	return fmt.Errorf("%w; it takes wintun.dll (https://www.wintun.net) beside the program or in System32, and an elevated process", err)
+	return fmt.Errorf("%w; this needs an elevated process, and wintun.dll (https://www.wintun.net) "+
+		"in the program's directory or in System32", err)
 }

@@ -20,7 +20,8 @@ func createDevice(c *Config) (device, string, error) {
 	if err != nil {
 		return nil, "", explain(err)
 	}
-	// The device tells of its going up and down; nobody needs to know.
+	// The device reports when it goes up and down. The channel must be read, but nobody needs to
+	// know.
 	go func() {
 		for range dev.Events() {
 		}

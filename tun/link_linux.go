@@ -19,24 +19,26 @@ import (
 	"bsdnet/internal/link"
 )
 
-// A Link is a TUN device of Linux: the stack is one end of it, the kernel's IP the other. It is a bsdnet.Link, OffloadLink and QueueLink.
+// A Link is a TUN device of Linux: one end of it is the stack, the other the kernel's IP. It is a
+// bsdnet.Link, OffloadLink and QueueLink.
 //
-// Nothing in it waits in a system call: reads go through Go's poller, and a device that takes no more is waited for there too. A device that is down
-// loses packets; one that has been removed ends Read with an error.
+// Its methods never block a thread in a system call: reads, and the wait for a device that takes no
+// more packets, go through Go's network poller. A device that is down loses packets. If the device
+// is removed, Read returns an error.
 type Link struct {
 	name    string
 	mtu     int
 	queues  []*queue
-	isTUN   bool // or a descriptor of another kind
-	vnet    bool // the descriptors carry a virtio-net header
-	allowed bool // offloads
-	offload bool // the stack has asked for them: the headers are its own
-	unsure  bool // packets may have 4 bytes before them
+	isTUN   bool // the descriptors are of a TUN device, not a socket
+	vnet    bool // each packet on the descriptors has a virtio-net header
+	allowed bool // offloads may be used
+	offload bool // the stack uses offloads, and makes and reads the headers itself
+	unsure  bool // a struct tun_pi of 4 bytes may come before each packet
 	ready   func()
 
 	state   link.State
-	mu      sync.Mutex
-	waiters sync.WaitGroup // goroutines that wait for room; begun under mu
+	mu      sync.Mutex     // guards changes of state
+	waiters sync.WaitGroup // goroutines that wait for room; started with mu held
 }
 
 var (
@@ -44,7 +46,7 @@ var (
 	_ link.QueueLink   = (*Link)(nil)
 )
 
-// open opens a device, or makes one, as the configuration says.
+// open opens a device, or makes one.
 func open(config *Config) (*Link, error) {
 	t := &Link{allowed: !config.NoOffload}
 	var err error
@@ -63,7 +65,7 @@ func open(config *Config) (*Link, error) {
 	return t, nil
 }
 
-// Name returns the device's name; "" for a descriptor that is not a TUN device.
+// Name returns the device's name. If the Link's File is a socket, it returns "".
 func (t *Link) Name() string { return t.name }
 
 // MTU implements bsdnet.Link.
@@ -72,8 +74,9 @@ func (t *Link) MTU() int { return t.mtu }
 // Queues implements bsdnet.QueueLink.
 func (t *Link) Queues() int { return len(t.queues) }
 
-// Offload implements bsdnet.OffloadLink: the kernel sends and takes chains of up to 64 KiB with a partial checksum. It is false with NoOffload, and on
-// systems and descriptors that have none.
+// Offload implements bsdnet.OffloadLink: the kernel then sends and takes chains of up to 64 KiB
+// with partial checksums. It returns false if NoOffload is set, or if the system or the descriptor
+// does not support offloads.
 func (t *Link) Offload() bool {
 	if !t.allowed || !t.vnet || t.state.Load() != link.New {
 		return false
@@ -82,7 +85,7 @@ func (t *Link) Offload() bool {
 	return t.offload
 }
 
-// setOffload tells the kernel what it may leave to the reader of the device.
+// setOffload tells the kernel which work it may leave to the reader of the device (TUNSETOFFLOAD).
 func (t *Link) setOffload(flags int) error {
 	return t.queues[0].control(func(fd int) error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, flags) })
 }
@@ -95,20 +98,22 @@ func (t *Link) Start(ready func()) error {
 		return err
 	}
 	if t.vnet && !t.offload {
-		t.setOffload(0) // the descriptor may have been set up for another reader; a device that cannot has none
+		// The descriptor may have been set up for another reader. If the device cannot do this, it
+		// has no offloads.
+		t.setOffload(0)
 	}
 	t.ready = ready
 	t.state.Store(link.Started)
 	return nil
 }
 
-// Read implements bsdnet.Link, on the first queue.
+// Read implements bsdnet.Link. It reads from the first queue.
 func (t *Link) Read(bufs [][]byte, sizes []int) (int, error) { return t.ReadQueue(0, bufs, sizes) }
 
-// Write implements bsdnet.Link, on the first queue.
+// Write implements bsdnet.Link. It writes to the first queue.
 func (t *Link) Write(pkts []net.Buffers) (int, error) { return t.WriteQueue(0, pkts) }
 
-// Close implements bsdnet.Link. A device that was made for this Link goes away.
+// Close implements bsdnet.Link. If the device was made for this Link, it is removed.
 func (t *Link) Close() error {
 	t.mu.Lock()
 	if t.state.Swap(link.Closed) == link.Closed {
@@ -129,7 +134,7 @@ func (t *Link) closeQueues() error {
 	return errors.Join(errs...)
 }
 
-// fail makes an error that says which device it is about. A closed one has but one error.
+// fail returns err with the device's name. If the link is closed, it returns net.ErrClosed.
 func (t *Link) fail(op string, err error) error {
 	if t.state.Load() == link.Closed || errors.Is(err, os.ErrClosed) {
 		return net.ErrClosed
@@ -140,8 +145,9 @@ func (t *Link) fail(op string, err error) error {
 	return fmt.Errorf("tun: %s: %s: %w", t.name, op, err)
 }
 
-// vnetHdrLen is the length in bytes of the virtio-net header (struct virtio_net_hdr of OASIS virtio 1.2, 5.1.6, without num_buffers; little endian):
-// flags, gso_type, hdr_len, gso_size, csum_start, csum_offset.
+// vnetHdrLen is the length in bytes of the virtio-net header: struct virtio_net_hdr of OASIS virtio
+// 1.2, 5.1.6, little endian, without num_buffers. Its fields are flags, gso_type, hdr_len,
+// gso_size, csum_start and csum_offset.
 const vnetHdrLen = 10
 
 // A queue is one descriptor of the device.
@@ -150,7 +156,7 @@ type queue struct {
 	file *os.File
 	rc   syscall.RawConn
 
-	// What Read is at. The functions are made once, as a closure for each call would be garbage.
+	// The state of Read. Its functions are bound once, because a closure per call would be garbage.
 	rd struct {
 		f     func(fd uintptr) bool
 		bufs  [][]byte
@@ -160,7 +166,7 @@ type queue struct {
 		hdr   [vnetHdrLen]byte
 	}
 	writes  sync.Pool   // of *writeCall
-	waiting atomic.Bool // somebody waits for room
+	waiting atomic.Bool // a goroutine waits for room
 }
 
 func (t *Link) addQueue(fd int) error {
@@ -168,7 +174,7 @@ func (t *Link) addQueue(fd int) error {
 		unix.Close(fd)
 		return fmt.Errorf("tun: %s: %w", t.name, err)
 	}
-	q := &queue{t: t, file: os.NewFile(uintptr(fd), "tun "+t.name)} // non-blocking, so it is the poller's from now on
+	q := &queue{t: t, file: os.NewFile(uintptr(fd), "tun "+t.name)} // the poller takes it: it is non-blocking
 	t.queues = append(t.queues, q)
 	var err error
 	if q.rc, err = q.file.SyscallConn(); err != nil {
@@ -187,7 +193,8 @@ func (q *queue) control(f func(fd int) error) (err error) {
 	return err
 }
 
-// ReadQueue implements bsdnet.QueueLink. It takes what is there until the device or bufs are empty.
+// ReadQueue implements bsdnet.QueueLink. It reads packets until the device has no more, or bufs is
+// full.
 func (t *Link) ReadQueue(i int, bufs [][]byte, sizes []int) (int, error) {
 	if err := t.state.IOError("tun"); err != nil {
 		return 0, err
@@ -201,31 +208,32 @@ func (t *Link) ReadQueue(i int, bufs [][]byte, sizes []int) (int, error) {
 	err := q.rc.Read(r.f)
 	r.bufs, r.sizes = nil, nil
 	if r.n > 0 {
-		return r.n, nil // an error comes again
+		return r.n, nil // an error will come again
 	}
 	if err == nil {
 		err = r.err
 	} else if errno := q.ask(); errno != nil {
-		err = errno // the poller only knows that there is something wrong
+		err = errno // the poller only knows that there is an error
 	}
 	if err != nil {
 		return 0, t.fail("read", err)
 	}
-	return 0, t.fail("read", io.EOF) // the end of a socket
+	return 0, t.fail("read", io.EOF) // the other end of a socket is closed
 }
 
-// ask returns the error that the device has.
+// ask returns the error of the device's descriptor.
 func (q *queue) ask() error {
 	return q.control(func(fd int) error {
 		_, err := unix.Read(fd, make([]byte, link.MaxPacket))
 		if (err == nil || err == unix.EAGAIN) && q.t.isTUN {
-			return unix.EBADFD // it is being removed, and has not got to this queue yet
+			return unix.EBADFD // the device is being removed, and this queue does not know yet
 		}
 		return err
 	})
 }
 
-// readSome reads packets until there are no more. It reports false where there has been none, so that the poller waits for one.
+// readSome reads packets until there are no more. If there was none, it returns false, so that the
+// poller waits for one.
 func (q *queue) readSome(fd uintptr) bool {
 	r := &q.rd
 	for r.n < len(r.bufs) {
@@ -234,12 +242,14 @@ func (q *queue) readSome(fd uintptr) bool {
 		switch {
 		case err == unix.EAGAIN:
 			return r.n > 0
-		case err == unix.EINTR, err == unix.ECONNRESET && !q.t.isTUN: // the latter of a socket whose other end is being closed
+		case err == unix.EINTR:
+			continue
+		case err == unix.ECONNRESET && !q.t.isTUN: // the socket's other end is being closed
 			continue
 		case err != nil:
 			r.err = err
 			return true
-		case n == 0 && !q.t.isTUN && hungUp(int(fd)): // else it is an empty packet
+		case n == 0 && !q.t.isTUN && hungUp(int(fd)): // otherwise it is an empty packet
 			return true
 		case n == 0 || n == len(buf) && q.t.truncated(buf):
 			continue
@@ -255,15 +265,17 @@ func (q *queue) readSome(fd uintptr) bool {
 
 var errPI = errors.New("the device puts 4 bytes before each packet; open it with IFF_NO_PI")
 
-// hungUp reports whether a socket has no other end any more.
+// hungUp reports whether the other end of a socket is closed.
 func hungUp(fd int) bool {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 	unix.Poll(p, 0)
 	return p[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0
 }
 
-// hasPI is hasPI of what has just been read. A struct tun_pi comes before the virtio-net header, and in its place: as that it would speak of 8 or 56,710
-// bytes of headers, which the kernel does of segments only.
+// hasPI reports whether the packet that has just been read has a struct tun_pi before it. If there
+// are virtio-net headers, the struct comes before the header and is read as its first 4 bytes. As a
+// header it would describe a packet that is no segment but has 8 or 56710 bytes of headers, which
+// the kernel never sends.
 func (q *queue) hasPI(p []byte) bool {
 	if !q.t.vnet {
 		return hasPI(p)
@@ -278,7 +290,8 @@ func (q *queue) hasPI(p []byte) bool {
 	return proto == unix.ETH_P_IP || proto == unix.ETH_P_IPV6
 }
 
-// hasPI reports whether an IP packet has a struct tun_pi before it: no flags, and the protocol of Ethernet.
+// hasPI reports whether an IP packet has a struct tun_pi before it: 2 bytes of flags, all zero, and
+// the Ethernet protocol number.
 func hasPI(p []byte) bool {
 	if len(p) < 5 || p[0] != 0 || p[1] != 0 {
 		return false
@@ -287,7 +300,7 @@ func hasPI(p []byte) bool {
 	return proto == unix.ETH_P_IP && version == 4 || proto == unix.ETH_P_IPV6 && version == 6
 }
 
-// readOne reads a packet, without the header where the stack has not asked for one.
+// readOne reads a packet. If the stack does not use offloads, it leaves out the virtio-net header.
 func (q *queue) readOne(fd int, buf []byte) (int, error) {
 	if !q.t.vnet || q.t.offload {
 		return unix.Read(fd, buf)
@@ -303,7 +316,8 @@ func (q *queue) readOne(fd int, buf []byte) (int, error) {
 	return max(int(n)-vnetHdrLen, 0), nil
 }
 
-// truncated reports whether a packet that fills its buffer is cut: IP knows how long it should be.
+// truncated reports whether a packet that fills its buffer was cut, according to the length in its
+// IP header.
 func (t *Link) truncated(p []byte) bool {
 	if t.offload {
 		p = p[min(vnetHdrLen, len(p)):]
@@ -317,7 +331,7 @@ func (t *Link) truncated(p []byte) bool {
 	return false
 }
 
-// A writeCall is a Write on its way. There is one for each that is under way at a time, kept for the next.
+// A writeCall is the state of one call of Write. Each queue keeps those that are not in use.
 type writeCall struct {
 	q    *queue
 	f    func(fd uintptr)
@@ -325,7 +339,7 @@ type writeCall struct {
 	n    int
 	err  error
 	iov  []unix.Iovec
-	flat []byte // a packet of more pieces than the kernel takes
+	flat []byte // a copy of a packet that has more pieces than the kernel takes
 }
 
 func newWriteCall(q *queue) *writeCall {
@@ -334,7 +348,8 @@ func newWriteCall(q *queue) *writeCall {
 	return w
 }
 
-// WriteQueue implements bsdnet.QueueLink. A packet that the kernel does not take for want of memory, or as the device is down, is an error.
+// WriteQueue implements bsdnet.QueueLink. If the device is down, or the kernel has no memory for a
+// packet, it returns an error.
 func (t *Link) WriteQueue(i int, pkts []net.Buffers) (int, error) {
 	if err := t.state.IOError("tun"); err != nil {
 		return 0, err
@@ -363,7 +378,7 @@ func (t *Link) WriteQueue(i int, pkts []net.Buffers) (int, error) {
 	return n, err
 }
 
-// noVnet is the header of a packet with nothing left to do.
+// noVnet is the header of a packet that needs no segmentation and has its checksum.
 var noVnet [vnetHdrLen]byte
 
 // write sends packets until the device takes no more.
@@ -393,7 +408,7 @@ func (w *writeCall) write(fd uintptr) {
 	}
 }
 
-// maxIovecs is the kernel's bound on the pieces of one packet.
+// maxIovecs is how many pieces the kernel takes per packet (UIO_MAXIOV).
 const maxIovecs = 1024
 
 func (w *writeCall) add(b []byte) {
@@ -402,7 +417,7 @@ func (w *writeCall) add(b []byte) {
 	w.iov = append(w.iov, v)
 }
 
-// flatten makes one piece of a packet.
+// flatten copies the pieces of a packet into one.
 func (w *writeCall) flatten() {
 	w.flat = w.flat[:0]
 	for _, v := range w.iov {
@@ -417,12 +432,14 @@ func (w *writeCall) send(fd uintptr) error {
 	for {
 		_, _, errno := unix.Syscall(unix.SYS_WRITEV, fd, uintptr(unsafe.Pointer(&w.iov[0])), uintptr(len(w.iov)))
 		switch errno {
-		case 0, unix.EINVAL, unix.EMSGSIZE: // the latter: not a packet that the device can carry
+		case 0:
 			return nil
 		case unix.EINTR:
-		case unix.ENOBUFS: // of a socket: its queue is full, and poll would say that it is not
+		case unix.EINVAL, unix.EMSGSIZE: // the device cannot carry this packet
 			return nil
-		case unix.ECONNREFUSED, unix.ECONNRESET, unix.ENOTCONN: // of a socket whose other end is gone: a cable that nobody holds
+		case unix.ENOBUFS: // the queue of a socket is full; poll would say that it is writable
+			return nil
+		case unix.ECONNREFUSED, unix.ECONNRESET, unix.ENOTCONN: // the other end of a socket is closed
 			return nil
 		default:
 			return errno
@@ -430,7 +447,7 @@ func (w *writeCall) send(fd uintptr) error {
 	}
 }
 
-// await calls ready once the device takes packets again.
+// await calls ready as soon as the device takes packets again.
 func (q *queue) await() {
 	t := q.t
 	t.mu.Lock()

@@ -21,7 +21,8 @@ import (
 	"bsdnet/linktest"
 )
 
-// pair returns two links on the ends of a pair of sockets, which take a packet a write, and no more than ten or so before one is read.
+// pair returns two links on the ends of a pair of sockets. The sockets carry one packet per write,
+// and no more than about ten before one is read.
 func pair(t testing.TB, config Config) (a, b *Link) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -42,11 +43,13 @@ func pair(t testing.TB, config Config) (a, b *Link) {
 
 func TestContract(t *testing.T) {
 	for _, mtu := range []int{0, 1280, 9000} {
-		linktest.Test(t, linktest.Config{Connect: func(t testing.TB) (a, b bsdnet.Link) { return pair(t, Config{MTU: mtu}) }})
+		linktest.Test(t, linktest.Config{Connect: func(t testing.TB) (a, b bsdnet.Link) {
+			return pair(t, Config{MTU: mtu})
+		}})
 	}
 }
 
-// On a descriptor that is no TUN device there are neither offloads nor a name.
+// A descriptor that is not a TUN device has neither offloads nor a name.
 func TestOnSocket(t *testing.T) {
 	a, b := pair(t, Config{})
 	defer ends.Close(t, a, b)
@@ -99,7 +102,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// socketPair returns two connected sockets that keep packets apart, or a stream's.
+// socketPair returns two connected sockets that keep packets apart, or that are a stream's.
 func socketPair(t *testing.T, kind int) (a, b *os.File) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
@@ -111,7 +114,7 @@ func socketPair(t *testing.T, kind int) (a, b *os.File) {
 	return a, b
 }
 
-// A File that cannot carry packets is refused, rather than written to.
+// Open refuses a File that cannot carry packets, and does not write to it.
 func TestFileKinds(t *testing.T) {
 	regular, err := os.Create(t.TempDir() + "/file")
 	if err != nil {
@@ -126,8 +129,11 @@ func TestFileKinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	stream, _ := socketPair(t, unix.SOCK_STREAM)
-	for what, f := range map[string]*os.File{"a regular file": regular, "/dev/null": null, "a pipe": r, "a pipe's other end": w, "a stream": stream} {
-		if l, err := Open(Config{File: f}); err == nil || !strings.Contains(err.Error(), "neither a TUN device nor a socket") {
+	for what, f := range map[string]*os.File{
+		"a regular file": regular, "/dev/null": null, "a pipe": r, "a pipe's other end": w, "a stream": stream,
+	} {
+		l, err := Open(Config{File: f})
+		if err == nil || !strings.Contains(err.Error(), "neither a TUN device nor a socket") {
 			t.Errorf("%s: %v", what, err)
 			l.Close()
 		}
@@ -136,18 +142,21 @@ func TestFileKinds(t *testing.T) {
 		f.Close()
 	}
 	if f, err := os.OpenFile(cloneDevice, os.O_RDWR, 0); err == nil {
-		if _, err := Open(Config{File: f}); !errors.Is(err, unix.EBADFD) || !strings.Contains(err.Error(), "TUNSETIFF") {
+		_, err := Open(Config{File: f})
+		if !errors.Is(err, unix.EBADFD) || !strings.Contains(err.Error(), "TUNSETIFF") {
 			t.Errorf("%s without a device: %v", cloneDevice, err)
 		}
 		f.Close()
 	}
 	s, _ := socketPair(t, unix.SOCK_DGRAM)
-	if _, err := Open(Config{File: s, Host: netip.MustParsePrefix("10.0.0.1/24")}); err == nil || !strings.Contains(err.Error(), "File is none") {
+	_, err = Open(Config{File: s, Host: netip.MustParsePrefix("10.0.0.1/24")})
+	if err == nil || !strings.Contains(err.Error(), "File is none") {
 		t.Errorf("Host with a socket: %v", err)
 	}
 }
 
-// An empty packet on a socket is none, and not its end. Its end, where it has one, ends Read, and not as Close would.
+// An empty packet on a socket is neither a packet nor the socket's end. When the other end of a
+// connected socket is closed, Read returns an error that is not net.ErrClosed.
 func TestEmptyPacket(t *testing.T) {
 	for _, kind := range []int{unix.SOCK_DGRAM, unix.SOCK_SEQPACKET} {
 		f, other := socketPair(t, kind)
@@ -175,7 +184,7 @@ func TestEmptyPacket(t *testing.T) {
 	}
 }
 
-// What /dev/net/tun and its ioctls may say is explained.
+// The errors of /dev/net/tun and its ioctls are explained.
 func TestErrors(t *testing.T) {
 	tun := &Link{name: "bsd0"}
 	for _, c := range []struct {
@@ -185,7 +194,7 @@ func TestErrors(t *testing.T) {
 		{tun.openError(unix.ENOENT), "modprobe tun"},
 		{tun.openError(unix.EACCES), "CAP_NET_ADMIN"},
 		{tun.attachError(unix.EPERM, 1), "unshare -Urn"},
-		{tun.attachError(unix.EBUSY, 1), "somebody has the device open"},
+		{tun.attachError(unix.EBUSY, 1), "another program has the device open"},
 		{tun.attachError(unix.EINVAL, 2), "multi_queue"},
 		{tun.attachError(unix.EINVAL, 1), "not a TUN device"},
 		{tun.attachError(unix.E2BIG, 2), "more queues"},
@@ -200,12 +209,13 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%v; want %q", c.err, c.want)
 		}
 	}
-	if !errors.Is(tun.openError(unix.ENOENT), syscall.ENOENT) || !errors.Is(tun.rights("x", unix.EPERM), syscall.EPERM) {
+	if !errors.Is(tun.openError(unix.ENOENT), syscall.ENOENT) ||
+		!errors.Is(tun.rights("x", unix.EPERM), syscall.EPERM) {
 		t.Error("the errno is lost")
 	}
 }
 
-// The kernel takes 1024 pieces a packet; a chain of small writes may have more.
+// The kernel takes 1024 pieces per packet; a chain of small writes may have more.
 func TestManyPieces(t *testing.T) {
 	a, b := pair(t, Config{MTU: 9000})
 	defer ends.Close(t, a, b)
@@ -221,7 +231,7 @@ func TestManyPieces(t *testing.T) {
 			t.Fatal(err)
 		}
 		bufs, sizes := [][]byte{make([]byte, 9000)}, make([]int, 1)
-		if err := e.Send(net.Buffers{ends.Packet(2, 0, 100)}); err != nil { // lest a packet that is lost is waited for
+		if err := e.Send(net.Buffers{ends.Packet(2, 0, 100)}); err != nil { // Read returns even if the first is lost
 			t.Fatal(err)
 		}
 		if _, err := to.Read(bufs, sizes); err != nil || !bytes.Equal(bufs[0][:sizes[0]], want) {

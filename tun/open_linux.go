@@ -19,7 +19,7 @@ import (
 
 const cloneDevice = "/dev/net/tun"
 
-// open makes or opens a device by name, with so many queues.
+// open makes or opens the device of a name, with a number of queues.
 func (t *Link) open(name string, queues int) error {
 	if name == "" {
 		name = "tun%d"
@@ -39,7 +39,7 @@ func (t *Link) open(name string, queues int) error {
 			t.vnet = true
 		}
 		got, err := t.attach(fd, flags)
-		if err == unix.EINVAL && queues == 1 { // a device that was made for several queues
+		if err == unix.EINVAL && queues == 1 { // the device was made for several queues
 			got, err = t.attach(fd, flags|unix.IFF_MULTI_QUEUE)
 		}
 		if err != nil {
@@ -54,7 +54,8 @@ func (t *Link) open(name string, queues int) error {
 	return t.vnetSize()
 }
 
-// hasVnet reports whether the driver knows virtio-net headers, and little-endian ones.
+// hasVnet reports whether the driver supports virtio-net headers. A driver that does also supports
+// little-endian ones.
 func (t *Link) hasVnet(fd int) bool {
 	features, err := unix.IoctlGetUint32(fd, unix.TUNGETFEATURES)
 	return err == nil && features&unix.IFF_VNET_HDR != 0
@@ -67,7 +68,7 @@ func (t *Link) attach(fd int, flags uint16) (string, error) {
 		return "", err
 	}
 	if flags&unix.IFF_MULTI_QUEUE != 0 && len(t.queues) == 0 && inUse(t.name) {
-		return "", unix.EBUSY // the kernel would share the flows out between two that know nothing of each other
+		return "", unix.EBUSY // the kernel would divide the flows between two unrelated programs
 	}
 	ifr.SetUint16(flags)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
@@ -76,7 +77,8 @@ func (t *Link) attach(fd int, flags uint16) (string, error) {
 	return ifr.Name(), nil
 }
 
-// inUse reports whether a device of several queues is there and somebody has one of them open, as far as the kernel tells (rtnetlink(7)).
+// inUse reports whether there is a device that has several queues, and a program has one of them
+// open, as far as the kernel tells (rtnetlink(7)).
 func inUse(name string) bool {
 	rib, err := syscall.NetlinkRIB(unix.RTM_GETLINK, unix.AF_UNSPEC)
 	if err != nil {
@@ -115,25 +117,25 @@ func netlinkAttr(b []byte, attr uint16) []byte {
 	return nil
 }
 
-// vnetSize fixes the headers' length and byte order, whatever the descriptor had before.
+// vnetSize sets the length and byte order of the headers, whatever they were on the descriptor.
 func (t *Link) vnetSize() error {
 	if !t.vnet {
 		return nil
 	}
 	return t.queues[0].control(func(fd int) error {
 		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, vnetHdrLen); err != nil {
-			return fmt.Errorf("tun: %s: the length of virtio-net headers: %w", t.name, err)
+			return fmt.Errorf("tun: %s: setting the length of virtio-net headers: %w", t.name, err)
 		}
 		if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETLE, 1); err != nil {
-			return fmt.Errorf("tun: %s: the byte order of virtio-net headers: %w", t.name, err)
+			return fmt.Errorf("tun: %s: setting the byte order of virtio-net headers: %w", t.name, err)
 		}
 		return nil
 	})
 }
 
-// adopt takes a descriptor that somebody else has opened.
+// adopt duplicates a descriptor that the program has opened.
 func (t *Link) adopt(f *os.File) error {
-	if _, err := f.Stat(); err != nil { // it may be closed; what follows would say so in words that errors.Is does not know
+	if _, err := f.Stat(); err != nil { // if f is closed, this error wraps os.ErrClosed; the next ones would not
 		return fmt.Errorf("tun: File: %w", err)
 	}
 	rc, err := f.SyscallConn()
@@ -152,9 +154,10 @@ func (t *Link) adopt(f *os.File) error {
 		t.isTUN, t.name = true, ifr.Name()
 		flags := ifr.Uint16()
 		t.vnet = flags&unix.IFF_VNET_HDR != 0
-		t.unsure = true // the bit of IFF_NO_PI says something else here: IFF_NOFILTER
+		t.unsure = true // TUNGETIFF reports another flag, IFF_NOFILTER, in the bit of IFF_NO_PI
 		if flags&unix.IFF_TAP != 0 {
-			err = fmt.Errorf("tun: File is the TAP device %s, which carries Ethernet frames; open a TUN device (IFF_TUN)", t.name)
+			err = fmt.Errorf("tun: File is the TAP device %s, which carries Ethernet frames; "+
+				"open a TUN device (IFF_TUN)", t.name)
 		}
 	}
 	if err != nil {
@@ -167,7 +170,7 @@ func (t *Link) adopt(f *os.File) error {
 	return t.vnetSize()
 }
 
-// carriesPackets returns nil for a descriptor that keeps packets apart. errno is what it has said to TUNGETIFF.
+// carriesPackets returns nil if a descriptor keeps packets apart. errno is its answer to TUNGETIFF.
 func carriesPackets(fd int, errno error) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -179,20 +182,22 @@ func carriesPackets(fd int, errno error) error {
 			return nil
 		}
 	case kind == unix.S_IFCHR && errno == unix.EBADFD:
-		return fmt.Errorf("tun: File is %s, but no device has been made of it (TUNSETIFF): %w", cloneDevice, errno)
-	case kind == unix.S_IFCHR && (errno == unix.EACCES || errno == unix.EPERM): // a sandbox that lets nobody ask
+		return fmt.Errorf("tun: File is %s, but not attached to a device; attach it with TUNSETIFF: %w",
+			cloneDevice, errno)
+	case kind == unix.S_IFCHR && (errno == unix.EACCES || errno == unix.EPERM): // a sandbox forbids TUNGETIFF
 		return nil
 	}
-	return fmt.Errorf("tun: File is neither a TUN device nor a socket that keeps packets apart (SOCK_DGRAM or SOCK_SEQPACKET): %w", unix.EINVAL)
+	return fmt.Errorf("tun: File is neither a TUN device nor a socket that keeps packets apart "+
+		"(SOCK_DGRAM or SOCK_SEQPACKET): %w", unix.EINVAL)
 }
 
-// configure gives the device its MTU and the kernel its address.
+// configure sets the device's MTU and the kernel's address.
 func (t *Link) configure(c *Config) error {
 	t.mtu = c.MTU
 	if !t.isTUN {
 		t.mtu = or(t.mtu, link.DefaultMTU)
 		if c.Host.IsValid() {
-			return errors.New("tun: Host is for a TUN device, and File is none")
+			return errors.New("tun: Host needs a TUN device, and File is none; leave Host out")
 		}
 		return nil
 	}
@@ -216,6 +221,7 @@ func (t *Link) configure(c *Config) error {
 	return nil
 }
 
+// or returns n or, if n is 0, def.
 func or(n, def int) int {
 	if n == 0 {
 		return def
@@ -229,7 +235,7 @@ func (t *Link) setMTU(s, mtu int) error {
 		return fmt.Errorf("tun: %s: %w", t.name, err)
 	}
 	if err := unix.IoctlIfreq(s, unix.SIOCGIFMTU, ifr); err != nil {
-		t.mtu = or(mtu, link.DefaultMTU) // the device of a descriptor may be in another network namespace
+		t.mtu = or(mtu, link.DefaultMTU) // the device of a File may be in another network namespace
 		return nil
 	}
 	t.mtu = int(ifr.Uint32())
@@ -244,11 +250,13 @@ func (t *Link) setMTU(s, mtu int) error {
 	return nil
 }
 
-// queueLen is how many packets wait in the kernel for each queue of a device of ours. The kernel's own 500 are less than a thousand clients send at
-// once, and what it drops there comes again after a second, as lost SYNs do.
+// queueLen is the txqueuelen of a device that Open makes: how many packets wait in the kernel for
+// each queue. The kernel's default, 500, is less than a thousand clients send at once. The packets
+// that the kernel then drops, such as SYNs, are sent again only after a second.
 const queueLen = 5000
 
-// ours reports whether the device was made here, and goes away with it: one that was there before is persistent, or somebody has it open.
+// ours reports whether Open has made the device. Otherwise the device is persistent, or another
+// program has it open.
 func (t *Link) ours() bool {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
@@ -258,7 +266,7 @@ func (t *Link) ours() bool {
 	return err == nil && ifr.Uint16()&unix.IFF_PERSIST == 0
 }
 
-// setQueueLen sets the device's txqueuelen. A system that does not let it be set has a device that works all the same, so that is no error.
+// setQueueLen sets the device's txqueuelen. It ignores errors, because the device works without it.
 func (t *Link) setQueueLen(s int) {
 	if ifr, err := unix.NewIfreq(t.name); err == nil {
 		ifr.SetUint32(queueLen)
@@ -266,7 +274,7 @@ func (t *Link) setQueueLen(s int) {
 	}
 }
 
-// setHost gives the kernel an address on the device, and brings it up.
+// setHost gives the kernel an address on the device and brings the device up.
 func (t *Link) setHost(s int, p netip.Prefix) error {
 	ifr, err := unix.NewIfreq(t.name)
 	if err != nil {
@@ -292,16 +300,17 @@ func (t *Link) setHost(s int, p netip.Prefix) error {
 	}
 	ifr.SetUint16(ifr.Uint16() | unix.IFF_UP | unix.IFF_RUNNING)
 	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
-		return t.rights("bringing it up", err)
+		return t.rights("bringing the device up", err)
 	}
 	return nil
 }
 
 // wayOut says how to get the right to make devices.
-const wayOut = "that takes CAP_NET_ADMIN in the network namespace: run it in a namespace of your own (unshare -Urn), " +
-	"or give the program the capability (setcap cap_net_admin+ep), or open a device that was made for your user (ip tuntap add mode tun user …)"
+const wayOut = "this needs CAP_NET_ADMIN in the network namespace: run the program in its own namespace " +
+	"(unshare -Urn), or give it the capability (setcap cap_net_admin+ep), or open a device that was made " +
+	"for your user (ip tuntap add mode tun user …)"
 
-// rights explains an error for want of rights.
+// rights adds wayOut to an error if it says that the program lacks a right.
 func (t *Link) rights(what string, err error) error {
 	if err == unix.EPERM || err == unix.EACCES {
 		return fmt.Errorf("tun: %s: %s: %w; %s", t.name, what, err, wayOut)
@@ -312,13 +321,14 @@ func (t *Link) rights(what string, err error) error {
 func (t *Link) openError(err error) error {
 	switch err {
 	case unix.ENOENT, unix.ENODEV, unix.ENXIO:
-		return fmt.Errorf("tun: %s: %w; the kernel's tun module is not there (modprobe tun), or the container has not been given the device "+
+		return fmt.Errorf("tun: %s: %w; load the kernel's tun module (modprobe tun), or give the container the device "+
 			"(mknod %[1]s c 10 200, docker run --device %[1]s)", cloneDevice, err)
 	}
 	return t.rights("opening "+cloneDevice, err)
 }
 
-// deviceName reports whether a device may be called so: dev_valid_name and dev_alloc_name of Linux.
+// deviceName reports whether a device may have this name, by the rules of dev_valid_name and
+// dev_alloc_name in Linux.
 func deviceName(name string) bool {
 	_, number, pattern := strings.Cut(name, "%")
 	return name != "." && name != ".." && !strings.ContainsAny(name, "/: \t\n\v\f\r") &&
@@ -328,16 +338,18 @@ func deviceName(name string) bool {
 func (t *Link) attachError(err error, queues int) error {
 	switch {
 	case err == unix.EBUSY:
-		return fmt.Errorf("tun: %s: %w: somebody has the device open; choose another name", t.name, err)
+		return fmt.Errorf("tun: %s: %w: another program has the device open; choose another Name", t.name, err)
 	case err == unix.EINVAL && !deviceName(t.name):
-		return fmt.Errorf("tun: Name %q is not a device's name: %w", t.name, err)
+		return fmt.Errorf("tun: Name %q is not a device's name: %w; a name has no slash, colon or space, "+
+			"and no %% except one %%d", t.name, err)
 	case err == unix.EINVAL && queues > 1:
-		return fmt.Errorf("tun: %s: %w: the device was not made for several queues (ip tuntap add mode tun multi_queue), or it is not a TUN device; "+
-			"with Queues: 1 it may do", t.name, err)
+		return fmt.Errorf("tun: %s: %w: the device was not made for several queues, or is not a TUN device; "+
+			"make it with ip tuntap add mode tun multi_queue, or set Queues to 1", t.name, err)
 	case err == unix.EINVAL:
-		return fmt.Errorf("tun: %s: %w: a device of that name is there, and is not a TUN device; choose another name", t.name, err)
+		return fmt.Errorf("tun: %s: %w: there is a device of that name that is not a TUN device; choose another Name",
+			t.name, err)
 	case err == unix.E2BIG:
-		return fmt.Errorf("tun: %s: %w: more queues than the kernel allows", t.name, err)
+		return fmt.Errorf("tun: %s: %w: this is more queues than the kernel allows; set Queues lower", t.name, err)
 	}
 	return t.rights("attaching", err)
 }

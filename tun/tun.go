@@ -1,9 +1,10 @@
-// Package tun connects a stack to the system's own TCP/IP over a TUN device, of which the stack is the other end: it is a host that the system sees in
-// a network of its own.
+// Package tun connects a stack to the operating system's own TCP/IP over a TUN device. The system
+// sees the stack as another host, in a network that the device leads to.
 //
-//	dev, err := tun.Open(tun.Config{Host: netip.MustParsePrefix("10.0.0.1/24")}) // the system's address
-//	err = stack.Attach(dev, netip.MustParsePrefix("10.0.0.2/24"))                // the stack's
-//	ln, err := stack.Listen("tcp", ":80")                                        // curl http://10.0.0.2/
+//	// The system's address is 10.0.0.1, and the stack's is 10.0.0.2.
+//	dev, err := tun.Open(tun.Config{Host: netip.MustParsePrefix("10.0.0.1/24")})
+//	err = stack.Attach(dev, netip.MustParsePrefix("10.0.0.2/24"))
+//	ln, err := stack.Listen("tcp", ":80") // curl http://10.0.0.2/
 //
 // There are drivers for Linux, macOS and Windows.
 package tun
@@ -17,39 +18,51 @@ import (
 	"bsdnet/internal/link"
 )
 
-// Config configures [Open]. The zero Config makes a new device with a name of the system's choice.
+// Config configures [Open]. The zero Config makes a new device whose name the system chooses.
 type Config struct {
-	// Name is the device's name, at most 15 bytes. A device that is there, and that nobody has open, is opened; else one is made, which lasts
-	// as long as it is open, and on Linux has a txqueuelen of 5000. On Linux %d stands for the first free number. "": tun%d; utun on macOS; bsdnet on Windows.
+	// Name is the device's name, at most 15 bytes long. If there is a device of that name that no
+	// program has open, Open opens it. Otherwise Open makes one, which exists until the Link is
+	// closed; on Linux its txqueuelen is 5000. On Linux %d in a name stands for the first free
+	// number. If Name is empty, it is tun%d on Linux, utun on macOS, and bsdnet on Windows.
 	Name string
 
-	// MTU is the largest packet in bytes, 68 to 65535; the device is set to it. 0: the device's own, 1500 for a new one.
+	// MTU is the size of the largest packet in bytes, from 68 to 65535. Open sets the device's MTU
+	// to it. If it is 0, the device's own MTU is used, which is 1500 for a new device.
 	MTU int
 
-	// Queues is how many queues the device has, 1 to 64. Each is read by a goroutine of its own, and a connection stays on one. More than one: on
-	// Linux only. A link that wraps this one has to pass on Queues, ReadQueue and WriteQueue. 0: 1.
+	// Queues is the number of the device's queues, from 1 to 64; more than 1 needs Linux. If it is
+	// 0, it is 1. The stack reads each queue on its own goroutine, and the packets of one
+	// connection stay on one queue. A link that wraps this one must implement bsdnet.QueueLink too.
 	Queues int
 
-	// NoOffload carries segments and checksums as on a wire. By default, where the system can do it, the kernel and the stack hand each other up to
-	// 64 KiB at once, which nobody cuts or sums: several times as fast.
+	// NoOffload makes the device carry single packets with their checksums, as a wire does. By
+	// default, if the system supports it, the kernel and the stack exchange up to 64 KiB at once
+	// without cutting them into packets or computing checksums, which is several times as fast.
 	NoOffload bool
 
-	// File is an open device, one queue of it, to be used instead of Name: from a parent process, a container's runtime or a phone's VPN
-	// service. The Link makes a descriptor of its own, so File may be closed. A socket that keeps packets apart (SOCK_DGRAM, SOCK_SEQPACKET) will do, with a
-	// plain IP packet a read and write; anything else is syscall.EINVAL. On Linux only.
+	// File is the descriptor of an open device, with one queue, to be used instead of Name. It may
+	// come from a parent process, a container's runtime or a phone's VPN service. The Link
+	// duplicates the descriptor, so File may be closed. File may also be a socket that keeps
+	// packets apart (SOCK_DGRAM or SOCK_SEQPACKET) and carries one plain IP packet per read and
+	// write. If it is anything else, Open's error wraps syscall.EINVAL. File needs Linux.
 	File *os.File
 
-	// Host is the kernel's address on the device, with the length of its network: "10.0.0.1/24". It is set, and the device brought up. The zero
-	// Prefix leaves both to others: ip addr add, ip link set up. IPv4, on Linux only.
+	// Host is the kernel's IPv4 address on the device, with the prefix length of its network, such
+	// as 10.0.0.1/24. Open sets the address and brings the device up. If Host is the zero Prefix,
+	// Open does neither: use ip addr add and ip link set up. Host needs Linux.
 	Host netip.Prefix
 }
 
-// Open opens a TUN device, or makes one: on Linux with the kernel's offloads; on macOS, as root; on Windows, with wintun.dll. The addresses that the
-// stack has on it are those that it is attached with, in the network of the system's.
+// Open opens a TUN device, or makes one. On Linux it uses the kernel's offloads (see NoOffload). On
+// macOS it needs root, and on Windows wintun.dll and an elevated process. The stack's addresses on
+// the device are those that are given to Attach; they should be in the network of the system's
+// address on the device.
 //
-// Making a device, or setting it up, takes CAP_NET_ADMIN in the network namespace: errors.Is finds syscall.EPERM, and the error says how to get it. It
-// is syscall.EBUSY if somebody has the device open, syscall.EADDRNOTAVAIL if no host can have the address in Host, and errors.ErrUnsupported if there is
-// no driver for this system.
+// If the program may not make or configure the device, the error wraps syscall.EPERM or
+// syscall.EACCES; on Linux that takes CAP_NET_ADMIN in the network namespace, and the error says
+// how to get it. If another program has the device open, the error wraps syscall.EBUSY. If no host
+// can have the address in Host, it wraps syscall.EADDRNOTAVAIL. If there is no driver for the
+// system, it wraps errors.ErrUnsupported.
 func Open(c Config) (*Link, error) {
 	if err := c.check(); err != nil {
 		return nil, err
@@ -57,7 +70,7 @@ func Open(c Config) (*Link, error) {
 	return open(&c)
 }
 
-// maxQueues is what a configuration may ask for; Linux itself allows 256.
+// maxQueues is the largest number of queues in a Config. Linux itself allows 256.
 const maxQueues = 64
 
 func (c *Config) check() error {
@@ -67,7 +80,7 @@ func (c *Config) check() error {
 	case c.Queues < 0 || c.Queues > maxQueues:
 		return fmt.Errorf("tun: Queues %d is not within 1..%d", c.Queues, maxQueues)
 	case c.File != nil && c.Queues > 1:
-		return errors.New("tun: File is one queue; for several, give Name instead")
+		return errors.New("tun: File is one queue; for several Queues, give Name instead of File")
 	case c.File != nil && c.Name != "":
 		return errors.New("tun: give Name or File, not both")
 	case len(c.Name) > 15:
