@@ -17,7 +17,8 @@ import (
 	"bsdnet/internal/link/ends"
 )
 
-// contract is what every link keeps. Each test gets a function that makes the two ends of a new path, not started.
+// contract has the requirements of bsdnet.Link. Each test gets a function that makes the two ends
+// of a new path, which are not started.
 var contract = []struct {
 	name string
 	test func(t *testing.T, connect connect)
@@ -37,7 +38,7 @@ var contract = []struct {
 // full is the name of the test that a lossy path cannot pass.
 const full = "Full"
 
-// minMTU is the size of the largest packet that the tests send over any path.
+// minMTU is the smallest MTU with which the tests work, in bytes.
 const minMTU = 1000
 
 // connect is Config.Connect.
@@ -70,7 +71,8 @@ func contractOrder(t *testing.T, connect connect) {
 		go func() { sent <- dir[0].Send(lists...) }()
 		for i, p := range dir[1].Receive(t, n) {
 			if !bytes.Equal(p, want[i]) {
-				t.Fatalf("packet %d arrives as %d, %d bytes long instead of %d", i, ends.Number(p), len(p), len(want[i]))
+				t.Fatalf("packet %d arrives as %d, %d bytes long instead of %d",
+					i, ends.Number(p), len(p), len(want[i]))
 			}
 		}
 		if err := <-sent; err != nil {
@@ -124,21 +126,25 @@ func contractSize(t *testing.T, connect connect) {
 	}
 	half := ends.Packet(1, 0, mtu)[:mtu/2+1]
 	go func() {
-		if err := a.Send(net.Buffers{half, half}, net.Buffers{}, net.Buffers{nil, nil}, net.Buffers{ends.Packet(1, 1, mtu)},
-			net.Buffers{ends.Packet(1, 2, 61)}, net.Buffers{ends.Packet(1, 3, 60)}); err != nil {
+		if err := a.Send(
+			net.Buffers{half, half}, net.Buffers{}, net.Buffers{nil, nil}, net.Buffers{ends.Packet(1, 1, mtu)},
+			net.Buffers{ends.Packet(1, 2, 61)}, net.Buffers{ends.Packet(1, 3, 60)},
+		); err != nil {
 			t.Error(err)
 		}
 	}()
 	large, small, sizes := [][]byte{make([]byte, 2*mtu)}, [][]byte{make([]byte, 60)}, make([]int, 1)
 	if n, err := b.Read(large, sizes); n != 1 || err != nil || sizes[0] != mtu || ends.Number(large[0]) != 1 {
-		t.Errorf("Read: %d, %v, %d bytes of packet %d; want packet 1 of the MTU", n, err, sizes[0], ends.Number(large[0]))
+		t.Errorf("Read: %d, %v, %d bytes of packet %d; want packet 1 of the MTU",
+			n, err, sizes[0], ends.Number(large[0]))
 	}
 	if n, err := b.Read(small, sizes); n != 1 || err != nil || sizes[0] != 60 || ends.Number(small[0]) != 3 {
-		t.Errorf("Read into 60 bytes: %d, %v, %d bytes of packet %d; want packet 3", n, err, sizes[0], ends.Number(small[0]))
+		t.Errorf("Read into 60 bytes: %d, %v, %d bytes of packet %d; want packet 3",
+			n, err, sizes[0], ends.Number(small[0]))
 	}
 }
 
-// contractWrite calls Write so that a look at the stack can tell.
+// contractWrite calls Write. withinWrite looks for its name on the goroutine's stack.
 //
 //go:noinline
 func contractWrite(l bsdnet.Link, pkts []net.Buffers) (int, error) { return l.Write(pkts) }
@@ -164,7 +170,8 @@ func contractFull(t *testing.T, connect connect) {
 		if withinWrite() {
 			t.Error("ready is called from within Write")
 		}
-		// A stack does not write in here, but that it could shows that no lock is held.
+		// A stack does not write in here. That this Write returns shows that the link holds no
+		// lock.
 		wrote := make(chan struct{})
 		go func() {
 			a.Write([]net.Buffers{{}})
@@ -198,10 +205,10 @@ func contractFull(t *testing.T, connect connect) {
 		}
 		for write() == len(lists) {
 			if len(want) > 10000 {
-				return // it drops
+				return // the link drops packets and is never full
 			}
 		}
-		write() // it may still be full, or no longer
+		write() // the link may have room again, or not
 		for i, p := range b.Receive(t, len(want)) {
 			if ends.Number(p) != want[i] {
 				t.Fatalf("packet %d of %d is number %d, not %d", i, len(want), ends.Number(p), want[i])
@@ -385,11 +392,12 @@ func contractLeak(t *testing.T, connect connect) {
 		}
 		ends.Close(t, a, b)
 	}
-	// A goroutine that has said that it ends may need a moment to do so.
+	// A goroutine that has announced its end may need a moment to end.
 	var left []string
 	for range 10000 {
 		left = slices.DeleteFunc(goroutines(), func(g string) bool {
-			return before[name(g)] || !slices.ContainsFunc(packages, func(p string) bool { return strings.Contains(g, p) })
+			return before[name(g)] ||
+				!slices.ContainsFunc(packages, func(p string) bool { return strings.Contains(g, p) })
 		})
 		if len(left) == 0 {
 			return
@@ -408,13 +416,13 @@ func packageOf(l bsdnet.Link) string {
 	return typ.PkgPath()
 }
 
-// goroutines returns the stacks of all goroutines but that of the test.
+// goroutines returns the stacks of all goroutines except the test's.
 func goroutines() []string {
 	buf := make([]byte, 1<<20)
 	return strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n")[1:]
 }
 
-// name returns what a goroutine is called: "goroutine 7".
+// name returns the name of a goroutine, such as "goroutine 7".
 func name(stack string) string {
 	head, _, _ := strings.Cut(stack, " [")
 	return head

@@ -1,4 +1,4 @@
-// Package linktest tests whether a link keeps the contract of [bsdnet.Link].
+// Package linktest tests whether a link does what [bsdnet.Link] requires.
 //
 //	func TestLink(t *testing.T) {
 //		linktest.Test(t, linktest.Config{Connect: func(t testing.TB) (a, b bsdnet.Link) { … }})
@@ -14,24 +14,37 @@ import (
 
 // Config configures a [Test].
 type Config struct {
-	// Connect returns the two ends of a new path, which have not been started: what is written to one is read from the other. Their MTU is the same,
-	// and 1000 at least. The path loses nothing as long as no more than 400 packets are under way. Connect is called many times, in each test with the t
-	// of that; the tests close the ends.
+	// Connect returns the two ends of a new path. Packets that are written to one end are read from
+	// the other. Both ends have the same MTU, which is at least 1000 bytes, and have not been
+	// started. The path must not lose packets while there are at most 400 on their way. Test calls
+	// Connect many times, with the t of the current subtest, and closes the ends. Connect must not
+	// be nil.
 	Connect func(t testing.TB) (a, b bsdnet.Link)
 
-	// Bubble runs each test in a testing/synctest bubble, in virtual time. There a wait that nothing ends, and a goroutine that stays, make a test
-	// fail. It is for links that do not wait for the system, as for a socket.
+	// Bubble runs each subtest in a testing/synctest bubble, in virtual time. A call that blocks
+	// forever then fails the test at once, and so does a goroutine that is left. Bubble works only
+	// for links that do not wait for the operating system, for example for a socket.
 	Bubble bool
 
-	// Lossy says that packets are lost if more are under way than the path holds, though a link's Write may be cut short. It leaves the test out that
-	// fills the path and wants all back.
+	// Lossy says that the path may lose packets when there are more on their way than it holds,
+	// even though the link reports that it is full. Test then leaves out the subtest Full, which
+	// fills the path and expects every packet to arrive.
 	Lossy bool
 }
 
-// Test runs a subtest for each point of the contract: that packets arrive whole and in the order of their flow, in batches as well and from several
-// goroutines; what happens to those that are too large or empty; that a full link calls ready, and not from within Write; that what is lent is neither
-// changed nor kept; and what may be called before Start and after Close, which leaves no goroutine of the links' packages behind. A link that hangs
-// ends with the time-out of the tests. With the race detector they find more.
+// Test runs a subtest for each requirement of [bsdnet.Link]:
+//
+//   - Packets arrive unchanged and in the order of their flow, also in batches and when several
+//     goroutines write.
+//   - Empty packets, and packets that are too large for the MTU or the reader's buffer, are
+//     dropped.
+//   - A link that is full calls ready when there is room, and not from within Write.
+//   - Write neither changes nor keeps the packets that it is lent.
+//   - Before Start and after Close, the methods return the required errors.
+//   - Close leaves no goroutine of the links' packages.
+//
+// A subtest that blocks outside a bubble ends with the time-out of go test. Run the tests with the
+// race detector too.
 func Test(t *testing.T, c Config) {
 	for _, point := range contract {
 		if c.Lossy && point.name == full {

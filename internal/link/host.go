@@ -8,7 +8,9 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// CheckHost reports why a host cannot have the IPv4 address of p in p's network (RFC 1122, 3.2.1.3), and what it can have. Nothing would ever arrive there.
+// CheckHost returns an error if a host cannot have the IPv4 address of p in p's network (RFC 1122,
+// 3.2.1.3), because no packet would ever arrive there. The error wraps syscall.EADDRNOTAVAIL and
+// says which addresses a host can have.
 func CheckHost(p netip.Prefix) error {
 	a := p.Addr()
 	if !a.Is4() {
@@ -17,21 +19,22 @@ func CheckHost(p netip.Prefix) error {
 	why := ""
 	switch first, last := p.Masked().Addr(), wire.LastAddr(p); {
 	case a.IsUnspecified():
-		why = "no address; give the host's own, such as 10.0.0.1/24 (the default route, 0.0.0.0/0, is one for AddRoute)"
+		why = "no address of a host; give one such as 10.0.0.1/24 (use AddRoute for the default route, 0.0.0.0/0)"
 	case a.IsLoopback():
-		why = "an address of the loopback, which no packet on a link has; give one such as 10.0.0.1/24"
+		why = "an address of the loopback, which no packet on a link may have; give one such as 10.0.0.1/24"
 	case a.IsMulticast():
 		why = "a multicast address; give the host's own, such as 10.0.0.1/24"
 	case a == wire.LimitedBroadcast:
 		why = "the broadcast address; give the host's own, such as 10.0.0.1/24"
 	case a.As4()[0] >= 240:
 		why = "an address of the reserved 240.0.0.0/4, which hosts drop; give one such as 10.0.0.1/24"
-	case p.Bits() >= 31: // a network of two, or one, has neither of the following (RFC 3021)
+	case p.Bits() >= 31: // a network of one or two addresses has neither of the following (RFC 3021)
 		return nil
 	case a == first:
 		why = fmt.Sprintf("the address of the network %v itself; its hosts have %v to %v", p, first.Next(), last.Prev())
 	case a == last:
-		why = fmt.Sprintf("the broadcast address of the network %v; its hosts have %v to %v", p.Masked(), first.Next(), last.Prev())
+		why = fmt.Sprintf("the broadcast address of the network %v; its hosts have %v to %v",
+			p.Masked(), first.Next(), last.Prev())
 	default:
 		return nil
 	}

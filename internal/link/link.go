@@ -1,4 +1,5 @@
-// Package link has what the links share: the interfaces that they implement, the states that they go through, and the bounds of what they carry.
+// Package link has what all links share: the interfaces that they implement, their states, and the
+// limits of an MTU.
 package link
 
 import (
@@ -6,8 +7,9 @@ import (
 	"net/netip"
 )
 
-// Link is bsdnet.Link, whose comment is the contract. It stands here for those whom package bsdnet imports, and who so cannot import it: the stack, and
-// the links, which are kept apart from the stack. A test compares the two.
+// Link is bsdnet.Link, whose comment is the contract. It is repeated here for the stack and the
+// links, which package bsdnet imports and which therefore cannot import it. A test compares the
+// two.
 type Link interface {
 	MTU() int
 	Start(ready func()) error
@@ -36,8 +38,9 @@ type DiagnosingLink interface {
 	Diagnose(to netip.Addr) error
 }
 
-// The bounds of an MTU, in bytes, and that of Ethernet. An IPv4 link carries at least 68 (RFC 791, 3.2), an IPv6 link at least 1280 (RFC 8200, 5); no
-// packet is longer than 65535 (RFC 791, 3.1; RFC 8200, 3).
+// The limits of an MTU, in bytes, and the MTU of Ethernet. An IPv4 link carries packets of at least
+// 68 bytes (RFC 791, 3.2), and an IPv6 link packets of at least 1280 (RFC 8200, 5). No packet is
+// longer than 65535 bytes (RFC 791, 3.1).
 const (
 	MinMTU     = 68
 	DefaultMTU = 1500

@@ -1,4 +1,4 @@
-// Package ends is what tests have at the two ends of a link in place of a stack.
+// Package ends plays the stacks at the two ends of a link, for tests.
 package ends
 
 import (
@@ -12,7 +12,7 @@ import (
 	"bsdnet/internal/link"
 )
 
-// An End is a link that has been started, with what a stack has around it.
+// An End is a link that has been started, with the state that a stack would have.
 type End struct {
 	link.Link
 	mu      sync.Mutex
@@ -36,7 +36,8 @@ func Start(t testing.TB, l link.Link) *End {
 	return e
 }
 
-// AwaitReady waits until ready has been called more than n times, and returns how often it has.
+// AwaitReady waits until ready has been called more than n times, and returns how often it has been
+// called.
 func (e *End) AwaitReady(n int) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -46,7 +47,7 @@ func (e *End) AwaitReady(n int) int {
 	return e.readies
 }
 
-// Close closes links that must be open.
+// Close closes links. If one of them is closed already, the test fails.
 func Close(t testing.TB, links ...link.Link) {
 	t.Helper()
 	for _, l := range links {
@@ -56,7 +57,7 @@ func Close(t testing.TB, links ...link.Link) {
 	}
 }
 
-// Send writes packets, and waits for ready when it is cut short.
+// Send writes packets. When Write takes fewer than it is given, Send waits for ready.
 func (e *End) Send(pkts ...net.Buffers) error {
 	for readies := e.AwaitReady(-1); ; readies = e.AwaitReady(readies) {
 		n, err := e.Write(pkts)
@@ -89,7 +90,8 @@ func (e *End) Receive(t testing.TB, n int) [][]byte {
 	return got
 }
 
-// Packet returns an IPv4 packet with a UDP header of a flow, size bytes of which number is a part. size is at least 32.
+// Packet returns an IPv4 packet of size bytes, at least 32, with a UDP header. The source port is
+// flow, and the contents depend on number.
 func Packet(flow, number, size int) []byte {
 	b := make([]byte, size)
 	for i := 32; i < size; i++ {
@@ -107,8 +109,8 @@ func Packet(flow, number, size int) []byte {
 	return b
 }
 
-// Flow returns the flow of a [Packet].
+// Flow returns the flow of a packet that [Packet] has made.
 func Flow(b []byte) int { return int(binary.BigEndian.Uint16(b[20:])) }
 
-// Number returns the number of a [Packet].
+// Number returns the number of a packet that [Packet] has made.
 func Number(b []byte) int { return int(binary.BigEndian.Uint32(b[28:])) }
