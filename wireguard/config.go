@@ -14,7 +14,8 @@ import (
 	"golang.zx2c4.com/wireguard/device"
 )
 
-// DefaultMTU is the MTU of a link whose configuration names none, in bytes: 80 bytes, for IPv6, UDP and WireGuard itself, off Ethernet's 1500.
+// DefaultMTU is the MTU, in bytes, of a link whose configuration has none: Ethernet's 1500 less 80
+// for the headers of IPv6, UDP and WireGuard.
 const DefaultMTU = 1420
 
 const (
@@ -23,79 +24,91 @@ const (
 	maxMTU   = min(device.MaxContentSize, 65535-overhead)
 )
 
-// maxKeepalive is the longest interval of keepalives that the protocol's other implementations take.
+// maxKeepalive is the longest keepalive interval that other implementations of the protocol accept.
 const maxKeepalive = 65535 * time.Second
 
-// A Config configures a [Link]. [Parse] makes one of a file; a program may also fill it in, or change it, itself.
+// A Config configures a [Link]. [Parse] makes one from a file. A program may also make or change
+// one itself.
 type Config struct {
-	// PrivateKey is this end's key. Required.
+	// PrivateKey is this end's private key. It is required.
 	PrivateKey Secret
 
-	// Addresses are this end's addresses in the network, each with the prefix of what is reached directly.
+	// Addresses are this end's addresses in the WireGuard network, each with the prefix of the
+	// addresses that are reached directly.
 	Addresses []netip.Prefix
 
-	// ListenPort is the UDP port. 0: any.
+	// ListenPort is the UDP port to listen on. If it is 0, the system chooses one.
 	ListenPort int
 
-	// MTU is the largest IP packet in bytes, 68 to 65455. 0: DefaultMTU. The datagrams on the network below are up to 80 bytes longer.
+	// MTU is the size of the largest IP packet in bytes, from 68 to 65455. If it is 0, it is
+	// DefaultMTU. The datagrams on the network below are up to 80 bytes longer.
 	MTU int
 
-	// FwMark is put on the datagrams, where the system can. 0: none.
+	// FwMark is the mark of the datagrams, for the system's routing and firewall. If it is 0, there
+	// is none.
 	FwMark uint32
 
-	// NoRoutes is set by Table = off: AttachTo adds no routes.
+	// NoRoutes says that AttachTo adds no routes. In a file this is Table = off.
 	NoRoutes bool
 
-	// DNS are the name servers and search domains of the file. The package does nothing with them.
+	// DNS has the name servers and search domains of the file. The package does not use them.
 	DNS []string
 
-	// Hooks are the commands in the file. Open fails while there are any.
+	// Hooks has the commands of the file. Open fails while there are any.
 	Hooks []Hook
 
 	// Peers are the other ends.
 	Peers []Peer
 
-	// Logger gets the errors of the protocol's machinery, such as datagrams that cannot be sent, from any goroutine. nil: nobody. It never gets a
-	// secret.
+	// Logger receives the errors of the WireGuard device, for example that a datagram cannot be
+	// sent. It is called from any goroutine, and never receives a secret. If it is nil, errors are
+	// not logged.
 	Logger *slog.Logger
 }
 
-// A Peer is another end of the network.
+// A Peer is another end of the WireGuard network.
 type Peer struct {
-	// PublicKey is who it is. Required.
+	// PublicKey identifies the peer. It is required.
 	PublicKey Key
 
-	// PresharedKey is mixed into the handshake. Zero: none.
+	// PresharedKey is an additional secret for the handshake. If it is the zero Secret, there is
+	// none.
 	PresharedKey Secret
 
-	// AllowedIPs are what is behind the peer: packets to them go to it, and from it only those from them are taken. Where two peers have the same
-	// prefix the later one has it.
+	// AllowedIPs are the addresses behind the peer. Packets to these addresses are sent to the
+	// peer, and only packets from these addresses are accepted from it. If two peers have the same
+	// prefix, it belongs to the later one.
 	AllowedIPs []netip.Prefix
 
-	// Endpoint is where the peer is at first, "host:port" or "[IPv6 address]:port"; afterwards it is where the last authenticated packet came from.
-	// "": the peer has to come by itself.
+	// Endpoint is the peer's initial UDP address, "host:port" or "[IPv6 address]:port". Later, the
+	// address is the one from which the last authenticated packet came. If it is empty, the peer
+	// must make contact first.
 	Endpoint string
 
-	// PersistentKeepalive is after how long without a packet to the peer an empty one is sent, in whole seconds, at most 65535 of them. 0: never.
+	// PersistentKeepalive is the interval after which an empty packet is sent if no other packet
+	// was sent to the peer: whole seconds, at most 65535 of them. If it is 0, no such packets are
+	// sent.
 	PersistentKeepalive time.Duration
 }
 
-// A Hook is a PreUp, PostUp, PreDown or PostDown of a file.
+// A Hook is a PreUp, PostUp, PreDown or PostDown command of a file.
 type Hook struct {
-	Key     string // "PostUp"
+	Key     string // such as "PostUp"
 	Command string
-	Line    int // where it stands
+	Line    int // the number of its line, from 1
 }
 
-// check reports what is wrong with a configuration, be it from a file or made by hand. Names are resolved later.
+// check returns an error if a configuration is invalid, whether it comes from a file or from a
+// program. uapi looks up names later.
 func (c *Config) check() error {
 	if len(c.Hooks) > 0 {
 		h := c.Hooks[0]
-		return fmt.Errorf("%s in line %d: commands are not run here: do without, by removing the line or by emptying Config.Hooks", h.Key, h.Line)
+		return fmt.Errorf("%s in line %d: commands are not run here; if you do not need them, "+
+			"remove the line or empty Config.Hooks", h.Key, h.Line)
 	}
 	switch {
 	case c.PrivateKey.IsZero():
-		return errors.New("PrivateKey is missing: wg genkey makes one, and so does NewSecret")
+		return errors.New("PrivateKey is missing; make one with wg genkey or NewSecret")
 	case c.ListenPort < 0 || c.ListenPort > 65535:
 		return fmt.Errorf("ListenPort is %d; it can be 0, for any, to 65535", c.ListenPort)
 	case c.MTU != 0 && (c.MTU < minMTU || c.MTU > maxMTU):
@@ -114,9 +127,11 @@ func (c *Config) check() error {
 		}
 		switch {
 		case p.PublicKey == own:
-			return fmt.Errorf("peer %v: PublicKey belongs to this end's own PrivateKey; it should be the other end's", p.PublicKey)
+			return fmt.Errorf("peer %v: PublicKey belongs to this end's own PrivateKey; it should be the other end's",
+				p.PublicKey)
 		case seen[p.PublicKey]:
-			return fmt.Errorf("peer %v: there are two of that PublicKey; put their AllowedIPs into one", p.PublicKey)
+			return fmt.Errorf("peer %v: there are two peers with this PublicKey; put their AllowedIPs into one",
+				p.PublicKey)
 		}
 		seen[p.PublicKey] = true
 	}
@@ -125,7 +140,8 @@ func (c *Config) check() error {
 
 func (p *Peer) check() error {
 	if p.PublicKey == (Key{}) {
-		return errors.New("PublicKey is missing: wg pubkey makes it of the other end's private key, and so does Secret.Public")
+		return errors.New("PublicKey is missing; make it from the other end's private key " +
+			"with wg pubkey or Secret.Public")
 	}
 	if k := p.PersistentKeepalive; k < 0 || k > maxKeepalive || k%time.Second != 0 {
 		return fmt.Errorf("PersistentKeepalive is %v; it can be 0, for none, or whole seconds up to 65535", k)
@@ -155,7 +171,8 @@ func checkEndpoint(s string) error {
 	return nil
 }
 
-// show quotes a value for an error. A value that is long enough to contain a key might be one, in the wrong place.
+// show quotes a value for an error text. It does not show a value that is long enough to contain a
+// key, because a key may have been put in the wrong place.
 func show(s string) string {
 	if len(s) > 42 {
 		return "too long to show"
@@ -170,13 +187,16 @@ func (c *Config) mtu() int {
 	return c.MTU
 }
 
-// uapi returns the configuration in the device's own language (wireguard.com/xplatform, "Configuration Protocol"). It resolves the endpoints.
+// uapi returns the configuration in the language of the device (wireguard.com/xplatform,
+// "Configuration Protocol"). It looks up the names in endpoints.
 func (c *Config) uapi() (string, error) {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "private_key=%s\nlisten_port=%d\nfwmark=%d\n", hex.EncodeToString(c.PrivateKey.k[:]), c.ListenPort, c.FwMark)
+	fmt.Fprintf(&b, "private_key=%s\nlisten_port=%d\nfwmark=%d\n",
+		hex.EncodeToString(c.PrivateKey.k[:]), c.ListenPort, c.FwMark)
 	for i := range c.Peers {
 		p := &c.Peers[i]
-		fmt.Fprintf(&b, "public_key=%s\npreshared_key=%s\n", hex.EncodeToString(p.PublicKey[:]), hex.EncodeToString(p.PresharedKey.k[:]))
+		fmt.Fprintf(&b, "public_key=%s\npreshared_key=%s\n",
+			hex.EncodeToString(p.PublicKey[:]), hex.EncodeToString(p.PresharedKey.k[:]))
 		if p.Endpoint != "" {
 			to, err := net.ResolveUDPAddr("udp", p.Endpoint)
 			if err != nil {

@@ -1,30 +1,39 @@
-// Package wireguard is one end of a WireGuard network inside the program: a [bsdnet.Link] that speaks the real protocol over UDP. It needs no
-// rights, no kernel module and no device; the other ends may be kernels, phones or other programs.
+// Package wireguard makes a stack one end of a WireGuard network. Its [Link] speaks the WireGuard
+// protocol (https://www.wireguard.com/protocol/) over UDP, so the other ends may be kernels, phones
+// or other programs. It needs no privileges, kernel module or device.
 //
-// The configuration is wg-quick's own file. Three lines give a stack its end of the network:
+// The configuration is a file of wg-quick. These lines give a stack its end of the network:
 //
 //	cfg, err := wireguard.ParseFile("wg0.conf")
 //	link, err := wireguard.Open(cfg)
 //	err = link.AttachTo(stack)
 //
-// From then on stack.Dial and stack.Listen reach, and are reached by, all that the peers' AllowedIPs name.
+// Then stack.Dial reaches all addresses in the peers' AllowedIPs, and they reach stack.Listen.
 //
 // # The file
 //
-// It is the format of wg(8) with the additions of wg-quick(8): one [Interface] section, any number of [Peer] sections, lines of the form
-// Key = value, comments from a # to the end of the line. Capitals and small letters are the same, and so are spaces and none. What a manual page
-// allows several times, or as a list, may come so here; all else comes once. A key of wg-quick's without a value, such as "PostUp =", counts as not given,
-// and so do AllowedIPs; other keys need one. These keys are understood:
+// The format is that of wg(8), with the additions of wg-quick(8). There is one [Interface] section
+// and any number of [Peer] sections. A line has the form Key = value. A comment goes from a # to
+// the end of the line. The case of keys does not matter, and neither does white space. A key may be
+// repeated, or have a list as its value, if the manual pages allow it; any other key may be given
+// once per section. AllowedIPs with an empty value is ignored, and so are the keys of wg-quick,
+// such as PostUp, except SaveConfig; all other keys need a value. These are the keys:
 //
-//   - [Interface] PrivateKey (required), ListenPort, Address, MTU: as there. Without a ListenPort the system picks one; without an MTU it is 1420.
-//   - FwMark: put on the datagrams, on Linux with CAP_NET_ADMIN, without which [Open] fails, and on FreeBSD and OpenBSD.
-//   - Table: auto, the default, or off, with which [Link.AttachTo] adds no routes. A stack has one table, so numbers are an error.
-//   - DNS: is parsed into [Config.DNS]. The stack resolves no names; that is the program's.
-//   - PreUp, PostUp, PreDown, PostDown: commands are never run. [Parse] takes them into [Config.Hooks] and [Open] refuses to start without them, as
-//     they may be the firewall that the file relies on; a program that can do without empties Hooks.
-//   - SaveConfig: is accepted and does nothing. No file is ever written.
-//   - [Peer] PublicKey (required), PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive: as there. Names are resolved by [Open], once.
+//   - [Interface] PrivateKey (required), ListenPort, Address and MTU have the same meaning as in
+//     wg-quick. Without ListenPort the system chooses the port. Without MTU it is 1420 bytes.
+//   - FwMark marks the datagrams. It works on Linux, where it needs CAP_NET_ADMIN (otherwise [Open]
+//     fails), and on FreeBSD and OpenBSD.
+//   - Table is auto, which is the default, or off. If it is off, [Link.AttachTo] adds no routes. A
+//     number is an error, because a stack has one routing table.
+//   - DNS is parsed into [Config.DNS]. This package does not use it; the program may.
+//   - PreUp, PostUp, PreDown and PostDown are commands, which this package never runs. [Parse] puts
+//     them into [Config.Hooks]. [Open] fails while there are any, because they may be the firewall
+//     that the file relies on. A program that does not need them empties Hooks.
+//   - SaveConfig is accepted and ignored. This package never writes a file.
+//   - [Peer] PublicKey (required), PresharedKey, AllowedIPs, Endpoint and PersistentKeepalive have
+//     the same meaning as in wg(8). [Open] looks up the name in an Endpoint once.
 //
-// IPv6 addresses and AllowedIPs may be in the file, and peers may be reached over IPv6. Inside the network the stack speaks IPv4 only: AttachTo uses
-// the IPv4 addresses and routes and leaves the others out, and it is an error where there is no IPv4 address.
+// The file may contain IPv6 addresses and AllowedIPs, and peers may be reached over IPv6. Inside
+// the WireGuard network the stack has only IPv4: AttachTo uses the IPv4 addresses and routes and
+// ignores the others. It returns an error if there is no IPv4 address.
 package wireguard

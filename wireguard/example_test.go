@@ -10,7 +10,7 @@ import (
 	"bsdnet/wireguard"
 )
 
-// A server and a client of it, each with a file as wg-quick has it. The two would be on different hosts.
+// A server and its client, each with a file of wg-quick. Normally they are on different hosts.
 func Example() {
 	server, err := join(`
 		[Interface]
@@ -28,7 +28,9 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello through the tunnel") }))
+	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "hello through the tunnel")
+	}))
 
 	client, err := join(`
 		[Interface]
@@ -52,7 +54,7 @@ func Example() {
 	// Output: hello through the tunnel <nil>
 }
 
-// join makes a stack that is in the WireGuard network of a configuration.
+// join makes a stack and attaches it to the WireGuard network of a configuration.
 func join(config string) (*bsdnet.Stack, error) {
 	cfg, err := wireguard.Parse(strings.NewReader(config)) // or ParseFile("wg0.conf")
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"bsdnet/internal/nstest"
 )
 
-// A host is the kernel of a namespace with wireguard-go in it: 10.8.0.1, on port 51820. Between it and the test program, whose own network is empty
-// otherwise, is a cable.
+// A host is the kernel of a network namespace that runs wireguard-go: 10.8.0.1, on port 51820. A
+// cable connects it to the test program, which has no other network.
 type host struct {
 	*nstest.NS
 	public   Key
@@ -56,11 +56,13 @@ func newHost(t *testing.T, name string, ipv6 bool, theirPeer Key, extra func(us 
 	private := NewSecret()
 	h.public = private.Public()
 	conf := filepath.Join(t.TempDir(), "wg.conf")
-	text := fmt.Sprintf("[Interface]\nPrivateKey = %s\nListenPort = 51820\n[Peer]\nPublicKey = %v\nAllowedIPs = 10.8.0.2/32\n%s\n", private.Base64(), theirPeer, extra(h.us))
+	text := fmt.Sprintf("[Interface]\nPrivateKey = %s\nListenPort = 51820\n"+
+		"[Peer]\nPublicKey = %v\nAllowedIPs = 10.8.0.2/32\n%s\n", private.Base64(), theirPeer, extra(h.us))
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.Background(t, "env", "WG_PROCESS_FOREGROUND=1", "WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD=1", "wireguard-go", "-f", name)
+	h.Background(t, "env", "WG_PROCESS_FOREGROUND=1", "WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD=1",
+		"wireguard-go", "-f", name)
 	await(t, "wireguard-go answers", func() bool {
 		_, err := h.Try("wg", "show", name)
 		return err == nil
@@ -69,7 +71,8 @@ func newHost(t *testing.T, name string, ipv6 bool, theirPeer Key, extra func(us 
 	h.Run(t, "ip", "addr", "add", "10.8.0.1/24", "dev", name)
 	h.Run(t, "ip", "link", "set", name, "mtu", "1420", "up")
 	shown := parseT(t, h.Run(t, "wg", "showconf", name))
-	if shown.PrivateKey.Public() != h.public || shown.ListenPort != 51820 || len(shown.Peers) != 1 || shown.Peers[0].PublicKey != theirPeer {
+	if shown.PrivateKey.Public() != h.public || shown.ListenPort != 51820 ||
+		len(shown.Peers) != 1 || shown.Peers[0].PublicKey != theirPeer {
 		t.Errorf("wg showconf, read by Parse: %+v", shown)
 	}
 	return h
@@ -83,12 +86,14 @@ func own(t *testing.T, args ...string) {
 	}
 }
 
-// The other end is Debian's wireguard-go and its kernel's TCP, over IPv4 and over IPv6; once we call it, once it calls us.
+// The other end is Debian's wireguard-go with the TCP of its kernel, over IPv4 and over IPv6. Once
+// this end dials, and once the other end does.
 func TestInterop(t *testing.T) {
 	private, psk := NewSecret(), NewSecret()
 	ours := fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/24, fd08::2/64\n", private.Base64())
 	theirPeer := func(h *host) string {
-		return fmt.Sprintf("[Peer]\nPublicKey = %v\nPresharedKey = %s\nAllowedIPs = 10.8.0.0/24, fd08::/64\n", h.public, psk.Base64())
+		return fmt.Sprintf("[Peer]\nPublicKey = %v\nPresharedKey = %s\nAllowedIPs = 10.8.0.0/24, fd08::/64\n",
+			h.public, psk.Base64())
 	}
 	t.Run("WeCall", func(t *testing.T) {
 		h := newHost(t, "wg0", false, private.Public(), func(string) string { return "PresharedKey = " + psk.Base64() })
@@ -116,7 +121,7 @@ func TestInterop(t *testing.T) {
 
 const interopBulk = 8 << 20
 
-// calls lets the host's kernel call a server of ours, by ping, curl and Go's client.
+// calls makes the host's kernel connect to a server on our stack, with ping, curl and Go's client.
 func (h *host) calls(t *testing.T, s *bsdnet.Stack) {
 	t.Helper()
 	ln, err := s.Listen("tcp", ":80")
@@ -125,7 +130,8 @@ func (h *host) calls(t *testing.T, s *bsdnet.Stack) {
 	}
 	serveBulk(t, ln, interopBulk)
 	for _, size := range []string{"56", "1392", "8000"} { // 1392 fills the MTU
-		if out := h.Run(t, "ping", "-c", "2", "-i", "0.2", "-s", size, "10.8.0.2"); !strings.Contains(out, " 0% packet loss") {
+		out := h.Run(t, "ping", "-c", "2", "-i", "0.2", "-s", size, "10.8.0.2")
+		if !strings.Contains(out, " 0% packet loss") {
 			t.Errorf("ping -s %s: %s", size, out)
 		}
 	}
@@ -139,13 +145,14 @@ func (h *host) calls(t *testing.T, s *bsdnet.Stack) {
 	if got, want := sum(f), sum(bulk(interopBulk, 1)); got != want {
 		t.Errorf("curl: %s, want %s", got, want)
 	}
-	if out, want := h.Run(t, "curl", "-sS", "-f", "-H", "Expect:", "--data-binary", "@"+to, "http://10.8.0.2/"), sum(bulk(interopBulk, 1)); out != want {
+	out := h.Run(t, "curl", "-sS", "-f", "-H", "Expect:", "--data-binary", "@"+to, "http://10.8.0.2/")
+	if want := sum(bulk(interopBulk, 1)); out != want {
 		t.Errorf("curl --data-binary: %s, want %s", out, want)
 	}
 	getBulk(t, &http.Client{Transport: &http.Transport{DialContext: h.DialContext}}, "http://10.8.0.2/", interopBulk)
 }
 
-// serves lets us call the host's kernel.
+// serves makes our stack connect to a server on the host's kernel.
 func (h *host) serves(t *testing.T, s *bsdnet.Stack) {
 	t.Helper()
 	ln, err := h.Listen("tcp", "10.8.0.1:80")

@@ -20,24 +20,28 @@ import (
 // A Link is an end of a WireGuard network: a [bsdnet.Link] for one stack. [Open] makes one.
 type Link struct {
 	pipe   *netem.Link    // the stack's end; the device has the other
-	addrs  []netip.Prefix // the configuration's own IPv4 addresses
-	routes []netip.Prefix // what its AllowedIPs ask for
-	peers  []Key          // in its order
+	addrs  []netip.Prefix // the configuration's IPv4 Addresses
+	routes []netip.Prefix // the routes that AttachTo adds
+	peers  []Key          // in the configuration's order
 	allow  []allowed      // which peer has which addresses
 
 	dev      *device.Device
-	label    string // on the device's goroutines
+	label    string // the profiler's label of the device's goroutines
 	tun      *pipeTUN
 	up       chan struct{} // closed by Start
-	written  atomic.Uint64 // packets
+	written  atomic.Uint64 // how many packets the stack has written
 	attached atomic.Bool
 	state    link.State
 }
 
 var _ bsdnet.DiagnosingLink = (*Link)(nil)
 
-// Open starts an end of a WireGuard network: it resolves the endpoints and listens on the UDP port. Packets flow from when the link is attached. cfg
-// is not kept. The error says what is wrong with the configuration, or what the system refuses, and contains no secrets.
+// Open starts an end of a WireGuard network. It looks up the endpoints' names and listens on the
+// UDP port. Packets flow once the link is attached. Open does not keep cfg.
+//
+// If cfg is invalid, Open returns an error that names the field. If the UDP port is in use, the
+// error wraps syscall.EADDRINUSE. If setting FwMark needs CAP_NET_ADMIN, it wraps syscall.EPERM.
+// Errors never contain secrets.
 func Open(cfg *Config) (*Link, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("wireguard: %w", err)
@@ -79,15 +83,17 @@ func Open(cfg *Config) (*Link, error) {
 	return l, nil
 }
 
-// upError says what the system has refused. The device tells the mark from the port only by the error.
+// upError says what the system has refused. The device's error does not say whether it was the mark
+// or the port.
 func upError(cfg *Config, err error) error {
 	if cfg.FwMark != 0 && errors.Is(err, syscall.EPERM) {
-		return fmt.Errorf("wireguard: FwMark: %w: it takes the capability CAP_NET_ADMIN; without it leave FwMark out", err)
+		return fmt.Errorf("wireguard: FwMark: %w: this needs the capability CAP_NET_ADMIN; without it, "+
+			"leave FwMark out", err)
 	}
 	return fmt.Errorf("wireguard: UDP port %d: %w", cfg.ListenPort, err)
 }
 
-// logger passes the device's errors on.
+// logger returns a logger for the device that passes its errors on.
 func (c *Config) logger() *device.Logger {
 	log := &device.Logger{Verbosef: device.DiscardLogf, Errorf: device.DiscardLogf}
 	if to := c.Logger; to != nil {
@@ -115,9 +121,9 @@ func (l *Link) Start(ready func()) error {
 	if err := l.pipe.Start(ready); err != nil {
 		return err
 	}
-	close(l.up) // there is one Start of the pipe without an error
+	close(l.up) // only once: the pipe's Start succeeds once
 	if !l.state.CompareAndSwap(link.New, link.Started) {
-		return net.ErrClosed // meanwhile
+		return net.ErrClosed // closed meanwhile
 	}
 	return nil
 }
@@ -132,8 +138,10 @@ func (l *Link) Write(pkts []net.Buffers) (int, error) {
 	return n, err
 }
 
-// Close ends the link and its UDP sockets, and returns when nothing of them runs any more. What was written last, such as the resets of a stack that
-// closes, gets a moment to leave. Peers are not told; the protocol has no word for it.
+// Close implements [bsdnet.Link]. It closes the UDP sockets and returns when all goroutines of the
+// link have ended. First it waits up to 100 ms until the last packets have been sent, such as the
+// resets of a stack that closes. The peers do not learn of it: the protocol has no message for
+// that.
 func (l *Link) Close() error {
 	if l.state.Swap(link.Closed) == link.Closed {
 		return net.ErrClosed
@@ -146,12 +154,16 @@ func (l *Link) Close() error {
 	return errors.Join(err, awaitLabelled(l.label))
 }
 
-// AttachTo attaches the link to stack as wg-quick would: with the configuration's addresses, and with routes to all AllowedIPs, 0.0.0.0/0 being the
-// default route, unless there is NoRoutes. Only what is IPv4 counts. A route that the link has already is no error; one over another link is
-// (syscall.EEXIST). The stack owns the link from then on; where AttachTo returns an error, the link has been closed.
+// AttachTo attaches the link to stack as wg-quick would: with the configuration's Addresses and,
+// unless NoRoutes is set, with routes to all AllowedIPs, among which 0.0.0.0/0 is the default
+// route. It ignores IPv6 addresses and routes.
+//
+// If there is no IPv4 address, AttachTo returns an error. If the stack has one of the routes over
+// another link, the error wraps syscall.EEXIST. After AttachTo the stack owns the link. If AttachTo
+// returns an error, the link is closed, unless it was attached before.
 func (l *Link) AttachTo(stack *bsdnet.Stack) error {
 	if l.attached.Swap(true) {
-		return errors.New("wireguard: the link is attached already")
+		return errors.New("wireguard: the link is attached already; open another one")
 	}
 	if err := l.attachTo(stack); err != nil {
 		l.Close()
@@ -162,7 +174,7 @@ func (l *Link) AttachTo(stack *bsdnet.Stack) error {
 
 func (l *Link) attachTo(stack *bsdnet.Stack) error {
 	if len(l.addrs) == 0 {
-		return errors.New("there is no IPv4 Address, and the stack has no IPv6; there should be one such as 10.0.0.1/24")
+		return errors.New("there is no IPv4 Address, and the stack has no IPv6; add an Address such as 10.0.0.1/24")
 	}
 	if err := stack.Attach(l, l.addrs...); err != nil {
 		return err
@@ -185,7 +197,7 @@ func (l *Link) attachTo(stack *bsdnet.Stack) error {
 	return nil
 }
 
-// only4 returns the IPv4 ones of list.
+// only4 returns the IPv4 prefixes of list.
 func only4(list []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return !p.Addr().Is4() })
 }

@@ -22,7 +22,7 @@ import (
 	"bsdnet/internal/testutil/stacktest"
 )
 
-// limit is for what should take no time.
+// limit is the time limit for what should take no time.
 const limit = 30 * time.Second
 
 // await waits until f is true.
@@ -35,7 +35,7 @@ func await(t testing.TB, what string, f func() bool) {
 	}
 }
 
-// deviceLeft returns the goroutines of devices that are there this very moment.
+// deviceLeft returns the stacks of the devices' goroutines that exist at the moment.
 func deviceLeft() string {
 	buf := make([]byte, 1<<20)
 	buf = buf[:runtime.Stack(buf, true)]
@@ -67,13 +67,16 @@ func openT(t testing.TB, cfg *Config) *Link {
 	return l
 }
 
-// configs returns the files of two ends, the second of which calls the first at 127.0.0.1, port to be filled in. extra goes into both [Peer]s.
+// configs returns the configurations of two ends. The second calls the first at 127.0.0.1; callAt
+// fills in the port. extra is added to both [Peer] sections.
 func configs(t testing.TB, extra string) (server, client *Config) {
 	t.Helper()
 	s, c, psk := NewSecret(), NewSecret(), NewSecret()
-	server = parseT(t, fmt.Sprintf("[Interface]\nPrivateKey=%s\nAddress=10.7.0.1/24\n[Peer]\nPublicKey=%v\nPresharedKey=%s\nAllowedIPs=10.7.0.2, 192.168.7.0/24\n%s\n",
+	server = parseT(t, fmt.Sprintf("[Interface]\nPrivateKey=%s\nAddress=10.7.0.1/24\n"+
+		"[Peer]\nPublicKey=%v\nPresharedKey=%s\nAllowedIPs=10.7.0.2, 192.168.7.0/24\n%s\n",
 		s.Base64(), c.Public(), psk.Base64(), extra))
-	client = parseT(t, fmt.Sprintf("[Interface]\nPrivateKey=%s\nAddress=10.7.0.2, fd07::2/64\n[Peer]\nPublicKey=%v\nPresharedKey=%s\nAllowedIPs=0.0.0.0/0, ::/0\n%s\n",
+	client = parseT(t, fmt.Sprintf("[Interface]\nPrivateKey=%s\nAddress=10.7.0.2, fd07::2/64\n"+
+		"[Peer]\nPublicKey=%v\nPresharedKey=%s\nAllowedIPs=0.0.0.0/0, ::/0\n%s\n",
 		c.Base64(), s.Public(), psk.Base64(), extra))
 	return server, client
 }
@@ -100,7 +103,7 @@ func attachT(t testing.TB, l *Link) *bsdnet.Stack {
 	return s
 }
 
-// bulk is a body of n bytes that ends its own way for every seed.
+// bulk returns a body of n bytes that depends on seed.
 func bulk(n int64, seed uint64) io.Reader {
 	return io.LimitReader(testutil.SeededRand(seed), n)
 }
@@ -111,7 +114,7 @@ func sum(r io.Reader) string {
 	return fmt.Sprintf("%d bytes, %x, %v", n, h.Sum(nil), err)
 }
 
-// serveBulk serves bulk(n, 1) at /, and answers a POST with the sum of what came.
+// serveBulk serves bulk(n, 1) at /, and answers a POST with the sum of its body.
 func serveBulk(t testing.TB, ln net.Listener, n int64) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == "POST" {
@@ -125,7 +128,7 @@ func serveBulk(t testing.TB, ln net.Listener, n int64) {
 	t.Cleanup(func() { srv.Close() })
 }
 
-// getBulk gets what serveBulk serves, and posts as much.
+// getBulk gets the body that serveBulk serves, and posts one of the same size.
 func getBulk(t testing.TB, c *http.Client, url string, n int64) {
 	t.Helper()
 	resp, err := c.Get(url)
@@ -152,7 +155,7 @@ func client(s *bsdnet.Stack) *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: s.DialContext}}
 }
 
-// Two stacks, net/http between them, and 16 MiB each way; both ends see the handshake.
+// Two stacks use net/http to send 16 MiB each way, and both ends see the handshake.
 func TestHTTP(t *testing.T) {
 	server, cl := openPair(t, "")
 	for _, p := range append(server.Peers(), cl.Peers()...) {
@@ -187,14 +190,19 @@ func TestHTTP(t *testing.T) {
 	}
 }
 
-// The routes are those of AllowedIPs; what is not in them is not let in.
+func unreachable(err error) bool {
+	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
+}
+
+// The routes are those of AllowedIPs, and packets from other addresses are dropped.
 func TestAllowedIPs(t *testing.T) {
 	server, cl := openPair(t, "")
 	ss, cs := attachT(t, server), attachT(t, cl)
-	if _, err := ss.Dial("tcp", "10.9.9.9:80"); !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.ENETUNREACH) {
+	if _, err := ss.Dial("tcp", "10.9.9.9:80"); !unreachable(err) {
 		t.Errorf("beyond the server's AllowedIPs: %v", err)
 	}
-	// The client has a default route, and the server nobody at 192.168.7.9; it gets a reset from the client's stack only if there is a route to it.
+	// The client has a default route, and the server has no host at 192.168.7.9. Packets from that
+	// address get a reset only if there is a route back to it.
 	ln, err := ss.Listen("tcp", "10.7.0.1:80")
 	if err != nil {
 		t.Fatal(err)
@@ -224,12 +232,12 @@ func TestNoRoutes(t *testing.T) {
 	sc, _ := configs(t, "")
 	sc.NoRoutes = true
 	s := attachT(t, openT(t, sc))
-	if _, err := s.Dial("tcp", "192.168.7.9:80"); !errors.Is(err, syscall.EHOSTUNREACH) && !errors.Is(err, syscall.ENETUNREACH) {
+	if _, err := s.Dial("tcp", "192.168.7.9:80"); !unreachable(err) {
 		t.Errorf("Table = off: %v", err)
 	}
 }
 
-// What Open and AttachTo refuse.
+// The errors of Open.
 func TestRefused(t *testing.T) {
 	sc, _ := configs(t, "")
 	change := func(f func(c *Config)) *Config {
@@ -252,21 +260,33 @@ func TestRefused(t *testing.T) {
 		{change(func(c *Config) { c.Peers[0].PublicKey = c.PrivateKey.Public() }), "this end's own"},
 		{change(func(c *Config) { c.Peers = append(c.Peers, c.Peers[0]) }), "there are two"},
 		{change(func(c *Config) { c.Peers[0].AllowedIPs = []netip.Prefix{{}} }), "AllowedIPs has invalid Prefix"},
-		{change(func(c *Config) { c.Peers[0].PersistentKeepalive = time.Millisecond }), "PersistentKeepalive is 1ms; it can be"},
+		{change(func(c *Config) { c.Peers[0].PersistentKeepalive = time.Millisecond }),
+			"PersistentKeepalive is 1ms; it can be"},
 		{change(func(c *Config) { c.Peers[0].Endpoint = "here" }), `Endpoint: "here"; it should be host:port`},
-		{change(func(c *Config) { c.Peers[0].Endpoint = "does.not.exist.invalid:1" }), "Endpoint: lookup does.not.exist.invalid"},
+		{change(func(c *Config) { c.Peers[0].Endpoint = "does.not.exist.invalid:1" }),
+			"Endpoint: lookup does.not.exist.invalid"},
 	} {
 		l, err := Open(c.cfg)
 		if l != nil || err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v; want %s", err, c.want)
 		}
 	}
+}
+
+// The errors of AttachTo.
+func TestAttachToRefused(t *testing.T) {
+	sc, _ := configs(t, "")
+	change := func(addr string) *Config {
+		c := *sc
+		c.Addresses = prefixes(addr)
+		return &c
+	}
 	s, err := bsdnet.New(bsdnet.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	only6 := openT(t, change(func(c *Config) { c.Addresses = prefixes("fd00::1/64") }))
+	only6 := openT(t, change("fd00::1/64"))
 	if err := only6.AttachTo(s); err == nil || !strings.Contains(err.Error(), "no IPv4 Address") {
 		t.Error(err)
 	}
@@ -280,7 +300,7 @@ func TestRefused(t *testing.T) {
 	if len(l.Peers()) != 1 {
 		t.Error("a second AttachTo has closed the link")
 	}
-	other := openT(t, change(func(c *Config) { c.Addresses = prefixes("10.8.0.1/24") }))
+	other := openT(t, change("10.8.0.1/24"))
 	if err := other.AttachTo(s); !errors.Is(err, syscall.EEXIST) {
 		t.Errorf("a route over two links: %v", err)
 	}
@@ -293,7 +313,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// The port is taken: Open says so, and leaves nothing behind.
+// If the port is in use, Open says so and leaves nothing behind.
 func TestPortInUse(t *testing.T) {
 	c, err := net.ListenPacket("udp4", "0.0.0.0:0")
 	if err != nil {
@@ -303,7 +323,8 @@ func TestPortInUse(t *testing.T) {
 	sc, _ := configs(t, "")
 	sc.ListenPort = c.LocalAddr().(*net.UDPAddr).Port
 	l, err := Open(sc)
-	if l != nil || !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), fmt.Sprintf("UDP port %d", sc.ListenPort)) {
+	want := fmt.Sprintf("UDP port %d", sc.ListenPort)
+	if l != nil || !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v", err)
 	}
 	if left := deviceLeft(); left != "" {
@@ -311,7 +332,7 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
-// The mark takes a capability; the error names it.
+// A mark needs a capability, which the error names.
 func TestMark(t *testing.T) {
 	sc, _ := configs(t, "")
 	sc.FwMark = 0xca6c
@@ -326,7 +347,7 @@ func TestMark(t *testing.T) {
 	}
 }
 
-// Errors of the protocol's machinery come to the Logger, and no secrets do.
+// The Logger receives the device's errors, but no secrets.
 func TestLogger(t *testing.T) {
 	var mu sync.Mutex
 	var text strings.Builder
@@ -356,7 +377,8 @@ func (w lockedWriter) Write(b []byte) (int, error) {
 	return w.w.Write(b)
 }
 
-// A link says why a dial has failed: which peer is silent, or that there is none; nothing once there was a handshake.
+// The error of a failed dial says which peer is silent, or that there is none. After a handshake it
+// says nothing.
 func TestDiagnose(t *testing.T) {
 	silent, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -367,12 +389,16 @@ func TestDiagnose(t *testing.T) {
 	l := openT(t, callAt(cc, silent.LocalAddr().(*net.UDPAddr).Port))
 	s := attachT(t, l)
 	_, err = s.DialTimeout("tcp", "10.7.0.1:80", 100*time.Millisecond)
-	want := fmt.Sprintf("i/o timeout (wireguard: no handshake with peer %v at %v, 148 bytes sent, 0 received: nobody is there", cc.Peers[0].PublicKey, silent.LocalAddr())
+	want := fmt.Sprintf("i/o timeout (wireguard: no handshake with peer %v at %v, "+
+		"148 bytes sent, 0 received: nobody is there", cc.Peers[0].PublicKey, silent.LocalAddr())
 	if err == nil || !strings.Contains(err.Error(), want) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v; want %q", err, want)
 	}
 	server := openT(t, sc)
-	for to, want := range map[string]string{"10.7.0.2": "has no Endpoint, and has not called", "10.7.0.3": "no peer has 10.7.0.3 in its AllowedIPs"} {
+	for to, want := range map[string]string{
+		"10.7.0.2": "has no Endpoint, and has not called",
+		"10.7.0.3": "no peer has 10.7.0.3 in its AllowedIPs",
+	} {
 		if err := server.Diagnose(netip.MustParseAddr(to)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %q", err, want)
 		}
@@ -403,7 +429,8 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
-// A peer that has gone, and one to which nothing can be sent, are told from one that never was there.
+// A peer that has gone, and a peer to which nothing could be sent, are distinguished from one that
+// never was there.
 func TestComplaint(t *testing.T) {
 	now := time.Now()
 	at := netip.MustParseAddrPort("192.0.2.1:51820")
@@ -413,7 +440,8 @@ func TestComplaint(t *testing.T) {
 	}{
 		{PeerStatus{Endpoint: at, LastHandshake: now.Add(-sessionEnd + 1)}, ""},
 		{PeerStatus{LastHandshake: now}, ""},
-		{PeerStatus{Endpoint: at, LastHandshake: now.Add(-sessionEnd), Sent: 1, Received: 1}, "at 192.0.2.1:51820 for 3m0s: it has gone"},
+		{PeerStatus{Endpoint: at, LastHandshake: now.Add(-sessionEnd), Sent: 1, Received: 1},
+			"at 192.0.2.1:51820 for 3m0s: it is gone"},
 		{PeerStatus{Endpoint: at}, "nothing could be sent there"},
 		{PeerStatus{Endpoint: at, Sent: 148, Received: 92}, "148 bytes sent, 92 received"},
 		{PeerStatus{}, "has no Endpoint"},

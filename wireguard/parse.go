@@ -13,10 +13,12 @@ import (
 	"unicode"
 )
 
-// maxLine is the longest line of a file in bytes: some 50,000 prefixes.
+// maxLine is the longest line of a file in bytes. It has room for about 50,000 prefixes.
 const maxLine = 1 << 20
 
-// ParseFile is [Parse] of the file name. Errors begin with the name and the number of the line.
+// ParseFile parses the configuration in a file, as [Parse] does. If a line is wrong, the error
+// begins with the name of the file and the number of the line. If the file cannot be read, the
+// error is that of package os, wrapped.
 func ParseFile(name string) (*Config, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -26,8 +28,9 @@ func ParseFile(name string) (*Config, error) {
 	return parse(f, name+":")
 }
 
-// Parse reads a configuration in the format of wg-quick(8); the package's comment says what it makes of it. Errors begin with the number of the
-// line and say what would be right. They never contain a private or a preshared key.
+// Parse parses a configuration in the format of wg-quick(8); the package comment describes it. If a
+// line is wrong, the error begins with its number and says what would be right. Errors never
+// contain a private or a preshared key.
 func Parse(r io.Reader) (*Config, error) { return parse(r, "line ") }
 
 func parse(r io.Reader, where string) (*Config, error) {
@@ -45,7 +48,8 @@ func parse(r io.Reader, where string) (*Config, error) {
 		}
 	}
 	if err := in.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return nil, fmt.Errorf("wireguard: %s%d: a line has %d bytes at most; AllowedIPs and Address may be repeated", where, p.n+1, maxLine)
+		return nil, fmt.Errorf("wireguard: %s%d: a line has %d bytes at most; AllowedIPs and Address may be repeated",
+			where, p.n+1, maxLine)
 	} else if err != nil {
 		return nil, fmt.Errorf("wireguard: %w", err)
 	}
@@ -55,18 +59,18 @@ func parse(r io.Reader, where string) (*Config, error) {
 	return p.cfg, nil
 }
 
-// A parser holds what has been read so far.
+// A parser holds what has been parsed so far.
 type parser struct {
 	cfg  *Config
-	n    int            // number of the line, from 1
-	peer *Peer          // in a [Peer], its last; else nil
+	n    int            // the number of the line, from 1
+	peer *Peer          // in a [Peer] section, the last of cfg.Peers; otherwise nil
 	in   bool           // in a section
-	once map[string]int // lines of the section's keys that come once
-	head int            // line of the [Interface], 0: none yet
-	at   []int          // lines of the [Peer]s
+	once map[string]int // the lines of the section's keys that may be given once
+	head int            // the line of [Interface], or 0
+	at   []int          // the lines of each [Peer]
 }
 
-// line reads one line: a section, a key with its value, or nothing.
+// line parses one line: a section, a key with its value, or an empty line.
 func (p *parser) line(text string) error {
 	text, _, _ = strings.Cut(text, "#")
 	bare := strip(text)
@@ -86,15 +90,15 @@ func (p *parser) line(text string) error {
 	case !ok:
 		return fmt.Errorf("%s has no value; the line should be %s = value", k.name, k.name)
 	case k.inPeer != (p.peer != nil):
-		return fmt.Errorf("%s belongs into %s", k.name, map[bool]string{false: "[Interface]", true: "[Peer]"}[k.inPeer])
+		return fmt.Errorf("%s belongs in %s", k.name, map[bool]string{false: "[Interface]", true: "[Peer]"}[k.inPeer])
 	}
 	value = strings.TrimSpace(value)
 	if k.quick && value == "" {
-		return nil // wg-quick takes it as not given; programs with a web page write all that there is, given or not
+		return nil // wg-quick ignores it; programs with a web page write all keys, with a value or not
 	}
 	if !k.many {
 		if first := p.once[k.name]; first != 0 {
-			return fmt.Errorf("%s stands in line %d already; it can be given once", k.name, first)
+			return fmt.Errorf("%s is already in line %d; it can be given once", k.name, first)
 		}
 		p.once[k.name] = p.n
 	}
@@ -108,7 +112,7 @@ func (p *parser) section(bare string) error {
 	switch strings.ToLower(bare) {
 	case "[interface]":
 		if p.head != 0 {
-			return fmt.Errorf("[Interface] stands in line %d already; there can be one", p.head)
+			return fmt.Errorf("[Interface] is already in line %d; there can be one", p.head)
 		}
 		p.head, p.peer = p.n, nil
 	case "[peer]":
@@ -121,7 +125,8 @@ func (p *parser) section(bare string) error {
 	return nil
 }
 
-// unknown is the error for a line that is nothing. A key that stands there alone must not get into it, so only what looks like a name does.
+// unknown returns the error for a line that is neither a section nor a known key. The line may be a
+// secret key that stands alone, so the error contains it only if it looks like a name.
 func (p *parser) unknown(name string) error {
 	letters := strings.IndexFunc(name, func(r rune) bool { return r > unicode.MaxASCII || !unicode.IsLetter(r) }) < 0
 	if name == "" || len(name) > 20 || !letters {
@@ -136,7 +141,8 @@ func (p *parser) unknown(name string) error {
 	return fmt.Errorf("%s is not a key of this section; it should be one of %s", name, strings.Join(list, ", "))
 }
 
-// finish checks what only the whole file shows, and returns the line that is to blame.
+// finish checks what only the whole file shows. If there is an error, it returns the line that
+// causes it.
 func (p *parser) finish() (int, error) {
 	c := p.cfg
 	if p.head == 0 {
@@ -151,9 +157,11 @@ func (p *parser) finish() (int, error) {
 		case k == Key{}:
 			return line, errors.New("[Peer] has no PublicKey")
 		case k == own:
-			return line, errors.New("[Peer] has the PublicKey of this end's own PrivateKey; it should be the other end's")
+			return line, errors.New("[Peer] has the PublicKey of this end's own PrivateKey; " +
+				"it should be the other end's")
 		case seen[k] != 0:
-			return line, fmt.Errorf("[Peer] has the PublicKey of the one in line %d; put their AllowedIPs into one", seen[k])
+			return line, fmt.Errorf("[Peer] has the PublicKey of the one in line %d; "+
+				"put their AllowedIPs into one", seen[k])
 		default:
 			seen[k] = line
 		}
@@ -176,11 +184,12 @@ type fileKey struct {
 	name   string
 	inPeer bool // in [Peer], else in [Interface]
 	many   bool // may be repeated
-	quick  bool // wg-quick's own, or of those in which wg takes nothing for an empty list
+	quick  bool // may have an empty value: a key of wg-quick, or a list of wg
 	set    func(p *parser, value string) error
 }
 
-// keyList is filled in here and indexed by keys; init does it, as setters refer to both.
+// keyList has all keys, and keys finds one by its name in lower case. init fills them, because the
+// setters refer to both.
 var (
 	keyList []fileKey
 	keys    = map[string]*fileKey{}
@@ -199,7 +208,8 @@ func init() {
 			return err
 		}},
 		{"Address", false, true, true, func(p *parser, v string) error {
-			return setPrefixes(&p.cfg.Addresses, v, "an address such as 10.0.0.1/24", func(p netip.Prefix) netip.Prefix { return p })
+			same := func(p netip.Prefix) netip.Prefix { return p }
+			return setPrefixes(&p.cfg.Addresses, v, "an address such as 10.0.0.1/24", same)
 		}},
 		{"MTU", false, false, true, setMTU},
 		{"DNS", false, true, true, func(p *parser, v string) error {
@@ -221,7 +231,9 @@ func init() {
 			p.peer.PublicKey, err = ParseKey(strip(v))
 			return err
 		}},
-		{"PresharedKey", true, false, false, func(p *parser, v string) error { return setSecret(&p.peer.PresharedKey, v) }},
+		{"PresharedKey", true, false, false, func(p *parser, v string) error {
+			return setSecret(&p.peer.PresharedKey, v)
+		}},
 		{"AllowedIPs", true, true, true, func(p *parser, v string) error {
 			return setPrefixes(&p.peer.AllowedIPs, v, "a prefix such as 10.0.0.0/24", netip.Prefix.Masked)
 		}},
@@ -276,7 +288,7 @@ func hook(name string) func(p *parser, v string) error {
 	}
 }
 
-// number reads a decimal number of so many bits; right says what it should be.
+// number parses a decimal number of up to bits bits. right says, for the error, what it should be.
 func number(v string, bits int, right string) (uint64, error) {
 	v = strip(v)
 	n, err := strconv.ParseUint(v, 10, bits)
@@ -286,7 +298,7 @@ func number(v string, bits int, right string) (uint64, error) {
 	return n, nil
 }
 
-// parseMark reads off, a decimal number or 0x and a hexadecimal one.
+// parseMark parses off, a decimal number, or 0x and a hexadecimal number.
 func parseMark(v string) (uint32, error) {
 	if strings.EqualFold(v, "off") {
 		return 0, nil
@@ -302,7 +314,8 @@ func parseMark(v string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// setPrefixes appends the prefixes of a list, in which an address alone stands for itself.
+// setPrefixes appends the prefixes of a list, each changed by form. An address without a prefix
+// length is a prefix of that one address.
 func setPrefixes(to *[]netip.Prefix, v, right string, form func(netip.Prefix) netip.Prefix) error {
 	for _, s := range fields(v) {
 		p, err := parsePrefix(s)

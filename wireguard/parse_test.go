@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// The keys of wg(8)'s example, and a preshared one of wg-quick(8)'s.
+// The keys of the example in wg(8), and the preshared key of the one in wg-quick(8).
 const (
 	private1 = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 	public1  = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="
@@ -51,7 +51,7 @@ func prefixes(list ...string) (to []netip.Prefix) {
 	return to
 }
 
-// Every key, in every form that the manual pages know.
+// Every key, in every form that the manual pages allow.
 func TestParseAll(t *testing.T) {
 	got, err := Parse(strings.NewReader(`# a comment = nothing
 [Interface]
@@ -94,8 +94,8 @@ PersistentKeepalive = off
 		ListenPort: 51820, FwMark: 0xca6c, MTU: 1380, NoRoutes: true,
 		DNS: []string{"10.200.100.1", "fd00::53", "corp.example", "10.200.100.2"},
 		Hooks: []Hook{
-			{"PreUp", "echo a = b, c", 13}, {"PostUp", "iptables -A FORWARD -i %i -j ACCEPT", 14}, {"PostUp", "second", 15},
-			{"PreDown", "x", 16}, {"PostDown", "y", 17},
+			{"PreUp", "echo a = b, c", 13}, {"PostUp", "iptables -A FORWARD -i %i -j ACCEPT", 14},
+			{"PostUp", "second", 15}, {"PreDown", "x", 16}, {"PostDown", "y", 17},
 		},
 		Peers: []Peer{
 			{
@@ -103,7 +103,10 @@ PersistentKeepalive = off
 				AllowedIPs:          prefixes("10.192.122.3/32", "10.192.124.0/24", "10.5.5.5/32", "fd00:1::/48"),
 				PersistentKeepalive: 25 * time.Second,
 			},
-			{PublicKey: public(t, public3), Endpoint: "[2607:5300:60:6b0::c05f:543]:2468", AllowedIPs: prefixes("0.0.0.0/0", "::/0")},
+			{
+				PublicKey: public(t, public3), Endpoint: "[2607:5300:60:6b0::c05f:543]:2468",
+				AllowedIPs: prefixes("0.0.0.0/0", "::/0"),
+			},
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -116,7 +119,7 @@ const (
 	peer = "[Peer]\nPublicKey = " + public2 + "\n"
 )
 
-// What is written differently and means the same.
+// Files that are written differently and mean the same.
 func TestParseForms(t *testing.T) {
 	same := func(a, b string) {
 		t.Helper()
@@ -135,7 +138,9 @@ func TestParseForms(t *testing.T) {
 	same(full, strings.ReplaceAll(full, " = ", "\t \v = \f "))
 	same(full, strings.ReplaceAll(full, "\n", " # x\n#\n\n  \n"))
 	same(full, "\ufeff"+strings.TrimSuffix(full, "\n"))
-	for _, k := range []string{"[Interface]", "[Peer]", "PrivateKey", "PublicKey", "ListenPort", "AllowedIPs", "Endpoint"} {
+	for _, k := range []string{
+		"[Interface]", "[Peer]", "PrivateKey", "PublicKey", "ListenPort", "AllowedIPs", "Endpoint",
+	} {
 		same(full, strings.ReplaceAll(full, k, strings.ToUpper(k)))
 		same(full, strings.ReplaceAll(full, k, strings.ToLower(k)))
 	}
@@ -150,7 +155,7 @@ func TestParseForms(t *testing.T) {
 	same(head+"MTU = 65455", head+"MTU = 65455 ")
 }
 
-// What is wrong, in which line it says so, and what it says.
+// Wrong files, and their errors, which begin with the line.
 func TestParseErrors(t *testing.T) {
 	long := strings.Repeat("x", 43)
 	for _, c := range []struct{ text, want string }{
@@ -159,15 +164,16 @@ func TestParseErrors(t *testing.T) {
 		{"\n[Interface]\n\n", "line 2: [Interface] has no PrivateKey"},
 		{"ListenPort = 1", "line 1: there is no section yet"},
 		{"[Interfaces]", `line 1: the section is "[Interfaces]"; it should be [Interface] or [Peer]`},
-		{head + "[Interface]", "line 3: [Interface] stands in line 1 already"},
-		{head + "ListenPort = 1\nListenPort = 1", "line 4: ListenPort stands in line 3 already"},
-		{head + "\nnonsense", "line 4: nonsense is not a key of this section; it should be one of PrivateKey, ListenPort"},
+		{head + "[Interface]", "line 3: [Interface] is already in line 1"},
+		{head + "ListenPort = 1\nListenPort = 1", "line 4: ListenPort is already in line 3"},
+		{head + "\nnonsense",
+			"line 4: nonsense is not a key of this section; it should be one of PrivateKey, ListenPort"},
 		{head + "nonsense = 1", "line 3: nonsense is not a key"},
 		{head + "MTU", "line 3: MTU has no value"},
 		{head + "= 1", "line 3: the line should be [Interface], [Peer] or Key = value"},
-		{head + "PublicKey = " + public2, "line 3: PublicKey belongs into [Peer]"},
-		{head + peer + "mtu = 1400", "line 5: MTU belongs into [Interface]"},
-		{head + peer + "Address = 10.0.0.1", "line 5: Address belongs into [Interface]"},
+		{head + "PublicKey = " + public2, "line 3: PublicKey belongs in [Peer]"},
+		{head + peer + "mtu = 1400", "line 5: MTU belongs in [Interface]"},
+		{head + peer + "Address = 10.0.0.1", "line 5: Address belongs in [Interface]"},
 		{head + "ListenPort = 65536", `line 3: ListenPort: "65536"; it should be a port, 0 to 65535`},
 		{head + "ListenPort = -1", `line 3: ListenPort: "-1"`},
 		{head + "ListenPort =", `line 3: ListenPort: ""`},
@@ -184,7 +190,8 @@ func TestParseErrors(t *testing.T) {
 		{head + "Address = 10.0.0.1/24,fe80::1%lo", `line 3: Address: "fe80::1%lo"`},
 		{head + "Address = ::ffff:10.0.0.1/120", "line 3: Address:"},
 		{"[Interface]\nPrivateKey = abc", "line 2: PrivateKey: a key is 32 bytes in base64"},
-		{"[Interface]\nPrivateKey = " + strings.Replace(private1, "k=", "l=", 1), "line 2: PrivateKey:"}, // bits beyond the 32 bytes
+		{"[Interface]\nPrivateKey = " + strings.Replace(private1, "k=", "l=", 1), // sets bits beyond the 32 bytes
+			"line 2: PrivateKey:"},
 		{"[Interface]\nPrivateKey = " + strings.Repeat("A", 43) + "=", "line 1: [Interface] has no PrivateKey"},
 		{head + "[Peer]\n[Peer]\nPublicKey = " + public2, "line 3: [Peer] has no PublicKey"},
 		{head + peer + peer, "line 5: [Peer] has the PublicKey of the one in line 3"},
@@ -196,7 +203,8 @@ func TestParseErrors(t *testing.T) {
 		{head + peer + "Endpoint = ::1:1", `it should be host:port`},
 		{head + peer + "Endpoint = a:0", `the port "0"; it should be 1 to 65535`},
 		{head + peer + "Endpoint = a:http", `the port "http"`},
-		{head + peer + "PersistentKeepalive = 65536", `line 5: PersistentKeepalive: "65536"; it should be off, or 0 to 65535 seconds`},
+		{head + peer + "PersistentKeepalive = 65536",
+			`line 5: PersistentKeepalive: "65536"; it should be off, or 0 to 65535 seconds`},
 		{head + "DNS = " + strings.Repeat("1.1.1.1,", maxLine/8), "line 3: a line has 1048576 bytes at most"},
 	} {
 		cfg, err := Parse(strings.NewReader(c.text))
@@ -207,7 +215,11 @@ func TestParseErrors(t *testing.T) {
 			t.Errorf("%.200q: a configuration and an error", c.text)
 		}
 	}
-	if _, err := Parse(io.MultiReader(strings.NewReader(head), iotest.ErrReader(os.ErrDeadlineExceeded))); err == nil || !strings.Contains(err.Error(), "timeout") {
+}
+
+func TestParseReadError(t *testing.T) {
+	_, err := Parse(io.MultiReader(strings.NewReader(head), iotest.ErrReader(os.ErrDeadlineExceeded)))
+	if err == nil || !strings.Contains(err.Error(), "timeout") {
 		t.Errorf("a reader's error: %v", err)
 	}
 }
@@ -218,7 +230,8 @@ func TestParseFile(t *testing.T) {
 		t.Errorf("no file: %v", err)
 	}
 	os.WriteFile(name, []byte(head+"x = y\n"), 0o600)
-	if _, err := ParseFile(name); err == nil || !strings.HasPrefix(err.Error(), "wireguard: "+name+":3: x is not a key") {
+	_, err := ParseFile(name)
+	if err == nil || !strings.HasPrefix(err.Error(), "wireguard: "+name+":3: x is not a key") {
 		t.Error(err)
 	}
 	os.WriteFile(name, []byte(head), 0o600)
@@ -247,7 +260,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// Nothing that prints, logs or encodes a configuration shows a secret.
+// No way of printing, logging or encoding a configuration shows a secret.
 func TestSecretsDoNotShow(t *testing.T) {
 	cfg, err := Parse(strings.NewReader(head + peer + "PresharedKey = " + psk1))
 	if err != nil {
@@ -264,7 +277,10 @@ func TestSecretsDoNotShow(t *testing.T) {
 	slog.New(slog.NewTextHandler(&all, nil)).Info("x", "cfg", cfg, "key", cfg.PrivateKey)
 	slog.New(slog.NewJSONHandler(&all, nil)).Info("x", "cfg", cfg, "key", cfg.PrivateKey)
 	for _, s := range []Secret{cfg.PrivateKey, cfg.Peers[0].PresharedKey} {
-		for _, form := range []string{s.Base64(), fmt.Sprintf("%x", s.k[:8]), fmt.Sprintf("%X", s.k[:8]), fmt.Sprint(s.k[:8])[1:20], fmt.Sprintf("%#v", s.k[:4])[7:20]} {
+		for _, form := range []string{
+			s.Base64(), fmt.Sprintf("%x", s.k[:8]), fmt.Sprintf("%X", s.k[:8]),
+			fmt.Sprint(s.k[:8])[1:20], fmt.Sprintf("%#v", s.k[:4])[7:20],
+		} {
 			if strings.Contains(all.String(), form) {
 				t.Errorf("%s is in the output:\n%s", form, &all)
 			}
@@ -272,13 +288,15 @@ func TestSecretsDoNotShow(t *testing.T) {
 	}
 }
 
-// base64Key is what might be a key.
+// base64Key matches text that may be a key.
 var base64Key = regexp.MustCompile(`[A-Za-z0-9+/]{43}`)
 
-// Whatever the file is, Parse ends with a sound configuration or with an error that gives no key away.
+// For any file, Parse returns a valid configuration, or an error that contains no key.
 func FuzzParse(f *testing.F) {
-	f.Add(head + peer + "AllowedIPs = 10.0.0.0/8, fd00::/8\nEndpoint = [::1%lo]:1\nPersistentKeepalive = 25\nPresharedKey = " + psk1)
-	f.Add(head + "Address = 10.0.0.1/24 fd00::1\nMTU = 1280\nFwMark = 0x7\nTable = off\nDNS = 1.1.1.1\nPostUp = x # y\nListenPort=1")
+	f.Add(head + peer + "AllowedIPs = 10.0.0.0/8, fd00::/8\nEndpoint = [::1%lo]:1\n" +
+		"PersistentKeepalive = 25\nPresharedKey = " + psk1)
+	f.Add(head + "Address = 10.0.0.1/24 fd00::1\nMTU = 1280\nFwMark = 0x7\nTable = off\nDNS = 1.1.1.1\n" +
+		"PostUp = x # y\nListenPort=1")
 	f.Add(private1)
 	f.Add("[Interface]\n" + private1 + "\n")
 	f.Add("[Interface]\nEndpoint = " + private1)
@@ -320,11 +338,13 @@ func FuzzParse(f *testing.F) {
 
 var ipcLine = regexp.MustCompile(`^([a-z_]+=[0-9a-f]{1,64}|allowed_ip=[0-9a-f.:]+/[0-9]+)\n$`)
 
-// Keys of wg-quick's without a value, as programs with a web page write them, count as not given: before and behind those that are, with and without
-// spaces, comments and carriage returns. wg's own keys need a value.
+// Keys of wg-quick without a value, as programs with a web page write them, are ignored: before and
+// after those that have one, with and without spaces, comments and carriage returns. The keys of wg
+// need a value.
 func TestParseEmpty(t *testing.T) {
 	text := "[Interface]\nPrivateKey = " + private1 + "\nAddress = \nMTU = \nMTU = 1380\nMTU = \nTable = \nDNS = \n" +
-		"PreUp = \nPostUp = \nPreDown = \nPostDown = \nAddress = 10.8.0.1/24\n[Peer]\nPublicKey = " + public2 + "\nAllowedIPs = \n"
+		"PreUp = \nPostUp = \nPreDown = \nPostDown = \nAddress = 10.8.0.1/24\n" +
+		"[Peer]\nPublicKey = " + public2 + "\nAllowedIPs = \n"
 	want := &Config{
 		PrivateKey: secret(t, private1), Addresses: prefixes("10.8.0.1/24"), MTU: 1380,
 		Peers: []Peer{{PublicKey: public(t, public2)}},

@@ -14,16 +14,16 @@ import (
 	"bsdnet/internal/link"
 )
 
-// A PeerStatus is how a link stands with a peer: what wg show tells.
+// A PeerStatus is the state of a peer, as wg show prints it.
 type PeerStatus struct {
 	PublicKey     Key
-	Endpoint      netip.AddrPort // where it was last; invalid: not known
-	LastHandshake time.Time      // zero: there has been none
+	Endpoint      netip.AddrPort // its last UDP address; invalid if it is not known
+	LastHandshake time.Time      // when it ended; the zero Time if there was none
 	Received      uint64         // bytes in datagrams from the peer
 	Sent          uint64         // bytes in datagrams to the peer
 }
 
-// Peers returns the status of all peers, in the configuration's order; none after Close.
+// Peers returns the status of all peers, in the configuration's order. After Close it returns nil.
 func (l *Link) Peers() []PeerStatus {
 	_, found := l.status()
 	var list []PeerStatus
@@ -35,24 +35,28 @@ func (l *Link) Peers() []PeerStatus {
 	return list
 }
 
-// allowed says which peer the packets to a prefix are for.
+// allowed says to which peer the packets to a prefix are sent.
 type allowed struct {
 	prefix netip.Prefix
 	peer   Key
 }
 
-// sessionEnd is the age at which a session is good for nothing: RejectAfterTime of the protocol. Under traffic there is a new handshake every two minutes.
+// sessionEnd is the age at which a session ends: Reject-After-Time of the protocol (whitepaper,
+// section 6.1). Under traffic there is a new handshake every two minutes.
 const sessionEnd = 180 * time.Second
 
-// Diagnose implements [bsdnet.DiagnosingLink]: it says why nothing comes from the peer that has the address to in its AllowedIPs, if there has been no
-// handshake with it for three minutes. The protocol does not answer who is unknown to it, so that a wrong key looks as if nobody were there.
+// Diagnose implements [bsdnet.DiagnosingLink]. If there was no handshake within the last three
+// minutes with the peer that has the address to in its AllowedIPs, it returns an error that says
+// why nothing comes from that peer. A WireGuard peer does not answer anyone it does not know, so a
+// wrong key looks as if there were no peer.
 func (l *Link) Diagnose(to netip.Addr) error {
 	if l.state.Load() == link.Closed {
 		return net.ErrClosed
 	}
 	var best *allowed
 	for i := range l.allow {
-		if a := &l.allow[i]; a.prefix.Contains(to) && (best == nil || a.prefix.Bits() >= best.prefix.Bits()) { // of equal ones the device takes the last
+		// If two prefixes are equal, the device uses the last one.
+		if a := &l.allow[i]; a.prefix.Contains(to) && (best == nil || a.prefix.Bits() >= best.prefix.Bits()) {
 			best = a
 		}
 	}
@@ -67,7 +71,7 @@ func (l *Link) Diagnose(to netip.Addr) error {
 	return s.complaint(time.Now())
 }
 
-// complaint says why nothing comes from a peer, or returns nil.
+// complaint returns an error that says why nothing comes from a peer, or nil.
 func (s *PeerStatus) complaint(now time.Time) error {
 	age := now.Sub(s.LastHandshake)
 	switch {
@@ -76,12 +80,14 @@ func (s *PeerStatus) complaint(now time.Time) error {
 	case !s.Endpoint.IsValid():
 		return fmt.Errorf("wireguard: peer %v has no Endpoint, and has not called", s.PublicKey)
 	case !s.LastHandshake.IsZero():
-		return fmt.Errorf("wireguard: no handshake with peer %v at %v for %v: it has gone, or the way to it", s.PublicKey, s.Endpoint, age.Round(time.Second))
+		return fmt.Errorf("wireguard: no handshake with peer %v at %v for %v: "+
+			"it is gone, or cannot be reached any more", s.PublicKey, s.Endpoint, age.Round(time.Second))
 	case s.Sent == 0:
-		return fmt.Errorf("wireguard: no handshake with peer %v at %v: nothing could be sent there", s.PublicKey, s.Endpoint)
+		return fmt.Errorf("wireguard: no handshake with peer %v at %v: nothing could be sent there",
+			s.PublicKey, s.Endpoint)
 	}
-	return fmt.Errorf("wireguard: no handshake with peer %v at %v, %d bytes sent, %d received: nobody is there, or the keys do not fit",
-		s.PublicKey, s.Endpoint, s.Sent, s.Received)
+	return fmt.Errorf("wireguard: no handshake with peer %v at %v, %d bytes sent, %d received: "+
+		"nobody is there, or the keys do not match", s.PublicKey, s.Endpoint, s.Sent, s.Received)
 }
 
 // Port returns the UDP port on which the link listens.
@@ -90,7 +96,8 @@ func (l *Link) Port() int {
 	return port
 }
 
-// status asks the device, in its own language (wireguard.com/xplatform, "Configuration Protocol").
+// status asks the device, in the device's language (wireguard.com/xplatform, "Configuration
+// Protocol").
 func (l *Link) status() (port int, peers map[Key]*PeerStatus) {
 	var buf bytes.Buffer
 	peers = map[Key]*PeerStatus{}

@@ -16,28 +16,30 @@ import (
 // batchLen is how many packets the device reads and writes at once.
 const batchLen = conn.IdealBatchSize
 
-// pipeTUN is a [tun.Device] on the end of a pipe: what the device reads comes from the stack at the other end, what it writes goes there. A stack that
-// does not keep up holds the device up, and in the end the sender; before it has started it misses what comes, as an interface does that is down.
+// pipeTUN is a [tun.Device] on one end of a pipe. The device reads the packets that the stack at
+// the other end writes, and writes packets to the stack. If the stack is slow, the device waits
+// and, in the end, the sender too. Before the stack has started, packets to it are lost, as on an
+// interface that is down.
 type pipeTUN struct {
 	end    bsdnet.Link
-	events chan tun.Event // nothing happens to a pipe
+	events chan tun.Event // no event is ever sent
 	up     chan struct{}  // closed when the stack has started
-	ready  chan struct{}  // the pipe may have room
+	ready  chan struct{}  // signals that the pipe may have room
 	closed chan struct{}  // closed by Close
-	once   sync.Once      // of Close
+	once   sync.Once      // used by Close
 
-	rbufs  [][]byte      // scratch of Read, which only one goroutine calls
-	batch  uint64        // what its last call has returned
-	passed atomic.Uint64 // packets that the device has taken before
+	rbufs  [][]byte      // Read's buffers; only one goroutine calls Read
+	batch  uint64        // how many packets the last Read has returned
+	passed atomic.Uint64 // how many packets earlier calls have returned
 
-	wmu   sync.Mutex    // one Write at a time; every peer has a goroutine for it
-	wpkts []net.Buffers // scratch of Write, each packet a list of one
+	wmu   sync.Mutex    // allows one Write at a time; the device has a goroutine per peer
+	wpkts []net.Buffers // Write's packets, each of one piece
 	wbufs [batchLen][1][]byte
 }
 
 var _ tun.Device = (*pipeTUN)(nil)
 
-// newTUN starts end. up is closed when somebody reads at the other end.
+// newTUN starts end. up is closed when a stack reads at the other end.
 func newTUN(end bsdnet.Link, up chan struct{}) (*pipeTUN, error) {
 	t := &pipeTUN{
 		end: end, up: up,
@@ -62,7 +64,7 @@ func (t *pipeTUN) wake() {
 
 // Read implements [tun.Device].
 func (t *pipeTUN) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	t.passed.Add(t.batch) // it comes back when it has queued them for its peers
+	t.passed.Add(t.batch) // the device calls Read again when it has queued them for its peers
 	n := min(len(bufs), len(t.rbufs))
 	mtu := t.end.MTU()
 	for i := range n {
@@ -73,7 +75,7 @@ func (t *pipeTUN) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	return n, closedErr(err)
 }
 
-// Write implements [tun.Device]. It waits until the pipe has taken all.
+// Write implements [tun.Device]. It waits until the pipe has taken all packets.
 func (t *pipeTUN) Write(bufs [][]byte, offset int) (int, error) {
 	t.wmu.Lock()
 	defer t.wmu.Unlock()
@@ -112,7 +114,8 @@ func (t *pipeTUN) writeAll(pkts []net.Buffers) error {
 	}
 }
 
-// closedErr says closed in package os's words, which the device knows.
+// closedErr returns os.ErrClosed instead of net.ErrClosed, because the device knows only the
+// former.
 func closedErr(err error) error {
 	if errors.Is(err, net.ErrClosed) {
 		return os.ErrClosed
@@ -120,7 +123,7 @@ func closedErr(err error) error {
 	return err
 }
 
-// Close implements [tun.Device]: it ends Read and Write.
+// Close implements [tun.Device]. It ends Read and Write.
 func (t *pipeTUN) Close() error {
 	err := os.ErrClosed
 	t.once.Do(func() {
@@ -131,7 +134,7 @@ func (t *pipeTUN) Close() error {
 	return err
 }
 
-// The rest of [tun.Device].
+// The other methods of [tun.Device].
 func (t *pipeTUN) File() *os.File           { return nil }
 func (t *pipeTUN) MTU() (int, error)        { return t.end.MTU(), nil }
 func (t *pipeTUN) Name() (string, error)    { return "bsdnet", nil }

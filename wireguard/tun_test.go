@@ -30,7 +30,7 @@ func newTestTUN(t testing.TB, queue int) (*pipeTUN, bsdnet.Link, chan struct{}) 
 		a.Close()
 		tn.Close()
 	}
-	watch := time.AfterFunc(limit, end) // nothing waits for ever
+	watch := time.AfterFunc(limit, end) // no call waits forever
 	t.Cleanup(func() {
 		watch.Stop()
 		end()
@@ -38,7 +38,7 @@ func newTestTUN(t testing.TB, queue int) (*pipeTUN, bsdnet.Link, chan struct{}) 
 	return tn, a, up
 }
 
-// deviceBufs are buffers as the device has them, with offset bytes before the packet.
+// deviceBufs are buffers like the device's, with offset bytes before the packet.
 func deviceBufs(n, offset, size int) [][]byte {
 	bufs := make([][]byte, n)
 	for i := range bufs {
@@ -48,7 +48,8 @@ func deviceBufs(n, offset, size int) [][]byte {
 	return bufs
 }
 
-// What the device writes waits for a stack that is slow, all of it in order, and for one that has not started it does not wait at all.
+// If the stack is slow, the device's writes wait, and the packets arrive in order. If the stack has
+// not started, they do not wait.
 func TestTUNWrite(t *testing.T) {
 	tn, stack, up := newTestTUN(t, 8)
 	const offset, count = 16, 1000
@@ -86,7 +87,7 @@ func TestTUNWrite(t *testing.T) {
 	}
 }
 
-// Close ends Read and Write that wait, in the words that the device knows.
+// Close ends a Read and a Write that wait, with the error that the device knows.
 func TestTUNClose(t *testing.T) {
 	tn, stack, up := newTestTUN(t, 1)
 	stack.Start(func() {})
@@ -125,7 +126,7 @@ func tryLock(mu *sync.Mutex) bool {
 	return false
 }
 
-// The device's packets come and go without an allocation, and behind offset bytes that stay.
+// Packets come and go without an allocation, and the offset bytes before them are not changed.
 func TestTUNAllocs(t *testing.T) {
 	tn, stack, up := newTestTUN(t, 0)
 	stack.Start(func() {})
@@ -167,7 +168,8 @@ func TestTUNAllocs(t *testing.T) {
 		}
 	}
 	round()
-	if got := testing.AllocsPerRun(100, round); got >= n && !testutil.Race { // the pipe's pool gives buffers back to the collector now and then
+	// The garbage collector empties the pipe's pool now and then.
+	if got := testing.AllocsPerRun(100, round); got >= n && !testutil.Race {
 		t.Errorf("%v allocations for %d packets", got, 2*n)
 	}
 	for i := range dev {

@@ -3,7 +3,7 @@ package wireguard
 import (
 	"bytes"
 	"context"
-	"errors"
+	"fmt"
 	"runtime"
 	"runtime/pprof"
 	"strconv"
@@ -11,25 +11,31 @@ import (
 	"time"
 )
 
-// A device's Close waits for its sockets and peers, but not for its workers, which have been told to end by then. So that a link's Close can wait for
-// these too, all goroutines of a device carry a profiler's label, which a goroutine has from the one that has started it; a profile lists them.
+// The Close of a device waits for its sockets and peers, but not for its worker goroutines, which
+// it tells to end. A link's Close must wait for these too. So all goroutines of a device carry a
+// profiler label, which a goroutine inherits from the one that starts it, and a goroutine profile
+// lists them.
 
-// labelKey also tells in anybody's profile what the goroutines are of.
+// labelKey is the label's key. In a user's profile it shows what the goroutines belong to.
 const labelKey = "bsdnet/wireguard"
 
-// deviceCode is in the stack of every goroutine of a device, and not in those of others that may have got the label through it.
+// deviceCode is in the stack of every goroutine of a device. Goroutines of a user's Logger may
+// inherit the label, but do not run this code.
 const deviceCode = "golang.zx2c4.com/wireguard/"
 
-// endLimit is how long the workers of a device that has been closed may take.
+// endLimit is how long the workers of a closed device may take to end.
 const endLimit = 10 * time.Second
 
-// What is on its way through a device, whose Close drops it, leaves within lingerLimit, or stays; it has left when nothing is sent for lingerIdle.
+// A device's Close drops the packets that are on their way through it. Before that, linger gives
+// them lingerLimit at most to leave; they have left when the device has sent nothing for
+// lingerIdle.
 const (
 	lingerLimit = 100 * time.Millisecond
 	lingerIdle  = 5 * time.Millisecond
 )
 
-// linger waits until the device has sent what the stack has written. The device does not tell, but counts what it sends.
+// linger waits until the device has sent the packets that the stack has written. The device does
+// not say when, but counts what it sends.
 func (l *Link) linger() {
 	start := time.Now()
 	for idle, sent := start, uint64(0); time.Since(start) < lingerLimit; time.Sleep(time.Millisecond) {
@@ -50,7 +56,7 @@ var labels atomic.Uint64
 
 func newLabel() string { return strconv.FormatUint(labels.Add(1), 10) }
 
-// doLabelled runs f, and what f starts, under a label.
+// doLabelled runs f under a label, which the goroutines that f starts inherit.
 func doLabelled(label string, f func()) {
 	done := make(chan struct{})
 	go func() {
@@ -61,18 +67,20 @@ func doLabelled(label string, f func()) {
 	<-done
 }
 
-// awaitLabelled waits until the device of that label has no goroutine left.
+// awaitLabelled waits until the device of a label has no goroutine left.
 func awaitLabelled(label string) error {
-	runtime.Gosched() // they only have to run
+	runtime.Gosched() // the goroutines only need to run once more
 	for end := time.Now().Add(endLimit); labelled(label) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			return errors.New("wireguard: close: the device has goroutines left")
+			return fmt.Errorf("wireguard: close: the device still has goroutines after %v", endLimit)
 		}
 	}
 	return nil
 }
 
-// labelled counts the kinds of goroutines of a device that are there. The profile has a paragraph for all goroutines with one stack and one label.
+// labelled returns 0 if the device of a label has no goroutines. The profile has one paragraph for
+// all goroutines that have the same stack and the same labels; labelled returns the number of
+// paragraphs.
 func labelled(label string) int {
 	var buf bytes.Buffer
 	if pprof.Lookup("goroutine").WriteTo(&buf, 1) != nil {
