@@ -27,7 +27,7 @@ var (
 	remote = netip.MustParseAddrPort("10.0.0.2:80")
 )
 
-// every has an event of each kind, with all fields of its kind, on two connections.
+// every returns an event of each kind, with all fields of its kind, on two connections.
 func every() []bsdnet.TraceEvent {
 	list := []bsdnet.TraceEvent{
 		{Kind: bsdnet.TraceState, Name: "SYN_SENT", Old: "CLOSED"},
@@ -71,7 +71,7 @@ func write(t testing.TB, events []bsdnet.TraceEvent) []byte {
 	return w.Bytes()
 }
 
-// plain makes events that can be compared: equal times in one location.
+// plain returns the events with all times in UTC, so that they can be compared.
 func plain(events []bsdnet.TraceEvent) []bsdnet.TraceEvent {
 	var list []bsdnet.TraceEvent
 	for _, e := range events {
@@ -113,8 +113,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestFormat: each line is an object, the first the header and the others events, as the draft
-// has them.
+// TestFormat tests that the first line is a header and each other line an event, as in the draft.
 func TestFormat(t *testing.T) {
 	lines := strings.Split(strings.TrimSuffix(string(write(t, every())), "\n"), "\n")
 	var h struct {
@@ -155,9 +154,12 @@ func TestFormat(t *testing.T) {
 			}
 		}
 	}
-	want := "connectivity:connection_started connectivity:connection_state_updated connectivity:connection_started transport:packet_sent " +
-		"recovery:metrics_updated recovery:metrics_updated recovery:metrics_updated transport:packet_sent transport:packet_received " +
-		"recovery:packet_lost recovery:congestion_state_updated transport:packet_sent recovery:congestion_undone recovery:loss_timer_updated " +
+	want := "connectivity:connection_started connectivity:connection_state_updated " +
+		"connectivity:connection_started transport:packet_sent " +
+		"recovery:metrics_updated recovery:metrics_updated recovery:metrics_updated " +
+		"transport:packet_sent transport:packet_received " +
+		"recovery:packet_lost recovery:congestion_state_updated " +
+		"transport:packet_sent recovery:congestion_undone recovery:loss_timer_updated " +
 		"connectivity:mtu_updated connectivity:connection_state_updated"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("events %s\nwant   %s", got, want)
@@ -202,7 +204,7 @@ func TestWriterErrors(t *testing.T) {
 	q = qlog.New(&badWriter{})
 	q.Trace(&events[0])
 	if err := q.Close(); err != errFull {
-		t.Errorf("Close of what could not be flushed: %v, want %v", err, errFull)
+		t.Errorf("Close when Flush fails: %v, want %v", err, errFull)
 	}
 	var b bytes.Buffer
 	q = qlog.New(&b)
@@ -218,8 +220,8 @@ func TestWriterErrors(t *testing.T) {
 	}
 }
 
-// TestConcurrentUse: lines of different goroutines do not mix, and the order of each connection
-// stays.
+// TestConcurrentUse tests that the lines of different goroutines do not mix, and that the events of
+// each connection stay in order.
 func TestConcurrentUse(t *testing.T) {
 	const conns, n = 8, 500
 	var w bytes.Buffer
@@ -253,11 +255,14 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-const header = `{"qlog_version":"0.3","qlog_format":"NDJSON","trace":{"common_fields":{"time_format":"relative","reference_time":1e12}}}` + "\n" +
-	`{"time":0,"name":"connectivity:connection_started","group_id":7,"data":{"src_ip":"10.0.0.1","src_port":1,"dst_ip":"10.0.0.2","dst_port":2}}` + "\n"
+const header = `{"qlog_version":"0.3","qlog_format":"NDJSON","trace":{"common_fields":` +
+	`{"time_format":"relative","reference_time":1e12}}}` + "\n" +
+	`{"time":0,"name":"connectivity:connection_started","group_id":7,"data":` +
+	`{"src_ip":"10.0.0.1","src_port":1,"dst_ip":"10.0.0.2","dst_port":2}}` + "\n"
 
 func TestReadTolerance(t *testing.T) {
-	in := header + `{"time":1.5e3,"name":"http:frame_parsed","group_id":"7","data":{"frame":{"x":[1,{}]}},"more":true}` + "\r\n" +
+	in := header +
+		`{"time":1.5e3,"name":"http:frame_parsed","group_id":"7","data":{"frame":{"x":[1,{}]}},"more":true}` + "\r\n" +
 		`{"time":-1.5,"name":"transport:packet_sent","group_id":"7","data":{"seq":5,"len":6,"x":null}}` + "\n"
 	tr, err := qlog.Read(strings.NewReader(in))
 	if err != nil {
@@ -281,8 +286,9 @@ func TestReadErrors(t *testing.T) {
 	for _, c := range []struct{ name, in, want string }{
 		{"nothing", "", "line 1: there is no header"},
 		{"no line", "{}", "line 1: there is no header"},
-		{"pcap", "\xd4\xc3\xb2\xa1\x02\x00\n", "line 1: it is no header of a qlog file: invalid character"},
-		{"json", "{}\n", `line 1: qlog_version, qlog_format and time_format are "", "" and ""; want "0.3", "NDJSON" and "relative"`},
+		{"pcap", "\xd4\xc3\xb2\xa1\x02\x00\n", "line 1: this is not the header of a qlog file: invalid character"},
+		{"json", "{}\n", `line 1: qlog_version, qlog_format and time_format are "", "" and ""; ` +
+			`want "0.3", "NDJSON" and "relative"`},
 		{"version", strings.Replace(header, "0.3", "0.4", 1),
 			`line 1: qlog_version, qlog_format and time_format are "0.4"`},
 		{"reference", strings.Replace(header, "1e12", "-1", 1),
@@ -292,7 +298,7 @@ func TestReadErrors(t *testing.T) {
 		{"cut", strings.TrimSuffix(event("1", sent, "7", `"seq":1`), "\n"), "line 3: unexpected EOF"},
 		{"no json", header + "x\n", "line 3: invalid character 'x'"},
 		{"empty line", header + "\n", "line 3: unexpected end of JSON input"},
-		{"long", header + strings.Repeat(" ", 20000) + "\n", "line 3: it is longer than 16384 bytes"},
+		{"long", header + strings.Repeat(" ", 20000) + "\n", "line 3: the line is longer than 16384 bytes"},
 		{"unknown connection", event("1", sent, "8", ""), "line 3: connection 8 has not been started"},
 		{"group", event("1", sent, "-1", ""), `line 3: group_id is "-1"; want the number of a connection`},
 		{"no group", header + `{"time":1,"name":"x"}` + "\n", `line 3: group_id is ""`},
@@ -306,7 +312,7 @@ func TestReadErrors(t *testing.T) {
 		{"rate", event("1", sent, "7", `"pacing_rate":-8`), "line 3: a size, a rate or a round trip is negative"},
 		{"rtt", event("1", rtt, "7", `"latest_rtt":-0.5`), "line 3: a size, a rate or a round trip is negative"},
 		{"rtt", event("1", rtt, "7", `"latest_rtt":1,"min_rtt":99999999999999999999`),
-			"line 3: 99999999999999999999 ms are out of range"},
+			"line 3: the time of 99999999999999999999 ms is out of range"},
 		{"blocks", event("1", ack, "7", `"sack":[[1,2],[1,2],[1,2],[1,2],[1,2]]`),
 			"line 3: sack has 5 ranges; an acknowledgment has 4 at most"},
 		{"block", event("1", ack, "7", `"sack":[[1,2,3]]`), "line 3: sack has a range of 3 numbers; want 2"},
@@ -314,7 +320,8 @@ func TestReadErrors(t *testing.T) {
 			`line 2: ParseAddr("10.0.0"): IPv4 address too short`},
 		{"two stacks", event("1", sent, "7", "") + strings.Split(strings.Replace(header, "10.0.0.1", "10.0.0.9", 1),
 			"\n")[1] + "\n",
-			"line 4: connection 7 is 10.0.0.9:1 -> 10.0.0.2:2, and was 10.0.0.1:1 -> 10.0.0.2:2: the file is of two stacks"},
+			"line 4: connection 7 is 10.0.0.9:1 -> 10.0.0.2:2, and was 10.0.0.1:1 -> 10.0.0.2:2: " +
+				"the file has the events of two stacks"},
 	} {
 		tr, err := qlog.Read(strings.NewReader(c.in))
 		switch {
@@ -334,11 +341,13 @@ type badReader struct{}
 
 func (badReader) Read([]byte) (int, error) { return 0, errFull }
 
-// FuzzRead: whatever is read is an error, or can be written and is the same when it is read again.
+// FuzzRead tests that Read returns an error or a trace that is the same after it has been written
+// and read again.
 func FuzzRead(f *testing.F) {
 	f.Add(write(f, every()))
 	f.Add([]byte(header))
-	f.Add([]byte(header + `{"time":1e3,"name":"recovery:metrics_updated","group_id":7,"data":{"latest_rtt":0.0000019,"ssthresh":1}}` + "\n"))
+	f.Add([]byte(header + `{"time":1e3,"name":"recovery:metrics_updated","group_id":7,` +
+		`"data":{"latest_rtt":0.0000019,"ssthresh":1}}` + "\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		tr, err := qlog.Read(bytes.NewReader(b))
 		if tr == nil {

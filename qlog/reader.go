@@ -14,9 +14,9 @@ import (
 	"bsdnet"
 )
 
-// A Trace is what a file holds.
+// A Trace has the events of a file.
 type Trace struct {
-	Start time.Time // that of the first event
+	Start time.Time // time of the first event
 	Conns []*Conn   // in the order of their first events
 }
 
@@ -24,22 +24,22 @@ type Trace struct {
 type Conn struct {
 	ID            uint32
 	Local, Remote netip.AddrPort
-	Events        []bsdnet.TraceEvent // in the order of the file, which is that in which they happened
+	Events        []bsdnet.TraceEvent // in the order of the file, which is the order in which they happened
 }
 
-// Bounds on what is read, so that a bad file cannot take all memory.
+// These bounds on a file keep a bad one from taking all memory.
 const (
-	maxLine   = 16 << 10 // bytes; a Writer's are of some hundred
+	maxLine   = 16 << 10 // bytes; a Writer's lines have some hundred
 	maxEvents = 1 << 22
 	maxSack   = 4       // blocks of one acknowledgment (RFC 2018, 3)
 	maxTime   = 4 << 60 // nanoseconds: until 2116
 )
 
-// Read reads what a [Writer] has written. The error, except one of r, begins with the number of
-// the line that is at fault, and the Trace holds what came before it. If the file ends within a
-// line, as it does if its process has not closed the Writer, the error wraps io.ErrUnexpectedEOF.
-// A file of more than 4,194,304 events, or with a line of more than 16 KiB, is an error. Events
-// with names that no Writer uses are left out.
+// Read reads a file that a [Writer] has written. An error, except one of r, begins with the number
+// of the line at fault, and the Trace has the events before that line. If the file ends within a
+// line, because its process did not close the Writer, the error wraps io.ErrUnexpectedEOF. A file
+// of more than 4,194,304 events, or with a line of more than 16 KiB, is an error. Read skips events
+// with names that no Writer uses.
 func Read(r io.Reader) (*Trace, error) {
 	t := &reader{conns: map[uint32]*Conn{}, names: map[string]string{}}
 	in := bufio.NewReaderSize(r, maxLine)
@@ -49,11 +49,11 @@ func Read(r io.Reader) (*Trace, error) {
 		case err == io.EOF && len(b) == 0 && n > 1:
 			return &t.Trace, nil
 		case err == io.EOF && n == 1:
-			return &t.Trace, errors.New("line 1: there is no header: it is not a qlog file")
+			return &t.Trace, errors.New("line 1: there is no header: this is not a qlog file")
 		case err == io.EOF:
 			return &t.Trace, fmt.Errorf("line %d: %w: the line has no end", n, io.ErrUnexpectedEOF)
 		case err == bufio.ErrBufferFull:
-			return &t.Trace, fmt.Errorf("line %d: it is longer than %d bytes", n, maxLine)
+			return &t.Trace, fmt.Errorf("line %d: the line is longer than %d bytes", n, maxLine)
 		case err != nil:
 			return &t.Trace, err
 		}
@@ -72,7 +72,7 @@ func Read(r io.Reader) (*Trace, error) {
 type reader struct {
 	Trace
 	conns map[uint32]*Conn
-	names map[string]string // each string once
+	names map[string]string // each string that has come up, once
 	n     int               // events
 }
 
@@ -88,7 +88,7 @@ func (t *reader) header(b []byte) error {
 		} `json:"trace"`
 	}
 	if err := json.Unmarshal(b, &h); err != nil {
-		return fmt.Errorf("it is no header of a qlog file: %w", err)
+		return fmt.Errorf("this is not the header of a qlog file: %w", err)
 	}
 	c := &h.Trace.Common
 	if h.Version != version || h.Format != format || c.TimeFormat != "relative" {
@@ -103,7 +103,7 @@ func (t *reader) header(b []byte) error {
 	return nil
 }
 
-// data is the union of what events have.
+// data has the fields of all kinds of events.
 type data struct {
 	SrcIP   string `json:"src_ip"`
 	DstIP   string `json:"dst_ip"`
@@ -174,7 +174,7 @@ func (t *reader) event(b []byte) error {
 	return err
 }
 
-// addresses takes what connection_started says.
+// addresses takes the addresses from the data of connection_started.
 func (c *Conn) addresses(d *data) error {
 	addr := func(s string, port uint16) (netip.AddrPort, error) {
 		if s == "" {
@@ -189,14 +189,15 @@ func (c *Conn) addresses(d *data) error {
 		return err
 	}
 	if len(c.Events) > 0 && (local != c.Local || remote != c.Remote) {
-		return fmt.Errorf("connection %d is %v -> %v, and was %v -> %v: the file is of two stacks", c.ID, local,
-			remote, c.Local, c.Remote)
+		return fmt.Errorf("connection %d is %v -> %v, and was %v -> %v: the file has the events of two stacks",
+			c.ID, local, remote, c.Local, c.Remote)
 	}
 	c.Local, c.Remote = local, remote
 	return nil
 }
 
-// fill takes the data of the event of that name into e. It reports false if the name is unknown.
+// fill sets e from the data of an event with the given name. It reports false if the name is
+// unknown.
 func (t *reader) fill(e *bsdnet.TraceEvent, name string, d *data) (known bool, err error) {
 	switch name {
 	case names[bsdnet.TraceState]:
@@ -236,7 +237,7 @@ func (t *reader) fill(e *bsdnet.TraceEvent, name string, d *data) (known bool, e
 	return true, t.check(e)
 }
 
-// one returns a string that does not hold the line that it came in.
+// one returns s as a string that does not keep the line in memory from which it was read.
 func (t *reader) one(s string) string {
 	if o, ok := t.names[s]; ok {
 		return o
@@ -269,7 +270,7 @@ func (d *data) blocks() ([][2]uint32, error) {
 	return list, nil
 }
 
-// check reports what cannot be.
+// check returns an error if a value of the event is impossible.
 func (t *reader) check(e *bsdnet.TraceEvent) error {
 	if min(e.Len, e.Win, e.Cwnd, e.Ssthresh, e.Flight) < 0 || min(e.PacingRate, e.DeliveryRate) < 0 ||
 		min(e.RTT, e.SRTT, e.RTTVar, e.MinRTT) < 0 {
@@ -281,11 +282,11 @@ func (t *reader) check(e *bsdnet.TraceEvent) error {
 	return nil
 }
 
-// parseMs reads a time in milliseconds, to the nanosecond. "", a field that is not there, is 0.
+// parseMs reads a time in milliseconds, to the nanosecond. A missing field, "", is 0.
 func parseMs(n json.Number) (time.Duration, error) {
 	var ns int64
 	var err error
-	if strings.ContainsAny(string(n), "eE") { // not of a Writer: as exact as its writer thought it to be
+	if strings.ContainsAny(string(n), "eE") { // a Writer never writes this: a float is exact enough
 		var f float64
 		if f, err = n.Float64(); err == nil && -maxTime < f*1e6 && f*1e6 < maxTime {
 			return time.Duration(f * 1e6), nil
@@ -297,5 +298,5 @@ func parseMs(n json.Number) (time.Duration, error) {
 			return time.Duration(ns), nil
 		}
 	}
-	return 0, fmt.Errorf("%s ms are out of range", n)
+	return 0, fmt.Errorf("the time of %s ms is out of range", n)
 }

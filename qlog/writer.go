@@ -1,4 +1,4 @@
-// Package qlog writes what happens on the connections of a stack to a file, and reads it back:
+// Package qlog writes the events on the connections of a stack to a file, and reads them back:
 //
 //	q := qlog.New(file)
 //	stack, err := bsdnet.New(bsdnet.Config{Trace: q.Trace})
@@ -9,9 +9,9 @@
 //
 // # The format
 //
-// A file is lines of JSON after draft-ietf-quic-qlog-main-schema-01, whose format NDJSON puts a
-// header on the first line and an event on each other. The names of events and fields are those
-// of draft-ietf-quic-qlog-quic-events-00 where TCP has what QUIC has:
+// A file consists of lines of JSON as in draft-ietf-quic-qlog-main-schema-01, whose format NDJSON
+// has a header on the first line and an event on each of the others. If TCP has an event or a field
+// that QUIC has too, its name is that of draft-ietf-quic-qlog-quic-events-00:
 //
 //	{"qlog_version":"0.3","qlog_format":"NDJSON","title":"bsdnet","trace":{
 //	 "vantage_point":{"name":"bsdnet","type":"unknown"},"common_fields":{"protocol_type":["TCP"],
@@ -19,25 +19,26 @@
 //	{"time":0.000000,"name":"transport:packet_sent","group_id":"3",
 //	 "data":{"seq":1,"len":1448,"congestion_window":14480}}
 //
-// (The lines are broken here only.)
+// (A file does not break the lines as this comment does.)
 //
-// Times are in milliseconds, that of an event from reference_time on, and reference_time since
-// 1970. The group_id is the connection's number, as a string. All sizes are in bytes, and the
-// rates in bits a second. A field that is zero is left out.
+// Times are in milliseconds: the time of an event counts from reference_time, and reference_time
+// counts from 1970. The group_id is the connection's number, as a string. Sizes are in bytes, and
+// rates are in bits a second. A field that is zero is left out.
 //
-//	connectivity:connection_started       src_ip, src_port, dst_ip, dst_port; the first
+//	connectivity:connection_started       src_ip, src_port, dst_ip, dst_port; comes first
 //	connectivity:connection_state_updated old, new
 //	connectivity:mtu_updated              mss, trigger
 //	recovery:congestion_state_updated     old, new
-//	recovery:congestion_undone            trigger; QUIC has none such
+//	recovery:congestion_undone            trigger; QUIC has no such event
 //	recovery:loss_timer_updated           timer_type, event_type: always "expired"
-//	recovery:metrics_updated              of a round trip: latest_rtt, smoothed_rtt, rtt_variance, min_rtt
+//	recovery:metrics_updated              latest_rtt, smoothed_rtt, rtt_variance and min_rtt
+//	                                      if a round trip was measured
 //	recovery:packet_lost                  seq, len, trigger
 //	transport:packet_sent                 seq, len; retransmission (true or left out) and trigger
 //	transport:packet_received             ack, win, sack: a list of [from, to]
 //
-// In addition, each event but the first kind has congestion_window, ssthresh, bytes_in_flight,
-// pacing_rate and delivery_rate.
+// In addition, each event except connection_started has congestion_window, ssthresh,
+// bytes_in_flight, pacing_rate and delivery_rate.
 package qlog
 
 import (
@@ -64,19 +65,19 @@ type Writer struct {
 	line    []byte
 }
 
-// bufSize is how many bytes are collected for a write.
+// bufSize is the number of bytes that a Writer collects before it writes them.
 const bufSize = 64 << 10
 
 var errClosed = errors.New("qlog: the Writer is closed")
 
-// New returns a Writer to w. A stack that is traced waits for w, so a slow one slows its
+// New returns a Writer that writes to w. The stack waits for each write, so a slow w slows its
 // connections down.
 func New(w io.Writer) *Writer {
 	return &Writer{w: bufio.NewWriterSize(w, bufSize), started: map[uint32]bool{}}
 }
 
-// Trace writes an event: it is what [bsdnet.Config].Trace is set to. Nothing is written once w
-// has failed, or the Writer has been closed.
+// Trace writes an event. Set [bsdnet.Config].Trace to this method. It writes nothing after the
+// underlying writer has failed, or after Close.
 func (q *Writer) Trace(e *bsdnet.TraceEvent) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -90,25 +91,25 @@ func (q *Writer) Trace(e *bsdnet.TraceEvent) {
 	}
 	q.event(e)
 	if e.Kind == bsdnet.TraceState && (e.Name == "CLOSED" || e.Name == "TIME_WAIT") {
-		delete(q.started, e.ConnID) // it was the last of this connection
+		delete(q.started, e.ConnID) // it was the last event of this connection
 	}
 }
 
-// Close writes what has been collected and returns the first error of w. It does not close w. A
-// second Close returns an error.
+// Close writes the events that are still buffered and returns the first error of the underlying
+// writer, which it does not close. A second Close returns an error.
 func (q *Writer) Close() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed {
 		return errClosed
 	}
-	q.begin(time.Now()) // a file without events is a file too
+	q.begin(time.Now()) // a file without events has a header too
 	q.closed = true
 	return q.w.Flush()
 }
 
-// begin writes the header, with t for the time that others count from, unless it has been
-// written. The lock is held.
+// begin writes the header, unless it has been written. The times of events count from t. The
+// caller holds the lock.
 func (q *Writer) begin(t time.Time) {
 	if q.begun {
 		return
@@ -116,18 +117,20 @@ func (q *Writer) begin(t time.Time) {
 	q.begun, q.start = true, t
 	b := append(q.line[:0],
 		`{"qlog_version":"`+version+`","qlog_format":"`+format+`","title":"bsdnet","trace":{"vantage_point":`+
-			`{"name":"bsdnet","type":"unknown"},"common_fields":{"protocol_type":["TCP"],"time_format":"relative","reference_time":`...)
+			`{"name":"bsdnet","type":"unknown"},"common_fields":{"protocol_type":["TCP"],`+
+			`"time_format":"relative","reference_time":`...)
 	b = appendMs(b, time.Duration(t.UnixNano()))
 	q.write(append(b, "}}}\n"...))
 }
 
-// write hands a line to the buffer, and keeps it for the next. The lock is held.
+// write copies a line to the buffer, and keeps its memory for the next line. The caller holds the
+// lock.
 func (q *Writer) write(b []byte) {
 	q.line = b
-	q.w.Write(b) // once it has failed it does nothing but fail, and so does Flush
+	q.w.Write(b) // a bufio.Writer keeps its first error, and Flush returns it
 }
 
-// What a file says of itself: see Read.
+// A file has these in its header, and Read checks them.
 const (
 	version = "0.3"
 	format  = "NDJSON"
@@ -147,8 +150,8 @@ func (q *Writer) connection(e *bsdnet.TraceEvent) {
 	q.write(append(o.b, "}}\n"...))
 }
 
-// names are the events of the kinds; those of metrics_updated and packet_sent are told apart by
-// their fields.
+// names has the name of the event of each kind. Two kinds are metrics_updated and two are
+// packet_sent; their fields tell them apart.
 var names = [...]string{
 	bsdnet.TraceState:      "connectivity:connection_state_updated",
 	bsdnet.TraceTimer:      "recovery:loss_timer_updated",
@@ -163,8 +166,8 @@ var names = [...]string{
 	bsdnet.TraceMTU:        "connectivity:mtu_updated",
 }
 
-// event writes an event of the connection. One of a kind that there was not when this was written
-// is left out.
+// event writes an event of the connection. It leaves out an event of a kind that names does not
+// have, so that a new kind does no harm.
 func (q *Writer) event(e *bsdnet.TraceEvent) {
 	if int(e.Kind) >= len(names) {
 		return
@@ -178,7 +181,7 @@ func (q *Writer) event(e *bsdnet.TraceEvent) {
 		o.text("timer_type", e.Name)
 		o.text("event_type", "expired")
 	case bsdnet.TraceRTT:
-		o.key("latest_rtt") // what tells it from TraceWindow
+		o.key("latest_rtt") // distinguishes it from TraceWindow
 		o.b = appendMs(o.b, e.RTT)
 		o.ms("smoothed_rtt", e.SRTT)
 		o.ms("rtt_variance", e.RTTVar)
@@ -258,7 +261,7 @@ func (o *object) text(k, s string) {
 	if s == "" {
 		return
 	}
-	j, _ := json.Marshal(s) // no string is an error
+	j, _ := json.Marshal(s) // it cannot fail for a string
 	o.literal(k, string(j))
 }
 

@@ -9,7 +9,7 @@ import (
 // A scale maps values to pixels.
 type scale struct {
 	lo, hi float64 // values
-	a, b   float64 // the pixels where they are
+	a, b   float64 // the pixels of lo and hi
 }
 
 func (s scale) at(v float64) float64 { return s.a + (v-s.lo)/(s.hi-s.lo)*(s.b-s.a) }
@@ -29,7 +29,7 @@ func (s scale) ticks(n int) (values []float64, step float64) {
 	return values, step
 }
 
-// siUnit writes a value that is 0 or more with a prefix: 1448 B is "1.45 kB".
+// siUnit formats a value that is not negative with an SI prefix: 1448 B is "1.45 kB".
 func siUnit(v float64, unit string) string {
 	prefix := ""
 	for _, p := range []string{"k", "M", "G", "T"} {
@@ -42,7 +42,7 @@ func siUnit(v float64, unit string) string {
 	return strings.TrimSpace(significant(v) + " " + prefix + unit)
 }
 
-// seconds writes a time.
+// seconds formats a time.
 func seconds(v float64) string {
 	switch {
 	case v == 0:
@@ -55,7 +55,7 @@ func seconds(v float64) string {
 	return significant(v) + " s"
 }
 
-// significant writes three digits at the least.
+// significant formats a value with at least three digits.
 func significant(v float64) string {
 	digits := 2
 	for d := 10.0; digits > 0 && v >= d; d *= 10 {
@@ -68,8 +68,8 @@ func significant(v float64) string {
 	return s
 }
 
-// instants returns how to write the ticks of an axis of time, which are step seconds apart: all
-// in the unit that its end calls for.
+// instants returns a function that formats the ticks of an axis of time, which are step seconds
+// apart. All of them have the unit that fits the end of the axis.
 func instants(hi, step float64) func(t float64) string {
 	factor, unit := 1.0, " s"
 	switch {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The measures of the drawing, in pixels.
+// These are the sizes of the drawing, in pixels.
 const (
 	width       = 1280
 	marginLeft  = 84
@@ -30,7 +30,7 @@ func draw(h *history) string {
 	return s.file(width, height, h.title)
 }
 
-// summary is the history in one line.
+// summary returns the history in one line.
 func (h *history) summary() string {
 	d := h.to - h.from
 	parts := []string{
@@ -49,7 +49,7 @@ func (h *history) drawWindow(s *svg) {
 	flight := max(h.flight.max(h.from, h.to), 1)
 	top := flight
 	for _, v := range []series{h.cwnd, h.ssthresh} {
-		// A window that is never in use may lie far above all else, which is what one wants to see.
+		// A window that is never used up may lie far above the rest, and would make that flat.
 		top = max(top, min(v.max(h.from, h.to), 2*flight))
 	}
 	p := newPanel(s, h, windowTop, windowBottom, 0, top*1.08, "Window")
@@ -109,7 +109,7 @@ func (p *panel) rug(list []span) {
 	p.s.path(d.String(), red, 1, "")
 }
 
-// crosses puts a cross on the window for what was found lost, with some pixels between them.
+// crosses draws a cross on the window for each loss, with some pixels between them.
 func (p *panel) crosses(h *history) {
 	last, i := math.Inf(-1), 0
 	at := math.NaN()
@@ -140,14 +140,14 @@ func triangle(x, y float64) string {
 	return "M" + px(x-5) + " " + px(y) + "L" + px(x) + " " + px(y-9) + "L" + px(x+5) + " " + px(y) + "Z"
 }
 
-// legendMark is legend for a mark.
+// legendMark is like legend, for a mark.
 func (p *panel) legendMark(mark func(x, y float64), name string) {
 	mark(p.legendX+7, p.top-14)
 	p.s.text(p.legendX+20, p.top-10, "start", "", name)
 	p.legendX += 38 + textWidth(name)
 }
 
-// timeoutNames writes what the lines of time-outs are, as far as there is room.
+// timeoutNames labels the lines of timeouts, as far as there is room.
 func (p *panel) timeoutNames(h *history) {
 	last := math.Inf(-1)
 	for _, m := range h.timeouts {

@@ -10,8 +10,8 @@ import (
 	"bsdnet/qlog"
 )
 
-// A history is what a connection's events say, as series over time: seconds from the trace's
-// first event on.
+// A history has the values of a connection's events as series over time. Times are in seconds
+// since the trace's first event.
 type history struct {
 	title    string
 	from, to float64
@@ -30,7 +30,7 @@ type history struct {
 	segsAgain, rtos, undos int
 }
 
-// A series is a value that changes at times, and stays in between. NaN: there is none.
+// A series is a value over time, which is constant between its changes. NaN means no value.
 type series []point
 
 type point struct{ t, v float64 }
@@ -38,7 +38,7 @@ type point struct{ t, v float64 }
 // A span is a range of sequence numbers at a time.
 type span struct{ t, lo, hi float64 }
 
-// A mark is an event at a time, with a value that says where to put it.
+// A mark is an event at a time, with the value at which it is drawn.
 type mark struct {
 	t, v float64
 	text string
@@ -50,12 +50,12 @@ type phase struct {
 	name     string
 }
 
-// unlimited is the congestion window of a connection that has none yet, or needs none: the
-// largest there can be (RFC 7323, 2.3).
+// unlimited is the congestion window of a connection that has none yet, or needs none: the largest
+// possible window (RFC 7323, 2.3).
 const unlimited = 65535 << 14
 
-// newHistory makes the series of a connection, from one time to another after start; to 0 is the
-// connection's end.
+// newHistory makes the series of a connection between two times after start. If to is 0, they end
+// with the connection.
 func newHistory(start time.Time, c *qlog.Conn, from, to time.Duration) *history {
 	h := &history{
 		title: fmt.Sprintf("%v → %v, connection %d", c.Local, c.Remote, c.ID),
@@ -90,7 +90,7 @@ func newHistory(start time.Time, c *qlog.Conn, from, to time.Duration) *history 
 	return h
 }
 
-// count takes an event into the summary.
+// count counts an event for the summary.
 func (h *history) count(e *bsdnet.TraceEvent) {
 	h.events++
 	switch {
@@ -106,7 +106,7 @@ func (h *history) count(e *bsdnet.TraceEvent) {
 	}
 }
 
-// timeout reports whether an event is that of the retransmission timer.
+// timeout reports whether an event is an expiry of the retransmission timer.
 func timeout(e *bsdnet.TraceEvent) bool { return e.Kind == bsdnet.TraceTimer && e.Name == "rexmt" }
 
 // A builder is a history that is being made.
@@ -116,7 +116,8 @@ type builder struct {
 	phase phase
 }
 
-// offset returns a sequence number as an offset in the stream: the one that is nearest to the last.
+// offset returns the offset in the stream of a sequence number: of all possible offsets, the one
+// nearest to the last.
 func (b *builder) offset(n uint32) float64 {
 	b.seq = max(b.seq+int64(int32(n-uint32(b.seq))), 0)
 	return float64(b.seq)
@@ -126,7 +127,7 @@ func (b *builder) event(t float64, e *bsdnet.TraceEvent) {
 	b.cwnd.add(t, known(e.Cwnd > 0 && e.Cwnd < unlimited, float64(e.Cwnd)))
 	b.ssthresh.add(t, known(e.Ssthresh > 0, float64(e.Ssthresh)))
 	flight := float64(e.Flight)
-	if e.Kind == bsdnet.TraceSent { // Flight does not count it yet, and it may be long until the next event
+	if e.Kind == bsdnet.TraceSent { // Flight does not count it yet, and the next event may be far away
 		flight += float64(e.Len)
 	}
 	b.flight.add(t, flight)
@@ -161,7 +162,7 @@ func (b *builder) event(t float64, e *bsdnet.TraceEvent) {
 	}
 }
 
-// ack takes an acknowledgment. One that has been overtaken moves nothing back.
+// ack notes an acknowledgment. One that has been overtaken by another moves nothing back.
 func (b *builder) ack(t float64, e *bsdnet.TraceEvent) {
 	a := b.offset(e.Ack)
 	edge := a + float64(e.Win)
@@ -176,7 +177,7 @@ func (b *builder) ack(t float64, e *bsdnet.TraceEvent) {
 	}
 }
 
-// setPhase ends the phase that there is, and begins one if recovery is at work in state name.
+// setPhase ends the current phase, and begins one if losses are repaired in the state name.
 func (b *builder) setPhase(t float64, name string) {
 	if p := b.phase; p.name != "" {
 		p.to = t
@@ -188,7 +189,7 @@ func (b *builder) setPhase(t float64, name string) {
 	}
 }
 
-// known returns v, or NaN.
+// known returns v, or NaN if it is unknown.
 func known(ok bool, v float64) float64 {
 	if ok {
 		return v
@@ -196,7 +197,7 @@ func known(ok bool, v float64) float64 {
 	return math.NaN()
 }
 
-// add notes a change; what does not change is not noted.
+// add appends v if it differs from the last value.
 func (s *series) add(t, v float64) {
 	if n := len(*s); n > 0 && ((*s)[n-1].v == v || math.IsNaN((*s)[n-1].v) && math.IsNaN(v)) {
 		return
@@ -204,8 +205,8 @@ func (s *series) add(t, v float64) {
 	*s = append(*s, point{t, v})
 }
 
-// max returns the largest value between two times, the one that stands when they begin included;
-// 0: there is none.
+// max returns the largest value between two times, including the value at the first. It returns 0
+// if there is none.
 func (s series) max(from, to float64) float64 {
 	most := 0.0
 	for i, p := range s {
@@ -216,9 +217,8 @@ func (s series) max(from, to float64) float64 {
 	return most
 }
 
-// rate returns how fast an offset has moved on between two times, in bits a second, each over a
-// hundredth of the time, and least seconds at the least, within which what comes in bursts evens
-// out.
+// rate returns the speed of an offset between two times, in bits a second. Each value is the mean
+// over a hundredth of the time, or over least seconds if that is longer, which evens bursts out.
 func rate(offset series, from, to, least float64) series {
 	var s series
 	step := min(max((to-from)/100, least), to-from)

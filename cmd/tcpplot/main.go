@@ -1,19 +1,20 @@
-// Tcpplot draws what has happened on a connection, as package bsdnet/qlog has written it, in one
-// SVG with three panels on one axis of time:
+// Tcpplot draws the events on a connection, from a file that package bsdnet/qlog has written, in
+// one SVG with three panels on one axis of time:
 //
-//   - the congestion window, the slow start threshold and what is in flight, with losses and time-outs;
+//   - the congestion window, the slow start threshold and the data in flight, with losses and
+//     timeouts;
 //   - round trips, and the rates at which data was paced, delivered and acknowledged;
-//   - sequence numbers, as tcptrace and xplot show them: what was sent, sent again, acknowledged and
-//     selectively acknowledged, and the right edge of the peer's window.
+//   - sequence numbers, as tcptrace and xplot show them: data that was sent, sent again,
+//     acknowledged and selectively acknowledged, and the right edge of the peer's window.
 //
-// While losses are repaired the panels are shaded.
+// The panels are shaded while losses are repaired.
 //
 //	go run ./cmd/tcpplot trace.qlog >out.svg
 //	go run ./cmd/tcpplot -conn 3 -from 1s -to 1.5s trace.qlog >out.svg
 //
-// Without -conn it draws the connection that has sent the most, and says on the standard error
-// which others there are. The file "-" is the standard input. It ends with status 1 if the file
-// is no trace or has no such connection, and with 2 if the command line is wrong.
+// Without -conn, tcpplot draws the connection that has sent the most, and lists the others on the
+// standard error. The file "-" is the standard input. Tcpplot exits with status 1 if the file is
+// not a trace or has no such connection, and with status 2 if the command line is wrong.
 package main
 
 import (
@@ -33,12 +34,12 @@ func main() { os.Exit(command(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 // options are the command line.
 type options struct {
 	conn     uint
-	any      bool // no connection is named
+	any      bool // the command line names no connection
 	from, to time.Duration
 	file     string
 }
 
-// command does what the command line says, and returns the status to exit with.
+// command runs the command line args, and returns the status to exit with.
 func command(args []string, in io.Reader, out, errs io.Writer) int {
 	var o options
 	f := flag.NewFlagSet("tcpplot", flag.ContinueOnError)
@@ -83,9 +84,9 @@ func (o *options) run(in io.Reader, out, errs io.Writer) error {
 	}
 	t, err := qlog.Read(in)
 	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF) &&
-		len(t.Conns) > 0: // its process has been ended: what there is says enough
-		fmt.Fprintf(errs, "tcpplot: %s: %v; drawing what comes before\n", o.file, err)
+	case errors.Is(err, io.ErrUnexpectedEOF) && len(t.Conns) > 0:
+		// The process that wrote the file was killed. The events before that are worth drawing.
+		fmt.Fprintf(errs, "tcpplot: %s: %v; drawing the events before that line\n", o.file, err)
 	case err != nil:
 		return fmt.Errorf("%s: %w", o.file, err)
 	}
@@ -104,7 +105,7 @@ func (o *options) run(in io.Reader, out, errs io.Writer) error {
 // choose returns the connection to draw.
 func (o *options) choose(t *qlog.Trace, errs io.Writer) (*qlog.Conn, error) {
 	if len(t.Conns) == 0 {
-		return nil, errors.New("there are no connections in it")
+		return nil, errors.New("there are no connections in the file")
 	}
 	most := t.Conns[0]
 	for _, c := range t.Conns {
@@ -119,9 +120,9 @@ func (o *options) choose(t *qlog.Trace, errs io.Writer) (*qlog.Conn, error) {
 		return most, nil
 	}
 	if o.any {
-		fmt.Fprintf(errs, "tcpplot: drawing connection %d; there are\n", most.ID)
+		fmt.Fprintf(errs, "tcpplot: drawing connection %d of these:\n", most.ID)
 	} else {
-		fmt.Fprintf(errs, "tcpplot: there is no connection %d; there are\n", o.conn)
+		fmt.Fprintf(errs, "tcpplot: there is no connection %d; choose one of these:\n", o.conn)
 	}
 	const atMost = 20
 	for i, c := range t.Conns {
@@ -129,11 +130,11 @@ func (o *options) choose(t *qlog.Trace, errs io.Writer) (*qlog.Conn, error) {
 			fmt.Fprintf(errs, "  and %d more\n", len(t.Conns)-atMost)
 			break
 		}
-		fmt.Fprintf(errs, "  -conn %-6d %v -> %v, %s sent\n", c.ID, c.Local, c.Remote, siUnit(float64(bytesSent(c)),
-			"B"))
+		sent := siUnit(float64(bytesSent(c)), "B")
+		fmt.Fprintf(errs, "  -conn %-6d %v -> %v, %s sent\n", c.ID, c.Local, c.Remote, sent)
 	}
 	if !o.any {
-		return nil, fmt.Errorf("there is no connection %d in it", o.conn)
+		return nil, fmt.Errorf("there is no connection %d in the file", o.conn)
 	}
 	return most, nil
 }

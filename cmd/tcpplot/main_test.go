@@ -73,7 +73,7 @@ func transfer(q *qlog.Writer, id uint32, n int, iss uint32) {
 	s.tell(bsdnet.TraceEvent{Kind: bsdnet.TraceState, Name: "CLOSED", Old: "ESTABLISHED"})
 }
 
-// recover repairs a loss: in fast recovery, in one that was none, or after a time-out.
+// recover repairs a loss: in fast recovery, in a recovery that is undone, or after a timeout.
 func (s *sender) recover(how int, r *rand.Rand) {
 	hole := s.acked
 	state := "Recovery"
@@ -121,7 +121,8 @@ func file(t testing.TB, iss uint32, segments ...int) string {
 	return name
 }
 
-// plot runs the command, which must succeed, and returns the drawing and what it has said.
+// plot runs the command, which must succeed, and returns the drawing and the text on the standard
+// error.
 func plot(t *testing.T, args ...string) (out, errs string) {
 	t.Helper()
 	var o, e bytes.Buffer
@@ -132,7 +133,7 @@ func plot(t *testing.T, args ...string) (out, errs string) {
 	return o.String(), e.String()
 }
 
-// wellFormed asserts that a drawing is XML without numbers that no viewer draws.
+// wellFormed asserts that a drawing is XML without numbers that viewers cannot draw.
 func wellFormed(t *testing.T, s string) {
 	t.Helper()
 	d := xml.NewDecoder(strings.NewReader(s))
@@ -175,7 +176,7 @@ func TestDraw(t *testing.T) {
 	}
 }
 
-// TestDrawMany: a drawing of many events is not much larger than one of some.
+// TestDrawMany tests that a drawing of many events is not much larger than one of some.
 func TestDrawMany(t *testing.T) {
 	some, _ := plot(t, file(t, 0, 10_000))
 	name := file(t, 0, 50_000)
@@ -204,7 +205,7 @@ func TestZoom(t *testing.T) {
 func TestChoice(t *testing.T) {
 	name := file(t, 0, 100, 300, 200)
 	out, errs := plot(t, name)
-	if !strings.Contains(out, "connection 2<") || !strings.Contains(errs, "drawing connection 2; there are") ||
+	if !strings.Contains(out, "connection 2<") || !strings.Contains(errs, "drawing connection 2 of these:") ||
 		strings.Count(errs, "-conn") != 3 || !strings.Contains(errs,
 		"-conn 3      10.0.0.1:5000 -> 10.0.0.2:80, 363 kB sent") {
 		t.Errorf("the largest is 2; it says %s", errs)
@@ -239,9 +240,9 @@ func TestFailures(t *testing.T) {
 		{[]string{"a", "b"}, "", 2, "usage: tcpplot"},
 		{[]string{"-conn", "x", name}, "", 2, "invalid value"},
 		{[]string{"-from", "2s", "-to", "1s", name}, "", 2, "-to 1s is not after -from 2s"},
-		{[]string{"-conn", "7", name}, "", 1, "there is no connection 7 in it"},
+		{[]string{"-conn", "7", name}, "", 1, "there is no connection 7 in the file"},
 		{[]string{"-from", "1h", name}, "", 1, "connection 1 has no events in this time"},
-		{[]string{"-"}, "no trace\n", 1, "-: line 1: it is no header of a qlog file"},
+		{[]string{"-"}, "no trace\n", 1, "-: line 1: this is not the header of a qlog file"},
 		{[]string{name + ".not"}, "", 1, "no such file"},
 		{[]string{"-h"}, "", 0, "usage: tcpplot"},
 	} {
@@ -256,7 +257,7 @@ func TestFailures(t *testing.T) {
 	qlog.New(&empty).Close()
 	var out, errs bytes.Buffer
 	if s := command([]string{"-"}, &empty, &out, &errs); s != 1 || !strings.Contains(errs.String(),
-		"there are no connections in it") {
+		"there are no connections in the file") {
 		t.Errorf("an empty trace: status %d; it says %s", s, errs.String())
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// The colours: text, frames, and what is drawn.
+// These are the colours of texts, frames and lines.
 const (
 	ink  = "#24292f"
 	grey = "#8c959f"
@@ -22,7 +22,7 @@ const (
 	haze   = "#dde3e9"
 )
 
-// A panel is a part of the drawing with an axis of values beside the common axis of time.
+// A panel is a part of the drawing. It has its own axis of values, and shares the axis of time.
 type panel struct {
 	s         *svg
 	x, y      scale
@@ -57,8 +57,8 @@ func (p *panel) shade(h *history) {
 
 var phaseColours = map[string]string{"Recovery": "#ffe9e3", "Loss": "#ffd0ca", "CWR": "#fff4c2"}
 
-// axes draws the grid, the frame and the values at the left. The time is written under the panel
-// if it is the last.
+// axes draws the grid, the frame and the values at the left. It writes the time under the panel if
+// the panel is the last.
 func (p *panel) axes(format func(float64) string, withTime bool) {
 	values, _ := p.y.ticks(int((p.bottom - p.top) / 36))
 	for _, v := range values {
@@ -78,7 +78,7 @@ func (p *panel) axes(format func(float64) string, withTime bool) {
 	p.s.rect(p.left, p.top, p.right-p.left, p.bottom-p.top, `fill="none" stroke="`+grey+`"`)
 }
 
-// rightAxis writes other values at the right.
+// rightAxis draws a second axis of values at the right.
 func (p *panel) rightAxis(y scale, format func(float64) string) {
 	values, _ := y.ticks(int((p.bottom - p.top) / 36))
 	for _, v := range values {
@@ -87,7 +87,7 @@ func (p *panel) rightAxis(y scale, format func(float64) string) {
 	}
 }
 
-// legend names what is drawn in a colour: with a line, or a box if there is an area.
+// legend writes a name next to a sample of its colour: a line, or a box if the series is an area.
 func (p *panel) legend(colour, attrs, name string, box bool) {
 	if box {
 		p.s.rect(p.legendX, p.top-19, 14, 11, `fill="`+colour+`"`)
@@ -98,7 +98,7 @@ func (p *panel) legend(colour, attrs, name string, box bool) {
 	p.legendX += 38 + textWidth(name)
 }
 
-// textWidth is about how wide a text is, in pixels.
+// textWidth returns the approximate width of a text in pixels.
 func textWidth(t string) float64 {
 	w := 0.0
 	for _, r := range t {
@@ -114,14 +114,14 @@ func textWidth(t string) float64 {
 	return w
 }
 
-// steps draws a series as a line of steps. A column of pixels shows the first and last value, and
-// the most and the least, of all that are in it, so that the line has no more corners than the
-// panel has room for.
+// steps draws a series as a line of steps. A column of pixels shows the first, the last, the
+// largest and the smallest of its values, so that the line has no more corners than the panel has
+// room for.
 func (p *panel) steps(v series, y scale, colour string, width float64, attrs string) {
 	p.s.path(p.stepPath(v, y), colour, width, attrs)
 }
 
-// area draws a series, of which there is a value at each time, as what is below its steps.
+// area fills the area below the steps of a series, which must have a value at each time.
 func (p *panel) area(v series, y scale, colour string) {
 	if d := p.stepPath(v, y); d != "" {
 		x, _, _ := strings.Cut(d[1:], " ")
@@ -137,7 +137,7 @@ func (p *panel) stepPath(v series, y scale) string {
 		d.WriteString(px(at))
 	}
 	for i := 0; i < len(v); {
-		// What stands when the panel begins, or the first of a column.
+		// The value at the left edge of the panel, or the first of a column.
 		if i+1 < len(v) && v[i+1].t <= p.x.lo {
 			i++
 			continue
@@ -184,11 +184,11 @@ func (p *panel) stepPath(v series, y scale) string {
 	return d.String()
 }
 
-// column returns where the half pixel of a time begins.
+// column returns the beginning of the half pixel of a time.
 func (p *panel) column(t float64) float64 { return math.Floor(p.x.at(t)*2) / 2 }
 
-// spans draws ranges as upright lines, least pixels long at the least. Those that touch in one
-// column are one line, so that there are no more than the panel has room for.
+// spans draws ranges as vertical lines of at least least pixels. Ranges that touch in one column
+// become one line, so that there are no more lines than the panel has room for.
 func (p *panel) spans(list []span, colour string, width, least float64) {
 	type bar struct{ x, top, bottom float64 }
 	var bars []bar
@@ -230,7 +230,7 @@ func cmpFloat(a, b float64) int {
 	return 0
 }
 
-// dots draws a series as a dot for each value, one for all that fall on the same pixel.
+// dots draws a dot for each value of a series. Values on the same pixel share a dot.
 func (p *panel) dots(v series, y scale, colour string) {
 	seen := map[[2]float64]bool{}
 	var d strings.Builder

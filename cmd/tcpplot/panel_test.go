@@ -45,8 +45,8 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// TestStepsOfMany: however many values there are, the line has few corners, and shows the most
-// and the least.
+// TestStepsOfMany tests that the line of many values has few corners, and shows the largest and the
+// smallest value.
 func TestStepsOfMany(t *testing.T) {
 	p := testPanel()
 	r := rand.New(rand.NewPCG(1, 2))
@@ -71,7 +71,7 @@ func TestSpans(t *testing.T) {
 	}{
 		{[]span{{0.5, 0.2, 0.4}, {0.5, 0.4, 0.6}, {0.5, 0.8, 0.9}}, "M50 10V20M50 40V80"}, // two that touch are one
 		{[]span{{0.5, 0.5, 0.5}}, "M50 48V52"},
-		// what is too short to be seen
+		// a range that is too short to be seen
 		{[]span{{-0.1, 0, 1}, {1.1, 0, 1}}, ""},
 	} {
 		p := testPanel()
@@ -131,10 +131,10 @@ func TestTicks(t *testing.T) {
 	}
 }
 
-// TestOffsets: sequence numbers wrap, and the offsets do not; an acknowledgment that is late
+// TestOffsets tests that offsets go on when sequence numbers wrap, and that a late acknowledgment
 // moves nothing back.
 func TestOffsets(t *testing.T) {
-	const n = 6000 // of 1 MiB each, more than there are numbers
+	const n = 6000 // of 1 MiB each: more than there are sequence numbers
 	c := &qlog.Conn{}
 	add := func(i int, e bsdnet.TraceEvent) {
 		e.Time = start.Add(time.Duration(i) * time.Millisecond)
@@ -171,8 +171,8 @@ func TestOffsets(t *testing.T) {
 	}
 }
 
-// TestFlight: a segment is in flight from when it is sent, although its event does not count it
-// yet.
+// TestFlight tests that a segment is in flight as soon as it is sent, although its event does not
+// count it yet.
 func TestFlight(t *testing.T) {
 	c := &qlog.Conn{}
 	for i, e := range []bsdnet.TraceEvent{
@@ -205,7 +205,7 @@ func TestPhases(t *testing.T) {
 	}
 }
 
-// TestRate: 1000 bytes each millisecond are 8 Mbit/s, whatever the bins.
+// TestRate tests that 1000 bytes each millisecond are 8 Mbit/s, whatever the bins.
 func TestRate(t *testing.T) {
 	var s series
 	for i := range 2001 {

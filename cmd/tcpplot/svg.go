@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// An svg is a drawing under way, in pixels from the upper left corner.
+// An svg is a drawing that is being made. Coordinates are in pixels from the upper left corner.
 type svg struct {
 	b     strings.Builder
 	clips int
 }
 
-// px writes a coordinate, to a tenth of a pixel.
+// px formats a coordinate to a tenth of a pixel.
 func px(v float64) string {
 	return strings.TrimSuffix(strconv.FormatFloat(v, 'f', 1, 64), ".0")
 }
@@ -27,7 +27,7 @@ func (s *svg) line(x1, y1, x2, y2 float64, colour string, width float64, attrs s
 		px(x1), px(y1), px(x2), px(y2), colour, px(width), attrs)
 }
 
-// path draws the lines that d describes; nothing if it is empty.
+// path draws the lines that d describes. If d is empty, it draws nothing.
 func (s *svg) path(d, colour string, width float64, attrs string) {
 	if d != "" {
 		fmt.Fprintf(&s.b, "<path d=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"%s\" %s/>\n", d, colour,
@@ -35,13 +35,13 @@ func (s *svg) path(d, colour string, width float64, attrs string) {
 	}
 }
 
-// text writes; anchor is start, middle or end.
+// text draws a text; anchor is start, middle or end.
 func (s *svg) text(x, y float64, anchor, attrs, t string) {
 	fmt.Fprintf(&s.b, "<text x=\"%s\" y=\"%s\" text-anchor=\"%s\" %s>%s</text>\n", px(x), px(y), anchor, attrs,
 		html.EscapeString(t))
 }
 
-// clip limits what inside draws to a rectangle.
+// clip calls inside, and limits its drawing to a rectangle.
 func (s *svg) clip(x, y, w, h float64, inside func()) {
 	s.clips++
 	fmt.Fprintf(&s.b, "<clipPath id=\"c%d\"><rect x=\"%s\" y=\"%s\" width=\"%s\" height=\"%s\"/></clipPath>\n"+
@@ -51,9 +51,10 @@ func (s *svg) clip(x, y, w, h float64, inside func()) {
 	s.b.WriteString("</g>\n")
 }
 
-// file returns the drawing with its frame: white, whatever the viewer's background is.
+// file returns the drawing as a file, on white, whatever the viewer's background is.
 func (s *svg) file(w, h float64, title string) string {
-	return fmt.Sprintf("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%s\" height=\"%s\" viewBox=\"0 0 %[1]s %[2]s\" "+
-		"font-family=\"sans-serif\" font-size=\"12\" fill=\"%s\">\n<title>%s</title>\n<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n%s</svg>\n",
+	return fmt.Sprintf("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%s\" height=\"%s\" "+
+		"viewBox=\"0 0 %[1]s %[2]s\" font-family=\"sans-serif\" font-size=\"12\" fill=\"%s\">\n"+
+		"<title>%s</title>\n<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n%s</svg>\n",
 		px(w), px(h), ink, html.EscapeString(title), s.b.String())
 }
