@@ -12,11 +12,11 @@ import (
 	"bsdnet"
 )
 
-// dialLimit is how long a connection may take to come about. It is less than the page may take, since an http.Client whose time is up says no more than that, and
-// a dial says what the link knows of the reason.
+// dialLimit is how long a dial may take. It is less than the time for the whole page, because a
+// dial that times out returns the reason that the link knows, and an http.Client does not.
 const dialLimit = 10 * time.Second
 
-// overLink returns a client that dials on the stack, for as long as limit.
+// overLink returns a client whose dials are on the stack and end after limit.
 func overLink(stack *bsdnet.Stack, limit time.Duration) *http.Client {
 	t := stack.HTTPTransport()
 	t.DialContext = (&bsdnet.Dialer{Stack: stack, Timeout: limit}).DialContext
@@ -45,7 +45,8 @@ func fetch(ctx context.Context, client *http.Client, url string, stack *bsdnet.S
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "GET %v\n%s %s\n%s\n\n%s\n", req.URL, resp.Proto, resp.Status, resp.Header.Get("Content-Type"), body)
+	typ := resp.Header.Get("Content-Type")
+	fmt.Fprintf(out, "GET %v\n%s %s\n%s\n\n%s\n", req.URL, resp.Proto, resp.Status, typ, body)
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("GET %v: %s", req.URL, resp.Status)
 	}
@@ -53,12 +54,14 @@ func fetch(ctx context.Context, client *http.Client, url string, stack *bsdnet.S
 	return nil
 }
 
-// about describes a connection in a line, as the stack sees it from the end given, or from the other where that one is not its own.
+// about describes a connection in one line, as the stack sees it from the given end, or from the
+// other end if the given one is not the stack's.
 func about(stack *bsdnet.Stack, local, remote net.Addr) string {
 	for range 2 {
 		for _, c := range stack.Conns() {
 			if c.Local.String() == local.String() && c.Remote.String() == remote.String() {
-				return fmt.Sprintf("%s %v -> %v, RTT %v, cwnd %d bytes, sent %d and received %d bytes, %d retransmissions",
+				return fmt.Sprintf("%s %v -> %v, RTT %v, cwnd %d bytes, "+
+					"sent %d and received %d bytes, %d retransmissions",
 					c.State, c.Local, c.Remote, rtt(c.RTT), c.Cwnd, c.Sent, c.Recv, c.Retransmits)
 			}
 		}
@@ -67,7 +70,7 @@ func about(stack *bsdnet.Stack, local, remote net.Addr) string {
 	return fmt.Sprintf("CLOSED %v -> %v", local, remote)
 }
 
-// rtt cuts a round-trip time to what one wants to read.
+// rtt rounds a round-trip time, so that it is easy to read.
 func rtt(d time.Duration) time.Duration {
 	switch {
 	case d < time.Microsecond:

@@ -18,7 +18,7 @@ import (
 	"bsdnet/wireguard"
 )
 
-// linkOptions say what the stack is attached to.
+// linkOptions are the flags that choose the stack's link.
 type linkOptions struct {
 	link   string // "loopback" or "", "tun", "udp", "wireguard"
 	ip     string // the stack's address
@@ -31,22 +31,26 @@ type linkOptions struct {
 }
 
 func (o *linkOptions) flags(f *flag.FlagSet) {
-	f.StringVar(&o.link, "link", "loopback", "the `link` that the stack is attached to: loopback, tun, udp or wireguard")
-	f.StringVar(&o.ip, "ip", "", "the stack's `address`; the default is 10.0.0.2/24 with tun, and with udp 10.9.0.1/24, or 10.9.0.2/24 with -peer")
+	f.StringVar(&o.link, "link", "loopback", "attach the stack to this `link`: loopback, tun, udp or wireguard")
+	f.StringVar(&o.ip, "ip", "", "the stack's `address`; the default is 10.0.0.2/24 with tun, "+
+		"and with udp 10.9.0.1/24, or 10.9.0.2/24 with -peer")
 	f.StringVar(&o.tun, "tun", "", "tun: the device's `name`; the default is the first free one")
-	f.StringVar(&o.host, "host", "10.0.0.1/24", "tun: the kernel's `address`; \"\": the device has been set up")
+	f.StringVar(&o.host, "host", "10.0.0.1/24", "tun: the kernel's `address`; \"\" if the device is set up already")
 	f.StringVar(&o.local, "local", "", "udp: the `address` that the tunnel receives on; the default is any port")
-	f.StringVar(&o.peer, "peer", "", "udp: the `address` of the other end; without, it is whoever has the key")
-	f.StringVar(&o.key, "key", "", "udp: a `file` with 32 random bytes, in base64 or not, the same at both ends: openssl rand -base64 32 >file")
+	f.StringVar(&o.peer, "peer", "", "udp: the `address` of the other end; by default the tunnel waits for "+
+		"a peer that has the key")
+	f.StringVar(&o.key, "key", "", "udp: a `file` with 32 random bytes, in base64 or not, the same at both ends: "+
+		"openssl rand -base64 32 >file")
 	f.StringVar(&o.config, "config", "", "wireguard: a `file` as for wg-quick")
 }
 
 // linkFlags are the flags that only some links have.
 var linkFlags = []struct{ name, links string }{
-	{"ip", "tun or udp"}, {"tun", "tun"}, {"host", "tun"}, {"local", "udp"}, {"peer", "udp"}, {"key", "udp"}, {"config", "wireguard"},
+	{"ip", "tun or udp"}, {"tun", "tun"}, {"host", "tun"},
+	{"local", "udp"}, {"peer", "udp"}, {"key", "udp"}, {"config", "wireguard"},
 }
 
-// check reports a link that there is not, and flags that are another link's.
+// check returns an error if the link does not exist, or if a flag belongs to another link.
 func (o *linkOptions) check(given map[string]bool) error {
 	switch o.link {
 	case "loopback", "tun", "udp", "wireguard":
@@ -65,15 +69,18 @@ func (o *linkOptions) unknown() error {
 	return badUsage("-link is %q; it can be loopback, tun, udp or wireguard", o.link)
 }
 
-// A way is how one gets to the stack.
+// A way describes how clients reach the stack.
 type way struct {
-	link   bsdnet.Link
-	ip     netip.Addr                       // the stack's address there
-	who    string                           // for whom
-	client func(*bsdnet.Stack) *http.Client // fetches from here; nil: nobody is here that could
+	link bsdnet.Link
+	ip   netip.Addr // the stack's address on the link
+	who  string     // who can reach the stack, for the user to read
+
+	// client returns a client in this process that reaches the stack. It is nil if only other
+	// processes can reach it.
+	client func(*bsdnet.Stack) *http.Client
 }
 
-// reachable returns an address to dial for one to listen on.
+// reachable returns the address at which clients reach a listener's address.
 func (w *way) reachable(a net.Addr) string {
 	t := a.(*net.TCPAddr)
 	host := t.IP.String()
@@ -87,7 +94,8 @@ func (w *way) reachable(a net.Addr) string {
 func (o *linkOptions) attach(stack *bsdnet.Stack) (*way, error) {
 	switch o.link {
 	case "", "loopback":
-		return &way{ip: netip.MustParseAddr("127.0.0.1"), who: "inside the stack, without a relay", client: (*bsdnet.Stack).HTTPClient}, nil
+		return &way{ip: netip.MustParseAddr("127.0.0.1"), who: "inside the stack, without a relay",
+			client: (*bsdnet.Stack).HTTPClient}, nil
 	case "tun":
 		return o.attachTUN(stack)
 	case "udp":
@@ -105,10 +113,10 @@ func (o *linkOptions) address(def string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(o.ip)
 	if err != nil {
-		return p, badUsage("-ip: %w; it is an address with the length of its network, such as %s", err, def)
+		return p, badUsage("-ip: %w; give an address with the length of its network, such as %s", err, def)
 	}
 	if !p.Addr().Is4() {
-		return p, badUsage("-ip: the stack speaks IPv4 only, such as %s", def)
+		return p, badUsage("-ip: the stack has IPv4 only; give an address such as %s", def)
 	}
 	return p, nil
 }
@@ -121,7 +129,7 @@ func (o *linkOptions) attachTUN(stack *bsdnet.Stack) (*way, error) {
 	c := tun.Config{Name: o.tun}
 	if o.host != "" {
 		if c.Host, err = netip.ParsePrefix(o.host); err != nil {
-			return nil, badUsage("-host: %w; it is an address with the length of its network, such as 10.0.0.1/24", err)
+			return nil, badUsage("-host: %w; give an address with the length of its network, such as 10.0.0.1/24", err)
 		}
 	}
 	dev, err := tun.Open(c)
@@ -146,7 +154,7 @@ func (o *linkOptions) attachUDP(stack *bsdnet.Stack) (*way, error) {
 		return nil, err
 	}
 	if o.key == "" {
-		return nil, badUsage("-link udp needs -key; openssl rand -base64 32 >secret makes one, for both ends")
+		return nil, badUsage("-link udp needs -key; openssl rand -base64 32 >secret makes a key for both ends")
 	}
 	text, err := os.ReadFile(o.key)
 	if err != nil {
@@ -164,7 +172,8 @@ func (o *linkOptions) attachUDP(stack *bsdnet.Stack) (*way, error) {
 		tunnel.Close()
 		return nil, err
 	}
-	return &way{link: tunnel, ip: ip.Addr(), who: fmt.Sprintf("for anyone who has the key, at %v", tunnel.LocalAddr())}, nil
+	who := fmt.Sprintf("for anyone who has the key, at %v", tunnel.LocalAddr())
+	return &way{link: tunnel, ip: ip.Addr(), who: who}, nil
 }
 
 func (o *linkOptions) attachWireGuard(stack *bsdnet.Stack) (*way, error) {
@@ -193,14 +202,14 @@ func (o *linkOptions) attachWireGuard(stack *bsdnet.Stack) (*way, error) {
 	return w, nil
 }
 
-// readKey returns the key in a file: 32 bytes in base64, or as they are.
+// readKey returns the key in a file, which holds 32 bytes in base64 or as they are.
 func readKey(text []byte) ([]byte, error) {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
 	switch {
 	case len(text) == 32:
-		return text, nil // 32 characters of base64 would be 24 bytes
+		return text, nil // this cannot be base64, of which 32 characters are 24 bytes
 	case err != nil || len(key) != 32:
-		return nil, fmt.Errorf("it holds %d bytes, which are not 32 in base64, nor 32 as they are", len(text))
+		return nil, fmt.Errorf("the file has %d bytes; want 32 bytes, in base64 or as they are", len(text))
 	}
 	return key, nil
 }

@@ -16,7 +16,7 @@ import (
 	"bsdnet/wireguard"
 )
 
-// fetched checks what -get prints.
+// fetched checks the output of -get.
 func fetched(t *testing.T, out []byte, url, conn string) {
 	t.Helper()
 	for _, want := range []string{
@@ -33,11 +33,13 @@ func fetched(t *testing.T, out []byte, url, conn string) {
 // TestUDP runs both ends of a tunnel, as two terminals would.
 func TestUDP(t *testing.T) {
 	key := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(key, []byte(base64.StdEncoding.EncodeToString(stdbytes.Repeat([]byte("k"), 32))+"\n"), 0o600); err != nil {
+	text := base64.StdEncoding.EncodeToString(stdbytes.Repeat([]byte("k"), 32))
+	if err := os.WriteFile(key, []byte(text+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var served stdbytes.Buffer
-	_, url := startSite(t, options{addr: ":80", linkOptions: linkOptions{link: "udp", key: key, local: "127.0.0.1:0"}}, &served)
+	server := options{addr: ":80", linkOptions: linkOptions{link: "udp", key: key, local: "127.0.0.1:0"}}
+	_, url := startSite(t, server, &served)
 	if url != "http://10.9.0.1/" {
 		t.Errorf("served on %s", url)
 	}
@@ -46,7 +48,8 @@ func TestUDP(t *testing.T) {
 		t.Fatalf("the tunnel's address is not printed:\n%s", served.String())
 	}
 	var out stdbytes.Buffer
-	if err := run(t.Context(), options{get: url, linkOptions: linkOptions{link: "udp", key: key, peer: at[1]}}, &out); err != nil {
+	client := options{get: url, linkOptions: linkOptions{link: "udp", key: key, peer: at[1]}}
+	if err := run(t.Context(), client, &out); err != nil {
 		t.Fatal(err)
 	}
 	fetched(t, out.Bytes(), url, `10\.9\.0\.2:\d+ -> 10\.9\.0\.1:80`)
@@ -63,24 +66,30 @@ func TestWireGuard(t *testing.T) {
 	free.Close()
 	a, b := wireguard.NewSecret(), wireguard.NewSecret()
 	for name, text := range map[string]string{
-		"a.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.1/24\nListenPort = %d\n[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.2/32\n",
+		"a.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.1/24\nListenPort = %d\n"+
+			"[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.2/32\n",
 			a.Base64(), port, b.Public()),
-		"b.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/24\n[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.0/24\nEndpoint = 127.0.0.1:%d\n",
+		"b.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/24\n"+
+			"[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.0/24\nEndpoint = 127.0.0.1:%d\n",
 			b.Base64(), a.Public(), port),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, url := startSite(t, options{addr: ":8000", linkOptions: linkOptions{link: "wireguard", config: filepath.Join(dir, "a.conf")}}, io.Discard)
+	over := func(name string) linkOptions {
+		return linkOptions{link: "wireguard", config: filepath.Join(dir, name)}
+	}
+	_, url := startSite(t, options{addr: ":8000", linkOptions: over("a.conf")}, io.Discard)
 	var out stdbytes.Buffer
-	if err := run(t.Context(), options{get: url, linkOptions: linkOptions{link: "wireguard", config: filepath.Join(dir, "b.conf")}}, &out); err != nil {
+	if err := run(t.Context(), options{get: url, linkOptions: over("b.conf")}, &out); err != nil {
 		t.Fatal(err)
 	}
 	fetched(t, out.Bytes(), "http://10.8.0.1:8000/", `10\.8\.0\.2:\d+ -> 10\.8\.0\.1:8000`)
 }
 
-// TestUsage: a command line that makes no sense ends with status 2 and says why; one that fails, with 1.
+// TestUsage tests that the command exits with status 2 and a reason if the command line makes no
+// sense, and with status 1 if it fails.
 func TestUsage(t *testing.T) {
 	for _, c := range []struct {
 		line   string
@@ -110,7 +119,8 @@ func TestUsage(t *testing.T) {
 		{"-addr 192.0.2.1:80", 1, "192.0.2.1"},
 	} {
 		var out, errs stdbytes.Buffer
-		if status := command(strings.Fields(c.line), &out, &errs); status != c.status || !strings.Contains(errs.String(), c.want) || out.Len() > 0 {
+		status := command(strings.Fields(c.line), &out, &errs)
+		if status != c.status || !strings.Contains(errs.String(), c.want) || out.Len() > 0 {
 			t.Errorf("http %s: status %d, want %d\n%s%swant %q", c.line, status, c.status, &out, &errs, c.want)
 		}
 		if lines := strings.Count(errs.String(), "\n"); c.status != 0 && lines > 2 {
@@ -119,10 +129,11 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// TestReadKey: a key is 32 bytes, in base64 or not.
+// TestReadKey tests that a key is 32 bytes, in base64 or not.
 func TestReadKey(t *testing.T) {
 	raw := stdbytes.Repeat([]byte{0xfe}, 32)
-	for _, text := range []string{string(raw), base64.StdEncoding.EncodeToString(raw), base64.StdEncoding.EncodeToString(raw) + "\n"} {
+	coded := base64.StdEncoding.EncodeToString(raw)
+	for _, text := range []string{string(raw), coded, coded + "\n"} {
 		if key, err := readKey([]byte(text)); !stdbytes.Equal(key, raw) || err != nil {
 			t.Errorf("%q: %x, %v", text, key, err)
 		}
@@ -134,7 +145,7 @@ func TestReadKey(t *testing.T) {
 	}
 }
 
-// TestCwnd: a window that limits nothing is not shown as a number.
+// TestCwnd tests that a window that limits nothing is not shown as a number.
 func TestCwnd(t *testing.T) {
 	for _, c := range []struct {
 		c    conn
@@ -150,14 +161,15 @@ func TestCwnd(t *testing.T) {
 	}
 }
 
-// TestLinkErrors: the error names the flag that is wrong.
+// TestLinkErrors tests that an error names the flag that is wrong.
 func TestLinkErrors(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "bad")
 	if err := os.WriteFile(bad, []byte("not a key"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	good := filepath.Join(t.TempDir(), "good")
-	if err := os.WriteFile(good, []byte(base64.StdEncoding.EncodeToString(stdbytes.Repeat([]byte("k"), 32))), 0o600); err != nil {
+	text := base64.StdEncoding.EncodeToString(stdbytes.Repeat([]byte("k"), 32))
+	if err := os.WriteFile(good, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for want, l := range map[string]linkOptions{
@@ -177,20 +189,22 @@ func TestLinkErrors(t *testing.T) {
 	}
 }
 
-// TestReason: what a link knows of the reason is in the error of a fetch that nobody has answered.
+// TestReason tests that the error of a fetch that nobody answers has the reason that the link
+// knows.
 func TestReason(t *testing.T) {
 	dir := t.TempDir()
 	key, config := filepath.Join(dir, "secret"), filepath.Join(dir, "wg.conf")
 	if err := os.WriteFile(key, stdbytes.Repeat([]byte("k"), 32), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	nobody, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}) // who does not answer
+	nobody, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}) // it never answers
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer nobody.Close()
 	at := nobody.LocalAddr().String()
-	text := fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/24\n[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.0/24\nEndpoint = %s\n",
+	text := fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/24\n"+
+		"[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.0/24\nEndpoint = %s\n",
 		wireguard.NewSecret().Base64(), wireguard.NewSecret().Public(), at)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -200,8 +214,10 @@ func TestReason(t *testing.T) {
 		url  string
 		want string
 	}{
-		{linkOptions{link: "udp", key: key, peer: at}, "http://10.9.0.1/", `dial tcp 10.9.0.1:80: i/o timeout (udptunnel: no answer from ` + at + ` to 1 handshake: `},
-		{linkOptions{link: "wireguard", config: config}, "http://10.8.0.1/", `i/o timeout (wireguard: no handshake with peer `},
+		{linkOptions{link: "udp", key: key, peer: at}, "http://10.9.0.1/",
+			`dial tcp 10.9.0.1:80: i/o timeout (udptunnel: no answer from ` + at + ` to 1 handshake: `},
+		{linkOptions{link: "wireguard", config: config}, "http://10.8.0.1/",
+			`i/o timeout (wireguard: no handshake with peer `},
 	} {
 		err := run(t.Context(), options{get: c.url, linkOptions: c.link, dialLimit: 100 * time.Millisecond}, io.Discard)
 		if err == nil || !strings.Contains(err.Error(), c.want) {

@@ -1,24 +1,25 @@
-// Http shows net/http on bsdnet. It serves a page over a stack of its own, fetches it through the same stack with an http.Client, prints the
-// answer and a line about the connection that brought it, and goes on serving until it is interrupted. A relay on a port of the kernel lets curl
-// and browsers in, which know nothing of the stack:
+// Http shows net/http on bsdnet. It serves a page over its own stack, fetches the page through the
+// same stack with an http.Client, prints the answer and a line about the connection, and goes on
+// serving until it is interrupted. Curl and browsers, which cannot reach the stack, can use a relay
+// on a port of the kernel:
 //
 //	browser --- kernel's TCP --- relay --- bsdnet --- http.Server
 //
-// The page is the stack's own list of connections: reload it a few times and watch.
+// The page lists the stack's connections. Reload it a few times and watch them.
 //
 //	go run ./examples/http
 //	go run ./examples/http -once -pcap http.pcap && tcpdump -nr http.pcap
 //	go run ./examples/http -once -trace http.qlog && go run ./cmd/tcpplot http.qlog >http.svg
 //
-// With -link the stack is reached over something else than its own loopback: a TUN device, at whose other end is the kernel; a UDP tunnel to another
-// such program; a WireGuard network.
+// With -link, clients reach the stack over a link instead of its loopback: a TUN device, whose
+// other end is the kernel, a UDP tunnel to another such program, or a WireGuard network.
 //
 //	unshare -Urn go run ./examples/http -link tun -once
 //	go run ./examples/http -link udp -key secret -local 127.0.0.1:5180
 //	go run ./examples/http -link udp -key secret -peer 127.0.0.1:5180 -get http://10.9.0.1/
 //	go run ./examples/http -link wireguard -config wg0.conf
 //
-// It ends with status 1 where something fails, and with 2 where the command line is wrong.
+// Http exits with status 1 if something fails, and with status 2 if the command line is wrong.
 package main
 
 import (
@@ -49,22 +50,27 @@ type options struct {
 
 	linkOptions
 
-	serving   func(s *site, url string) // told when all is up; may be nil
+	serving   func(s *site, url string) // called when the server is up; may be nil
 	dialLimit time.Duration             // how long -get waits for a connection; 0: as long as TCP tries
-	patience  time.Duration             // how long shutdown waits for requests under way, and for connections that have not asked for anything yet
+
+	// patience is how long shutdown waits for requests under way, and for connections that have
+	// not sent a request yet.
+	patience time.Duration
 }
 
 func main() { os.Exit(command(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// command does what the command line says, and returns the status to exit with: 1 where that fails, 2 where the line itself is wrong.
+// command runs the command line args and returns the status to exit with: 1 if the command fails, 2
+// if the command line is wrong.
 func command(args []string, out, errs io.Writer) int {
 	o := options{patience: 2 * time.Second, dialLimit: dialLimit}
 	f := flag.NewFlagSet("http", flag.ContinueOnError)
-	f.SetOutput(io.Discard) // else thirty lines of usage would hide what is wrong
+	f.SetOutput(io.Discard) // thirty lines of usage would hide the error
 	f.StringVar(&o.addr, "addr", ":80", "`address` inside the stack that the server listens on")
-	f.StringVar(&o.relay, "relay", "127.0.0.1:8080", "`address` on the kernel's network that is relayed to the server; \"\" for none (the default with -link)")
-	f.StringVar(&o.pcap, "pcap", "", "write what passes the link to `file`, for tcpdump or Wireshark")
-	f.StringVar(&o.trace, "trace", "", "write what happens on the connections to `file`, for cmd/tcpplot")
+	f.StringVar(&o.relay, "relay", "127.0.0.1:8080", "`address` on the kernel's network to relay to the server; "+
+		"\"\" for none (the default with -link)")
+	f.StringVar(&o.pcap, "pcap", "", "write the packets on the link to `file`, for tcpdump or Wireshark")
+	f.StringVar(&o.trace, "trace", "", "write the events on the connections to `file`, for cmd/tcpplot")
 	f.BoolVar(&o.once, "once", false, "end after the page has been fetched once")
 	f.StringVar(&o.get, "get", "", "fetch this `URL` over the link, print it and end, instead of serving")
 	o.linkOptions.flags(f)
@@ -99,18 +105,19 @@ func command(args []string, out, errs io.Writer) int {
 	return 1
 }
 
-// wrong says what is wrong with the command line, and returns the status for it.
+// wrong prints an error of the command line, and returns the status for it.
 func wrong(errs io.Writer, err error) int {
 	fmt.Fprintf(errs, "http: %v\nhttp -h lists the flags\n", err)
 	return 2
 }
 
-// A usageError says what is wrong with the command line.
+// A usageError is an error of the command line.
 type usageError struct{ error }
 
 func badUsage(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// check reports flags that have no meaning together, lest somebody waits for what they do.
+// check returns an error if flags do not go together. Nobody should wait for the effect of a flag
+// that has none.
 func (o *options) check(given map[string]bool) error {
 	if err := o.linkOptions.check(given); err != nil {
 		return err
@@ -120,16 +127,16 @@ func (o *options) check(given map[string]bool) error {
 	}
 	for _, name := range []string{"addr", "relay"} {
 		if given[name] {
-			return badUsage("-%s is for serving, and -get fetches a page instead; leave one out", name)
+			return badUsage("-%s is for serving, and -get fetches a page instead; leave one of them out", name)
 		}
 	}
 	if o.link == "loopback" {
-		return badUsage("-get: nobody serves on the loopback of a stack of its own; give -link tun, udp or wireguard")
+		return badUsage("-get: there is no server on the loopback of a new stack; give -link tun, udp or wireguard")
 	}
 	return nil
 }
 
-// run does what the command does, until ctx ends.
+// run runs the command until ctx ends.
 func run(ctx context.Context, o options, out io.Writer) (err error) {
 	var c bsdnet.Config
 	if o.trace != "" {
@@ -139,7 +146,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		}
 		q := qlog.New(f)
 		c.Trace = q.Trace
-		defer func() { err = errors.Join(err, q.Close(), f.Close()) }() // after the stack
+		defer func() { err = errors.Join(err, q.Close(), f.Close()) }() // after the stack has closed
 	}
 	stack, err := bsdnet.New(c)
 	if err != nil {
@@ -162,7 +169,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	}
 
 	if o.once && way.client == nil {
-		return badUsage("-once: the page can only be fetched at the other end of -link %s; do that with -get", o.link)
+		return badUsage("-once: only the other end of -link %s can fetch the page; use -get there", o.link)
 	}
 
 	ln, err := stack.Listen("tcp", o.addr) // the one line that differs from a server on the kernel's TCP
@@ -201,7 +208,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	return wait(ctx, served)
 }
 
-// wait returns when the user, or the server, has had enough.
+// wait returns when ctx ends, or when the server fails.
 func wait(ctx context.Context, served chan error) error {
 	select {
 	case <-ctx.Done():
@@ -212,7 +219,7 @@ func wait(ctx context.Context, served chan error) error {
 	}
 }
 
-// shutdown ends the server: requests under way are answered, idle connections closed.
+// shutdown ends the server: it answers requests under way and closes idle connections.
 func shutdown(srv *http.Server, served <-chan error, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -226,7 +233,7 @@ func shutdown(srv *http.Server, served <-chan error, patience time.Duration) err
 	return err
 }
 
-// capture writes what passes the link to a file, until stop is called.
+// capture writes the packets on the link to a file until stop is called.
 func capture(stack *bsdnet.Stack, link bsdnet.Link, name string) (stop func() error, err error) {
 	f, err := os.Create(name)
 	if err != nil {

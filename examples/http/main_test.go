@@ -24,7 +24,8 @@ import (
 func TestOnce(t *testing.T) {
 	file, trace := filepath.Join(t.TempDir(), "http.pcap"), filepath.Join(t.TempDir(), "http.qlog")
 	var out stdbytes.Buffer
-	if err := run(t.Context(), options{addr: ":80", relay: "127.0.0.1:0", pcap: file, trace: trace, once: true}, &out); err != nil {
+	o := options{addr: ":80", relay: "127.0.0.1:0", pcap: file, trace: trace, once: true}
+	if err := run(t.Context(), o, &out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
@@ -32,7 +33,8 @@ func TestOnce(t *testing.T) {
 		`<h1>Served by net/http over bsdnet</h1>`,
 		`<td>LISTEN</td><td>\*:80</td>`,
 		`<td>ESTABLISHED</td><td>127\.0\.0\.1:80</td><td>127\.0\.0\.1:\d+</td>`,
-		`(?m)^ESTABLISHED 127\.0\.0\.1:\d+ -> 127\.0\.0\.1:80, RTT [\d.]+[nµm]?s, cwnd \d+ bytes, sent [1-9]\d* and received [1-9]\d+ bytes, 0 retransmissions$`,
+		`(?m)^ESTABLISHED 127\.0\.0\.1:\d+ -> 127\.0\.0\.1:80, RTT [\d.]+[nµm]?s, cwnd \d+ bytes, ` +
+			`sent [1-9]\d* and received [1-9]\d+ bytes, 0 retransmissions$`,
 	} {
 		if !regexp.MustCompile(want).Match(out.Bytes()) {
 			t.Errorf("the output does not match %s:\n%s", want, out.Bytes())
@@ -45,7 +47,7 @@ func TestOnce(t *testing.T) {
 	checkTrace(t, trace)
 }
 
-// checkTrace reads a trace: both ends of one connection, from the handshake to the end.
+// checkTrace checks that a trace has both ends of one connection, from the handshake to the end.
 func checkTrace(t *testing.T, file string) {
 	t.Helper()
 	f, err := os.Open(file)
@@ -58,13 +60,15 @@ func checkTrace(t *testing.T, file string) {
 		t.Fatalf("%d connections in the trace, %v", len(tr.Conns), err)
 	}
 	for _, c := range tr.Conns {
-		if first := c.Events[0]; first.Kind != bsdnet.TraceState || len(c.Events) < 6 || c.Local.Port() != 80 && c.Remote.Port() != 80 {
+		if first := c.Events[0]; first.Kind != bsdnet.TraceState || len(c.Events) < 6 ||
+			c.Local.Port() != 80 && c.Remote.Port() != 80 {
 			t.Errorf("%v -> %v has %d events, the first %+v", c.Local, c.Remote, len(c.Events), first)
 		}
 	}
 }
 
-// checkPcap reads a capture: nanosecond pcap, raw IP, the first packet a SYN to port 80.
+// checkPcap checks that a capture is a pcap file of raw IP, with times in nanoseconds, whose first
+// packet is a SYN to port 80.
 func checkPcap(t *testing.T, file string) {
 	t.Helper()
 	b, err := os.ReadFile(file)
@@ -99,7 +103,7 @@ func start(t *testing.T, o options, out io.Writer) (addr string) {
 	return s.relay.addr().String()
 }
 
-// startSite runs the command until the test ends, and returns what it serves, and where.
+// startSite runs the command until the test ends, and returns the site that it serves and its URL.
 func startSite(t *testing.T, o options, out io.Writer) (*site, string) {
 	t.Helper()
 	type up struct {
@@ -147,7 +151,8 @@ func get(t *testing.T, c *http.Client, url string) []byte {
 	return b
 }
 
-// TestRelay looks at the page from the kernel's network, as curl does, with connections that stay open while the command is interrupted.
+// TestRelay fetches the page from the kernel's network, as curl does, with connections that stay
+// open while the command is interrupted.
 func TestRelay(t *testing.T) {
 	addr := start(t, options{addr: "127.0.0.1:80", relay: "127.0.0.1:0"}, io.Discard)
 	tr := &http.Transport{}
@@ -166,7 +171,8 @@ func TestRelay(t *testing.T) {
 	if st.Requests != 4 || st.Relayed != 1 || st.Accepted != 2 {
 		t.Errorf("%d requests, %d relayed, %d accepted; want 4, 1, 2", st.Requests, st.Relayed, st.Accepted)
 	}
-	// The command's own fetch may still be closing, and the last answer not be acknowledged: wait for it.
+	// The command's own fetch may still be closing, and the peer may not have acknowledged the last
+	// answer yet.
 	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		err := settled(&st)
 		if err == nil {
@@ -182,13 +188,15 @@ func TestRelay(t *testing.T) {
 	}
 }
 
-// settled returns what is still missing of a listener and both ends of one connection, with its numbers.
+// settled returns an error unless the status has a listener and both ends of one connection, with
+// all numbers.
 func settled(st *status) error {
 	states := map[string]int{}
 	for _, c := range st.Conns {
 		states[c.State]++
 		if c.State == "ESTABLISHED" && c.Local == "127.0.0.1:80" && (c.Cwnd == 0 || c.Sent == 0 || c.Received == 0 ||
-			c.ID == 0 || c.MinRTT == 0 || c.RTO < c.MinRTT || c.SendWindow == 0 || c.RecvWindow == 0 || c.SendBuffer == 0 || c.RecvBuffer == 0) {
+			c.ID == 0 || c.MinRTT == 0 || c.RTO < c.MinRTT || c.SendWindow == 0 || c.RecvWindow == 0 ||
+			c.SendBuffer == 0 || c.RecvBuffer == 0) {
 			return fmt.Errorf("the server's end has no numbers: %+v", c)
 		}
 	}
@@ -198,7 +206,8 @@ func settled(st *status) error {
 	return nil
 }
 
-// TestInterruptWithOpenConnections: neither idle connections nor ones that have not asked for anything keep the command.
+// TestInterruptWithOpenConnections tests that neither idle connections nor connections that have
+// not sent a request keep the command from ending.
 func TestInterruptWithOpenConnections(t *testing.T) {
 	var conns []net.Conn
 	t.Cleanup(func() { // after the interrupt
@@ -221,7 +230,7 @@ func TestInterruptWithOpenConnections(t *testing.T) {
 	}
 }
 
-// TestRelayTaken: where its port is taken the relay says so and uses a free one.
+// TestRelayTaken tests that the relay uses a free port if its own is in use, and says so.
 func TestRelayTaken(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -234,14 +243,14 @@ func TestRelayTaken(t *testing.T) {
 	if addr == taken {
 		t.Fatalf("the relay listens on %s, which is taken", addr)
 	}
-	if !strings.Contains(out.String(), taken+" is taken") {
-		t.Errorf("it does not say that %s is taken:\n%s", taken, out.String())
+	if !strings.Contains(out.String(), taken+" is in use") {
+		t.Errorf("it does not say that %s is in use:\n%s", taken, out.String())
 	}
 	get(t, http.DefaultClient, "http://"+addr+"/")
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// TestErrors: what cannot be done ends the command with an error.
+// TestErrors tests that the command ends with an error if it cannot do what it was told.
 func TestErrors(t *testing.T) {
 	for _, o := range []options{
 		{addr: "192.0.2.1:80", once: true},
@@ -256,7 +265,8 @@ func TestErrors(t *testing.T) {
 }
 
 func TestBytes(t *testing.T) {
-	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 5 << 40: "5.0 TiB"} {
+	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB",
+		1 << 20: "1.0 MiB", 5 << 40: "5.0 TiB"} {
 		if got := bytes(n); got != want {
 			t.Errorf("bytes(%d) = %q, want %q", n, got, want)
 		}

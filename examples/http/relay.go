@@ -12,22 +12,23 @@ import (
 	"bsdnet"
 )
 
-// A relay takes connections from the kernel's network and carries their bytes over the stack. Both sides are net.Conns, so nothing in it knows
-// which is which.
+// A relay accepts connections from the kernel's network and carries their bytes over the stack.
+// Both sides are net.Conns, so its code does not distinguish them.
 type relay struct {
 	ln    net.Listener
 	stack *bsdnet.Stack
 	to    string // address inside the stack
 
-	count atomic.Int64 // connections taken
-	bytes atomic.Int64 // carried, in both directions
+	count atomic.Int64 // connections that the relay has carried
+	bytes atomic.Int64 // bytes that it has carried, in both directions
 
 	wg    sync.WaitGroup
 	mu    sync.Mutex
 	conns map[net.Conn]bool // nil: closed
 }
 
-// listenRelay listens on addr, or where that is taken on a free port of the same host, and says so.
+// listenRelay listens on addr. If addr is in use, it listens on a free port of the same host and
+// says so on out.
 func listenRelay(addr string, stack *bsdnet.Stack, to string, out io.Writer) (*relay, error) {
 	ln, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -36,7 +37,7 @@ func listenRelay(addr string, stack *bsdnet.Stack, to string, out io.Writer) (*r
 		if ferr != nil {
 			return nil, err
 		}
-		fmt.Fprintf(out, "%s is taken; the relay uses a free port\n", addr)
+		fmt.Fprintf(out, "%s is in use; the relay listens on a free port instead\n", addr)
 		ln, err = free, nil
 	}
 	if err != nil {
@@ -47,7 +48,7 @@ func listenRelay(addr string, stack *bsdnet.Stack, to string, out io.Writer) (*r
 
 func (r *relay) addr() net.Addr { return r.ln.Addr() }
 
-// serve takes connections until close.
+// serve accepts connections until close is called.
 func (r *relay) serve() {
 	for {
 		c, err := r.ln.Accept()
@@ -65,7 +66,7 @@ func (r *relay) serve() {
 	}
 }
 
-// carry joins a connection of the kernel's to one over the stack, until both directions have ended.
+// carry connects a connection of the kernel with one over the stack until both directions end.
 func (r *relay) carry(outside net.Conn) {
 	inside, err := r.stack.Dial("tcp", r.to)
 	if err != nil {
@@ -86,7 +87,8 @@ func (r *relay) carry(outside net.Conn) {
 	<-done
 }
 
-// pour copies one direction, and passes its end on. Where it ends in an error the connections are of no use any more.
+// pour copies one direction, and then closes it for writing. If it fails, it closes both
+// connections.
 func (r *relay) pour(dst, src net.Conn) {
 	n, err := io.Copy(dst, src)
 	r.bytes.Add(n)
@@ -99,7 +101,8 @@ func (r *relay) pour(dst, src net.Conn) {
 	}
 }
 
-// enter notes a connection, so that close can end it; false once the relay is closed.
+// enter registers a connection, so that close can end it. It reports false if the relay has been
+// closed.
 func (r *relay) enter(c net.Conn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

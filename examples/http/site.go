@@ -30,7 +30,7 @@ var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
 	"idle": func(s string) bool { return s != "ESTABLISHED" },
 }).ParseFS(files, "page.html"))
 
-// A site is what the server shows: the stack that it runs on.
+// A site serves a page about the stack that the server runs on.
 type site struct {
 	stack    *bsdnet.Stack
 	relay    *relay // nil: none
@@ -59,13 +59,13 @@ func (s *site) connState(_ net.Conn, state http.ConnState) {
 	}
 }
 
-// A status is what /conns.json says, and the page in other words.
+// A status is the answer to /conns.json. The page shows the same.
 type status struct {
 	UptimeSeconds int64  `json:"uptime_seconds"`
 	Accepted      int64  `json:"accepted"`      // connections that the server has accepted
-	Requests      int64  `json:"requests"`      // that it has had
+	Requests      int64  `json:"requests"`      // requests that it has received
 	Relayed       int64  `json:"relayed"`       // connections that came through the relay
-	RelayedBytes  int64  `json:"relayed_bytes"` // on those of them that have ended
+	RelayedBytes  int64  `json:"relayed_bytes"` // bytes on those of them that have ended
 	Goroutines    int    `json:"goroutines"`
 	Conns         []conn `json:"conns"`
 }
@@ -77,7 +77,7 @@ type conn struct {
 	Remote      string `json:"remote"`
 	RTT         int64  `json:"rtt_ns"`
 	Cwnd        int    `json:"cwnd"`
-	Sent        uint64 `json:"sent"` // bytes, those that the peer has yet to acknowledge as well
+	Sent        uint64 `json:"sent"` // bytes, including those that the peer has not acknowledged yet
 	Received    uint64 `json:"received"`
 	SendQueue   int    `json:"send_queue"`
 	RecvQueue   int    `json:"recv_queue"`
@@ -109,8 +109,9 @@ func (s *site) status() status {
 	for _, c := range s.stack.Conns() {
 		st.Conns = append(st.Conns, conn{
 			State: c.State, Local: addr(c.Local), Remote: addr(c.Remote), RTT: int64(c.RTT), Cwnd: c.Cwnd,
-			Sent: c.Sent + uint64(c.InFlight), Received: c.Recv, SendQueue: c.SendQueue, RecvQueue: c.RecvQueue, Retransmits: c.Retransmits,
-			ID: c.ID, MinRTT: int64(c.MinRTT), RTO: int64(c.RTO), Congestion: c.CongestionControl, Recovery: c.Recovery, Ssthresh: c.Ssthresh,
+			Sent: c.Sent + uint64(c.InFlight), Received: c.Recv, SendQueue: c.SendQueue, RecvQueue: c.RecvQueue,
+			Retransmits: c.Retransmits, ID: c.ID, MinRTT: int64(c.MinRTT), RTO: int64(c.RTO),
+			Congestion: c.CongestionControl, Recovery: c.Recovery, Ssthresh: c.Ssthresh,
 			InFlight: c.InFlight, DeliveryRate: c.DeliveryRate, SendWindow: c.SendWindow, RecvWindow: c.RecvWindow,
 			SendBuffer: c.SendBuffer, RecvBuffer: c.RecvBuffer,
 		})
@@ -118,7 +119,7 @@ func (s *site) status() status {
 	return st
 }
 
-// addr writes an address as netstat does: a star is any.
+// addr formats an address as netstat does: a star stands for any address.
 func addr(a netip.AddrPort) string {
 	host, port := "*", "*"
 	if ip := a.Addr(); ip.IsValid() && !ip.IsUnspecified() {
@@ -133,7 +134,7 @@ func addr(a netip.AddrPort) string {
 	return host + ":" + port
 }
 
-// bytes writes a number of bytes for people.
+// bytes formats a number of bytes for people.
 func bytes(n any) string {
 	f, unit := 0.0, ""
 	switch n := n.(type) {
@@ -157,7 +158,8 @@ func bytes(n any) string {
 	return fmt.Sprintf("%.1f %s", f, unit)
 }
 
-// cwnd writes a connection's congestion window. One that is larger than the send buffer, as over the loopback, limits nothing.
+// cwnd formats a connection's congestion window. A window that is larger than the send buffer, as
+// over the loopback, limits nothing.
 func cwnd(c conn) string {
 	if c.Cwnd >= c.SendBuffer {
 		return "no limit"

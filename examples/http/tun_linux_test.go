@@ -26,7 +26,8 @@ func TestTUN(t *testing.T) {
 
 	_, url := startSite(t, options{addr: ":8080", linkOptions: l}, new(stdbytes.Buffer))
 	page, err := exec.Command("curl", "-fsS", "--max-time", "60", url).CombinedOutput()
-	if err != nil || url != "http://10.0.0.2:8080/" || !strings.Contains(string(page), "<h1>Served by net/http over bsdnet</h1>") {
+	if err != nil || url != "http://10.0.0.2:8080/" ||
+		!strings.Contains(string(page), "<h1>Served by net/http over bsdnet</h1>") {
 		t.Errorf("curl %s: %v\n%s", url, err, page)
 	}
 }
