@@ -10,18 +10,18 @@ import (
 	"strings"
 )
 
-// A build is a binary of this program: of another commit, or this one.
+// A build is a binary of this program, of this commit or of another.
 type build struct {
-	name string // what its peers are called by, behind an @
+	name string // what follows the @ in the names of its peers
 	path string
 	own  string // the path of the binary that runs
 }
 
-// openBuild returns the build that NAME=PATH stands for.
+// openBuild returns the build of an argument of the form NAME=PATH.
 func openBuild(s string) (*build, error) {
 	name, path, ok := strings.Cut(s, "=")
 	if !ok || name == "" {
-		return nil, fmt.Errorf("%q is not NAME=PATH, such as 9ef5e57=/tmp/bench", s)
+		return nil, fmt.Errorf("%q is not of the form NAME=PATH; an example is 9ef5e57=/tmp/bench", s)
 	}
 	if _, err := exec.LookPath(path); err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func openBuild(s string) (*build, error) {
 	return &build{name: name, path: path, own: own}, err
 }
 
-// self returns the build that runs.
+// self returns the build that is running.
 func (b *build) self() *build {
 	return &build{name: b.name, path: b.own, own: b.own}
 }
@@ -38,10 +38,11 @@ func (b *build) self() *build {
 // errNoSuchRow is the error of a build that does not have a row, or a peer in it.
 var errNoSuchRow = errors.New("that build has no such row or peer")
 
-// measure has the build measure a row by a peer once.
+// measure runs the build, which measures a row by a peer once.
 func (b *build) measure(p *plan, row, peer string) (sample, error) {
 	exactly := func(s string) string { return "^" + regexp.QuoteMeta(s) + "$" }
-	args := []string{"-json", "-rounds", "1", "-time", p.time.String(), "-warm", p.warm.String(), "-row", exactly(row), "-peer", exactly(peer)}
+	args := []string{"-json", "-rounds", "1", "-time", p.time.String(), "-warm", p.warm.String(),
+		"-row", exactly(row), "-peer", exactly(peer)}
 	if _, err := findCongestion(p.cc.kernel); err == nil {
 		args = append(args, "-cc", p.cc.kernel)
 	}
@@ -60,7 +61,7 @@ func (b *build) measure(p *plan, row, peer string) (sample, error) {
 	case q.Error != "" || q.Skipped != "":
 		return sample{}, errors.New(q.Skipped + q.Error)
 	case len(q.Samples) != 1:
-		return sample{}, fmt.Errorf("%s: %d samples of one round", b.path, len(q.Samples))
+		return sample{}, fmt.Errorf("%s: got %d samples of one round; want 1", b.path, len(q.Samples))
 	default:
 		return q.Samples[0], nil
 	}

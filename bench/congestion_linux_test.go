@@ -13,7 +13,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
 
-// congestionOf returns the congestion control of a connection, by the name of whose it is.
+// congestionOf returns the congestion control of a connection, under the name that the connection's
+// implementation has for it.
 func congestionOf(t *testing.T, c net.Conn) (name string) {
 	t.Helper()
 	switch c := c.(type) {
@@ -24,7 +25,9 @@ func congestionOf(t *testing.T, c net.Conn) (name string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rc.Control(func(fd uintptr) { name, err = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION) })
+		rc.Control(func(fd uintptr) {
+			name, err = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -34,7 +37,7 @@ func congestionOf(t *testing.T, c net.Conn) (name string) {
 	return ""
 }
 
-// Both ends of every connection have the congestion control that is asked for, in whatever namespace they are.
+// Both ends of every connection have the chosen congestion control, in any namespace.
 func TestCongestionAtBothEnds(t *testing.T) {
 	for _, cc := range congestions {
 		if err := cc.possible(); err != nil {
@@ -64,7 +67,7 @@ func TestCongestionAtBothEnds(t *testing.T) {
 		gvisorEnd(st)
 	}
 	if _, err := findCongestion("westwood"); err == nil {
-		t.Error("no error of one that bsdnet does not have")
+		t.Error("no error for a congestion control that bsdnet does not have")
 	}
 }
 

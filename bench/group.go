@@ -5,35 +5,41 @@ import (
 	"time"
 )
 
-// A group is a choice of rows and peers that belong together.
+// A group is a set of rows and peers that belong together.
 type group struct {
 	name, title string
 	has         func(r row) bool
-	peers       []string // nil: all of the rows'
+	peers       []string // nil: all peers of the rows
 }
 
-// groups are what -group knows. Tunnel and wireguard are the same rows, by different peers.
+// groups are the groups that -group accepts. Tunnel and wireguard have the same rows, by different
+// peers.
 var groups = []group{
-	{name: "loopback", title: "both ends in one process", has: func(r row) bool { return r.scene == "" && r.kind != kindGrow }},
+	{name: "loopback", title: "both ends in one process",
+		has: func(r row) bool { return r.scene == "" && r.kind != kindGrow }},
 	{name: "pair", title: "two stacks on a cable", has: inScene("pair")},
 	{name: "tun", title: "the kernel at one end of a TUN device", has: inScene("tun")},
-	{name: "tunnel", title: "bsdnet's UDP tunnel beside WireGuard in Go", has: inScene("udp"), peers: []string{"bsdnet", "wireguard-go", "wireguard-go-batch"}},
-	{name: "wireguard", title: "package wireguard beside WireGuard in Go", has: inScene("udp"), peers: []string{"bsdnet-wg", "wireguard-go", "wireguard-go-batch"}},
-	{name: "grow", title: "how the cost grows with the connections", has: func(r row) bool { return r.kind == kindGrow }},
+	{name: "tunnel", title: "bsdnet's UDP tunnel and WireGuard in Go",
+		has: inScene("udp"), peers: []string{"bsdnet", "wireguard-go", "wireguard-go-batch"}},
+	{name: "wireguard", title: "package wireguard and WireGuard in Go",
+		has: inScene("udp"), peers: []string{"bsdnet-wg", "wireguard-go", "wireguard-go-batch"}},
+	{name: "grow", title: "how the cost grows with the connections",
+		has: func(r row) bool { return r.kind == kindGrow }},
 }
 
-// inScene returns a function that reports whether a row is of a scene.
+// inScene returns a function that reports whether a row is in a scene.
 func inScene(name string) func(r row) bool { return func(r row) bool { return r.scene == name } }
 
-// What a measurement takes beside its warm-up and its window: to set up the peer and to verify it; for each of many connections, to make and to end
-// it, twice for gVisor; and for a process of its own. They have been measured on two cores.
+// These are the times that a measurement takes in addition to its warm-up and its window: to set up
+// and verify the peer, to make and end each of many connections (twice that for gVisor), and to run
+// a process. They were measured on two cores.
 const (
 	setUpTime      = 100 * time.Millisecond
 	connectionTime = 100 * time.Microsecond
 	processTime    = 200 * time.Millisecond
 )
 
-// estimate returns how many rows and measurements the plan has, and about how long they take.
+// estimate returns the number of rows and measurements in the plan, and their approximate time.
 func (p *plan) estimate() (n, measurements int, d time.Duration) {
 	places := map[string]scene{}
 	for _, s := range scenes() {
@@ -45,11 +51,12 @@ func (p *plan) estimate() (n, measurements int, d time.Duration) {
 		}
 		n++
 		for _, q := range places[r.scene].peers {
-			if !p.wantsPeer(r, q) || q.role == kernel && r.descriptors > 0 && descriptors(r.descriptors) < r.descriptors {
+			if !p.wantsPeer(r, q) ||
+				q.role == kernel && r.descriptors > 0 && descriptors(r.descriptors) < r.descriptors {
 				continue
 			}
 			each := p.warm + setUpTime + time.Duration(r.many/p.scale)*connectionTime
-			if r.kind != kindIdle { // which has nothing to time
+			if r.kind != kindIdle { // an idle row has nothing to time
 				each += p.time
 			}
 			rounds := p.rounds
@@ -64,7 +71,7 @@ func (p *plan) estimate() (n, measurements int, d time.Duration) {
 	return n, measurements, d
 }
 
-// estimateText says what estimate returns.
+// estimateText returns the estimate as a text.
 func (p *plan) estimateText() string {
 	rows, n, d := p.estimate()
 	return fmt.Sprintf("%s, %s: about %v", plural(rows, "row"), plural(n, "measurement"), d.Round(time.Second))

@@ -13,12 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A load is how busy the machine has been, in seconds of one processor.
+// A load says how busy the machine has been, in seconds of one processor.
 type load struct {
 	at  time.Time
 	own float64 // user and system time of this process
-	all float64 // of everybody, and of other machines on the same hardware; in steps of 10 ms
-	dur float64 // how long, after since
+	all float64 // time of all processes, and of other machines on the same hardware; in steps of 10 ms
+	dur float64 // the time between two loads, set by since
 }
 
 func readLoad() load {
@@ -27,7 +27,8 @@ func readLoad() load {
 	l := load{at: time.Now(), own: float64(r.Utime.Nano()+r.Stime.Nano()) / 1e9}
 	stat, _ := os.ReadFile("/proc/stat")
 	line, _, _ := bytes.Cut(stat, []byte("\n"))
-	// proc_stat(5): user nice system idle iowait irq softirq steal; the rest is contained in user and nice. USER_HZ is 100 everywhere.
+	// The fields of proc_stat(5) are user nice system idle iowait irq softirq steal; user and nice
+	// include the rest. USER_HZ is 100 everywhere.
 	for i, f := range strings.Fields(string(line)) {
 		if i >= 1 && i <= 8 && i != 4 && i != 5 {
 			n, _ := strconv.ParseFloat(f, 64)
@@ -41,7 +42,7 @@ func (l load) since(o load) load {
 	return load{own: l.own - o.own, all: l.all - o.all, dur: l.at.Sub(o.at).Seconds()}
 }
 
-// others returns the part of the machine that others used.
+// others returns the part of the machine that other processes used.
 func (l load) others() float64 {
 	return max(0, l.all-l.own) / (l.dur * float64(runtime.NumCPU()))
 }
@@ -63,7 +64,7 @@ func kernelVersion() string {
 	if err != nil {
 		return runtime.GOOS
 	}
-	version, _, _ := strings.Cut(strings.TrimSpace(string(v)), "-") // what follows is whose build it is
+	version, _, _ := strings.Cut(strings.TrimSpace(string(v)), "-") // the builder's suffix follows
 	return "Linux " + version
 }
 
@@ -75,8 +76,9 @@ func kernelCongestion() string {
 	return strings.TrimSpace(string(v))
 }
 
-// slab returns how many bytes the kernel's slab allocator holds in objects, but for those of connections in TIME_WAIT, which are other rows'.
-// Where only root may know it is what the allocator holds in pages.
+// slab returns the bytes that the kernel's slab allocator holds in objects, except the objects of
+// connections in TIME_WAIT, which belong to other rows. If only root may read that, it returns the
+// bytes that the allocator holds in pages.
 func slab() (float64, error) {
 	if info, err := os.ReadFile("/proc/slabinfo"); err == nil {
 		return slabinfo(string(info)), nil
@@ -91,10 +93,10 @@ func slab() (float64, error) {
 			return n * 1024, err
 		}
 	}
-	return 0, fmt.Errorf("/proc/meminfo has no Slab")
+	return 0, fmt.Errorf("/proc/meminfo has no line Slab")
 }
 
-// slabinfo adds up slabinfo(5): name, active objects, objects, size.
+// slabinfo adds up the table of slabinfo(5): name, active objects, objects, size.
 func slabinfo(s string) (n float64) {
 	for line := range strings.Lines(s) {
 		f := strings.Fields(line)
@@ -110,7 +112,7 @@ func slabinfo(s string) (n float64) {
 	return n
 }
 
-// descriptors returns how many files the process may have open, after asking for as many as it may ask for.
+// descriptors raises the limit of open files as far as the process may, and returns it.
 func descriptors(want int) int {
 	var r syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r) != nil {
@@ -127,7 +129,7 @@ func descriptors(want int) int {
 	return int(min(r.Cur, 1<<30))
 }
 
-// control gives a new socket the congestion control (tcp(7), TCP_CONGESTION).
+// control sets the congestion control of a new socket (tcp(7), TCP_CONGESTION).
 func (c congestion) control(_, _ string, rc syscall.RawConn) error {
 	var set error
 	err := rc.Control(func(fd uintptr) {

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// A load is how busy the machine has been. It is not known here: all is 0.
+// A load says how busy the machine has been. On this system that is not known, and all is 0.
 type load struct{ own float64 }
 
 func readLoad() load             { return load{} }
@@ -17,13 +17,13 @@ func (l load) others() float64   { return 0 }
 func cpuModel() string           { return runtime.GOARCH }
 func kernelVersion() string      { return runtime.GOOS }
 func kernelCongestion() string   { return "unknown" }
-func slab() (float64, error)     { return 0, errors.New("the kernel's memory is not known here") }
+func slab() (float64, error)     { return 0, errors.New("the kernel's memory is only known on Linux") }
 func descriptors(int) int        { return 1000 }
 
-// control would give a socket the congestion control, which is Linux's alone to choose.
+// control fails, because only Linux lets a program choose the congestion control of a socket.
 func (c congestion) control(_, _ string, _ syscall.RawConn) error {
 	if c.kernel == kernelCongestion() {
 		return nil
 	}
-	return errors.New("the kernel's congestion control cannot be chosen here")
+	return errors.New("only Linux lets a program choose the kernel's congestion control")
 }

@@ -12,20 +12,21 @@ import (
 
 const usage = `usage: go run . [flags] [FILE...]
 
-Measures bsdnet beside the kernel and gVisor, in turn, and prints the medians of several rounds with the least and the most,
-how many times as good as the kernel and gVisor they are, and what they cost. go doc -cmd . explains the rows and the peers.
-With files, which are what -json has printed before, it measures nothing and reports on them; their rows are put together.
+It measures bsdnet, the kernel and gVisor in turn, and prints the medians of several rounds with the
+least and the most, how many times as good as the kernel and gVisor they are, and their cost. With
+files that -json has printed before, it measures nothing, and reports on all their rows together.
+go doc -cmd . explains the rows and the peers.
 
 `
 
 const examples = `
 examples:
-  go run .                                       all rows but those of growth
+  go run .                                       all rows except those of growth
   go run . -group 'tunnel|wireguard'             two groups of rows
   go run . -row '^(bulk|pp)1$' -peer bsdnet      two rows of one peer
-  go run . -row '^bulk' -beside old=/tmp/old     beside another build
+  go run . -row '^bulk' -beside old=/tmp/old     with another build in the same rounds
   go run . -row . -json >all.json                everything, as JSON
-  go run . -md -plot charts all.json >RESULTS.md what the project shows
+  go run . -md -plot charts all.json >RESULTS.md the project's results
 `
 
 func main() {
@@ -35,16 +36,16 @@ func main() {
 	}
 }
 
-// options are what the arguments say.
+// options are the command line.
 type options struct {
 	plan
 	asJSON, md, list bool
 	plots, beside    string
-	ccAsked          bool // -cc is there
+	ccAsked          bool // the command line has -cc
 	files            []string
 }
 
-// command does what the arguments say.
+// command runs the command line.
 func command() error {
 	o, err := parse()
 	if err != nil {
@@ -63,22 +64,27 @@ func command() error {
 	return o.measureAll()
 }
 
-// parse reads the arguments.
+// parse reads the command line.
 func parse() (*options, error) {
 	o := &options{plan: plan{progress: os.Stderr, settings: settings{verify: 16 << 20, scale: 1}}}
 	flag.BoolVar(&o.asJSON, "json", false, "print JSON, with every round")
 	flag.BoolVar(&o.md, "md", false, "print Markdown: all of RESULTS.md")
 	flag.StringVar(&o.plots, "plot", "", "write charts, as SVG, into the `folder`")
-	row := flag.String("row", "", "measure the rows whose names match the `regexp`; all but those of growth without one")
-	group := flag.String("group", "", "measure the groups whose whole names match the `regexp`: loopback, pair, tun, tunnel, wireguard, grow")
+	row := flag.String("row", "", "measure the rows whose names match the `regexp`; "+
+		"by default, all except those of growth")
+	group := flag.String("group", "", "measure the groups whose whole names match the `regexp`: "+
+		"loopback, pair, tun, tunnel, wireguard, grow")
 	who := flag.String("peer", "", "measure the peers whose names match the `regexp`")
-	flag.BoolVar(&o.list, "list", false, "list the rows, and their peers, and say how long they take")
-	flag.IntVar(&o.rounds, "rounds", 5, "how many rounds")
-	flag.DurationVar(&o.time, "time", time.Second, "how long each measurement takes, after the warm-up")
-	flag.DurationVar(&o.warm, "warm", 300*time.Millisecond, "how long the warm-up takes")
-	flag.StringVar(&o.profiles, "cpuprofile", "", "write a CPU profile of the last round of each row and peer into the `folder`, as ROW.PEER.prof")
-	cc := flag.String("cc", congestions[0].kernel, "the congestion control at all ends, by the kernel's `name` for it: cubic, reno, bbr")
-	flag.StringVar(&o.beside, "beside", "", "measure also the bsdnet of another binary of this program, such as one of another commit: `NAME=PATH`")
+	flag.BoolVar(&o.list, "list", false, "list the rows with their peers and the time that they take")
+	flag.IntVar(&o.rounds, "rounds", 5, "the number of rounds")
+	flag.DurationVar(&o.time, "time", time.Second, "the time of each measurement, after the warm-up")
+	flag.DurationVar(&o.warm, "warm", 300*time.Millisecond, "the time of the warm-up")
+	flag.StringVar(&o.profiles, "cpuprofile", "", "write a CPU profile of the last round of each row and peer "+
+		"into the `folder`, as ROW.PEER.prof")
+	cc := flag.String("cc", congestions[0].kernel, "use this congestion control at all ends, "+
+		"under the kernel's `name` for it: cubic, reno, bbr")
+	flag.StringVar(&o.beside, "beside", "", "also measure the bsdnet of another binary of this program, "+
+		"such as one of another commit: `NAME=PATH`")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), usage)
 		flag.PrintDefaults()
@@ -89,9 +95,9 @@ func parse() (*options, error) {
 	o.files = flag.Args()
 	switch {
 	case o.rounds < 1 || o.time <= 0 || o.warm < 0:
-		return nil, errors.New("-rounds and -time are more than nothing")
+		return nil, errors.New("-rounds and -time must be more than 0, and -warm must not be negative")
 	case o.beside != "" && o.profiles != "":
-		return nil, errors.New("-beside measures in other processes, of which -cpuprofile knows nothing")
+		return nil, errors.New("-beside measures in other processes, which -cpuprofile cannot profile; leave one out")
 	}
 	var err error
 	if o.rows, err = pattern(*row); err != nil {
@@ -111,7 +117,7 @@ func parse() (*options, error) {
 	return o, nil
 }
 
-// measureAll measures what the plan says, and reports it.
+// measureAll carries out the plan and returns the report.
 func (o *options) measureAll() error {
 	if err := isolate(); err != nil {
 		return fmt.Errorf("network namespace: %w", err)
@@ -120,7 +126,7 @@ func (o *options) measureAll() error {
 		return fmt.Errorf("-cc: %w", err)
 	} else if err != nil {
 		kept := kernelCongestion()
-		fmt.Fprintf(o.progress, "the kernel keeps its congestion control, %s: %v\n", kept, err)
+		fmt.Fprintf(o.progress, "the kernel keeps its own congestion control, %s: %v\n", kept, err)
 		if o.cc, err = findCongestion(kept); err != nil {
 			o.cc = congestions[0]
 			o.cc.kernel = kept
@@ -164,7 +170,7 @@ func pattern(s string) (*regexp.Regexp, error) {
 	return regexp.Compile(s)
 }
 
-// output prints a report in the form that is asked for.
+// output prints a report in the form that the command line asks for.
 func (o *options) output(rep *report) error {
 	var charts []chart
 	if o.plots != "" {

@@ -9,18 +9,24 @@ import (
 	"strings"
 )
 
-// markdown prints a report as a page: where, what is lost, what is won, and the details.
+// markdown prints a report as a page: the machine, the rows that bsdnet loses, the rows that it
+// wins, and the details.
 func markdown(out io.Writer, rep *report, charts []chart) error {
 	w := bufio.NewWriter(out)
 	m := rep.Machine
-	fmt.Fprintf(w, "# Results\n\nMade by `go run .` in this folder, which measures all peers in turn in each round; [doc.go](doc.go) says what the rows and the peers are.\n\n")
-	fmt.Fprintf(w, "%s, %d cores; %s with %s at both ends; %s; commit %s; gVisor %s. Medians of %d rounds of %v s each, with the least and the most; it took %v. ",
-		m.CPU, m.Cores, m.Kernel, m.Congestion, m.Go, m.Commit, m.Gvisor, rep.Rounds, rep.Seconds, seconds(rep.Took))
-	fmt.Fprintf(w, "× is how many times as good as the kernel, or as the best set-up of gVisor, in each round by itself: above 1 is better in every row. Only these ratios mean something on another machine.\n")
+	fmt.Fprintf(w, "# Results\n\n`go run .` in this folder made this page. "+
+		"It measures all peers in turn in each round; [doc.go](doc.go) explains the rows and the peers.\n\n")
+	fmt.Fprintf(w, "%s, %d cores; %s with %s at both ends; %s; commit %s; gVisor %s. ",
+		m.CPU, m.Cores, m.Kernel, m.Congestion, m.Go, m.Commit, m.Gvisor)
+	fmt.Fprintf(w, "Medians of %d rounds of %v s each, with the least and the most; it took %v. ",
+		rep.Rounds, rep.Seconds, seconds(rep.Took))
+	fmt.Fprintf(w, "× is how many times as good as the kernel, or as the best set-up of gVisor, bsdnet is, "+
+		"computed for each round separately: above 1 is better in every row. "+
+		"Only these ratios mean something on another machine.\n")
 	markdownVerdicts(w, rep)
 	for i := range rep.Results {
-		if i == 0 || rep.Results[i].Scene != rep.Results[i-1].Scene || rep.Results[i].growth() != rep.Results[i-1].growth() {
-			markdownScene(w, rep.compared(), rep.Results[i:])
+		if r := rep.Results; i == 0 || r[i].Scene != r[i-1].Scene || r[i].growth() != r[i-1].growth() {
+			markdownScene(w, rep.compared(), r[i:])
 		}
 	}
 	if len(charts) > 0 {
@@ -32,16 +38,16 @@ func markdown(out io.Writer, rep *report, charts []chart) error {
 	return w.Flush()
 }
 
-// growth reports whether a row is one of growth.
+// growth reports whether a row shows growth.
 func (r *result) growth() bool { return r.Kind == kindGrow }
 
-// A verdict is what a peer of bsdnet's has made of a row, or of several that measure one thing.
+// A verdict is the result of a peer of bsdnet in a row, or in several rows that measure one thing.
 type verdict struct {
 	rows, title, value string
 	of                 map[role]span
 }
 
-// verdicts returns the verdicts of a report, of those who can be compared.
+// verdicts returns the verdicts of a report on the peers that can be compared.
 func verdicts(rep *report) (all []verdict) {
 	together := map[string]bool{}
 	add := func(r *result, peer string, v verdict) {
@@ -68,14 +74,15 @@ func verdicts(rep *report) (all []verdict) {
 		sums := summarize(r)
 		for j, p := range r.Peers {
 			if p.Role == ours && len(p.Samples) > 0 && !together[r.Row+" "+p.Name] {
-				add(r, p.Name, verdict{rows: "`" + r.Row + "`", value: number(sums[j].median) + " " + r.Unit, of: sums[j].of})
+				value := number(sums[j].median) + " " + r.Unit
+				add(r, p.Name, verdict{rows: "`" + r.Row + "`", value: value, of: sums[j].of})
 			}
 		}
 	}
 	return all
 }
 
-// markdownVerdicts lists the rows by how bsdnet does in them, those where it loses first.
+// markdownVerdicts lists the rows. Those that bsdnet loses come first.
 func markdownVerdicts(w io.Writer, rep *report) {
 	var lost, won []verdict
 	for _, v := range verdicts(rep) {
@@ -87,14 +94,15 @@ func markdownVerdicts(w io.Writer, rep *report) {
 	}
 	compared := rep.compared()
 	table := func(lines []verdict) {
-		fmt.Fprintf(w, "| row | | bsdnet |%s\n| --- | --- | ---: |%s\n", heads(compared), strings.Repeat(" ---: |", len(compared)))
+		fmt.Fprintf(w, "| row | | bsdnet |%s\n", heads(compared))
+		fmt.Fprintf(w, "| --- | --- | ---: |%s\n", strings.Repeat(" ---: |", len(compared)))
 		for _, v := range lines {
 			fmt.Fprintf(w, "| %s | %s | %s |%s\n", v.rows, v.title, v.value, ratios(compared, v.of))
 		}
 	}
 	fmt.Fprintf(w, "\n## Where bsdnet loses\n\n")
 	if len(lost) == 0 {
-		fmt.Fprintf(w, "In none of these rows.\n")
+		fmt.Fprintf(w, "It loses in none of these rows.\n")
 	} else {
 		table(lost)
 	}
@@ -104,7 +112,8 @@ func markdownVerdicts(w io.Writer, rep *report) {
 	}
 }
 
-// compared returns whom a report compares with: another build only if it has been measured.
+// compared returns the roles that a report compares with. Another build is one of them only if it
+// was measured.
 func (rep *report) compared() (roles []role) {
 	for _, a := range against {
 		if a.role != before || slices.ContainsFunc(rep.Results, func(r result) bool { return r.compares(before) }) {
@@ -114,7 +123,7 @@ func (rep *report) compared() (roles []role) {
 	return roles
 }
 
-// heads are the columns' titles of those who are compared with.
+// heads returns the titles of the columns of ratios.
 func heads(compared []role) (s string) {
 	for _, a := range against {
 		if slices.Contains(compared, a.role) {
@@ -124,7 +133,7 @@ func heads(compared []role) (s string) {
 	return s
 }
 
-// ratios are the columns of those who are compared with.
+// ratios returns the columns of ratios.
 func ratios(compared []role, of map[role]span) (s string) {
 	for _, r := range compared {
 		s += " " + bold(of[r]) + " |"
@@ -132,7 +141,7 @@ func ratios(compared []role, of map[role]span) (s string) {
 	return s
 }
 
-// bold prints a ratio with its range, so that a lost one is seen.
+// bold formats a ratio with its range, in bold if bsdnet loses.
 func bold(v span) string {
 	s := times(v.median)
 	if v.median < 1 {
@@ -144,15 +153,17 @@ func bold(v span) string {
 	return s
 }
 
-// markdownScene prints the rows of one scene, with all that is known of each peer.
+// markdownScene prints the rows of one scene, with all numbers of each peer.
 func markdownScene(w io.Writer, compared []role, results []result) {
 	first := &results[0]
 	title := first.Scene
 	if first.growth() {
 		title = "Growth"
 	}
-	fmt.Fprintf(w, "\n## %s\n\n| row | peer | median | least to most |%s CPU | allocs/op | others | |\n", title, heads(compared))
-	fmt.Fprintf(w, "| --- | --- | ---: | ---: |%s ---: | ---: | ---: | --- |\n", strings.Repeat(" ---: |", len(compared)))
+	fmt.Fprintf(w, "\n## %s\n\n| row | peer | median | least to most |%s CPU | allocs/op | others | |\n",
+		title, heads(compared))
+	fmt.Fprintf(w, "| --- | --- | ---: | ---: |%s ---: | ---: | ---: | --- |\n",
+		strings.Repeat(" ---: |", len(compared)))
 	for i := range results {
 		r := &results[i]
 		if r.Scene != first.Scene || r.growth() != first.growth() {
@@ -164,10 +175,12 @@ func markdownScene(w io.Writer, compared []role, results []result) {
 			s := &sums[j]
 			switch {
 			case len(p.Samples) > 0:
-				fmt.Fprintf(w, "| %s | %s | %s %s | %s to %s |%s %s %s | %s | %s | %s |\n", name, p.Name, number(s.median), r.Unit, number(s.least),
-					number(s.most), ratios(compared, s.of), number(s.cpu), r.cpuUnit()[len("CPU "):], number(s.allocs), percent(s.others), s.notes())
+				fmt.Fprintf(w, "| %s | %s | %s %s | %s to %s |%s %s %s | %s | %s | %s |\n", name, p.Name,
+					number(s.median), r.Unit, number(s.least), number(s.most), ratios(compared, s.of),
+					number(s.cpu), r.cpuUnit()[len("CPU "):], number(s.allocs), percent(s.others), s.notes())
 			default:
-				fmt.Fprintf(w, "| %s | %s | - | |%s | | | %s%s |\n", name, p.Name, strings.Repeat(" |", len(compared)), p.Skipped, p.Error)
+				fmt.Fprintf(w, "| %s | %s | - | |%s | | | %s%s |\n", name, p.Name,
+					strings.Repeat(" |", len(compared)), p.Skipped, p.Error)
 			}
 			name = ""
 		}

@@ -11,19 +11,19 @@ import (
 	"time"
 )
 
-// settings say how long and how much.
+// settings are the times and sizes of a measurement.
 type settings struct {
 	warm, time time.Duration
 	verify     int // bytes that go through before a bulk transfer is timed
-	scale      int // rows of very many connections have so many times fewer: 1, but in tests
+	scale      int // divides the number of connections in rows of very many; 1 except in tests
 }
 
-// A meter makes one measurement: of one row by one peer in one round. The row gets its connections from it, starts its goroutines by it, and
-// calls window when they run.
+// A meter makes one measurement: of one row by one peer in one round. The row gets its connections
+// from the meter, starts its goroutines with it, and calls window when they run.
 type meter struct {
 	settings
 	net *network
-	cpu io.Writer // gets a CPU profile of the window; nil: nobody
+	cpu io.Writer // gets a CPU profile of the window; nil: none is made
 
 	phase  atomic.Int32
 	failed chan struct{} // closed with the first error
@@ -37,31 +37,31 @@ type meter struct {
 	sample sample
 }
 
-// The phases of a measurement.
+// These are the phases of a measurement.
 const (
 	warming = iota
 	timing
 	over
 )
 
-// A sample is what a measurement has found.
+// A sample is the result of a measurement.
 type sample struct {
 	Value float64 `json:"value"` // in the row's unit
-	// CPU is seconds per GB or microseconds per operation, as the row says.
+	// CPU is in seconds per GB or in microseconds per operation, depending on the row.
 	CPU        float64 `json:"cpu"`
 	Allocs     float64 `json:"allocs"`      // per operation
 	AllocBytes float64 `json:"alloc_bytes"` // per operation
 	Others     float64 `json:"others"`      // part of the machine that other programs used, 0 to 1
-	// Latency has the percentiles of the round trip's time, in microseconds, where there is one.
+	// Latency has the percentiles of the time of a round trip, in microseconds, if the row has one.
 	Latency []float64          `json:"latency_us,omitempty"`
-	Extra   map[string]float64 `json:"extra,omitempty"` // what else a row has to say, by name and unit
+	Extra   map[string]float64 `json:"extra,omitempty"` // other results of the row, by name and unit
 }
 
 func newMeter(n *network, s settings) *meter {
 	return &meter{net: n, settings: s, failed: make(chan struct{})}
 }
 
-// fail ends the measurement with an error, if it is not over anyway.
+// fail ends the measurement with an error, unless it is over.
 func (m *meter) fail(err error) {
 	if err == nil || m.phase.Load() == over {
 		return
@@ -72,7 +72,7 @@ func (m *meter) fail(err error) {
 	})
 }
 
-// spawn runs f on a goroutine that belongs to the measurement.
+// spawn runs f on a goroutine, for which finish waits.
 func (m *meter) spawn(f func() error) {
 	m.wg.Go(func() { m.fail(f()) })
 }
@@ -116,14 +116,15 @@ func (m *meter) connect(n int) (clients, servers []net.Conn, err error) {
 		m.keep(s)
 		clients, servers = append(clients, c), append(servers, s)
 	}
-	runtime.GC() // now, as it would have to share the processors with the row later
+	runtime.GC() // later it would share the processors with the row
 	return clients, servers, nil
 }
 
-// perListener is how many connections are made to one port: fewer than there are ports at the other side, some of which wait out TIME_WAIT.
+// perListener is the number of connections to one port. It is less than the number of ports at the
+// other side, some of which are in TIME_WAIT.
 const perListener = 10000
 
-// finish ends what the measurement has started, and returns its first error.
+// finish ends the goroutines and connections of the measurement, and returns its first error.
 func (m *meter) finish() error {
 	m.phase.Store(over)
 	m.mu.Lock()
@@ -136,7 +137,7 @@ func (m *meter) finish() error {
 	return m.err
 }
 
-// A counter is counted by one goroutine and read by another. It has cache lines to itself.
+// A counter is written by one goroutine and read by another. It has cache lines of its own.
 type counter struct {
 	_ [64]byte
 	n atomic.Uint64
@@ -150,19 +151,19 @@ func sum(c []counter) (n uint64) {
 	return n
 }
 
-// A window is what has happened while the clock ran.
+// A window has the counts and costs of the timed part of a measurement.
 type window struct {
 	seconds float64
-	count   float64 // what the counters have counted
+	count   float64 // sum of the counters
 	cpu     float64 // seconds
 	others  float64
 	allocs  float64
 	bytes   float64
 	gcs     uint32
-	pause   uint64 // the longest stop of the world by the collector, of the last 256, ns
+	pause   uint64 // the longest of the garbage collector's last 256 pauses, in nanoseconds
 }
 
-// patience is how long a window stays open where nothing moves.
+// patience is how long a window stays open if nothing moves.
 const patience = 5 * time.Second
 
 // window lets the goroutines warm up, and times them.
@@ -195,12 +196,12 @@ func (m *meter) window(counters []counter) (w window, err error) {
 		w.pause = max(w.pause, after.PauseNs[(after.NumGC+255-i)%256])
 	}
 	if err == nil && w.count == 0 {
-		err = fmt.Errorf("nothing has moved for %v", patience)
+		err = fmt.Errorf("no data has moved for %v", patience)
 	}
 	return w, err
 }
 
-// wait sleeps, but not after an error.
+// wait sleeps until d has passed or the measurement fails.
 func (m *meter) wait(d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -219,14 +220,14 @@ func (m *meter) profile() (stop func(), err error) {
 	return pprof.StopCPUProfile, pprof.StartCPUProfile(m.cpu)
 }
 
-// perOp fills in what an operation has cost.
+// perOp sets the cost of an operation.
 func (m *meter) perOp(w window, ops float64) {
 	s := &m.sample
 	s.CPU, s.Others = w.cpu/ops*1e6, w.others
 	s.Allocs, s.AllocBytes = w.allocs/ops, w.bytes/ops
 }
 
-// perGB fills in what so many bytes in so many operations have cost.
+// perGB sets the cost of a number of bytes that were sent in a number of operations.
 func (m *meter) perGB(w window, bytes, ops float64) {
 	m.perOp(w, ops)
 	m.sample.CPU = w.cpu / (bytes / 1e9)

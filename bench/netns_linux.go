@@ -15,11 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isolated is set, in the environment, where the program runs in a network namespace of its own; else it says why not.
+// isolated is the environment variable that is set if the program runs in a network namespace of
+// its own. If it does not, the value says why.
 const isolated = "BSDNET_BENCH_NETNS"
 
-// isolate runs the program again in a fresh network namespace, and ends with its status. It returns where it is in one already, whose loopback it
-// brings up, or where there can be none.
+// isolate runs the program again in a fresh network namespace, and exits with its status. It
+// returns if the program is in one already, whose loopback it brings up, or if there can be none.
 func isolate() error {
 	switch os.Getenv(isolated) {
 	case "":
@@ -36,10 +37,11 @@ func isolate() error {
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 		})
 	}
-	return os.Setenv(isolated, fmt.Sprintf("there is no network namespace to be had: %v", err))
+	return os.Setenv(isolated, fmt.Sprintf("cannot make a network namespace: %v", err))
 }
 
-// again starts the program once more, waits for it, and exits with its status. It returns only if it cannot start it.
+// again starts the program once more, waits for it, and exits with its status. It returns only if
+// it cannot start it.
 func again(attr *syscall.SysProcAttr) error {
 	exe, err := os.Executable()
 	if err != nil {
@@ -54,7 +56,7 @@ func again(attr *syscall.SysProcAttr) error {
 		runtime.UnlockOSThread()
 		return err
 	}
-	signal.Ignore(os.Interrupt) // it gets there too
+	signal.Ignore(os.Interrupt) // the new process gets it too
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	switch {
@@ -68,7 +70,7 @@ func again(attr *syscall.SysProcAttr) error {
 	return nil
 }
 
-// namespace says why there is no network namespace.
+// namespace returns the reason why there is no network namespace.
 func namespace() error {
 	if s := os.Getenv(isolated); s != "yes" {
 		return errors.New(s)
@@ -76,7 +78,7 @@ func namespace() error {
 	return nil
 }
 
-// setLink gives an interface of the thread's namespace an address, if p is one, and brings it up.
+// setLink brings up an interface of the thread's namespace, and sets its address if p is valid.
 func setLink(name string, p netip.Prefix) error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -107,7 +109,8 @@ func setLink(name string, p netip.Prefix) error {
 	return nil
 }
 
-// inNamespace runs f on a thread of the namespace that fd stands for. The thread ends with it: sockets that f makes stay in the namespace.
+// inNamespace runs f on a thread in the namespace of fd, and ends the thread. The sockets that f
+// makes stay in the namespace.
 func inNamespace(fd int, f func() error) error {
 	errs := make(chan error)
 	go func() {
@@ -121,7 +124,8 @@ func inNamespace(fd int, f func() error) error {
 	return <-errs
 }
 
-// newNamespace makes a network namespace that lasts as long as the descriptor, and what is made in it.
+// newNamespace makes a network namespace that lasts as long as the descriptor, and as the sockets
+// and devices in it.
 func newNamespace() (fd int, err error) {
 	done := make(chan struct{})
 	go func() {
@@ -135,7 +139,8 @@ func newNamespace() (fd int, err error) {
 	return fd, err
 }
 
-// newVeth makes a pair of devices, one here and the other, by name, in a namespace (rtnetlink(7), RTM_NEWLINK).
+// newVeth makes a pair of devices, one here and the other, by name, in a namespace (rtnetlink(7),
+// RTM_NEWLINK).
 func newVeth(here, there string, namespace int) error {
 	peer := attribute(unix.IFLA_IFNAME, append([]byte(there), 0))
 	peer = append(peer, attribute(unix.IFLA_NET_NS_FD, binary32(namespace))...)
@@ -143,7 +148,8 @@ func newVeth(here, there string, namespace int) error {
 	data := attribute(unix.IFLA_INFO_DATA, attribute(vethInfoPeer, info))
 	body := make([]byte, unix.SizeofIfInfomsg)
 	body = append(body, attribute(unix.IFLA_IFNAME, append([]byte(here), 0))...)
-	body = append(body, attribute(unix.IFLA_LINKINFO, append(attribute(unix.IFLA_INFO_KIND, []byte("veth")), data...))...)
+	kind := attribute(unix.IFLA_INFO_KIND, []byte("veth"))
+	body = append(body, attribute(unix.IFLA_LINKINFO, append(kind, data...))...)
 	return rtnetlink(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, body)
 }
 
@@ -156,10 +162,12 @@ func delLink(name string) error {
 // vethInfoPeer is VETH_INFO_PEER of linux/veth.h.
 const vethInfoPeer = 1
 
-// attribute is a netlink attribute with padding.
+// attribute returns a netlink attribute with padding.
 func attribute(kind int, value []byte) []byte {
 	b := make([]byte, unix.SizeofRtAttr, unix.SizeofRtAttr+len(value)+3)
-	*(*unix.RtAttr)(unsafe.Pointer(&b[0])) = unix.RtAttr{Len: uint16(unix.SizeofRtAttr + len(value)), Type: uint16(kind)}
+	*(*unix.RtAttr)(unsafe.Pointer(&b[0])) = unix.RtAttr{
+		Len: uint16(unix.SizeofRtAttr + len(value)), Type: uint16(kind),
+	}
 	b = append(b, value...)
 	for len(b)%unix.RTA_ALIGNTO != 0 {
 		b = append(b, 0)
@@ -193,7 +201,7 @@ func rtnetlink(kind, flags int, body []byte) error {
 	case err != nil:
 		return err
 	case n < unix.SizeofNlMsghdr+4:
-		return errors.New("netlink: a short answer")
+		return errors.New("netlink: the kernel's answer is too short")
 	}
 	if code := *(*int32)(unsafe.Pointer(&answer[unix.SizeofNlMsghdr])); code != 0 {
 		return syscall.Errno(-code)

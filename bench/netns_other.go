@@ -4,7 +4,7 @@ package main
 
 import "errors"
 
-var errNotHere = errors.New("there is no such device on this system")
+var errNotHere = errors.New("this system has no such device; the tun rows need Linux")
 
 func isolate() error { return nil }
 

@@ -2,34 +2,34 @@ package main
 
 import "net"
 
-// A peer is somebody whose TCP is measured, in one set-up.
+// A peer is a TCP that is measured, in one set-up.
 type peer struct {
 	name string
 	role role
 
-	// open makes a network for one measurement, all of whose TCP has the congestion control.
+	// open makes a network for one measurement. All its TCP has the congestion control.
 	open func(cc congestion) (*network, error)
 
-	// kinds are the kinds of rows that it takes part in; nil: all.
+	// kinds are the kinds of rows that the peer takes part in; nil means all.
 	kinds []string
 }
 
-// A role is what a peer is compared as.
+// A role says what a peer is in comparisons.
 type role int
 
 const (
 	ours    role = iota // bsdnet
 	kernel              // what "× kernel" compares with
 	gvisor              // "× gVisor" compares with the best of these
-	ceiling             // no TCP: what is possible at all
+	ceiling             // no TCP: the limit of what is possible
 	before              // the bsdnet of another build, which "× before" compares with
 )
 
-// A network is a server's and a client's side of something that carries connections.
+// A network has a server's and a client's side, and carries connections between them.
 type network struct {
 	listen func() (net.Listener, error)           // at the server's side, on a port of its choice
-	dial   func(address string) (net.Conn, error) // from the client's side to what a listener's Addr says
-	close  func()                                 // ends it all; connections and listeners have been closed before
+	dial   func(address string) (net.Conn, error) // from the client's side to a listener's address
+	close  func()                                 // called after connections and listeners have been closed
 	kernel bool                                   // connections take files, and the kernel's memory
 }
 
@@ -39,11 +39,11 @@ type scene struct {
 	title string
 	peers []peer
 
-	// check, where it is not nil, reports why the scene cannot be set up on this system.
+	// check, if it is not nil, returns the reason why the scene is not possible on this system.
 	check func() error
 }
 
-// scenes are all places.
+// scenes returns all scenes.
 func scenes() []scene {
 	return []scene{
 		{name: "", title: "In memory", peers: memoryPeers()},
@@ -58,7 +58,8 @@ func memoryPeers() []peer {
 		{name: "bsdnet", role: ours, open: openBsdnet},
 		{name: "kernel", role: kernel, open: openKernel},
 		{name: "gvisor", role: gvisor, open: openGvisor},
-		// Its rings are made anew for each connection, so it is no measure of what a connection costs; pipe has no buffer, and is one of that only.
+		// bufpipe makes new rings for each connection, so it does not measure the cost of a
+		// connection. pipe has no buffer, and measures only that.
 		{name: "bufpipe", role: ceiling, open: openBufpipe, kinds: []string{kindBulk, kindPingPong, kindHTTP}},
 		{name: "pipe", role: ceiling, open: openPipe, kinds: []string{kindConn, kindIdle}},
 	}

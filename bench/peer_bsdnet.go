@@ -9,13 +9,13 @@ import (
 	"bsdnet/netem"
 )
 
-// The addresses of the two ends outside of the loopback.
+// These are the addresses of the two ends in scenes other than memory.
 var (
 	serverPrefix = netip.MustParsePrefix("10.77.0.1/24")
 	clientPrefix = netip.MustParsePrefix("10.77.0.2/24")
 )
 
-// openBsdnet is one stack and its loopback, as it comes.
+// openBsdnet makes one stack with its loopback and no further settings.
 func openBsdnet(cc congestion) (*network, error) {
 	s, err := newBsdnet(cc)
 	if err != nil {
@@ -24,8 +24,8 @@ func openBsdnet(cc congestion) (*network, error) {
 	return bsdnetNetwork(s, s, "127.0.0.1:0"), nil
 }
 
-// newBsdnet makes a stack. These sources can be built with a bsdnet that is older than its choice of a congestion control, to measure the two side by
-// side; hence the reflection.
+// newBsdnet makes a stack. It uses reflection, so that these sources can be built with an older
+// bsdnet that has no choice of congestion control, and the two can be compared.
 func newBsdnet(cc congestion) (*bsdnet.Stack, error) {
 	var c bsdnet.Config
 	if f := reflect.ValueOf(&c.TCP).Elem().FieldByName("CongestionControl"); f.IsValid() {
@@ -42,7 +42,7 @@ func bsdnetNetwork(server, client *bsdnet.Stack, at string) *network {
 	}
 }
 
-// openBsdnetPair is two stacks on a cable with Ethernet's MTU.
+// openBsdnetPair makes two stacks on a cable with Ethernet's MTU.
 func openBsdnetPair(cc congestion) (*network, error) {
 	a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
 	if err != nil {
@@ -65,7 +65,7 @@ func bsdnetOver(cc congestion, a, b bsdnet.Link) (*network, error) {
 	return bsdnetNetwork(server, client, serverPrefix.Addr().String()+":0"), nil
 }
 
-// bsdnetAt makes a stack with one link, which it closes in case of an error.
+// bsdnetAt makes a stack with one link. If it fails, it closes the link.
 func bsdnetAt(cc congestion, l bsdnet.Link, p netip.Prefix) (*bsdnet.Stack, error) {
 	s, err := newBsdnet(cc)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// openBufpipe is a pair of rings for each connection: what two copies and a wake-up cost, without a protocol.
+// openBufpipe makes a pair of rings for each connection. It shows the cost of two copies and a
+// wake-up, without a protocol.
 func openBufpipe(congestion) (*network, error) {
 	return pipes(func() (net.Conn, net.Conn) {
 		a, b := newRing(), newRing()
@@ -17,10 +18,10 @@ func openBufpipe(congestion) (*network, error) {
 	}), nil
 }
 
-// openPipe is net.Pipe: what a connection costs at least.
+// openPipe makes connections with net.Pipe. It shows the least cost of a connection.
 func openPipe(congestion) (*network, error) { return pipes(net.Pipe), nil }
 
-// pipes makes a network of connections that pair makes.
+// pipes returns a network whose connections the function pair makes.
 func pipes(pair func() (net.Conn, net.Conn)) *network {
 	var mu sync.Mutex
 	listeners := map[string]*pipeListener{}
@@ -28,7 +29,8 @@ func pipes(pair func() (net.Conn, net.Conn)) *network {
 		listen: func() (net.Listener, error) {
 			mu.Lock()
 			defer mu.Unlock()
-			ln := &pipeListener{addr: pipeAddr(len(listeners)), conns: make(chan net.Conn, 64), done: make(chan struct{})}
+			ln := &pipeListener{addr: pipeAddr(len(listeners)),
+				conns: make(chan net.Conn, 64), done: make(chan struct{})}
 			listeners[ln.addr.String()] = ln
 			return ln, nil
 		},
@@ -109,9 +111,9 @@ const ringSize = 256 << 10
 type ring struct {
 	mu     sync.Mutex
 	wake   sync.Cond // the reader when it is no longer empty, the writer when it is no longer full
-	r, w   int       // what has been read and written, in all
+	r, w   int       // bytes that have been read and written in all
 	closed bool
-	late   bool // the reader's deadline is over
+	late   bool // the reader's deadline has passed
 	buf    [ringSize]byte
 }
 
@@ -133,7 +135,7 @@ func (q *ring) Write(p []byte) (n int, err error) {
 		}
 		at := q.w % ringSize
 		m := min(len(p), ringSize-(q.w-q.r), ringSize-at)
-		q.mu.Unlock() // the reader does not touch what is free
+		q.mu.Unlock() // the reader does not touch the free part
 		copy(q.buf[at:], p[:m])
 		q.mu.Lock()
 		if q.w == q.r {
@@ -159,7 +161,7 @@ func (q *ring) Read(p []byte) (int, error) {
 	}
 	at := q.r % ringSize
 	m := min(len(p), q.w-q.r, ringSize-at)
-	q.mu.Unlock() // the writer does not touch what is filled
+	q.mu.Unlock() // the writer does not touch the filled part
 	copy(p, q.buf[at:at+m])
 	q.mu.Lock()
 	if q.w-q.r == ringSize {
@@ -183,7 +185,8 @@ func (q *ring) expire(late bool) {
 	q.wake.Broadcast()
 }
 
-// A ringConn is an end of a connection of two rings. Of deadlines it knows those that are over, with which net/http ends a Read.
+// A ringConn is an end of a connection of two rings. It supports only deadlines in the past, with
+// which net/http ends a Read.
 type ringConn struct{ in, out *ring }
 
 func (c *ringConn) Read(p []byte) (int, error)       { return c.in.Read(p) }

@@ -21,8 +21,8 @@ import (
 // gvisorBuffer is the size of gVisor's socket buffers in bytes.
 const gvisorBuffer = 4 << 20
 
-// newGvisor makes a stack with one link, in the way that programs with speed in mind set it up: SACK is on, buffers are large, and the
-// receive buffer moderates itself.
+// newGvisor makes a stack with one link. It sets the stack up for speed: SACK is on, buffers are
+// large, and the receive buffer adapts its size.
 func newGvisor(cc congestion, link stack.LinkEndpoint, p netip.Prefix) (*stack.Stack, error) {
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol},
@@ -72,14 +72,14 @@ func gvisorListen(s *stack.Stack, at netip.Addr) (net.Listener, error) {
 	return gvisorListener{ln}, nil
 }
 
-// A gvisorDialer dials from a stack. Its end ends the stack too.
+// A gvisorDialer dials from a stack. Its method end ends the stack too.
 type gvisorDialer struct {
 	s      *stack.Stack
 	ctx    context.Context
 	cancel context.CancelFunc
 
 	mu     sync.Mutex
-	dials  sync.WaitGroup // begun under mu
+	dials  sync.WaitGroup // Add is called under mu
 	closed bool
 }
 
@@ -110,7 +110,7 @@ func (d *gvisorDialer) dial(address string) (net.Conn, error) {
 	return c, nil
 }
 
-// end ends the dials that wait, for which the stack would wait for ever, and the stack.
+// end ends the dials that wait, because the stack would wait for them forever, and then the stack.
 func (d *gvisorDialer) end() {
 	d.mu.Lock()
 	d.closed = true
@@ -120,13 +120,13 @@ func (d *gvisorDialer) end() {
 	gvisorEnd(d.s)
 }
 
-// gvisorEnd ends a stack and all that it runs.
+// gvisorEnd ends a stack and its goroutines.
 func gvisorEnd(s *stack.Stack) {
 	s.RemoveNIC(1)
 	s.Destroy()
 }
 
-// openGvisor is one stack and its loopback.
+// openGvisor makes one stack with its loopback.
 func openGvisor(cc congestion) (*network, error) {
 	p := netip.MustParsePrefix("127.0.0.1/8")
 	s, err := newGvisor(cc, loopback.New(), p)
@@ -141,20 +141,25 @@ func openGvisor(cc congestion) (*network, error) {
 	}, nil
 }
 
-// gvisorQueue is how many packets a channel link holds: as many as fill a socket buffer, so that the link itself loses none.
+// gvisorQueue is the number of packets that a channel link holds. It is enough for a full socket
+// buffer, so that the link loses none.
 const gvisorQueue = 4096
 
-// openGvisorPair is two stacks with a channel link each, and a goroutine for each direction that takes the packets across. TCP cuts its
-// segments for the link (gVisor GSO), and the checksums are made and checked.
+// openGvisorPair makes two stacks with a channel link each, and a goroutine for each direction that
+// carries the packets. TCP cuts its segments for the link (gVisor GSO), and the stacks make and
+// check the checksums.
 func openGvisorPair(cc congestion) (*network, error) { return gvisorPair(cc, 0, carry) }
 
-// openGvisorBatchPair is the same with goroutines that take packets across in batches. They join them first (GRO), which checks their checksums.
+// openGvisorBatchPair makes the same with goroutines that carry packets in batches. They join them
+// first (GRO), which checks their checksums.
 func openGvisorBatchPair(cc congestion) (*network, error) {
 	return gvisorPair(cc, stack.CapabilityRXChecksumOffload, carryBatches)
 }
 
-// gvisorPair is two stacks with links that can do what they say, and functions that take packets from one to the other.
-func gvisorPair(cc congestion, can stack.LinkEndpointCapabilities, across func(ctx context.Context, from, to *channel.Endpoint)) (*network, error) {
+// gvisorPair makes two stacks whose links have the given capabilities. The function across carries
+// packets from one link to the other.
+func gvisorPair(cc congestion, can stack.LinkEndpointCapabilities,
+	across func(ctx context.Context, from, to *channel.Endpoint)) (*network, error) {
 	a, b := channel.New(gvisorQueue, 1500, ""), channel.New(gvisorQueue, 1500, "")
 	a.SupportedGSOKind, b.SupportedGSOKind = stack.GVisorGSOSupported, stack.GVisorGSOSupported
 	a.LinkEPCapabilities, b.LinkEPCapabilities = can, can
@@ -184,7 +189,7 @@ func gvisorPair(cc congestion, can stack.LinkEndpointCapabilities, across func(c
 	}, nil
 }
 
-// carry takes packets from one link to the other until the context ends.
+// carry carries packets from one link to the other until the context ends.
 func carry(ctx context.Context, from, to *channel.Endpoint) {
 	for {
 		out := from.ReadContext(ctx)
@@ -198,10 +203,11 @@ func carry(ctx context.Context, from, to *channel.Endpoint) {
 	}
 }
 
-// gvisorBatch is the most packets that are joined at once: as many as make a packet of 64 KiB, of Ethernet's MTU.
+// gvisorBatch is the most packets that are joined at once. It is the number of packets of
+// Ethernet's MTU that make a packet of 64 KiB.
 const gvisorBatch = 45
 
-// carryBatches takes packets across, as many at once as there are.
+// carryBatches carries all waiting packets at once.
 func carryBatches(ctx context.Context, from, to *channel.Endpoint) {
 	var g gro.GRO
 	g.Init(true)
@@ -226,7 +232,8 @@ func carryBatches(ctx context.Context, from, to *channel.Endpoint) {
 	}
 }
 
-// intoLink is where GRO sends its packets. With checked, those whose checksums GRO has not found right get no further.
+// intoLink gets the packets from GRO and delivers them to a link. If checked is set, it drops
+// packets whose checksums GRO has not found right.
 type intoLink struct {
 	*channel.Endpoint
 	checked bool

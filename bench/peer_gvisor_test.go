@@ -29,10 +29,12 @@ func tcpPacket(seq uint32, payload []byte) []byte {
 	b := append(make([]byte, headers), payload...)
 	src, dst := tcpip.AddrFrom4(clientPrefix.Addr().As4()), tcpip.AddrFrom4(serverPrefix.Addr().As4())
 	ip := header.IPv4(b)
-	ip.Encode(&header.IPv4Fields{TotalLength: uint16(len(b)), TTL: 64, Protocol: uint8(header.TCPProtocolNumber), SrcAddr: src, DstAddr: dst})
+	ip.Encode(&header.IPv4Fields{TotalLength: uint16(len(b)), TTL: 64,
+		Protocol: uint8(header.TCPProtocolNumber), SrcAddr: src, DstAddr: dst})
 	ip.SetChecksum(^ip.CalculateChecksum())
 	tcp := header.TCP(b[header.IPv4MinimumSize:])
-	tcp.Encode(&header.TCPFields{SrcPort: 1, DstPort: 2, SeqNum: seq, DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagAck, WindowSize: 1})
+	tcp.Encode(&header.TCPFields{SrcPort: 1, DstPort: 2, SeqNum: seq,
+		DataOffset: header.TCPMinimumSize, Flags: header.TCPFlagAck, WindowSize: 1})
 	sum := header.PseudoHeaderChecksum(header.TCPProtocolNumber, src, dst, uint16(len(b)-header.IPv4MinimumSize))
 	for i := 0; i+1 < len(payload); i += 2 {
 		v := uint32(sum) + uint32(payload[i])<<8 + uint32(payload[i+1])
@@ -42,7 +44,7 @@ func tcpPacket(seq uint32, payload []byte) []byte {
 	return b
 }
 
-// What goes across in batches is joined, and what has been damaged on its way gets no further.
+// Packets that are carried in batches are joined, and damaged packets are dropped.
 func TestBatchesAreChecked(t *testing.T) {
 	link := channel.New(1, 1500, "")
 	var got arrivals
@@ -63,11 +65,11 @@ func TestBatchesAreChecked(t *testing.T) {
 	}
 	g.Flush()
 	if want := (arrivals{1, 40 + 3*len(payload)}); got != want {
-		t.Errorf("%+v have arrived, and not %+v", got, want)
+		t.Errorf("%+v have arrived, want %+v", got, want)
 	}
 }
 
-// Packets are taken from a link in batches, whole, and each behind the room that is asked for.
+// Packets are taken from a link in batches, whole, and each after the requested room.
 func TestDequeue(t *testing.T) {
 	link := channel.New(8, 1500, "")
 	var sent [][]byte
@@ -95,7 +97,7 @@ func TestDequeue(t *testing.T) {
 	}
 	for i := range sent {
 		if !bytes.Equal(got[i], sent[i]) {
-			t.Errorf("packet %d is %x, and not %x", i, got[i], sent[i])
+			t.Errorf("packet %d is %x, want %x", i, got[i], sent[i])
 		}
 	}
 	stop()

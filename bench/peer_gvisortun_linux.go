@@ -22,22 +22,24 @@ import (
 // vnetHdrLen is the length of struct virtio_net_hdr.
 const vnetHdrLen = 10
 
-// Constants of linux/virtio_net.h.
+// These constants are from linux/virtio_net.h.
 const (
 	vnetNeedsCsum = 1
 	vnetGSOTCPv4  = 1
 )
 
-// A vnetLink is gVisor's end of a TUN device whose packets have virtio-net headers: host GSO. It is gVisor's fdbased link in all but two
-// points: that takes host GSO on sockets only, and it waits in a system call, where this one waits in Go's poller, which is faster.
+// A vnetLink is gVisor's end of a TUN device whose packets have virtio-net headers: host GSO. It
+// differs from gVisor's fdbased link in two points: fdbased supports host GSO on sockets only, and
+// waits in a system call, but a vnetLink waits in Go's poller, which is faster.
 type vnetLink struct {
-	*channel.Endpoint // the methods of a link, and the way in; its queue is not used
+	*channel.Endpoint // has the methods of a link, and delivers packets; its queue is not used
 	file              *os.File
 	fd                int
 	reader            sync.WaitGroup
 }
 
-// openGvisorTUN is gVisor behind a device with host GSO, of one queue: with two it is slower.
+// openGvisorTUN makes a gVisor stack behind a device with host GSO and one queue. With two queues
+// it is slower.
 func openGvisorTUN(cc congestion) (*network, error) {
 	fd, err := openTUN(unix.IFF_VNET_HDR)
 	if err != nil {
@@ -94,7 +96,7 @@ func (l *vnetLink) end() {
 	l.reader.Wait()
 }
 
-// GSOMaxSize is as much as a packet can be.
+// GSOMaxSize returns the largest size of a packet.
 func (*vnetLink) GSOMaxSize() uint32 { return stack.GVisorGSOMaxSize }
 
 // WritePackets implements stack.LinkEndpoint.
@@ -132,7 +134,7 @@ func (l *vnetLink) write(pkt *stack.PacketBuffer) tcpip.Error {
 	return nil
 }
 
-// read delivers what comes until the device is closed.
+// read delivers packets until the device is closed.
 func (l *vnetLink) read(rc syscall.RawConn) {
 	var hdr [vnetHdrLen]byte
 	views := make([]*buffer.View, len(fdbased.BufConfig))
@@ -158,7 +160,7 @@ func (l *vnetLink) read(rc syscall.RawConn) {
 	}
 }
 
-// refill replaces the views that have been taken.
+// refill replaces the views that take has used.
 func refill(views []*buffer.View, iov []unix.Iovec, hdr *[vnetHdrLen]byte) {
 	iov[0].Base = &hdr[0]
 	iov[0].SetLen(vnetHdrLen)
@@ -172,7 +174,7 @@ func refill(views []*buffer.View, iov []unix.Iovec, hdr *[vnetHdrLen]byte) {
 	}
 }
 
-// take makes a packet of the first n bytes, without copying.
+// take makes a packet of the first n bytes without a copy.
 func take(views []*buffer.View, n int) (b buffer.Buffer) {
 	for i, v := range views {
 		if n <= 0 {

@@ -26,7 +26,7 @@ func tunPeers() []peer {
 	}
 }
 
-// tunCheck reports why there are no devices.
+// tunCheck returns the reason why there are no devices, or nil if there are.
 func tunCheck() error {
 	if err := namespace(); err != nil {
 		return err
@@ -38,7 +38,7 @@ func tunCheck() error {
 	return f.Close()
 }
 
-// overDevice is a network whose client is the kernel and whose server listens behind a device.
+// overDevice returns a network whose client is the kernel and whose server listens behind a device.
 func overDevice(cc congestion, listen func() (net.Listener, error), close func()) *network {
 	return &network{
 		listen: listen,
@@ -48,7 +48,7 @@ func overDevice(cc congestion, listen func() (net.Listener, error), close func()
 	}
 }
 
-// openBsdnetTUN is a stack behind a device with so many queues.
+// openBsdnetTUN makes a stack behind a device with the given number of queues.
 func openBsdnetTUN(cc congestion, queues int) (*network, error) {
 	dev, err := tun.Open(tun.Config{Name: tunName, MTU: tunMTU, Queues: queues, Host: clientPrefix})
 	if err != nil {
@@ -58,10 +58,11 @@ func openBsdnetTUN(cc congestion, queues int) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return overDevice(cc, func() (net.Listener, error) { return s.Listen("tcp", serverPrefix.Addr().String()+":0") }, func() { s.Close() }), nil
+	listen := func() (net.Listener, error) { return s.Listen("tcp", serverPrefix.Addr().String()+":0") }
+	return overDevice(cc, listen, func() { s.Close() }), nil
 }
 
-// openVeth is the kernel at both ends of a pair of devices, the server's in a namespace of its own.
+// openVeth puts the kernel at both ends of a pair of devices. The server's is in another namespace.
 func openVeth(cc congestion) (*network, error) {
 	ns, err := newNamespace()
 	if err != nil {

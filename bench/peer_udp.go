@@ -30,7 +30,7 @@ func udpPeers() []peer {
 	}
 }
 
-// openBsdnetUDP is two stacks and bsdnet's own tunnel between them.
+// openBsdnetUDP makes two stacks with bsdnet's own tunnel between them.
 func openBsdnetUDP(cc congestion) (*network, error) {
 	key := make([]byte, 32)
 	rand.Read(key)
@@ -38,7 +38,8 @@ func openBsdnetUDP(cc congestion) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := udptunnel.Open(udptunnel.Config{Local: "127.0.0.1:0", Peer: server.LocalAddr().String(), Key: key, MTU: wireguard.DefaultMTU})
+	client, err := udptunnel.Open(udptunnel.Config{Local: "127.0.0.1:0", Peer: server.LocalAddr().String(),
+		Key: key, MTU: wireguard.DefaultMTU})
 	if err != nil {
 		server.Close()
 		return nil, err
@@ -46,7 +47,7 @@ func openBsdnetUDP(cc congestion) (*network, error) {
 	return bsdnetOver(cc, server, client)
 }
 
-// openBsdnetWireGuard is two stacks and WireGuard between them.
+// openBsdnetWireGuard makes two stacks with WireGuard between them.
 func openBsdnetWireGuard(cc congestion) (*network, error) {
 	keys := [2]wireguard.Secret{wireguard.NewSecret(), wireguard.NewSecret()}
 	end := func(i int, own, other netip.Prefix, endpoint string) (*wireguard.Link, *bsdnet.Stack, error) {
@@ -83,8 +84,8 @@ func openBsdnetWireGuard(cc congestion) (*network, error) {
 	return bsdnetNetwork(server, client, serverPrefix.Addr().String()+":0"), nil
 }
 
-// openWireGuardGo is two of WireGuard's own devices in user space, with gVisor's netstack as its package netstack sets it up: with Reno, whatever
-// the others have.
+// openWireGuardGo makes two of WireGuard's own devices in user space, with gVisor's netstack as
+// WireGuard's package netstack sets it up: with Reno, whatever the other peers have.
 func openWireGuardGo(congestion) (*network, error) {
 	var tuns [2]tun.Device
 	var nets [2]*netstack.Net
@@ -126,14 +127,16 @@ func openWireGuardGo(congestion) (*network, error) {
 	}, nil
 }
 
-// wireGuardPair puts WireGuard between the server's device and the client's. end, or an error, closes both.
+// wireGuardPair puts WireGuard between the server's device and the client's. The function end
+// closes both; if wireGuardPair fails, it closes them itself.
 func wireGuardPair(tuns [2]tun.Device) (end func(), err error) {
 	var devs [2]*device.Device
 	for i, t := range tuns {
 		devs[i] = device.NewDevice(t, conn.NewDefaultBind(), device.NewLogger(device.LogLevelSilent, ""))
 	}
 	end = func() {
-		// Down first, and both: a packet that arrives while netstack closes would make it send on a closed channel.
+		// Both go down first, because a packet that arrives while netstack closes would make it
+		// send on a closed channel.
 		for _, f := range []func(*device.Device){func(d *device.Device) { d.Down() }, (*device.Device).Close} {
 			for _, d := range devs {
 				f(d)
@@ -149,7 +152,8 @@ func wireGuardPair(tuns [2]tun.Device) (end func(), err error) {
 	}
 	endpoint := ""
 	for i, other := range []netip.Addr{clientPrefix.Addr(), serverPrefix.Addr()} {
-		text := fmt.Sprintf("private_key=%x\npublic_key=%x\n%sallowed_ip=%v/32\n", keys[i].Bytes(), keys[1-i].PublicKey().Bytes(), endpoint, other)
+		text := fmt.Sprintf("private_key=%x\npublic_key=%x\n%sallowed_ip=%v/32\n",
+			keys[i].Bytes(), keys[1-i].PublicKey().Bytes(), endpoint, other)
 		if err = devs[i].IpcSet(text); err == nil {
 			err = devs[i].Up()
 		}
@@ -164,7 +168,7 @@ func wireGuardPair(tuns [2]tun.Device) (end func(), err error) {
 	return end, nil
 }
 
-// wireGuardPort returns a device's UDP port, in the form of an endpoint for the other end's configuration.
+// wireGuardPort returns a device's UDP port as an endpoint for the configuration of the other end.
 func wireGuardPort(d *device.Device) (string, error) {
 	text, err := d.IpcGet()
 	if err != nil {
@@ -175,5 +179,5 @@ func wireGuardPort(d *device.Device) (string, error) {
 			return "endpoint=127.0.0.1:" + p, nil
 		}
 	}
-	return "", errors.New("wireguard-go: no port")
+	return "", errors.New("wireguard-go: the device reports no port")
 }

@@ -18,7 +18,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 )
 
-// openWireGuardBatch is two of WireGuard's own devices in user space, each with gVisor behind a [batchTUN].
+// openWireGuardBatch makes two of WireGuard's own devices in user space, each with gVisor behind a
+// [batchTUN].
 func openWireGuardBatch(cc congestion) (*network, error) {
 	var stacks [2]*stack.Stack
 	var tuns [2]tun.Device
@@ -56,11 +57,13 @@ func openWireGuardBatch(cc congestion) (*network, error) {
 	}, nil
 }
 
-// A batchTUN is a [tun.Device] between a WireGuard device and a stack of gVisor's, which hands on as many packets at once as there are. It joins
-// those for the stack (GRO). Their checksums are not compared, as WireGuard has authenticated them. Package netstack's hands on one at a time.
+// A batchTUN is a [tun.Device] between a WireGuard device and a gVisor stack. It hands on all
+// waiting packets at once, and joins those for the stack (GRO). It does not check their checksums,
+// because WireGuard has authenticated them. The device of WireGuard's package netstack hands on one
+// packet at a time.
 type batchTUN struct {
 	link   *channel.Endpoint
-	events chan tun.Event // nothing happens to it
+	events chan tun.Event // it gets no events
 	ctx    context.Context
 	stop   context.CancelFunc
 	once   sync.Once // of Close
@@ -125,7 +128,7 @@ func (t *batchTUN) Events() <-chan tun.Event { return t.events }
 // BatchSize implements [tun.Device].
 func (t *batchTUN) BatchSize() int { return conn.IdealBatchSize }
 
-// enqueue gives GRO a copy of a packet whose checksums somebody else answers for.
+// enqueue gives GRO a copy of a packet whose checksums need no check.
 func enqueue(g *gro.GRO, b []byte) {
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
 	pkt.NetworkProtocolNumber = header.IPv4ProtocolNumber
@@ -134,8 +137,8 @@ func enqueue(g *gro.GRO, b []byte) {
 	pkt.DecRef()
 }
 
-// dequeue waits for a packet from a link, and copies it and those behind it into buffers, each behind offset bytes. It returns how many they are; 0
-// when the context has ended.
+// dequeue waits for a packet from a link, and copies it and those that follow it into buffers, each
+// after offset bytes. It returns the number of packets, or 0 if the context has ended.
 func dequeue(ctx context.Context, from *channel.Endpoint, bufs [][]byte, sizes []int, offset int) (n int) {
 	for pkt := from.ReadContext(ctx); pkt != nil; pkt = from.Read() {
 		b := bufs[n][:offset]

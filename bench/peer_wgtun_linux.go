@@ -12,11 +12,13 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 )
 
-// wgOffset is the room before each packet that WireGuard's TUN package asks for, for a virtio-net header.
+// wgOffset is the room for a virtio-net header that WireGuard's TUN package needs before each
+// packet.
 const wgOffset = vnetHdrLen
 
-// openGvisorWgTUN is gVisor behind WireGuard's TUN package, which cuts what it reads into packets of the device's MTU, and joins what it
-// writes. gVisor joins them again (GRO), and cuts what it sends (gVisor GSO). A channel link is between them.
+// openGvisorWgTUN makes a gVisor stack behind WireGuard's TUN package, which cuts the data that it
+// reads into packets of the device's MTU, and joins the packets that it writes. gVisor joins the
+// former again (GRO), and cuts the data that it sends (gVisor GSO). A channel link is between them.
 func openGvisorWgTUN(cc congestion) (*network, error) {
 	dev, err := tun.CreateTUN(tunName, tunMTU)
 	if err != nil {
@@ -28,7 +30,8 @@ func openGvisorWgTUN(cc congestion) (*network, error) {
 	}
 	link := channel.New(gvisorQueue, tunMTU, "")
 	link.SupportedGSOKind = stack.GVisorGSOSupported
-	link.LinkEPCapabilities = stack.CapabilityRXChecksumOffload // the checksums of joined packets are those of the first
+	// A joined packet has the checksum of the first of its parts, which would not be right.
+	link.LinkEPCapabilities = stack.CapabilityRXChecksumOffload
 	s, err := newGvisor(cc, link, serverPrefix)
 	if err != nil {
 		dev.Close()
@@ -76,7 +79,8 @@ func carryIn(dev tun.Device, link *channel.Endpoint) {
 	}
 }
 
-// carryOut takes packets from a channel link to write in batches, of which each packet has room for a header before it.
+// carryOut takes packets from a channel link to write in batches. Each packet has room for a header
+// before it.
 func carryOut(ctx context.Context, from *channel.Endpoint, batch int, write func(bufs [][]byte) error) {
 	bufs, sizes := make([][]byte, batch), make([]int, batch)
 	for i := range bufs {

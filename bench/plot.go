@@ -8,10 +8,11 @@ import (
 	"strings"
 )
 
-// A chart is a file of the report.
+// A chart is an SVG file that belongs to the report.
 type chart struct{ title, path string }
 
-// writeCharts writes the charts of a report into a folder: bars for each scene, lines for each series of growth, and latencies.
+// writeCharts writes the charts of a report into a folder: bars for each scene, lines for each
+// series of growth, and latencies.
 func writeCharts(dir string, rep *report) ([]chart, error) {
 	var charts []chart
 	add := func(title, name, drawing string) error {
@@ -57,16 +58,19 @@ func collect(list []string, groups map[string][]*result, name string, r *result)
 	return list
 }
 
-// fileName makes a name of a title.
+// fileName makes a file's name from a title.
 func fileName(title string) string {
-	words := strings.FieldsFunc(strings.ToLower(title), func(r rune) bool { return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9') })
+	words := strings.FieldsFunc(strings.ToLower(title), func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9')
+	})
 	return strings.Join(words, "-")
 }
 
-// The colours of the peers, by role, and a second one for a second peer of the role.
+// These are the colours of the peers by role, with a second one for a second peer of the role.
 var colours = map[role][2]string{
-	ours: {"#0969da", "#80ccff"}, kernel: {"#57606a", "#afb8c1"}, gvisor: {"#d4572a", "#f2a98a"}, ceiling: {"#afb8c1", "#d0d7de"},
-	before: {"#8250df", "#d8b9ff"},
+	ours: {"#0969da", "#80ccff"}, kernel: {"#57606a", "#afb8c1"}, gvisor: {"#d4572a", "#f2a98a"},
+	ceiling: {"#afb8c1", "#d0d7de"},
+	before:  {"#8250df", "#d8b9ff"},
 }
 
 // peerColours returns a colour for each peer.
@@ -80,7 +84,7 @@ func peerColours(peers []peerResult) []string {
 	return c
 }
 
-// The measures of a panel of bars.
+// These are the sizes of a panel of bars.
 const (
 	panelWidth = 450
 	labelWidth = 96
@@ -89,7 +93,8 @@ const (
 	headHeight = 48
 )
 
-// barCharts draws a panel for each row, two side by side, each with a bar for each peer, and a line from the least to the most.
+// barCharts draws a panel for each row, two side by side, each with a bar for each peer, and a line
+// from the least to the most.
 func barCharts(results []*result) string {
 	tallest := 0
 	for _, r := range results {
@@ -148,7 +153,7 @@ type plotArea struct {
 	curves []curve
 }
 
-// The measures of a plot.
+// These are the sizes of a plot.
 const (
 	plotWidth  = 640
 	plotHeight = 320
@@ -158,7 +163,7 @@ const (
 	plotBottom = 48
 )
 
-// draw draws the plot at a height. Places on the x axis are numbers of ticks.
+// draw draws the plot at a height. Positions on the x axis are numbers of ticks.
 func (p *plotArea) draw(s *svg, y0 float64) {
 	low, high := p.bounds()
 	left, right := float64(plotLeft), float64(plotWidth-plotRight)
@@ -230,7 +235,8 @@ func ticks(low, high float64, log bool) (v []float64) {
 // seriesChart draws the rows of a series, a line for each peer.
 func seriesChart(title string, results []*result) string {
 	first := results[0]
-	p := plotArea{title: title, xTitle: first.XTitle, yTitle: fmt.Sprintf("%s, %s is better", first.Unit, first.better())}
+	p := plotArea{title: title, xTitle: first.XTitle,
+		yTitle: fmt.Sprintf("%s, %s is better", first.Unit, first.better())}
 	at := map[string]int{}
 	for tick, r := range results {
 		p.xNames = append(p.xNames, fmt.Sprint(r.X))

@@ -17,16 +17,16 @@ import (
 	"time"
 )
 
-// A report is all that a run has found.
+// A report has all results of a run.
 type report struct {
 	Machine machine  `json:"machine"`
 	Rounds  int      `json:"rounds"`
 	Seconds float64  `json:"seconds"`
-	Took    float64  `json:"took_seconds"` // all of the run
+	Took    float64  `json:"took_seconds"` // time of the whole run
 	Results []result `json:"results"`
 }
 
-// A machine says where and of what.
+// A machine describes the machine and the software of a run.
 type machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`
@@ -34,33 +34,37 @@ type machine struct {
 	Go     string `json:"go"`
 	Commit string `json:"commit"`
 	Gvisor string `json:"gvisor"`
-	// Congestion is the kernel's congestion control, at both ends. One that paces, as bbr, is several times slower over devices than one that does not.
+	// Congestion is the kernel's congestion control, at both ends. One that paces, such as bbr, is
+	// several times slower over devices than one that does not.
 	Congestion string `json:"congestion"`
 }
 
 func thisMachine(congestion string) machine {
 	return machine{
-		CPU: cpuModel(), Cores: runtime.NumCPU(), Kernel: kernelVersion(), Go: runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,
+		CPU: cpuModel(), Cores: runtime.NumCPU(), Kernel: kernelVersion(),
+		Go:     runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH,
 		Commit: commit(), Gvisor: dependency("gvisor.dev/gvisor"), Congestion: congestion,
 	}
 }
 
-// commit returns the commit of the sources in the current folder, marked where they have been changed since, and "unknown" without git.
+// commit returns the commit of the sources in the current folder, with a mark if they have changed
+// since. Without git it returns "unknown".
 func commit() string {
 	id, err := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
 	if err != nil {
 		return "unknown"
 	}
 	s := strings.TrimSpace(string(id))
-	// What a run writes itself is no change.
-	changes, err := exec.Command("git", "status", "--porcelain", "--", ":/", ":(exclude)RESULTS.md", ":(exclude)charts").Output()
+	// The files that a run writes itself do not count as changes.
+	changes, err := exec.Command("git", "status", "--porcelain", "--", ":/",
+		":(exclude)RESULTS.md", ":(exclude)charts").Output()
 	if err != nil || len(changes) > 0 {
 		s += " with changes"
 	}
 	return s
 }
 
-// dependency returns the version of a module that the program has been built with.
+// dependency returns the version of a module in this program.
 func dependency(path string) string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, d := range info.Deps {
@@ -72,7 +76,8 @@ func dependency(path string) string {
 	return "unknown"
 }
 
-// readReports reads what -json has printed, and puts it together. A row that is there twice counts as it is in the later file.
+// readReports reads files that -json has printed, and merges them. If a row is in two files, the
+// later one counts.
 func readReports(names []string) (*report, error) {
 	var all *report
 	for _, name := range names {
@@ -89,7 +94,8 @@ func readReports(names []string) (*report, error) {
 			continue
 		}
 		if r.Machine != all.Machine {
-			return nil, fmt.Errorf("%s is of another machine, or commit, than %s: %v, and not %v", name, names[0], r.Machine, all.Machine)
+			return nil, fmt.Errorf("%s is from another machine or commit than %s: %v instead of %v",
+				name, names[0], r.Machine, all.Machine)
 		}
 		all.Took += r.Took
 		for _, res := range r.Results {
@@ -103,7 +109,7 @@ func readReports(names []string) (*report, error) {
 	return all, nil
 }
 
-// failures returns an error that names those who have failed.
+// failures returns an error that names the rows and peers that have failed.
 func (r *report) failures() error {
 	var errs []error
 	for _, res := range r.Results {
@@ -116,20 +122,20 @@ func (r *report) failures() error {
 	return errors.Join(errs...)
 }
 
-// A summary is what a peer has made of a row, by the medians of its rounds. What is not known is NaN.
+// A summary has the medians of a peer's rounds in a row. NaN means unknown.
 type summary struct {
 	span
-	of                  map[role]span // how many times as good as who has that role, round by round
+	of                  map[role]span // how many times as good as the peer in that role, round by round
 	cpu, allocs, others float64
 	allocBytes          float64
 	extra               map[string]float64
 	latency             []float64
 }
 
-// A span is the middle of several numbers, with the least and the most of them.
+// A span is the median of several numbers, with the least and the most of them.
 type span struct{ median, least, most float64 }
 
-// spanOf returns the span of v; all is NaN if there is nothing.
+// spanOf returns the span of v. If v is empty, the numbers are NaN.
 func spanOf(v []float64) span {
 	if len(v) == 0 {
 		return span{math.NaN(), math.NaN(), math.NaN()}
@@ -137,7 +143,7 @@ func spanOf(v []float64) span {
 	return span{median(v), slices.Min(v), slices.Max(v)}
 }
 
-// against are those that everybody is compared with.
+// against are the roles that every peer is compared with.
 var against = []struct {
 	role  role
 	title string
@@ -146,7 +152,7 @@ var against = []struct {
 // summarize returns the summary of each peer of a row.
 func summarize(r *result) []summary {
 	s := make([]summary, len(r.Peers))
-	best := map[role]int{} // of those who have a role
+	best := map[role]int{} // the best peer in each role
 	for i, p := range r.Peers {
 		s[i] = p.summary()
 		if b, ok := best[p.Role]; len(p.Samples) > 0 && (!ok || ratio(s[i].median, s[b].median, r.Less) > 1) {
@@ -157,7 +163,7 @@ func summarize(r *result) []summary {
 		s[i].of = map[role]span{}
 		for _, a := range against {
 			other, ok := best[a.role]
-			if a.role == before { // each has one of its own
+			if a.role == before { // each peer has a predecessor of its own
 				other, ok = predecessor(r, i)
 			}
 			var v []float64
@@ -170,7 +176,7 @@ func summarize(r *result) []summary {
 	return s
 }
 
-// predecessor returns the peer that peer i of a row is in another build.
+// predecessor returns the peer that is peer i of a row in another build.
 func predecessor(r *result, i int) (int, bool) {
 	j := slices.IndexFunc(r.Peers, func(p peerResult) bool {
 		return p.Role == before && strings.HasPrefix(p.Name, r.Peers[i].Name+"@")
@@ -215,7 +221,7 @@ func (p *peerResult) each(f func(*sample) float64) []float64 {
 	return v
 }
 
-// cpuUnit is what CPU is measured in.
+// cpuUnit returns the unit of the CPU time.
 func (r *result) cpuUnit() string {
 	if r.PerGB {
 		return "CPU s/GB"
@@ -223,7 +229,7 @@ func (r *result) cpuUnit() string {
 	return "CPU µs/op"
 }
 
-// times prints a ratio.
+// times formats a ratio.
 func times(v float64) string {
 	if math.IsNaN(v) {
 		return "-"
@@ -231,7 +237,7 @@ func times(v float64) string {
 	return figures(v) + "×"
 }
 
-// figures prints a ratio with as many digits as count.
+// figures formats a ratio with its significant digits.
 func figures(v float64) string {
 	switch {
 	case math.IsNaN(v):
@@ -244,7 +250,7 @@ func figures(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-// percent prints a part of the whole.
+// percent formats a part of the whole.
 func percent(v float64) string {
 	if math.IsNaN(v) {
 		return "-"
@@ -252,11 +258,12 @@ func percent(v float64) string {
 	return fmt.Sprintf("%.0f%%", v*100)
 }
 
-// notes are what else a peer has to say about a row.
+// notes returns a peer's other results in a row.
 func (s *summary) notes() string {
 	var n []string
 	if len(s.latency) == len(percentiles) {
-		n = append(n, fmt.Sprintf("p50 %s, p99 %s, p99.9 %s µs", number(s.latency[0]), number(s.latency[4]), number(s.latency[5])))
+		n = append(n, fmt.Sprintf("p50 %s, p99 %s, p99.9 %s µs",
+			number(s.latency[0]), number(s.latency[4]), number(s.latency[5])))
 	}
 	var keys []string
 	for k := range s.extra {
@@ -272,15 +279,17 @@ func (s *summary) notes() string {
 // text prints a report for a terminal.
 func text(w io.Writer, rep *report) error {
 	m := rep.Machine
-	fmt.Fprintf(w, "%s, %d cores, %s with %s, %s, commit %s, gvisor %s\n", m.CPU, m.Cores, m.Kernel, m.Congestion, m.Go, m.Commit, m.Gvisor)
-	fmt.Fprintf(w, "medians of %d rounds of %v s, and the least and the most; × is how many times as good, in each round by itself\n", rep.Rounds, rep.Seconds)
+	fmt.Fprintf(w, "%s, %d cores, %s with %s, %s, commit %s, gvisor %s\n",
+		m.CPU, m.Cores, m.Kernel, m.Congestion, m.Go, m.Commit, m.Gvisor)
+	fmt.Fprintf(w, "medians of %d rounds of %v s, with the least and the most; "+
+		"× is how many times as good, computed for each round\n", rep.Rounds, rep.Seconds)
 	for i := range rep.Results {
 		if err := textRow(w, &rep.Results[i]); err != nil {
 			return err
 		}
 	}
 	if twins := rep.twins(); len(twins) > 0 {
-		fmt.Fprintln(w, "\nrows that measure one thing, from the least median to the most:")
+		fmt.Fprintln(w, "\nrows that measure the same thing, from the least median to the most:")
 		for _, t := range twins {
 			fmt.Fprintf(w, "  %s: %s %s", t.names(), number(t.value.least)+" to "+number(t.value.most), t.first.Unit)
 			for _, a := range against {
@@ -335,12 +344,12 @@ func textRow(w io.Writer, r *result) error {
 	return nil
 }
 
-// compares reports whether somebody of a role has been measured.
+// compares reports whether a peer in a role has been measured.
 func (r *result) compares(with role) bool {
 	return slices.ContainsFunc(r.Peers, func(p peerResult) bool { return p.Role == with && len(p.Samples) > 0 })
 }
 
-// seconds is a time for people.
+// seconds formats a time for people.
 func seconds(s float64) time.Duration {
 	return time.Duration(s * float64(time.Second)).Round(time.Second)
 }
@@ -352,7 +361,7 @@ func (r *result) better() string {
 	return "more"
 }
 
-// printList prints what can be measured.
+// printList prints the rows that can be measured.
 func printList(w io.Writer, p *plan) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	places := map[string]scene{}
@@ -366,7 +375,7 @@ func printList(w io.Writer, p *plan) error {
 				peers = append(peers, q.name)
 			}
 		}
-		// Those of growth are listed too, if nothing has been asked for.
+		// The rows of growth are listed too if the command line chooses no rows.
 		if p.wants(r) || p.rows == nil && p.groups == nil {
 			fmt.Fprintf(tw, "%s\t%s, %s\t%s\n", r.name, r.title, r.unit, strings.Join(peers, " "))
 		}
@@ -379,7 +388,7 @@ func printList(w io.Writer, p *plan) error {
 	}
 	all := *p
 	if p.rows == nil && p.groups == nil {
-		fmt.Fprintln(w, "without those of growth:", p.estimateText())
+		fmt.Fprintln(w, "without the rows of growth:", p.estimateText())
 		all.rows = regexp.MustCompile("")
 	}
 	_, err := fmt.Fprintln(w, "in all:", all.estimateText())

@@ -14,12 +14,12 @@ import (
 	"time"
 )
 
-// one makes a sample of a value.
+// one returns a sample with the given value.
 func one(v float64) sample {
 	return sample{Value: v, CPU: v / 10, Allocs: 1, Others: 0.25, Latency: []float64{v, v, v, v, 2 * v, 3 * v, 4 * v}}
 }
 
-// sampleReport is a report in which bsdnet wins a row and loses another.
+// sampleReport returns a report in which bsdnet wins a row and loses another.
 func sampleReport() *report {
 	three := func(v float64) []sample { return []sample{one(v), one(v * 2), one(v * 3)} }
 	peers := func(ours1, theirs, others1, others2 float64) []peerResult {
@@ -34,23 +34,29 @@ func sampleReport() *report {
 	return &report{
 		Machine: machine{CPU: "a < b & c", Cores: 2}, Rounds: 3, Seconds: 1, Took: 75,
 		Results: []result{
-			{Row: "won", Scene: "In memory", Title: "what is won", Unit: "Gbit/s", PerGB: true, Peers: peers(20, 10, 5, 8)},
-			{Row: "lost", Scene: "In memory", Title: "what is lost", Unit: "µs", Less: true, Peers: peers(20, 10, 50, 80)},
-			{Row: "grow-1", Scene: "In memory", Kind: kindGrow, Title: "1", Unit: "Gbit/s", Series: "More & more", X: 1, XTitle: "flows", Peers: peers(1, 2, 3, 4)},
-			{Row: "grow-2", Scene: "In memory", Kind: kindGrow, Title: "2", Unit: "Gbit/s", Series: "More & more", X: 2, XTitle: "flows", Peers: peers(2, 3, 4, 5)},
+			{Row: "won", Scene: "In memory", Title: "what is won", Unit: "Gbit/s", PerGB: true,
+				Peers: peers(20, 10, 5, 8)},
+			{Row: "lost", Scene: "In memory", Title: "what is lost", Unit: "µs", Less: true,
+				Peers: peers(20, 10, 50, 80)},
+			{Row: "grow-1", Scene: "In memory", Kind: kindGrow, Title: "1", Unit: "Gbit/s",
+				Series: "More & more", X: 1, XTitle: "flows", Peers: peers(1, 2, 3, 4)},
+			{Row: "grow-2", Scene: "In memory", Kind: kindGrow, Title: "2", Unit: "Gbit/s",
+				Series: "More & more", X: 2, XTitle: "flows", Peers: peers(2, 3, 4, 5)},
 		},
 	}
 }
 
-// Ratios are those of each round by itself, with the median, the least and the most of them.
+// Ratios are computed for each round, and have the median, the least and the most of the rounds.
 func TestSummarize(t *testing.T) {
 	rep := sampleReport()
 	s := summarize(&rep.Results[0])
-	if s[0].span != (span{40, 20, 60}) || s[0].of[kernel] != (span{4, 2, 6}) || s[0].of[gvisor] != (span{2.5, 2.5, 2.5}) || s[0].cpu != 4 || s[0].others != 0.25 {
+	if s[0].span != (span{40, 20, 60}) || s[0].of[kernel] != (span{4, 2, 6}) ||
+		s[0].of[gvisor] != (span{2.5, 2.5, 2.5}) || s[0].cpu != 4 || s[0].others != 0.25 {
 		t.Errorf("more is better: %+v", s[0])
 	}
 	s = summarize(&rep.Results[1])
-	if s[0].of[kernel] != (span{0.25, 10.0 / 60, 0.5}) || s[0].of[gvisor] != (span{2.5, 2.5, 2.5}) || s[2].of[gvisor].median != 1 || s[3].of[gvisor].median != 0.625 {
+	if s[0].of[kernel] != (span{0.25, 10.0 / 60, 0.5}) || s[0].of[gvisor] != (span{2.5, 2.5, 2.5}) ||
+		s[2].of[gvisor].median != 1 || s[3].of[gvisor].median != 0.625 {
 		t.Errorf("less is better: %+v", s)
 	}
 	if s[0].latency[4] != 80 {
@@ -61,7 +67,8 @@ func TestSummarize(t *testing.T) {
 	}
 }
 
-// Each peer is compared with itself in another build, and a round that one of the two does not have is not compared.
+// Each peer is compared with itself in another build. A round that one of the two does not have is
+// not compared.
 func TestSummarizeBefore(t *testing.T) {
 	r := result{Peers: []peerResult{
 		{Name: "bsdnet", Role: ours, Samples: []sample{one(20), one(60), one(10)}},
@@ -70,12 +77,14 @@ func TestSummarizeBefore(t *testing.T) {
 		{Name: "bsdnet-1q@old", Role: before, Samples: []sample{one(10)}},
 	}}
 	s := summarize(&r)
-	if s[0].of[before] != (span{2.5, 2, 3}) || s[2].of[before] != (span{0.5, 0.5, 0.5}) || !math.IsNaN(s[1].of[before].median) {
+	if s[0].of[before] != (span{2.5, 2, 3}) || s[2].of[before] != (span{0.5, 0.5, 0.5}) ||
+		!math.IsNaN(s[1].of[before].median) {
 		t.Errorf("%+v", s)
 	}
 	var b bytes.Buffer
 	rep := &report{Results: []result{r}}
-	if err := text(&b, rep); err != nil || !strings.Contains(b.String(), "× before") || strings.Contains(b.String(), "× kernel") || strings.Contains(b.String(), "NaN") {
+	if err := text(&b, rep); err != nil || !strings.Contains(b.String(), "× before") ||
+		strings.Contains(b.String(), "× kernel") || strings.Contains(b.String(), "NaN") {
 		t.Errorf("%v\n%s", err, b.String())
 	}
 	b.Reset()
@@ -84,7 +93,7 @@ func TestSummarizeBefore(t *testing.T) {
 	}
 }
 
-// Rows that measure one thing are one verdict, from the least median to the most.
+// Rows that measure the same thing become one verdict, from the least median to the most.
 func TestTwins(t *testing.T) {
 	rep := sampleReport()
 	rep.Results[2].Same = "won"
@@ -97,14 +106,16 @@ func TestTwins(t *testing.T) {
 	if err := text(&b, rep); err != nil {
 		t.Fatal(err)
 	}
-	if want := "won, grow-1, bsdnet: 2.00 to 40.0 Gbit/s, 1.00 to 4.0 × kernel, 0.25 to 2.5 × gVisor"; !strings.Contains(b.String(), want) {
+	want := "won, grow-1, bsdnet: 2.00 to 40.0 Gbit/s, 1.00 to 4.0 × kernel, 0.25 to 2.5 × gVisor"
+	if !strings.Contains(b.String(), want) {
 		t.Errorf("no %q in\n%s", want, b.String())
 	}
 	b.Reset()
 	if err := markdown(&b, rep, nil); err != nil {
 		t.Fatal(err)
 	}
-	if want := "| `won`, `grow-1` | what is won | 2.00 to 40.0 Gbit/s | 2.5× (1.00 to 4.0) |"; strings.Count(b.String(), want) != 1 || strings.Contains(b.String(), "| `won` | what is won | 40.0") {
+	want = "| `won`, `grow-1` | what is won | 2.00 to 40.0 Gbit/s | 2.5× (1.00 to 4.0) |"
+	if strings.Count(b.String(), want) != 1 || strings.Contains(b.String(), "| `won` | what is won | 40.0") {
 		t.Errorf("not once %q in\n%s", want, b.String())
 	}
 	rep.Results[2].Peers = rep.Results[2].Peers[1:] // bsdnet has not been measured there
@@ -113,18 +124,20 @@ func TestTwins(t *testing.T) {
 	}
 }
 
-// Lost rows come before won ones, and every line of a table has as many columns as its head.
+// Lost rows come before won ones, and every line of a table has the columns of its head.
 func TestMarkdown(t *testing.T) {
 	var b bytes.Buffer
 	if err := markdown(&b, sampleReport(), []chart{{"A chart", "charts/a.svg"}}); err != nil {
 		t.Fatal(err)
 	}
 	s := b.String()
-	lost, won := strings.Index(s, "| `lost` | what is lost | 40.0 µs | **0.25×** (0.17 to 0.50) | 2.5× |"), strings.Index(s, "| `won` | what is won | 40.0 Gbit/s | 4.0× (2.0 to 6.0) | 2.5× |")
+	lost := strings.Index(s, "| `lost` | what is lost | 40.0 µs | **0.25×** (0.17 to 0.50) | 2.5× |")
+	won := strings.Index(s, "| `won` | what is won | 40.0 Gbit/s | 4.0× (2.0 to 6.0) | 2.5× |")
 	if lost < 0 || won < lost {
 		t.Errorf("lost at %d, won at %d", lost, won)
 	}
-	for _, want := range []string{"## Growth", "## In memory", "![A chart](charts/a.svg)", "20.0 to 60.0", "a < b & c", "it took 1m15s"} {
+	for _, want := range []string{"## Growth", "## In memory", "![A chart](charts/a.svg)", "20.0 to 60.0",
+		"a < b & c", "it took 1m15s"} {
 		if !strings.Contains(s, want) {
 			t.Errorf("no %q", want)
 		}
@@ -147,7 +160,8 @@ func TestText(t *testing.T) {
 	if err := text(&b, sampleReport()); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"won: what is won (Gbit/s, more is better)", "lost: what is lost (µs, less is better)", "4.0×", "25%", "it took 1m15s", "pipe: none: it is not here", "p99 80.0"} {
+	for _, want := range []string{"won: what is won (Gbit/s, more is better)",
+		"lost: what is lost (µs, less is better)", "4.0×", "25%", "it took 1m15s", "pipe: none: it is not here", "p99 80.0"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}
@@ -193,7 +207,7 @@ func TestCharts(t *testing.T) {
 			}
 		}
 		if strings.Contains(string(b), "NaN") || strings.Contains(string(b), "Inf") {
-			t.Errorf("%s has numbers that are none", name)
+			t.Errorf("%s has NaN or Inf in place of a number", name)
 		}
 		for _, w := range words {
 			if !strings.Contains(has.String(), w) {
@@ -203,7 +217,8 @@ func TestCharts(t *testing.T) {
 	}
 }
 
-// Reports are read as they were written, and put together; the later of two rows counts.
+// Reports are read as they were written, and merged. If two have the same row, the later one
+// counts.
 func TestReadReports(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, r *report) string {
@@ -237,7 +252,7 @@ func TestReadReports(t *testing.T) {
 	}
 	third.Machine.Cores = 64
 	if _, err := readReports([]string{write("a", first), write("c", third)}); err == nil {
-		t.Error("reports of two machines are put together")
+		t.Error("reports of two machines are merged")
 	}
 }
 
@@ -266,16 +281,16 @@ func TestRows(t *testing.T) {
 	}
 	for _, r := range rows() {
 		if r.same != "" && !seen[r.same] {
-			t.Errorf("%s is the same as %s, which there is not", r.name, r.same)
+			t.Errorf("%s is the same as %s, which does not exist", r.name, r.same)
 		}
 	}
 	p := plan{}
 	if p.wants(growFlows(1)) || !p.wants(bulkRow("", 1)) {
-		t.Error("by default there are the rows but those of growth")
+		t.Error("the default is not all rows except those of growth")
 	}
 }
 
-// What groups have, and what rows and peers take away from them again.
+// -group chooses rows and peers, and -row and -peer choose among them.
 func TestGroups(t *testing.T) {
 	inGroup := map[string]int{}
 	for _, g := range groups {
@@ -307,7 +322,8 @@ func TestGroups(t *testing.T) {
 	for _, c := range []struct{ groups, rows, peers, want string }{
 		{"^(?:tunnel)$", "bulk", "", "udp-bulk1:bsdnet udp-bulk1:wireguard-go udp-bulk1:wireguard-go-batch"},
 		{"^(?:wireguard)$", "bulk", "bsdnet", "udp-bulk1:bsdnet-wg"},
-		{"^(?:tunnel|wireguard)$", "", "bsdnet", "udp-bulk1:bsdnet udp-bulk1:bsdnet-wg udp-pp1:bsdnet udp-pp1:bsdnet-wg"},
+		{"^(?:tunnel|wireguard)$", "", "bsdnet",
+			"udp-bulk1:bsdnet udp-bulk1:bsdnet-wg udp-pp1:bsdnet udp-pp1:bsdnet-wg"},
 		{"^(?:pair|tunnel)$", "bulk1", "bsdnet", "pair-bulk1:bsdnet udp-bulk1:bsdnet"},
 		{"^(?:grow)$", "flows-1$", "kernel", "grow-flows-1:kernel"},
 		{"^(?:loopback)$", "bulk1|conn1$", "^(bs|pi|buf)", "bulk1:bsdnet bulk1:bufpipe conn1:bsdnet conn1:pipe"},
@@ -323,7 +339,7 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// A plan's time grows with its rounds, and with what another build measures too.
+// The time of a plan grows with its rounds, and with the measurements of another build.
 func TestEstimate(t *testing.T) {
 	p := plan{settings: settings{warm: time.Second, time: 2 * time.Second, scale: 1}, rounds: 3}
 	p.rows, _ = pattern("^bulk1$")
@@ -331,8 +347,9 @@ func TestEstimate(t *testing.T) {
 		t.Errorf("%d rows, %d measurements, %v", n, m, d)
 	}
 	p.beside = &build{}
-	if n, m, d := p.estimate(); n != 1 || m != 15 || d != 9*(3*time.Second+setUpTime)+6*(3*time.Second+setUpTime+processTime) {
-		t.Errorf("beside another build: %d rows, %d measurements, %v", n, m, d)
+	both := 9*(3*time.Second+setUpTime) + 6*(3*time.Second+setUpTime+processTime)
+	if n, m, d := p.estimate(); n != 1 || m != 15 || d != both {
+		t.Errorf("with another build: %d rows, %d measurements, %v", n, m, d)
 	}
 	p.beside = nil
 	p.rows, _ = pattern("^idle$")
@@ -341,7 +358,8 @@ func TestEstimate(t *testing.T) {
 		t.Errorf("idle connections: %d rows, %d measurements, %v", n, m, d)
 	}
 	var b bytes.Buffer
-	if err := printList(&b, &p); err != nil || !strings.Contains(b.String(), "in all: 1 row, 3 measurements: about 6s") {
+	if err := printList(&b, &p); err != nil ||
+		!strings.Contains(b.String(), "in all: 1 row, 3 measurements: about 6s") {
 		t.Errorf("%v: %s", err, b.String())
 	}
 }

@@ -2,7 +2,7 @@ package main
 
 import "fmt"
 
-// A row is something to measure.
+// A row is a task to measure.
 type row struct {
 	name  string
 	title string
@@ -10,7 +10,7 @@ type row struct {
 	scene string
 	unit  string
 	less  bool // less is better
-	perGB bool // CPU is in seconds per GB; else in microseconds per operation
+	perGB bool // CPU is in seconds per GB, not in microseconds per operation
 
 	// series and x put rows of growth into one chart: a line over x.
 	series string
@@ -20,16 +20,16 @@ type row struct {
 	// same is the name of the row that measures the same thing; "": none does, or this is that row.
 	same string
 
-	// many is how many connections there are, where they are so many that making them takes longer than timing them.
+	// many is the number of connections, if making them takes longer than timing them.
 	many int
 
-	// descriptors is how many open files the kernel's peers need, or they take no part; 0: few.
+	// descriptors is the number of open files that the kernel's peers need to take part; 0: few.
 	descriptors int
 
 	run func(m *meter) error
 }
 
-// The kinds of rows.
+// These are the kinds of rows.
 const (
 	kindBulk     = "bulk"
 	kindPingPong = "pp"
@@ -39,7 +39,7 @@ const (
 	kindGrow     = "grow"
 )
 
-// rows are all that can be measured. Those of growth come last.
+// rows returns all rows. Those of growth come last.
 func rows() []row {
 	var r []row
 	r = append(r, bulkRow("", 1), bulkRow("", 8))
@@ -55,10 +55,11 @@ func rows() []row {
 	return append(r, growRows()...)
 }
 
-// filesFor returns how many open files n connections take in the kernel, both ends here, beside all else.
+// filesFor returns the number of open files that the process needs for both ends of n connections
+// of the kernel, including its other files.
 func filesFor(n int) int { return 2*n + 200 }
 
-// named puts the scene's name before a row's.
+// named returns a row's name with the scene's name before it.
 func named(scene, name string) string {
 	if scene == "" {
 		return name
@@ -73,7 +74,7 @@ func plural(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// sizeName is a number of bytes in a row's name: k, m or nothing.
+// sizeName returns the part of a row's name for a number of bytes: k, m or nothing.
 func sizeName(n int) string {
 	switch n {
 	case 1:
@@ -86,7 +87,7 @@ func sizeName(n int) string {
 	return fmt.Sprint(n)
 }
 
-// sizeTitle is a number of bytes for people.
+// sizeTitle formats a number of bytes for people.
 func sizeTitle(n int) string {
 	switch {
 	case n >= 1<<20:

@@ -21,14 +21,14 @@ func bulkRow(scene string, flows int) row {
 	}
 }
 
-// upRow has the kernel send through a device to the stack.
+// upRow returns a row in which the kernel sends through a device to the stack.
 func upRow(flows int) row {
 	r := bulkRow("tun", flows)
 	r.name, r.title = fmt.Sprintf("tun-up%d", flows), r.title+", the kernel sends"
 	return r
 }
 
-// downRow has the stack send through a device to the kernel.
+// downRow returns a row in which the stack sends through a device to the kernel.
 func downRow(flows int) row {
 	r := bulkRow("tun", flows)
 	r.name, r.title = fmt.Sprintf("tun-down%d", flows), r.title+", the stack sends"
@@ -91,7 +91,7 @@ func drain(m *meter, c net.Conn, got *counter) error {
 	return nil
 }
 
-// verify sends n bytes that nobody can guess over each flow, and compares the checksums.
+// verify sends n random bytes over each flow, and compares the checksums.
 func verify(from, to []net.Conn, n int) error {
 	errs := make(chan error, len(from))
 	for i := range from {
@@ -104,7 +104,8 @@ func verify(from, to []net.Conn, n int) error {
 	return err
 }
 
-// verifyFlow sends n bytes and reads them back from the other end. Writes are of sizes that fit nothing.
+// verifyFlow sends n bytes and reads them at the other end. The sizes of the writes are not those
+// of segments or buffers.
 func verifyFlow(from, to net.Conn, n int, seed byte) error {
 	sent := make(chan []byte, 1)
 	failed := make(chan error, 1)
@@ -117,7 +118,7 @@ func verifyFlow(from, to net.Conn, n int, seed byte) error {
 			h.Write(p)
 			if _, err := from.Write(p); err != nil {
 				failed <- fmt.Errorf("verify: write: %w", err)
-				to.Close() // the reader waits for what does not come
+				to.Close() // the reader would wait forever
 				return
 			}
 			left -= len(p)
@@ -134,7 +135,7 @@ func verifyFlow(from, to net.Conn, n int, seed byte) error {
 		return fmt.Errorf("verify: %w", err)
 	}
 	if want := <-sent; !bytes.Equal(h.Sum(nil), want) {
-		return errors.New("verify: what has been received is not what has been sent")
+		return errors.New("verify: the received bytes differ from the sent ones")
 	}
 	return nil
 }

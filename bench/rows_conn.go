@@ -10,13 +10,15 @@ import (
 
 func connRow(scene string, workers int) row {
 	return row{
-		name: named(scene, fmt.Sprintf("conn%d", workers)), title: "dial, echo of a byte, close, by " + plural(workers, "worker"),
-		kind: kindConn, scene: scene, unit: "connections/s",
+		name:  named(scene, fmt.Sprintf("conn%d", workers)),
+		title: "dial, echo of a byte, close, by " + plural(workers, "worker"),
+		kind:  kindConn, scene: scene, unit: "connections/s",
 		run: func(m *meter) error { return connections(m, workers) },
 	}
 }
 
-// connListeners is how many ports there are to dial, one after another: each for perListener connections.
+// connListeners is the number of ports that the workers dial, one after another. Each is used for
+// perListener connections.
 const connListeners = 64
 
 // connections makes and ends connections.
@@ -53,7 +55,7 @@ func connections(m *meter, workers int) error {
 	return nil
 }
 
-// letters are one byte each, for reads and writes that do not allocate.
+// letters are slices of one byte, for reads and writes that do not allocate.
 var letters = sync.Pool{New: func() any { return new([1]byte) }}
 
 // visit dials, sends a byte, reads it back, and closes.
@@ -79,7 +81,7 @@ func visit(m *meter, address string, b byte) error {
 	return nil
 }
 
-// serve gives each connection a goroutine, as servers do.
+// serve starts a goroutine for each connection, as servers do.
 func serve(m *meter, ln net.Listener) error {
 	for {
 		c, err := ln.Accept()
@@ -93,7 +95,7 @@ func serve(m *meter, ln net.Listener) error {
 	}
 }
 
-// answer sends one byte back and waits for the end.
+// answer sends one byte back and waits for the end of the connection.
 func answer(c net.Conn) {
 	defer c.Close()
 	p := letters.Get().(*[1]byte)

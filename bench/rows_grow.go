@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// growRows show how the cost grows with the number of connections. All are in memory.
+// growRows returns the rows that show how the cost grows with the number of connections. All of
+// them are in the scene memory.
 func growRows() []row {
 	var r []row
 	for _, n := range []int{1, 3, 10, 30, 100, 300, 1000} {
@@ -22,7 +23,7 @@ func growRows() []row {
 	return append(r, growActive(10000))
 }
 
-// growFlows is bulk over n flows.
+// growFlows returns a bulk row with n flows.
 func growFlows(n int) row {
 	r := row{
 		name: fmt.Sprintf("grow-flows-%d", n), title: "writes of 64 KiB, " + plural(n, "flow"),
@@ -36,16 +37,16 @@ func growFlows(n int) row {
 	return r
 }
 
-// growIdle is one busy connection beside n idle ones.
+// growIdle returns a row with one busy connection next to n idle ones.
 func growIdle(n int, flow bool) row {
 	r := row{kind: kindGrow, descriptors: filesFor(n), x: float64(n), xTitle: "idle connections", many: n}
-	beside := fmt.Sprintf("beside %d idle ones", n)
+	idle := fmt.Sprintf("next to %d idle ones", n)
 	if flow {
-		r.name, r.title = fmt.Sprintf("grow-idle-bulk-%d", n), "writes of 64 KiB on one connection "+beside
+		r.name, r.title = fmt.Sprintf("grow-idle-bulk-%d", n), "writes of 64 KiB on one connection "+idle
 		r.unit, r.perGB = "Gbit/s", true
 		r.series = "Writes of 64 KiB on one connection against the number of idle ones"
 	} else {
-		r.name, r.title = fmt.Sprintf("grow-idle-pp-%d", n), "1 B there and back on one connection "+beside
+		r.name, r.title = fmt.Sprintf("grow-idle-pp-%d", n), "1 B there and back on one connection "+idle
 		r.unit, r.less = "µs (p50)", true
 		r.series = "1 B there and back on one connection against the number of idle ones"
 	}
@@ -71,10 +72,13 @@ func growIdle(n int, flow bool) row {
 	return r
 }
 
-// growActive is n connections that are all busy, and a garbage collector that has to look at them all.
+// growActive returns a row with n busy connections, and a garbage collector that has to look at all
+// of them.
 func growActive(n int) row {
 	return row{
-		name: fmt.Sprintf("grow-active-%d", n), title: fmt.Sprintf("1 KiB there and back, %d connections at once, and a goroutine that allocates 1 GB/s", n),
+		name: fmt.Sprintf("grow-active-%d", n),
+		title: fmt.Sprintf("1 KiB there and back, %d connections at once, "+
+			"and a goroutine that allocates 1 GB/s", n),
 		kind: kindGrow, unit: "round trips/s", descriptors: filesFor(n), many: n,
 		run: func(m *meter) error { return active(m, max(n/m.scale, 1)) },
 	}
@@ -103,12 +107,13 @@ func active(m *meter, n int) error {
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(live)
 	m.sample.Extra = map[string]float64{
-		"GCs": float64(w.gcs), "ms of longest GC pause": float64(w.pause) / 1e6, "MB of live heap": float64(live[0].Value.Uint64()) / 1e6,
+		"GCs": float64(w.gcs), "ms of longest GC pause": float64(w.pause) / 1e6,
+		"MB of live heap": float64(live[0].Value.Uint64()) / 1e6,
 	}
 	return nil
 }
 
-// litter makes a gigabyte of garbage a second, so that the collector has a reason to look at all the connections.
+// litter makes a gigabyte of garbage a second, so that the collector looks at all the connections.
 func litter(m *meter) error {
 	for m.phase.Load() != over {
 		runtime.KeepAlive(make([]byte, 1<<20))

@@ -13,13 +13,14 @@ import (
 	"strconv"
 )
 
-// httpConns is how many connections are kept alive.
+// httpConns is the number of connections, which are kept alive.
 const httpConns = 64
 
 func httpRow(scene string, size int) row {
 	r := row{
-		name: named(scene, "http1"+sizeName(size)), title: fmt.Sprintf("net/http, GET of %s, %d connections", sizeTitle(size), httpConns),
-		kind: kindHTTP, scene: scene, unit: "requests/s",
+		name:  named(scene, "http1"+sizeName(size)),
+		title: fmt.Sprintf("net/http, GET of %s, %d connections", sizeTitle(size), httpConns),
+		kind:  kindHTTP, scene: scene, unit: "requests/s",
 		run: func(m *meter) error { return gets(m, size) },
 	}
 	if size >= 1<<20 {
@@ -52,7 +53,9 @@ func gets(m *meter, size int) error {
 		return nil
 	})
 	tr := &http.Transport{
-		DialContext:         func(context.Context, string, string) (net.Conn, error) { return m.net.dial(ln.Addr().String()) },
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return m.net.dial(ln.Addr().String())
+		},
 		MaxIdleConnsPerHost: httpConns, MaxConnsPerHost: httpConns, DisableCompression: true,
 	}
 	m.keep(transportCloser{tr})
@@ -76,7 +79,8 @@ func gets(m *meter, size int) error {
 	return nil
 }
 
-// getAll asks until the measurement is over. It compares the first answer whole, and of the others the length.
+// getAll sends requests until the measurement is over. It compares the whole first answer, and the
+// lengths of the others.
 func getAll(ctx context.Context, m *meter, tr *http.Transport, url string, body []byte, got *counter) error {
 	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// idleRow has n connections, and counts memory.
+// idleRow returns a row that counts the memory of n connections.
 func idleRow(n int) row {
 	return row{
 		name: "idle", title: fmt.Sprintf("memory per idle connection, both ends, %d of them", n),
@@ -16,7 +16,7 @@ func idleRow(n int) row {
 	}
 }
 
-// idle makes n connections, or as many as the process may have open files for.
+// idle makes n connections, or as many as the limit of open files allows.
 func idle(m *meter, n int) error {
 	if m.net.kernel {
 		n = min(n, (descriptors(filesFor(n))-filesFor(0))/2)
@@ -36,7 +36,7 @@ func idle(m *meter, n int) error {
 	}
 	load = readLoad().since(load)
 	m.sample.Extra = map[string]float64{"connections": float64(n), "s to connect": time.Since(start).Seconds()}
-	if err := m.wait(m.warm); err != nil { // acknowledgments are sent late
+	if err := m.wait(m.warm); err != nil { // delayed acknowledgments are still to be sent
 		return err
 	}
 	after, err := memory(m.net.kernel)
@@ -89,11 +89,11 @@ func touch(clients, servers []net.Conn) error {
 	return <-errs
 }
 
-// A memoryUse is what the process has taken, in bytes where it is not numbers.
+// A memoryUse has the memory that the process uses, in bytes, and the number of allocations.
 type memoryUse struct {
 	heap, stacks, kernel float64
 	goroutines, mallocs  float64
-	bytes                float64 // allocated, freed ones too
+	bytes                float64 // bytes allocated so far, including freed ones
 }
 
 func (u memoryUse) sub(o memoryUse) memoryUse {
@@ -102,10 +102,11 @@ func (u memoryUse) sub(o memoryUse) memoryUse {
 
 func (u memoryUse) all() float64 { return u.heap + u.stacks + max(0, u.kernel) }
 
-// memory returns what is in use when all garbage is gone, in the kernel too if that is asked for.
+// memory returns the memory in use without garbage, including the kernel's if the caller asks for
+// it.
 func memory(kernel bool) (u memoryUse, err error) {
 	runtime.GC()
-	runtime.GC() // what the first has moved out of the pools
+	runtime.GC() // the first has only moved the contents of pools to their victims
 	var s runtime.MemStats
 	runtime.ReadMemStats(&s)
 	u = memoryUse{

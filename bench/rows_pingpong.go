@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// pingPongRow has one connection, of which the time counts, or several, of which the number of round trips does.
+// pingPongRow returns a row with one connection, which measures the time of a round trip, or with
+// several, which measures the number of round trips.
 func pingPongRow(scene string, conns, size int) row {
 	r := row{
 		title: fmt.Sprintf("%s there and back, %s", sizeTitle(size), plural(conns, "connection")),
@@ -46,7 +47,7 @@ func volley(m *meter, clients, servers []net.Conn, size int) error {
 	if err != nil {
 		return err
 	}
-	if err := m.finish(); err != nil { // the goroutines have ended: what they have written can be read
+	if err := m.finish(); err != nil { // after it, the goroutines have ended, and their results can be read
 		return err
 	}
 	all := &times[0]
@@ -62,7 +63,7 @@ func volley(m *meter, clients, servers []net.Conn, size int) error {
 	return nil
 }
 
-// echo sends back what comes.
+// echo sends back every byte that it reads.
 func echo(m *meter, c net.Conn, size int) error {
 	buf := make([]byte, size)
 	for m.phase.Load() != over {
@@ -76,7 +77,7 @@ func echo(m *meter, c net.Conn, size int) error {
 	return nil
 }
 
-// ping sends messages, each another one, and compares what comes back. times may be nil.
+// ping sends messages that all differ, and compares the answers with them. times may be nil.
 func ping(m *meter, c net.Conn, size int, trips *counter, times *histogram) error {
 	out, in := make([]byte, size), make([]byte, size)
 	for i := range out {
@@ -108,9 +109,9 @@ func ping(m *meter, c net.Conn, size int, trips *counter, times *histogram) erro
 	return nil
 }
 
-var errEcho = errors.New("what has come back is not what was sent")
+var errEcho = errors.New("the echo differs from the sent bytes")
 
-// readFull is io.ReadFull.
+// readFull does the same as io.ReadFull.
 func readFull(c net.Conn, p []byte) error {
 	_, err := io.ReadFull(c, p)
 	return err

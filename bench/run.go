@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// A plan is what to measure.
+// A plan says what to measure, and how.
 type plan struct {
 	settings
 	rounds   int
 	groups   *regexp.Regexp // nil: any
-	rows     *regexp.Regexp // nil: all, without groups but those of growth
+	rows     *regexp.Regexp // nil: all; without groups, all except those of growth
 	peers    *regexp.Regexp // nil: all
 	cc       congestion
 	beside   *build // another build of this program, whose bsdnet is measured too; nil: none
@@ -25,7 +25,7 @@ type plan struct {
 	progress io.Writer
 }
 
-// A result is a row with what the peers made of it.
+// A result has the results of all peers in a row.
 type result struct {
 	Row   string       `json:"row"`
 	Scene string       `json:"scene"`
@@ -40,11 +40,11 @@ type result struct {
 	X      float64 `json:"x"`
 	XTitle string  `json:"x_title,omitempty"`
 
-	// Same is the row that measures the same thing, where there is one.
+	// Same is the row that measures the same thing, if there is one.
 	Same string `json:"same,omitempty"`
 }
 
-// A peerResult has a sample for each round, or says why not.
+// A peerResult has a sample for each round, or the reason why it has none.
 type peerResult struct {
 	Name    string   `json:"name"`
 	Role    role     `json:"role"`
@@ -56,7 +56,9 @@ type peerResult struct {
 // wants reports whether the plan has a row.
 func (p *plan) wants(r row) bool {
 	switch {
-	case p.groups != nil && !slices.ContainsFunc(groups, func(g group) bool { return p.groups.MatchString(g.name) && g.has(r) }):
+	case p.groups != nil && !slices.ContainsFunc(groups, func(g group) bool {
+		return p.groups.MatchString(g.name) && g.has(r)
+	}):
 		return false
 	case p.rows != nil:
 		return p.rows.MatchString(r.name)
@@ -64,7 +66,7 @@ func (p *plan) wants(r row) bool {
 	return p.groups != nil || r.kind != kindGrow
 }
 
-// wantsPeer reports whether the plan has a peer in a row that it has.
+// wantsPeer reports whether the plan, which has the row, has the peer in it.
 func (p *plan) wantsPeer(r row, q peer) bool {
 	if q.kinds != nil && !slices.Contains(q.kinds, r.kind) || p.peers != nil && !p.peers.MatchString(q.name) {
 		return false
@@ -74,7 +76,7 @@ func (p *plan) wantsPeer(r row, q peer) bool {
 	})
 }
 
-// run measures, one row after another.
+// run measures one row after another.
 func (p *plan) run() []result {
 	places := map[string]scene{}
 	skipped := map[string]string{}
@@ -136,29 +138,32 @@ func (p *plan) runRow(r row, s scene, skip string) result {
 				fmt.Fprintf(p.progress, "%s, %s: %v\n", r.name, q.name, err)
 			default:
 				pr.Samples = append(pr.Samples, s)
-				fmt.Fprintf(p.progress, "%-18s %d/%d  %-18s %s %s\n", r.name, round+1, p.rounds, q.name, number(s.Value), r.unit)
+				fmt.Fprintf(p.progress, "%-18s %d/%d  %-18s %s %s\n",
+					r.name, round+1, p.rounds, q.name, number(s.Value), r.unit)
 			}
 		}
 	}
 	return res
 }
 
-// reason returns why a peer takes no part in a row; "" if it does.
+// reason returns the reason why a peer takes no part in a row, or "" if it does.
 func reason(r row, q peer, scene string) string {
 	switch {
 	case scene != "":
 		return scene
 	case q.role == kernel && r.descriptors > 0:
 		if have := descriptors(r.descriptors); have < r.descriptors {
-			return fmt.Sprintf("it takes %d open files, and %d are allowed", r.descriptors, have)
+			return fmt.Sprintf("it needs %d open files, and ulimit -n allows %d", r.descriptors, have)
 		}
 	}
 	return ""
 }
 
-// measure has one peer do a row once. One that hangs, as stacks do, is left behind: there is no way to end it.
+// measure runs a row once by one peer. If the peer hangs, measure leaves it behind, because there
+// is no way to end it.
 func (p *plan) measure(r row, q peer, round int) (sample, error) {
-	// With another build beside it bsdnet is measured as that is: in a process that has done nothing before.
+	// If there is another build, this one is measured as that one is: in a process that has done
+	// nothing before.
 	switch {
 	case p.beside != nil && q.role == before:
 		name, _, _ := strings.Cut(q.name, "@")
@@ -180,7 +185,7 @@ func (p *plan) measure(r row, q peer, round int) (sample, error) {
 	case o := <-done:
 		return o.s, o.err
 	case <-time.After(limit):
-		return sample{}, fmt.Errorf("it hangs: no end after %v", limit)
+		return sample{}, fmt.Errorf("it hangs: it has not ended after %v", limit)
 	}
 }
 
@@ -206,7 +211,7 @@ func (p *plan) measureOnce(r row, q peer, round int) (s sample, err error) {
 	return m.sample, err
 }
 
-// number prints three digits that count.
+// number formats a number with three significant digits.
 func number(v float64) string {
 	switch {
 	case v != v:

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// asCommand is set, in the environment, where the test's binary is to be the program.
+// asCommand is the environment variable that makes the test's binary run as the program.
 const asCommand = "BSDNET_BENCH_COMMAND"
 
 func TestMain(m *testing.M) {
@@ -23,10 +23,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// tiny is as little as shows that a row works.
+// tiny are the smallest settings that show that a row works.
 var tiny = settings{warm: time.Millisecond, time: 5 * time.Millisecond, verify: 256 << 10, scale: 200}
 
-// Every row works with every peer: a round of a few milliseconds moves something, or there is a reason why not.
+// Every row works with every peer: a round of a few milliseconds moves something, or there is a
+// reason why not.
 func TestEveryRow(t *testing.T) {
 	p := plan{settings: tiny, cc: congestions[0], rounds: 1, rows: regexp.MustCompile("."), progress: t.Output()}
 	results := p.run()
@@ -43,14 +44,15 @@ func TestEveryRow(t *testing.T) {
 				t.Logf("%s by %s: %s", r.Row, q.Name, q.Skipped)
 			case len(q.Samples) != 1:
 				t.Errorf("%s by %s: %d samples of one round", r.Row, q.Name, len(q.Samples))
-			case !(q.Samples[0].Value > 0) && r.Kind != kindIdle: // so few connections may take less than what has been freed meanwhile
+			case !(q.Samples[0].Value > 0) && r.Kind != kindIdle:
+				// A few idle connections may take less memory than is freed meanwhile.
 				t.Errorf("%s by %s: %v", r.Row, q.Name, q.Samples[0].Value)
 			default:
 				measured++
 			}
 		}
 		if measured == 0 && r.Scene != "TUN device: the kernel at one end" {
-			t.Errorf("%s: nobody has been measured", r.Row)
+			t.Errorf("%s: no peer has been measured", r.Row)
 		}
 	}
 	if err := (&report{Results: results}).failures(); err != nil {
@@ -67,7 +69,7 @@ func TestEveryRow(t *testing.T) {
 	}
 }
 
-// The harness allocates nothing in its timed loops: what has no protocol makes no garbage.
+// The harness allocates nothing in its timed loops: a peer without a protocol makes no garbage.
 func TestHarnessAllocatesNothing(t *testing.T) {
 	for _, r := range []row{bulkRow("", 1), pingPongRow("", 1, 1), pingPongRow("", 64, 1024)} {
 		var q peer
@@ -92,14 +94,16 @@ func TestHarnessAllocatesNothing(t *testing.T) {
 // A profile is written for each row and peer.
 func TestProfiles(t *testing.T) {
 	dir := t.TempDir()
-	p := plan{settings: tiny, cc: congestions[0], rounds: 1, rows: regexp.MustCompile("^pp1$"), peers: regexp.MustCompile("^bsdnet$"), profiles: dir, progress: t.Output()}
+	p := plan{settings: tiny, cc: congestions[0], rounds: 1, rows: regexp.MustCompile("^pp1$"),
+		peers: regexp.MustCompile("^bsdnet$"), profiles: dir, progress: t.Output()}
 	p.run()
 	if info, err := os.Stat(dir + "/pp1.bsdnet.prof"); err != nil || info.Size() == 0 {
 		t.Errorf("no profile: %v", err)
 	}
 }
 
-// Another build is measured beside this one, each in a process of its own; what it does not have is left out.
+// Another build is measured in the same rounds as this one, each in a process of its own. A row
+// that the other build does not have is left out.
 func TestBeside(t *testing.T) {
 	own, err := os.Executable()
 	if err != nil {
@@ -110,13 +114,15 @@ func TestBeside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := plan{settings: tiny, cc: congestions[0], rounds: 2, rows: regexp.MustCompile("^pp1$"), peers: regexp.MustCompile("^(bsdnet|bufpipe)$"), beside: b, progress: t.Output()}
+	p := plan{settings: tiny, cc: congestions[0], rounds: 2, rows: regexp.MustCompile("^pp1$"),
+		peers: regexp.MustCompile("^(bsdnet|bufpipe)$"), beside: b, progress: t.Output()}
 	results := p.run()
 	if len(results) != 1 || len(results[0].Peers) != 3 {
 		t.Fatalf("%+v", results)
 	}
 	for i, want := range []string{"bsdnet", "bsdnet@old", "bufpipe"} {
-		if q := results[0].Peers[i]; q.Name != want || len(q.Samples) != 2 || !(q.Samples[0].Value > 0) || q.Error != "" {
+		q := results[0].Peers[i]
+		if q.Name != want || len(q.Samples) != 2 || !(q.Samples[0].Value > 0) || q.Error != "" {
 			t.Errorf("%+v", q)
 		}
 	}
@@ -133,7 +139,7 @@ func TestBeside(t *testing.T) {
 	}
 	for _, s := range []string{own, "=" + own, "old=/does/not/exist"} {
 		if _, err := openBuild(s); err == nil {
-			t.Errorf("no error of %q", s)
+			t.Errorf("no error for %q", s)
 		}
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// median returns the middle of v, or the mean of the two in the middle; NaN of none.
+// median returns the middle of v, or the mean of the two in the middle. If v is empty, it is NaN.
 func median(v []float64) float64 {
 	if len(v) == 0 {
 		return math.NaN()
@@ -19,7 +19,8 @@ func median(v []float64) float64 {
 	return (s[n/2-1] + s[n/2]) / 2
 }
 
-// ratio returns how many times as good a is as b: above 1, a is better. NaN where one of them is missing.
+// ratio returns how many times as good a is as b. Above 1, a is better. It is NaN if one of them is
+// missing.
 func ratio(a, b float64, lessIsBetter bool) float64 {
 	if lessIsBetter {
 		a, b = b, a
@@ -33,7 +34,8 @@ func ratio(a, b float64, lessIsBetter bool) float64 {
 // subBits is the resolution of a histogram: 2^subBits classes for each doubling.
 const subBits = 7
 
-// A histogram counts durations in nanoseconds, in classes less than one percent wide. It allocates nothing.
+// A histogram counts durations in nanoseconds, in classes less than one percent wide. It allocates
+// nothing.
 type histogram struct {
 	n      uint64
 	max    int64
@@ -66,7 +68,7 @@ func (h *histogram) add(v int64) {
 	h.max = max(h.max, v)
 }
 
-// merge adds what o has counted.
+// merge adds the counts of o.
 func (h *histogram) merge(o *histogram) {
 	for i, c := range o.counts {
 		h.counts[i] += c
@@ -75,7 +77,8 @@ func (h *histogram) merge(o *histogram) {
 	h.max = max(h.max, o.max)
 }
 
-// quantile returns the value, in nanoseconds, below which q of all are, 0 to 1; NaN if there are none.
+// quantile returns the value, in nanoseconds, below which q of all are, 0 to 1; NaN if there are
+// none.
 func (h *histogram) quantile(q float64) float64 {
 	if h.n == 0 {
 		return math.NaN()
@@ -93,7 +96,7 @@ func (h *histogram) quantile(q float64) float64 {
 	return float64(h.max)
 }
 
-// percentiles are those that are kept of a latency.
+// percentiles are the percentiles of a latency that a sample has.
 var percentiles = []float64{50, 75, 90, 95, 99, 99.9, 99.99}
 
 // micros returns the percentiles in microseconds.

@@ -18,20 +18,20 @@ func TestMedian(t *testing.T) {
 		}
 	}
 	if !math.IsNaN(median(nil)) {
-		t.Error("of none there is one")
+		t.Error("the median of no values is a number")
 	}
 }
 
 func TestRatio(t *testing.T) {
 	if got := ratio(30, 10, false); got != 3 {
-		t.Errorf("30 beside 10, more is better: %v", got)
+		t.Errorf("30 against 10, more is better: %v", got)
 	}
 	if got := ratio(30, 10, true); math.Abs(got-1.0/3) > 1e-12 {
-		t.Errorf("30 beside 10, less is better: %v", got)
+		t.Errorf("30 against 10, less is better: %v", got)
 	}
 	for _, v := range [][2]float64{{math.NaN(), 1}, {1, math.NaN()}, {1, 0}, {0, 1}} {
 		if got := ratio(v[0], v[1], false); !math.IsNaN(got) {
-			t.Errorf("%v beside %v: %v", v[0], v[1], got)
+			t.Errorf("%v against %v: %v", v[0], v[1], got)
 		}
 	}
 }
@@ -60,16 +60,16 @@ func TestHistogram(t *testing.T) {
 	}
 	var none histogram
 	if !math.IsNaN(none.quantile(0.5)) {
-		t.Error("there is a median of nothing")
+		t.Error("an empty histogram has a median")
 	}
-	none.add(1 << 60) // more than there are classes for
+	none.add(1 << 60) // beyond the last class
 	none.add(-1)
 	if got := none.quantile(1); got != 1<<60 {
 		t.Errorf("the most is %v", got)
 	}
 }
 
-// Every class has its middle.
+// The middle of every class is in the class.
 func TestClasses(t *testing.T) {
 	var h histogram
 	for c := range h.counts {
@@ -80,12 +80,13 @@ func TestClasses(t *testing.T) {
 }
 
 func TestNumber(t *testing.T) {
-	for v, want := range map[float64]string{0: "0", 0.0001: "0", 0.25: "0.25", 1.234: "1.23", 12.34: "12.3", 12345: "12345", -3.2: "-3.2"} {
+	for v, want := range map[float64]string{0: "0", 0.0001: "0", 0.25: "0.25", 1.234: "1.23",
+		12.34: "12.3", 12345: "12345", -3.2: "-3.2"} {
 		if got := number(v); got != want {
 			t.Errorf("number(%v) is %s, want %s", v, got, want)
 		}
 	}
 	if number(math.NaN()) != "-" || times(math.NaN()) != "-" || percent(math.NaN()) != "-" {
-		t.Error("what is not known is shown")
+		t.Error("an unknown value is shown as a number")
 	}
 }

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// Twins are rows that measure the same thing of a peer of bsdnet's: what lies between them says how much a run repeats itself.
+// Twins are rows that measure the same thing of a peer of bsdnet. The distance between them shows
+// how well a run can be repeated.
 type twins struct {
 	first *result
 	rows  []string
@@ -17,7 +18,7 @@ type twins struct {
 // names returns the names of the rows, and of the peer.
 func (t *twins) names() string { return strings.Join(t.rows, ", ") + ", " + t.peer }
 
-// twins returns the rows that measure one thing, for each peer of bsdnet's.
+// twins returns the rows that measure the same thing, for each peer of bsdnet.
 func (rep *report) twins() []twins {
 	var all []twins
 	for i := range rep.Results {
@@ -37,7 +38,7 @@ func (rep *report) twins() []twins {
 	return all
 }
 
-// newTwins puts together what a peer has made of several rows.
+// newTwins merges a peer's results in several rows.
 func newTwins(rows []*result, peer string) twins {
 	t := twins{first: rows[0], peer: peer, of: map[role]span{}}
 	var values []float64

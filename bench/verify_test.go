@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A badConn changes one byte on its way.
+// A badConn changes one byte of those that pass.
 type badConn struct {
 	net.Conn
 	at int
@@ -36,7 +36,7 @@ func connected(t *testing.T) (c, s net.Conn) {
 	return cs[0], ss[0]
 }
 
-// A single bit that is flipped is found before anything is timed.
+// verify finds a single flipped bit before anything is timed.
 func TestVerifyFindsABit(t *testing.T) {
 	c, s := connected(t)
 	if err := verifyFlow(c, s, 300000, 1); err != nil {
@@ -44,13 +44,14 @@ func TestVerifyFindsABit(t *testing.T) {
 	}
 	for _, at := range []int{0, 123456, 299999} {
 		c, s := connected(t)
-		if err := verifyFlow(&badConn{c, at}, s, 300000, 1); err == nil || !strings.Contains(err.Error(), "not what has been sent") {
+		err := verifyFlow(&badConn{c, at}, s, 300000, 1)
+		if err == nil || !strings.Contains(err.Error(), "differ from the sent ones") {
 			t.Errorf("byte %d was changed: %v", at, err)
 		}
 	}
 }
 
-// A connection that ends too early is an error, and not a wait for ever.
+// A connection that ends too early is an error, and verify does not wait forever.
 func TestVerifyEnds(t *testing.T) {
 	for _, early := range []func(c, s net.Conn){func(c, s net.Conn) { c.Close() }, func(c, s net.Conn) { s.Close() }} {
 		c, s := connected(t)
