@@ -161,7 +161,8 @@ func TestText(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"won: what is won (Gbit/s, more is better)",
-		"lost: what is lost (µs, less is better)", "4.0×", "25%", "it took 1m15s", "pipe: none: it is not here", "p99 80.0"} {
+		"lost: what is lost (µs, less is better)", "4.0×", "25%", "it took 1m15s",
+		"pipe: none: it is not here", "p99 80.0"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}

@@ -1,17 +1,17 @@
 //go:build linux
 
-// Command badlinks measures what a TCP stream carries over bad paths, from Linux to Linux, from and
-// to bsdnet, and between two stacks, through the same path with the same seed. It needs root and
-// /dev/net/tun. Package lab says how it works.
+// Command badlinks measures the goodput of a TCP stream over bad paths, from Linux to Linux, from
+// and to bsdnet, and between two stacks, through the same path with the same seed. It needs root
+// and /dev/net/tun. Package lab says how it works.
 //
 //	go run ./internal/badlinks                               the bad links, all pairs, seed 1
 //	go run ./internal/badlinks -links loss5,jitter9 -seeds 1,2,3
 //	go run ./internal/badlinks -grid -t 10s -pairs kk,bk     0 to 20 % of loss
 //	go run ./internal/badlinks -rate 50e6 -rtt 80ms -loss 0.01 -pairs bk -info -pcap /tmp/bk.pcap
 //
-// A cell of the table is the median goodput over the seeds in Mbit/s, and its ratio to Linux to
-// Linux. "slow" says in how many of the seeds not everything arrived within -limit, "failed" in how
-// many the connection broke; their goodput so far counts.
+// A cell of the table has the median goodput over the seeds in Mbit/s, and its ratio to Linux to
+// Linux. "slow" counts the seeds with which not all bytes arrived within -limit, and "failed" those
+// with which the connection broke; the goodput until then counts.
 package main
 
 import (
@@ -41,7 +41,7 @@ func main() {
 	}
 }
 
-// options are what the flags say.
+// options are the values of the flags.
 type options struct {
 	cell     lab.Cell // what all cells have in common
 	paths    []lab.Path
@@ -74,7 +74,7 @@ func parse(args []string) (*options, error) {
 		o      options
 		pair   = f.String("pairs", "kk,bk,kb,bb", "who sends to whom: k is Linux, b bsdnet")
 		seeds  = f.String("seeds", "1", "the paths' seeds")
-		links  = f.String("links", "", "names of bad links, or handshakes; default: all bad links")
+		links  = f.String("links", "", "names of links, see -list; default: all bad links")
 		list   = f.Bool("list", false, "list the links and exit")
 		grid   = f.Bool("grid", false, "instead of the bad links: 100 Mbit/s, 20 ms, 0 to 20 % of loss")
 		rate   = f.Float64("rate", 0, "bits a second of all paths; without -links or -grid it makes a path")
@@ -82,7 +82,7 @@ func parse(args []string) (*options, error) {
 		loss   = f.Float64("loss", -1, "probability of loss, 0 to 1, likewise")
 		queue  = f.Float64("queue", 0, "queue of all paths in bandwidth-delay products; default: the path's")
 		bytes  = f.Int64("n", 0, "bytes to send; default: the path's")
-		length = f.Duration("t", 0, "send for so long instead; default 10s with -grid")
+		length = f.Duration("t", 0, "send for this time instead; default 10s with -grid")
 		limit  = f.Duration("limit", 0, "the most that a cell may take, with the dial; default 60s, more with -t")
 	)
 	f.StringVar(&o.cell.KernelCC, "kcc", "cubic",
@@ -90,7 +90,8 @@ func parse(args []string) (*options, error) {
 	f.StringVar(&o.cell.Config.TCP.CongestionControl, "cc", "", "bsdnet's congestion control; default: cubic")
 	f.IntVar(&o.parallel, "parallel", 1, "how many cells run at once")
 	f.StringVar(&o.pcap, "pcap", "", "capture at the sender to this `file`; several cells have a file each")
-	f.StringVar(&o.qlog, "qlog", "", "write what happens on bsdnet's connections to this `file`, for cmd/tcpplot; several cells have a file each")
+	f.StringVar(&o.qlog, "qlog", "", "write the events on bsdnet's connections to this `file`, for cmd/tcpplot; "+
+		"several cells have a file each")
 	f.BoolVar(&o.info, "info", false, "print the bsdnet senders' TCPConn.Info at the end")
 	f.BoolVar(&o.verbose, "v", false, "print each cell as it ends")
 	if err := f.Parse(args); err != nil {
@@ -153,19 +154,19 @@ func parse(args []string) (*options, error) {
 	}
 	for _, s := range strings.Split(*pair, ",") {
 		if _, ok := pairs[s]; !ok {
-			return nil, fmt.Errorf("-pairs: %q is none of kk, bk, kb, bb", s)
+			return nil, fmt.Errorf("-pairs: %q is not one of kk, bk, kb, bb", s)
 		}
 		o.pairs = append(o.pairs, s)
 	}
 	return &o, nil
 }
 
-// find returns the path of a name.
+// find returns the path with a name.
 func find(name string) (lab.Path, error) {
 	for _, p := range lab.Paths() {
 		if p.Name == name {
 			return p, nil
 		}
 	}
-	return lab.Path{}, fmt.Errorf("no link is called %q; -list names them", name)
+	return lab.Path{}, fmt.Errorf("there is no link %q; -list shows their names", name)
 }

@@ -14,7 +14,7 @@ import (
 	"bsdnet/internal/badlinks/lab"
 )
 
-// The flags say what runs.
+// The flags choose the cells.
 func TestParse(t *testing.T) {
 	for _, c := range []struct {
 		args  string
@@ -54,7 +54,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// The table has medians, ratios to Linux to Linux, and what did not go well.
+// The table has medians, ratios to Linux to Linux, and the numbers of slow and failed cells.
 func TestPrint(t *testing.T) {
 	o, err := parse(strings.Fields("-links loss1,loss5 -pairs kk,bk -seeds 1,2,3"))
 	if err != nil {
@@ -84,7 +84,7 @@ loss5  8   2 0.25 slow 1/3 failed 1/3
 	}
 }
 
-// The cells run, and each has what became of it.
+// All cells run, and each has its result.
 func TestRunAll(t *testing.T) {
 	o, err := parse(strings.Fields("-rate 10e6 -rtt 2ms -pairs bb -seeds 1,2,3 -n 10000 -parallel 2"))
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"bsdnet/qlog"
 )
 
-// A cell is one transfer of the table, and what became of it.
+// A cell is one transfer of the table, and its result.
 type cell struct {
 	lab.Cell
 	pair   string
@@ -27,8 +27,8 @@ type cell struct {
 
 func (c *cell) String() string { return fmt.Sprintf("%s %s seed %d", c.Path.Name, c.pair, c.Seed) }
 
-// cells returns all cells, in the order in which they run: those that are compared run one after
-// the other.
+// cells returns all cells in the order in which they run. Cells that are compared with each other
+// run one after the other.
 func (o *options) cells() (cells []*cell) {
 	for _, path := range o.paths {
 		for _, seed := range o.seeds {
@@ -78,7 +78,7 @@ func (o *options) runAll(cells []*cell) error {
 	return errors.Join(errs...)
 }
 
-// file makes a cell's file: one of several has the cell in its name.
+// file creates a cell's file. If there are several cells, the name contains the cell.
 func (c *cell) file(name string, only bool) (*os.File, error) {
 	if !only {
 		ext := filepath.Ext(name)
@@ -112,7 +112,7 @@ func (o *options) runOne(c *cell, only bool) (err error) {
 	return err
 }
 
-// report prints what became of a cell, as far as the flags ask for it.
+// report prints the result of a cell, as far as the flags ask for it.
 func (o *options) report(c *cell) {
 	r := &c.result
 	if o.verbose {
@@ -134,7 +134,7 @@ func (o *options) report(c *cell) {
 	}
 }
 
-// A sum is what a field of the table says.
+// A sum has the contents of a field of the table.
 type sum struct {
 	median       float64
 	slow, failed int

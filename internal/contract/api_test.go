@@ -19,7 +19,8 @@ import (
 	"bsdnet"
 )
 
-// What package net has and this package has not, and why. Everything else that is exported there must be here under its name.
+// What package net has and this package has not, and why. Everything else that is exported there
+// must be here under its name.
 const (
 	netsOwn   = "programs use package net's own"
 	noNames   = "names are a Resolver's, and package net's"
@@ -60,7 +61,8 @@ var membersNotHere = map[string]string{
 	"TCPConn.SyscallConn": noFD, "TCPListener.SyscallConn": noFD,
 }
 
-// TestAPIWhole: what package net of this Go exports is here, or said to be left out, and nothing is said that is not so.
+// TestAPIWhole: what package net of this Go exports is here, or said to be left out, and nothing is
+// said that is not so.
 func TestAPIWhole(t *testing.T) {
 	nets, ours := exported(t, "net"), exported(t, "bsdnet")
 	for _, name := range slices.Sorted(maps.Keys(nets)) {
@@ -126,7 +128,8 @@ func TestAPIWhole(t *testing.T) {
 // ourType writes a type with package net's name in the place of ours.
 func ourType(t reflect.Type) string { return strings.ReplaceAll(t.String(), "bsdnet.", "net.") }
 
-// membersOf returns the exported fields and the methods of a type and its pointer, each with its type.
+// membersOf returns the exported fields and the methods of a type and its pointer, each with its
+// type.
 func membersOf(t reflect.Type) map[string]string {
 	m := map[string]string{}
 	for i := range t.NumField() {
@@ -141,7 +144,8 @@ func membersOf(t reflect.Type) map[string]string {
 	return m
 }
 
-// exported returns the names of a package's exported functions, types and variables, as this system builds it. Constants are left out.
+// exported returns the names of a package's exported functions, types and variables, as this system
+// builds it. Constants are left out.
 func exported(t *testing.T, pkg string) map[string]bool {
 	t.Helper()
 	out, err := exec.Command("go", "list", "-f", `{{.Dir}}{{range .GoFiles}}

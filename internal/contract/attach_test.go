@@ -21,7 +21,8 @@ func (l *askedLink) Offload() bool { l.asked = true; return false }
 
 func (l *askedLink) Start(ready func()) error { l.started = true; return l.Link.Start(ready) }
 
-// What cannot be attached is refused with the reason, and the link is as it was: another stack, or another address, may have it.
+// What cannot be attached is refused with the reason, and the link is as it was: another stack, or
+// another address, may have it.
 func TestAttachRefused(t *testing.T) {
 	a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
 	if err != nil {

@@ -17,7 +17,8 @@ import (
 	"bsdnet/netem"
 )
 
-// A sloppyLink is a link whose methods return what a test has them return: its first Read, and each Write.
+// A sloppyLink is a link whose methods return what a test has them return: its first Read, and each
+// Write.
 type sloppyLink struct {
 	read   func(bufs [][]byte, sizes []int) (int, error)
 	write  func(pkts []net.Buffers) (int, error)
@@ -67,8 +68,9 @@ func (l *sloppyLink) ReadQueue(_ int, bufs [][]byte, sizes []int) (int, error) {
 
 func (l *sloppyLink) WriteQueue(_ int, pkts []net.Buffers) (int, error) { return l.Write(pkts) }
 
-// A link that breaks its contract is a broken link, and LinkErr says how it did; the stack and its other links go on. This holds for a link of one queue
-// and of several, and for one within an Impair.
+// A link that breaks its contract is a broken link, and LinkErr says how it did; the stack and its
+// other links go on. This holds for a link of one queue and of several, and for one within an
+// Impair.
 func TestLinkBreaksContract(t *testing.T) {
 	errOwn := errors.New("out of order")
 	reads := func(n int, size int, err error) *sloppyLink {
@@ -194,7 +196,8 @@ type nestedLink struct {
 	note any
 }
 
-// A link that cannot be compared is refused in Attach, with the way out, and is unknown to the other methods; none of them panics.
+// A link that cannot be compared is refused in Attach, with the way out, and is unknown to the
+// other methods; none of them panics.
 func TestLinkNotComparable(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	a, b, err := netem.Pipe(netem.PipeConfig{})

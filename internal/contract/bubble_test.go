@@ -83,7 +83,8 @@ func (r *resident) refused(t *testing.T) {
 	}
 }
 
-// works checks that calls at home do what they always do, on the connection that there was, timers included.
+// works checks that calls at home do what they always do, on the connection that there was, timers
+// included.
 func (r *resident) works(t *testing.T) {
 	t.Helper()
 	for _, d := range [][2]net.Conn{{r.c, r.peer}, {r.peer, r.c}} {
@@ -153,7 +154,8 @@ func TestBubbleStackOutside(t *testing.T) {
 	})
 }
 
-// A stack that was made in a bubble, and is used in another, whether time is before, at or behind the last that the stack has seen.
+// A stack that was made in a bubble, and is used in another, whether time is before, at or behind
+// the last that the stack has seen.
 func TestBubbleStackInNext(t *testing.T) {
 	for _, first := range []time.Duration{0, time.Hour} {
 		for _, second := range []time.Duration{0, time.Minute, time.Hour, 2 * time.Hour} {
@@ -175,7 +177,8 @@ func TestBubbleStackInNext(t *testing.T) {
 	}
 }
 
-// What is there already can be read without a clock, and what TCP would say of it, which depends on the profile, waits for a call from home.
+// What is there already can be read without a clock, and what TCP would say of it, which depends on
+// the profile, waits for a call from home.
 func TestBubbleReadOfWhatIsThere(t *testing.T) {
 	for _, profile := range []string{"Default", "Net3"} {
 		r := newResident(t, profile)

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// A call is something that is done to a connection: by its user, c, or by its peer, s. It returns what the user can see of it.
+// A call is something that is done to a connection: by its user, c, or by its peer, s. It returns
+// what the user can see of it.
 type call struct {
 	name string
 	do   func(c, s tcpConn) string
@@ -53,8 +54,8 @@ func callError(err error) string {
 	return describe(err)
 }
 
-// sequence makes a connection, does the calls to it, and then finds out what is left of it: what the user reads until the end, and what the
-// peer does.
+// sequence makes a connection, does the calls to it, and then finds out what is left of it: what
+// the user reads until the end, and what the peer does.
 func (n *network) sequence(t *testing.T, l net.Listener, seq []call) string {
 	c, s := n.pairOver(t, l)
 	defer c.Close()
@@ -83,8 +84,9 @@ func (n *network) sequence(t *testing.T, l net.Listener, seq []call) string {
 	return strings.Join(out, "\n\t")
 }
 
-// TestCallSequences: every triple of calls that end something, with data before, between and after, has the results that it has with package net
-// on Linux. A triple has every pair in it, and each call twice.
+// TestCallSequences: every triple of calls that end something, with data before, between and after,
+// has the results that it has with package net on Linux. A triple has every pair in it, and each
+// call twice.
 func TestCallSequences(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("Linux says what is right")

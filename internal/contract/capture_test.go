@@ -44,8 +44,8 @@ func records(t *testing.T, pcap []byte) (captured, sizes []int) {
 	return captured, sizes
 }
 
-// A capture whose writer takes nothing, or far too little, holds nobody up: what does not fit is dropped and counted, deadlines hold, stop and
-// Close return.
+// A capture whose writer takes nothing, or far too little, holds nobody up: what does not fit is
+// dropped and counted, deadlines hold, stop and Close return.
 func TestCaptureStalls(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -110,7 +110,8 @@ func TestCaptureStalls(t *testing.T) {
 	}
 }
 
-// A writer that is slow, but fast enough on average, gets all; stop waits for it, and so the capture ends with the last packet.
+// A writer that is slow, but fast enough on average, gets all; stop waits for it, and so the
+// capture ends with the last packet.
 func TestCaptureSlowWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := stack(t, bsdnet.Config{})
@@ -183,7 +184,8 @@ type shortWriter struct{}
 
 func (shortWriter) Write(p []byte) (int, error) { return len(p) / 2, nil }
 
-// A capture with filters takes what all of them take, and as much of it: those of golang.org/x/net/bpf.
+// A capture with filters takes what all of them take, and as much of it: those of
+// golang.org/x/net/bpf.
 func TestCaptureFilter(t *testing.T) {
 	syn, err := bpf.NewVM([]bpf.Instruction{ // tcp[tcpflags] & tcp-syn != 0, of IP packets without options: 40 bytes
 		bpf.LoadAbsolute{Off: 33, Size: 1},

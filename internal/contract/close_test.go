@@ -13,7 +13,8 @@ import (
 	"bsdnet"
 )
 
-// TestCloseWakesAll: net.ErrClosed, never io.EOF, for everyone who is blocked when the connection or listener is closed.
+// TestCloseWakesAll: net.ErrClosed, never io.EOF, for everyone who is blocked when the connection
+// or listener is closed.
 func TestCloseWakesAll(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -127,8 +128,8 @@ func TestLingerWaits(t *testing.T) {
 	})
 }
 
-// TestLingerOthers: while Close lingers, and it has but one who does, everybody else sees net.ErrClosed from the moment of the call: those who sleep, and
-// those who come.
+// TestLingerOthers: while Close lingers, and it has but one who does, everybody else sees
+// net.ErrClosed from the moment of the call: those who sleep, and those who come.
 func TestLingerOthers(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		for _, reader := range []bool{true, false} { // it ends because the peer reads, or because its time is over
@@ -190,7 +191,8 @@ func TestLingerOthers(t *testing.T) {
 	})
 }
 
-// TestLingerEnds: whatever ends the connection ends the Close that lingers: the peer's reset, and the stack's Close.
+// TestLingerEnds: whatever ends the connection ends the Close that lingers: the peer's reset, and
+// the stack's Close.
 func TestLingerEnds(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		for _, k := range []struct {
@@ -240,7 +242,8 @@ func TestHalfClose(t *testing.T) {
 	})
 }
 
-// TestCloseRead: the reader sees the end at once; the peer's data is thrown away, and its writes go on.
+// TestCloseRead: the reader sees the end at once; the peer's data is thrown away, and its writes go
+// on.
 func TestCloseRead(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -264,8 +267,8 @@ func TestCloseRead(t *testing.T) {
 	})
 }
 
-// TestFinWait2: a connection that is half-closed and then closed waits for a silent peer's FIN for 60 s, not for ever, and a half-closed one that
-// is still read from as long as it likes.
+// TestFinWait2: a connection that is half-closed and then closed waits for a silent peer's FIN for
+// 60 s, not for ever, and a half-closed one that is still read from as long as it likes.
 func TestFinWait2(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		state := func(a net.Addr) string {
@@ -305,7 +308,8 @@ func TestFinWait2(t *testing.T) {
 	})
 }
 
-// TestStackClose: it wakes everyone with net.ErrClosed, resets the peer, and leaves nothing; new calls fail with net.ErrClosed too.
+// TestStackClose: it wakes everyone with net.ErrClosed, resets the peer, and leaves nothing; new
+// calls fail with net.ErrClosed too.
 func TestStackClose(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -400,7 +404,8 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// TestReadNil returns at once, behind another reader, after the deadline, and fails only on a closed connection.
+// TestReadNil returns at once, behind another reader, after the deadline, and fails only on a
+// closed connection.
 func TestReadNil(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		c, _ := n.pair(t)

@@ -53,8 +53,8 @@ func TestConnsOfListener(t *testing.T) {
 	}
 }
 
-// The stack has one client. It keeps connections for the next request, and none of them outlives the
-// stack: the bubble would not end.
+// The stack has one client. It keeps connections for the next request, and none of them outlives
+// the stack: the bubble would not end.
 func TestHTTPClientOfStack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, err := bsdnet.New(bsdnet.Config{})

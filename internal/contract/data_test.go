@@ -26,7 +26,8 @@ func pattern(n int) []byte {
 	return b
 }
 
-// TestLoopbackTakesNoTime: over the loopback no timer of TCP's stands between a writer and a reader: whatever is sent arrives in the same instant.
+// TestLoopbackTakesNoTime: over the loopback no timer of TCP's stands between a writer and a
+// reader: whatever is sent arrives in the same instant.
 func TestLoopbackTakesNoTime(t *testing.T) {
 	t.Run("bubble", func(t *testing.T) {
 		inBubble(t, loopback, func(t *testing.T, n *network) {
@@ -282,7 +283,8 @@ func TestWriteBuffersNotMixed(t *testing.T) {
 	})
 }
 
-// TestWriteBuffersTrailingEmpty: what was held back for more goes out although the last piece is empty.
+// TestWriteBuffersTrailingEmpty: what was held back for more goes out although the last piece is
+// empty.
 func TestWriteBuffersTrailingEmpty(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -299,7 +301,8 @@ func TestWriteBuffersTrailingEmpty(t *testing.T) {
 	})
 }
 
-// TestBufferSizes: SetReadBuffer and SetWriteBuffer bound what is taken without a reader, and take any size.
+// TestBufferSizes: SetReadBuffer and SetWriteBuffer bound what is taken without a reader, and take
+// any size.
 func TestBufferSizes(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -355,7 +358,8 @@ func TestWriteEmpty(t *testing.T) {
 	})
 }
 
-// TestSmallBuffers: buffers of any size that TCPConfig takes carry data at the pace of their size, not of window probes.
+// TestSmallBuffers: buffers of any size that TCPConfig takes carry data at the pace of their size,
+// not of window probes.
 func TestSmallBuffers(t *testing.T) {
 	for _, size := range []int{1, 10, 255, 256, 1 << 10, 2 << 10} {
 		for _, cfg := range []bsdnet.TCPConfig{{ReadBuffer: size}, {WriteBuffer: size}, {ReadBuffer: size, WriteBuffer: size}} {
@@ -375,7 +379,8 @@ func TestSmallBuffers(t *testing.T) {
 				if k, err := io.Copy(io.Discard, c); k != total || err != nil {
 					t.Errorf("%+v, the other way: %d bytes, %v", cfg, k, err)
 				}
-				// Twenty windows of 1 KiB, each a round trip of 2 ms and a delayed acknowledgment at most.
+				// Twenty windows of 1 KiB, each a round trip of 2 ms and a delayed acknowledgment
+				// at most.
 				if d := time.Since(start); d > 20*42*time.Millisecond {
 					t.Errorf("%+v: it took %v of virtual time", cfg, d)
 				}

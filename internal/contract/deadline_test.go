@@ -43,7 +43,8 @@ func wantLate(t *testing.T, what string, err error) {
 	}
 }
 
-// TestDeadlineInTime: in a bubble a call ends at its deadline to the nanosecond, before which nothing happens.
+// TestDeadlineInTime: in a bubble a call ends at its deadline to the nanosecond, before which
+// nothing happens.
 func TestDeadlineInTime(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		for _, b := range n.blockers(t) {
@@ -64,7 +65,8 @@ func TestDeadlineInTime(t *testing.T) {
 	})
 }
 
-// TestDeadlineWhileBlocked: a deadline that is set, moved or put into the past reaches the call that is blocked.
+// TestDeadlineWhileBlocked: a deadline that is set, moved or put into the past reaches the call
+// that is blocked.
 func TestDeadlineWhileBlocked(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		for _, b := range n.blockers(t) {
@@ -114,7 +116,8 @@ func TestDeadlineMoved(t *testing.T) {
 	})
 }
 
-// TestDeadlineCleared: after a deadline has passed, the zero time makes the connection as good as new.
+// TestDeadlineCleared: after a deadline has passed, the zero time makes the connection as good as
+// new.
 func TestDeadlineCleared(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -185,7 +188,8 @@ func TestDeadlineWithData(t *testing.T) {
 	})
 }
 
-// TestPartialWrite: a write that its deadline ends says how much has been taken, and all of that arrives.
+// TestPartialWrite: a write that its deadline ends says how much has been taken, and all of that
+// arrives.
 func TestPartialWrite(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -218,7 +222,8 @@ func TestFarDeadline(t *testing.T) {
 	})
 }
 
-// TestDialDeadline: a dial to nobody takes what it may: Timeout, Deadline, the context's, whichever comes first.
+// TestDialDeadline: a dial to nobody takes what it may: Timeout, Deadline, the context's, whichever
+// comes first.
 func TestDialDeadline(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		if n.shost == n.chost {

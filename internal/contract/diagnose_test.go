@@ -31,7 +31,8 @@ func (l *deafLink) Write(pkts []net.Buffers) (int, error) { return len(pkts), ni
 func (l *deafLink) Close() error                          { close(l.done); return nil }
 func (l *deafLink) Diagnose(to netip.Addr) error          { l.to = to; return l.why }
 
-// TestDiagnosis: a dial that nobody has answered says why, if the link knows, and is otherwise the error that it always was.
+// TestDiagnosis: a dial that nobody has answered says why, if the link knows, and is otherwise the
+// error that it always was.
 func TestDiagnosis(t *testing.T) {
 	why := os.NewSyscallError("sendto", syscall.ECONNREFUSED)
 	for _, c := range []struct {
@@ -110,7 +111,8 @@ func TestNoDiagnosis(t *testing.T) {
 	})
 }
 
-// TestDiagnosisOfConnection: a connection that times out says why as well; a deadline of the user's does not.
+// TestDiagnosisOfConnection: a connection that times out says why as well; a deadline of the user's
+// does not.
 func TestDiagnosisOfConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, err := netem.Pipe(netem.PipeConfig{})

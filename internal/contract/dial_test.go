@@ -255,7 +255,8 @@ func TestDialContextAfterwards(t *testing.T) {
 	})
 }
 
-// TestListenAgain: at once on a port that has connections, live ones and ones in TIME_WAIT; while somebody listens, nobody else can.
+// TestListenAgain: at once on a port that has connections, live ones and ones in TIME_WAIT; while
+// somebody listens, nobody else can.
 func TestListenAgain(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -287,7 +288,8 @@ func TestListenAgain(t *testing.T) {
 	})
 }
 
-// TestAcceptOrder: connections are accepted in the order in which they were made, and a bulk of them from several goroutines, each once.
+// TestAcceptOrder: connections are accepted in the order in which they were made, and a bulk of
+// them from several goroutines, each once.
 func TestAcceptOrder(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -349,7 +351,8 @@ func TestAcceptOrder(t *testing.T) {
 	})
 }
 
-// TestListenBurst: ten thousand dials at once against a backlog of 16. None fails, and on the loopback none waits for a timer.
+// TestListenBurst: ten thousand dials at once against a backlog of 16. None fails, and on the
+// loopback none waits for a timer.
 func TestListenBurst(t *testing.T) {
 	const dials = 10_000
 	inBubble(t, func(t testing.TB) *network {
@@ -389,7 +392,8 @@ func TestListenBurst(t *testing.T) {
 	})
 }
 
-// TestParkedDials: a dial over the loopback that waits for a place on the listener's queue ends with its context, its deadline, or the listener.
+// TestParkedDials: a dial over the loopback that waits for a place on the listener's queue ends
+// with its context, its deadline, or the listener.
 func TestParkedDials(t *testing.T) {
 	inBubble(t, func(t testing.TB) *network {
 		s := stack(t, bsdnet.Config{Backlog: 1})

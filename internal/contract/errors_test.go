@@ -14,7 +14,8 @@ import (
 // past is a deadline that has gone by.
 var past = time.Unix(1, 0)
 
-// TestErrorsAfterOwnClose: every method of a connection that has been closed here fails with net.ErrClosed, under package net's Op.
+// TestErrorsAfterOwnClose: every method of a connection that has been closed here fails with
+// net.ErrClosed, under package net's Op.
 func TestErrorsAfterOwnClose(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -60,7 +61,8 @@ func TestErrorsAfterOwnClose(t *testing.T) {
 	})
 }
 
-// TestErrorsAfterListenerClose: the same of a listener; the error of Accept is not temporary, as http.Server would try again for ever.
+// TestErrorsAfterListenerClose: the same of a listener; the error of Accept is not temporary, as
+// http.Server would try again for ever.
 func TestErrorsAfterListenerClose(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -89,7 +91,8 @@ func TestErrorsAfterListenerClose(t *testing.T) {
 	})
 }
 
-// TestErrorsAfterReset: a reset from the peer is ECONNRESET for whoever reads, then the end of the stream, and EPIPE for whoever writes.
+// TestErrorsAfterReset: a reset from the peer is ECONNRESET for whoever reads, then the end of the
+// stream, and EPIPE for whoever writes.
 func TestErrorsAfterReset(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -139,7 +142,8 @@ func TestWriteAfterReset(t *testing.T) {
 	})
 }
 
-// TestWriteAfterPeerClose: the peer's FIN does not hinder writing; the reset that answers the data does.
+// TestWriteAfterPeerClose: the peer's FIN does not hinder writing; the reset that answers the data
+// does.
 func TestWriteAfterPeerClose(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -187,7 +191,8 @@ func TestWriteAfterCloseWrite(t *testing.T) {
 	})
 }
 
-// TestFile: there is no descriptor to give away, and the error, an errno, says so; after Close it is that of all calls.
+// TestFile: there is no descriptor to give away, and the error, an errno, says so; after Close it
+// is that of all calls.
 func TestFile(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -270,7 +275,8 @@ func TestErrorsOfDeadlines(t *testing.T) {
 	})
 }
 
-// TestOpErrorFields: what the text cannot tell: the types of Source and Addr, and that an absent one is nil and not a nil pointer.
+// TestOpErrorFields: what the text cannot tell: the types of Source and Addr, and that an absent
+// one is nil and not a nil pointer.
 func TestOpErrorFields(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, _ := n.pair(t)

@@ -134,7 +134,8 @@ func (g *rally) fatalf(format string, args ...any) {
 	g.T.Fatal(b.String())
 }
 
-// badTime is how long a path is bad, but for a last outage of up to 20 s: the FreeBSD profile sends for the last time after 63 s.
+// badTime is how long a path is bad, but for a last outage of up to 20 s: the FreeBSD profile sends
+// for the last time after 63 s.
 const badTime = 40 * time.Second
 
 // play plays a game.
@@ -207,7 +208,8 @@ func (g *rally) impairment() netem.Impairment {
 	return imp
 }
 
-// connect makes the connection, over a path that is bad already or not yet. It reports false if there is none, which is right if it is.
+// connect makes the connection, over a path that is bad already or not yet. It reports false if
+// there is none, which is right if it is.
 func (g *rally) connect(l *bsdnet.TCPListener) bool {
 	bad := g.d.One(2)
 	if !bad {
@@ -418,8 +420,8 @@ func (g *rally) heal() {
 	g.mood(moodWell)
 }
 
-// patience is how long a healed connection may take for all there is to do: a peer whose window was closed is asked once a minute, and so is one of whom
-// nothing was heard.
+// patience is how long a healed connection may take for all there is to do: a peer whose window was
+// closed is asked once a minute, and so is one of whom nothing was heard.
 const patience = 20 * time.Minute
 
 // end lets both users come to an end: they read until the end, write, and close.
@@ -461,7 +463,8 @@ func (g *rally) end() {
 	}
 }
 
-// proceed takes the next step to the end of one user's business, and reports whether there is none left.
+// proceed takes the next step to the end of one user's business, and reports whether there is none
+// left.
 func (e *endUser) proceed() bool {
 	over := e.closed || e.readErr != nil
 	if !over && !e.eof && !e.reading.Load() {
@@ -475,8 +478,8 @@ func (e *endUser) proceed() bool {
 		e.g.logf("end %d CloseWrite: %v", e.i, e.c.CloseWrite())
 		e.shut = true
 	}
-	// A connection whose user has closed it waits for its peer no longer than a minute, of which much may have passed while the path was bad: the close comes
-	// when both have read all.
+	// A connection whose user has closed it waits for its peer no longer than a minute, of which
+	// much may have passed while the path was bad: the close comes when both have read all.
 	p := e.g.ends[1-e.i]
 	read := (e.eof || e.readErr != nil) && (p.eof || p.readErr != nil || p.closed)
 	if read && (e.shut || e.writeErr != nil) && !e.writing.Load() && !e.reading.Load() && !e.closed {
@@ -514,8 +517,9 @@ func (g *rally) gone() {
 // maxFuzz bounds the story that an input tells.
 const maxFuzz = 600
 
-// FuzzStreams: whatever a path does, and whatever users call, what is read is what was written, up to the end that the writer has set; once the path is well
-// everything comes to its end, and nothing is left.
+// FuzzStreams: whatever a path does, and whatever users call, what is read is what was written, up
+// to the end that the writer has set; once the path is well everything comes to its end, and
+// nothing is left.
 func FuzzStreams(f *testing.F) {
 	for seed := range uint64(6) {
 		f.Add(testutil.SeededBytes(seed, 300))

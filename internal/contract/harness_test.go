@@ -19,8 +19,9 @@ import (
 	"bsdnet/netem"
 )
 
-// The contract of package net is tested on package net too: each test runs over the system's own loopback first, so that what it demands is
-// what programs are used to, and then over this stack's loopback and over a cable between two stacks, in and out of a bubble.
+// The contract of package net is tested on package net too: each test runs over the system's own
+// loopback first, so that what it demands is what programs are used to, and then over this stack's
+// loopback and over a cable between two stacks, in and out of a bubble.
 
 // A tcpConn is what *net.TCPConn and *bsdnet.TCPConn have in common.
 type tcpConn interface {
@@ -111,7 +112,8 @@ func loopback(t testing.TB) *network {
 
 func cable(t testing.TB) *network { return cableOf(t, netem.PipeConfig{MTU: 1500}, nil) }
 
-// cableOf connects two stacks by a cable; wrap, where it is not nil, is put around the client's end.
+// cableOf connects two stacks by a cable; wrap, where it is not nil, is put around the client's
+// end.
 func cableOf(t testing.TB, c netem.PipeConfig, wrap func(bsdnet.Link) bsdnet.Link) *network {
 	t.Helper()
 	a, b, err := netem.Pipe(c)
@@ -135,7 +137,8 @@ func cableOf(t testing.TB, c netem.PipeConfig, wrap func(bsdnet.Link) bsdnet.Lin
 // stack is stacktest.New under the name that it has in nearly every test here.
 var stack = stacktest.New
 
-// settle lets blocked calls block: in a bubble all of them have; elsewhere that is likely, and what is tested is the same either way.
+// settle lets blocked calls block: in a bubble all of them have; elsewhere that is likely, and what
+// is tested is the same either way.
 func (n *network) settle() {
 	if n.bubble {
 		synctest.Wait()
@@ -209,8 +212,8 @@ var targets = []struct {
 	{"EHOSTUNREACH", syscall.EHOSTUNREACH}, {"ENETUNREACH", syscall.ENETUNREACH}, {"EINVAL", syscall.EINVAL}, {"EBADF", syscall.EBADF},
 }
 
-// describe writes all that a program can see of an error: its text, which has Op, Net, Source and Addr in it, and what errors.Is, errors.As and
-// net.Error say of it.
+// describe writes all that a program can see of an error: its text, which has Op, Net, Source and
+// Addr in it, and what errors.Is, errors.As and net.Error say of it.
 func describe(err error) string {
 	if err == nil {
 		return "nil"
@@ -241,7 +244,8 @@ func describe(err error) string {
 	return s + " [" + strings.Join(marks, " ") + "]"
 }
 
-// wantError compares an error with what package net says. names are pairs of an address and the name that stands for it in want.
+// wantError compares an error with what package net says. names are pairs of an address and the
+// name that stands for it in want.
 func wantError(t testing.TB, what string, err error, want string, names ...any) {
 	t.Helper()
 	got := describe(err)

@@ -107,7 +107,8 @@ func TestHTTPResponseController(t *testing.T) {
 	})
 }
 
-// TestHTTPClientDisconnect: the handler's context ends when the client goes, by a close, a reset, or because its own request was canceled.
+// TestHTTPClientDisconnect: the handler's context ends when the client goes, by a close, a reset,
+// or because its own request was canceled.
 func TestHTTPClientDisconnect(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		ended := make(chan struct{}, 1)

@@ -35,7 +35,8 @@ type site struct {
 	done   chan error // Serve's result
 }
 
-// serve runs an unmodified http.Server on the network; set, where it is not nil, configures it. Everything is shut down at the test's end.
+// serve runs an unmodified http.Server on the network; set, where it is not nil, configures it.
+// Everything is shut down at the test's end.
 func (n *network) serve(t testing.TB, h http.HandlerFunc, set func(*http.Server)) *site {
 	t.Helper()
 	s := &site{network: n, l: n.listen(t), srv: &http.Server{Handler: h}, done: make(chan error, 1)}
@@ -133,7 +134,8 @@ func TestHTTPPipelining(t *testing.T) {
 	})
 }
 
-// bodySizes are the lengths of bodies that are tried. With BSDNET_LONG in the environment there is one of 1 GiB.
+// bodySizes are the lengths of bodies that are tried. With BSDNET_LONG in the environment there is
+// one of 1 GiB.
 func bodySizes(t testing.TB, n *network) []int64 {
 	sizes := []int64{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 10 << 20}
 	if os.Getenv("BSDNET_LONG") != "" && !n.bubble {
@@ -168,7 +170,8 @@ func sum(r io.Reader) string {
 	return fmt.Sprintf("%d bytes, %x, %v", k, h.Sum64(), err)
 }
 
-// TestHTTPBodies: bodies of all sizes, with Content-Length and chunked, in both directions, by HTTP/1.1.
+// TestHTTPBodies: bodies of all sizes, with Content-Length and chunked, in both directions, by
+// HTTP/1.1.
 func TestHTTPBodies(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) { testBodies(t, n.serve(t, bodies, nil)) })
 }
@@ -359,7 +362,8 @@ func TestHTTPExpectContinue(t *testing.T) {
 	})
 }
 
-// TestHTTPHijack: a handler takes the connection, which is a *bsdnet.TCPConn, and speaks its own protocol.
+// TestHTTPHijack: a handler takes the connection, which is a *bsdnet.TCPConn, and speaks its own
+// protocol.
 func TestHTTPHijack(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		s := n.serve(t, func(w http.ResponseWriter, r *http.Request) {

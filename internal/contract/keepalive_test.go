@@ -13,7 +13,8 @@ import (
 	"bsdnet/netem"
 )
 
-// A cuttable link can be cut, so that the far side vanishes; it counts the packets that the near side has sent since.
+// A cuttable link can be cut, so that the far side vanishes; it counts the packets that the near
+// side has sent since.
 type cuttable struct {
 	bsdnet.Link
 	cut  atomic.Bool
@@ -45,7 +46,8 @@ func cutNetwork(t testing.TB) (*network, *cuttable) {
 	return n, l
 }
 
-// TestKeepAlive: where the far side vanishes from an idle connection, the near side knows after the idle time and all probes: 150 s by default.
+// TestKeepAlive: where the far side vanishes from an idle connection, the near side knows after the
+// idle time and all probes: 150 s by default.
 func TestKeepAlive(t *testing.T) {
 	for _, k := range []struct {
 		name   string
@@ -108,8 +110,8 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-// TestKeepAliveHalfClosed: a reader that has closed its own side knows as well when the peer has vanished, whoever has dialed; a peer that is silent for
-// an hour, and there, is kept.
+// TestKeepAliveHalfClosed: a reader that has closed its own side knows as well when the peer has
+// vanished, whoever has dialed; a peer that is silent for an hour, and there, is kept.
 func TestKeepAliveHalfClosed(t *testing.T) {
 	for _, k := range []struct {
 		name           string
@@ -216,8 +218,8 @@ func TestKeepAliveOfListener(t *testing.T) {
 	}
 }
 
-// TestRetransmissionGivesUp: data that nobody acknowledges ends a connection with ETIMEDOUT, after not less than 100 s (RFC 9293, SHLD-11), for
-// the reader and the writer.
+// TestRetransmissionGivesUp: data that nobody acknowledges ends a connection with ETIMEDOUT, after
+// not less than 100 s (RFC 9293, SHLD-11), for the reader and the writer.
 func TestRetransmissionGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, link := cutNetwork(t)

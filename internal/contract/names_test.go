@@ -20,7 +20,8 @@ import (
 	"bsdnet/netem"
 )
 
-// serveDNS answers queries over TCP (RFC 1035, 4.2.2) for addresses of IPv4, from names; other names do not exist.
+// serveDNS answers queries over TCP (RFC 1035, 4.2.2) for addresses of IPv4, from names; other
+// names do not exist.
 func serveDNS(l net.Listener, names map[string][]string) {
 	for {
 		c, err := l.Accept()
@@ -66,7 +67,8 @@ func serveDNS(l net.Listener, names map[string][]string) {
 	}
 }
 
-// TestDialerResolver: with a Resolver names are dialed, over the stack itself; each of the addresses is tried, and the first error counts.
+// TestDialerResolver: with a Resolver names are dialed, over the stack itself; each of the
+// addresses is tried, and the first error counts.
 func TestDialerResolver(t *testing.T) {
 	for _, n := range []*network{loopback(t), cable(t)} {
 		dns, l := n.listen(t), n.listen(t)
@@ -106,7 +108,8 @@ func TestDialerResolver(t *testing.T) {
 	}
 }
 
-// TestDialerSharesTime: an address of a name that is silent leaves the others their share of the time.
+// TestDialerSharesTime: an address of a name that is silent leaves the others their share of the
+// time.
 func TestDialerSharesTime(t *testing.T) {
 	n := cable(t)
 	dns, l := n.listen(t), n.listen(t)
@@ -148,7 +151,8 @@ func TestFallbackDelay(t *testing.T) {
 	}
 }
 
-// TestDialTrace: dials call the hooks of httptrace as package net's do: at success and failure, not where there is nothing to connect to.
+// TestDialTrace: dials call the hooks of httptrace as package net's do: at success and failure, not
+// where there is nothing to connect to.
 func TestDialTrace(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -311,8 +315,9 @@ func TestSetLingerClamped(t *testing.T) {
 	})
 }
 
-// TestUserTimeout: what is not acknowledged in time ends the connection with ETIMEDOUT, exactly then: data in flight, data behind a closed window, and the
-// probes of keep-alive. Progress begins the time anew.
+// TestUserTimeout: what is not acknowledged in time ends the connection with ETIMEDOUT, exactly
+// then: data in flight, data behind a closed window, and the probes of keep-alive. Progress begins
+// the time anew.
 func TestUserTimeout(t *testing.T) {
 	const limit = 20 * time.Second
 	end := func(t *testing.T, c tcpConn, from time.Time, least, most time.Duration) {
@@ -410,7 +415,8 @@ func TestUserTimeout(t *testing.T) {
 	}
 }
 
-// TestMSLBounds: an MSL that is too long for the clock is refused; the longest one leaves TIME_WAIT behind.
+// TestMSLBounds: an MSL that is too long for the clock is refused; the longest one leaves TIME_WAIT
+// behind.
 func TestMSLBounds(t *testing.T) {
 	for _, msl := range []time.Duration{-1, 365*24*time.Hour + 1, 1<<63 - 1} {
 		if s, err := bsdnet.New(bsdnet.Config{TCP: bsdnet.TCPConfig{MSL: msl}}); err == nil {

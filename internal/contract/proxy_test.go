@@ -8,8 +8,9 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// TestIdleProxy: a proxied connection through which nothing goes, two connections and so four sockets and two goroutines that copy, holds 20 KB: no buffer
-// is taken before there is something to put into it.
+// TestIdleProxy: a proxied connection through which nothing goes, two connections and so four
+// sockets and two goroutines that copy, holds 20 KB: no buffer is taken before there is something
+// to put into it.
 func TestIdleProxy(t *testing.T) {
 	if testutil.Race {
 		t.Skip("the race detector's own memory counts")

@@ -33,8 +33,8 @@ func legal(err error) bool {
 	return err == nil
 }
 
-// TestCloseRaces: everything that can be done to a connection, done to both ends at once by many goroutines. Nothing hangs, no error is strange, and
-// the stacks balance their buffers afterwards.
+// TestCloseRaces: everything that can be done to a connection, done to both ends at once by many
+// goroutines. Nothing hangs, no error is strange, and the stacks balance their buffers afterwards.
 func TestCloseRaces(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		seed := rand.Uint64()
@@ -210,7 +210,8 @@ func TestStackCloseRaces(t *testing.T) {
 	})
 }
 
-// TestConnOverLinks is nettest.TestConn over cables: one of MTU 1500, and one that is lossy and slow.
+// TestConnOverLinks is nettest.TestConn over cables: one of MTU 1500, and one that is lossy and
+// slow.
 func TestConnOverLinks(t *testing.T) {
 	for _, k := range []struct {
 		name string

@@ -20,7 +20,8 @@ import (
 	"bsdnet/tun"
 )
 
-// Addresses that no host can have are refused, with the reason and what would be right; all others can be reached.
+// Addresses that no host can have are refused, with the reason and what would be right; all others
+// can be reached.
 func TestAttachAddresses(t *testing.T) {
 	for _, c := range []struct{ prefix, want string }{
 		{"10.0.0.0/24", "the network 10.0.0.0/24 itself; its hosts have 10.0.0.1 to 10.0.0.254"},
@@ -132,8 +133,9 @@ func echoStack(t *testing.T) *bsdnet.Stack {
 	return s
 }
 
-// Of two links in one network either may go, by Detach or as it breaks, first or second: the other carries what is dialed from then on, from its own
-// address, and a connection that has its link's address stays with it, or with a link that is attached with it again.
+// Of two links in one network either may go, by Detach or as it breaks, first or second: the other
+// carries what is dialed from then on, from its own address, and a connection that has its link's
+// address stays with it, or with a link that is attached with it again.
 func TestTwoLinksInNetwork(t *testing.T) {
 	for _, c := range []struct {
 		name         string
@@ -153,7 +155,8 @@ func TestTwoLinksInNetwork(t *testing.T) {
 					stacktest.Attach(t, cli, mine[i], fmt.Sprintf("10.0.0.%d/24", 2+i))
 					stacktest.Attach(t, srv, theirs[i], fmt.Sprintf("10.0.0.%d/24", 12+i))
 				}
-				// A cable for each: the servers' addresses differ, and what is not on the cable is not reached.
+				// A cable for each: the servers' addresses differ, and what is not on the cable is
+				// not reached.
 				dial := func(i int) (*bsdnet.TCPConn, error) {
 					d := bsdnet.Dialer{Stack: cli, Timeout: 30 * time.Second}
 					conn, err := d.Dial("tcp", fmt.Sprintf("10.0.0.%d:80", 12+i))
@@ -334,7 +337,8 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// What a route costs does not grow with how many there are: ten thousand take megabytes in all, not gigabytes.
+// What a route costs does not grow with how many there are: ten thousand take megabytes in all, not
+// gigabytes.
 func TestManyRoutes(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	a, _ := pipe(t)

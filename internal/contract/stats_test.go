@@ -129,7 +129,8 @@ func TestStats(t *testing.T) {
 	})
 }
 
-// TestStatsOfMemory: what has arrived takes memory until it is read, and a stack that is closed has none.
+// TestStatsOfMemory: what has arrived takes memory until it is read, and a stack that is closed has
+// none.
 func TestStatsOfMemory(t *testing.T) {
 	inBubble(t, cable, func(t *testing.T, n *network) {
 		c, p := n.pair(t)
@@ -181,7 +182,8 @@ func TestStatsOfLoopback(t *testing.T) {
 	}
 	packets, octets := frames(t, pcap.Bytes())
 	lo := s.Stats().Interfaces[0]
-	// A capture cuts what the loopback carries whole, and puts headers of IP and TCP, with timestamps, before each piece.
+	// A capture cuts what the loopback carries whole, and puts headers of IP and TCP, with
+	// timestamps, before each piece.
 	const headers = 20 + 20 + 12
 	if cuts := packets - lo.PacketsOut; lo.PacketsIn != lo.PacketsOut || lo.BytesIn != lo.BytesOut ||
 		lo.BytesOut != octets-cuts*headers ||

@@ -23,8 +23,9 @@ type hour struct {
 	stats    netem.Stats
 }
 
-// badHour runs net/http for an hour, or another length, of virtual time over a cable with 50 ms of delay and 1 % of loss each way, one request at a time, and returns
-// the capture of the client's interface.
+// badHour runs net/http for an hour, or another length, of virtual time over a cable with 50 ms of
+// delay and 1 % of loss each way, one request at a time, and returns the capture of the client's
+// interface.
 func badHour(t *testing.T, seed uint64, length time.Duration) (h hour) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
@@ -106,7 +107,8 @@ func TestVirtualHour(t *testing.T) {
 	}
 }
 
-// TestBubbleEndsCleanly: a stack in a bubble that is closed in the middle of everything leaves nothing: synctest.Test would not end.
+// TestBubbleEndsCleanly: a stack in a bubble that is closed in the middle of everything leaves
+// nothing: synctest.Test would not end.
 func TestBubbleEndsCleanly(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		s := n.serve(t, func(w http.ResponseWriter, r *http.Request) {

@@ -152,8 +152,9 @@ func dialError(t *testing.T, h host, addr string, patience time.Duration) error 
 	return err
 }
 
-// What routers say, and what nobody says, about an attempt to connect. "No route" may pass, so that BSD goes on until its time is up; a
-// prohibition and a hop limit end the attempt (conformance: icmp_may_rst).
+// What routers say, and what nobody says, about an attempt to connect. "No route" may pass, so that
+// BSD goes on until its time is up; a prohibition and a hop limit end the attempt (conformance:
+// icmp_may_rst).
 func TestUnreachable(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		if err := dialError(t, w.bsd(), "198.51.100.1:80", limit); !errors.Is(err, syscall.ENETUNREACH) {
@@ -237,7 +238,8 @@ func TestRouteAway(t *testing.T) {
 func (w *world) bsdEnd(c, s conn, i int) conn { return []conn{c, s}[i] }
 func (w *world) farEnd(c, s conn, i int) conn { return []conn{s, c}[i] }
 
-// icmpOut returns how many ICMP messages the kernel has sent that say that something cannot be reached.
+// icmpOut returns how many ICMP messages the kernel has sent that say that something cannot be
+// reached.
 func icmpOut(t *testing.T, w *world) (n int) {
 	t.Helper()
 	if err := w.Do(func() error {
@@ -269,7 +271,8 @@ func TestPing(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		for _, size := range []int{0, 1, 56, 1472, 1473, 8000, 65507} {
 			out, err := w.Try("ping", "-c", "2", "-i", "0.01", "-w", "50", "-s", fmt.Sprint(size), bsdIP)
-			// A third request, which may go out before the second answer has come, is not waited for.
+			// A third request, which may go out before the second answer has come, is not waited
+			// for.
 			if err != nil || !strings.Contains(out, "icmp_seq=1 ") || !strings.Contains(out, "icmp_seq=2 ") || strings.Contains(out, "wrong data") {
 				t.Errorf("size %d: %v\n%s", size, err, out)
 			}

@@ -86,7 +86,8 @@ func TestSentWhileDown(t *testing.T) {
 	})
 }
 
-// The device is removed during a transfer: the link's Read ends with an error that says so, dials fail, and nothing hangs.
+// The device is removed during a transfer: the link's Read ends with an error that says so, dials
+// fail, and nothing hangs.
 func TestDeviceRemoved(t *testing.T) {
 	var ended chan error
 	o := options{wrap: func(t *testing.T, dev *tun.Link) bsdnet.Link {
@@ -147,7 +148,8 @@ func (l *watched) ReadQueue(q int, bufs [][]byte, sizes []int) (int, error) {
 	return n, err
 }
 
-// The device is removed, opened again under the same name and attached under the same addresses: connections go on over it.
+// The device is removed, opened again under the same name and attached under the same addresses:
+// connections go on over it.
 func TestReattach(t *testing.T) {
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
@@ -192,7 +194,8 @@ func TestFlakyDevice(t *testing.T) {
 	}
 }
 
-// A flaky device fails with every twentieth Write; where fault is nil it takes all but one packet, and says soon after that there is room.
+// A flaky device fails with every twentieth Write; where fault is nil it takes all but one packet,
+// and says soon after that there is room.
 type flaky struct {
 	*tun.Link
 	fault          error
@@ -411,8 +414,8 @@ func TestDetachUnderUse(t *testing.T) {
 	})
 }
 
-// A device that is made here has a long queue, with one queue and with several; one that was there before, or that somebody else has opened, is left as
-// it is.
+// A device that is made here has a long queue, with one queue and with several; one that was there
+// before, or that somebody else has opened, is left as it is.
 func TestQueueLen(t *testing.T) {
 	nstest.Need(t, "/dev/net/tun", "ip")
 	ns := nstest.New(t)

@@ -24,11 +24,13 @@ import (
 	"bsdnet/udptunnel"
 )
 
-// floodRate is how many datagrams without a right to be there a second brings, half of them to each end of the tunnel.
+// floodRate is how many datagrams without a right to be there a second brings, half of them to each
+// end of the tunnel.
 const floodRate = 10_000
 
-// Downloads through a tunnel, with and without a flood of datagrams that somebody makes of those that he sees pass by. Not one gets in. What the
-// flood costs is for the log: this is a test, and the machine may have other work.
+// Downloads through a tunnel, with and without a flood of datagrams that somebody makes of those
+// that he sees pass by. Not one gets in. What the flood costs is for the log: this is a test, and
+// the machine may have other work.
 func TestUDPTunnelFlood(t *testing.T) {
 	const mtu = 1440 // that of the internet, not of the loopback
 	config := udptunnel.Config{Local: "127.0.0.1:0", MTU: mtu, Key: bytes.Repeat([]byte("flooding"), 4)}
@@ -99,7 +101,8 @@ func TestUDPTunnelFlood(t *testing.T) {
 			t.Errorf("%d packets come out that did not go in", l.strangers.Load())
 		}
 	}
-	// A datagram may have been received before its sender has come back from the system call to count it.
+	// A datagram may have been received before its sender has come back from the system call to
+	// count it.
 	var sv, cl udptunnel.Stats
 	await(t, "what has been received has also been sent", func() bool {
 		got := client.Stats().Received
@@ -114,7 +117,8 @@ func TestUDPTunnelFlood(t *testing.T) {
 	}
 }
 
-// An attacker is the network between the two ends: he passes their datagrams on, as many in a call as come, and keeps some of them.
+// An attacker is the network between the two ends: he passes their datagrams on, as many in a call
+// as come, and keeps some of them.
 type attacker struct {
 	front, back *net.UDPConn      // towards the client, and towards the server
 	other       *net.UDPConn      // from where nothing belongs to the tunnel

@@ -30,8 +30,9 @@ import (
 	"bsdnet/internal/nstest"
 )
 
-// A flood is a kind of packet that an attacker sends to a server, as many as it can up to a rate. With forge each comes from another host that does
-// not exist; otherwise all come from the client's own address, where a kernel answers what it is answered.
+// A flood is a kind of packet that an attacker sends to a server, as many as it can up to a rate.
+// With forge each comes from another host that does not exist; otherwise all come from the client's
+// own address, where a kernel answers what it is answered.
 type flood struct {
 	name  string
 	rate  int // packets a second if there is time for much, else a fifth of them
@@ -63,8 +64,9 @@ var floodKinds = []flood{
 // floodPort is the server's.
 const floodPort = 80
 
-// Honest clients connect, have 64 bytes echoed, and close, while an attacker floods the server: each succeeds, and the server's memory does not
-// grow beyond bounds. How long a client waits is for the log: this is a test, and the machine may have other work. The attacker and the clients
+// Honest clients connect, have 64 bytes echoed, and close, while an attacker floods the server:
+// each succeeds, and the server's memory does not grow beyond bounds. How long a client waits is
+// for the log: this is a test, and the machine may have other work. The attacker and the clients
 // are processes of their own.
 func TestFloods(t *testing.T) {
 	nstest.Need(t, "/dev/net/tun", "ip")
@@ -134,7 +136,8 @@ func (f *flood) test(t *testing.T, m mode) {
 // dropped returns how many packets the kernel has lost for want of room on the device's queues.
 func (w *world) dropped(t *testing.T) string {
 	for line := range strings.Lines(w.NS.Run(t, "cat", "/proc/net/dev")) {
-		// Behind the name there are eight counters of what the kernel has received, then bytes, packets, errors and drops of what it has sent.
+		// Behind the name there are eight counters of what the kernel has received, then bytes,
+		// packets, errors and drops of what it has sent.
 		if name, counters, _ := strings.Cut(strings.TrimSpace(line), ":"); name == w.tun.Name() {
 			return strings.Fields(counters)[11]
 		}
@@ -175,7 +178,8 @@ func echoServer(ln net.Listener) {
 	}
 }
 
-// watchHeap returns how large the heap is, and a function that says how large it has been at most since then, garbage included.
+// watchHeap returns how large the heap is, and a function that says how large it has been at most
+// since then, garbage included.
 func watchHeap() (now int64, stop func() (most int64)) {
 	runtime.GC()
 	size := func() int64 {
@@ -238,7 +242,8 @@ func play(t *testing.T, w *world, part string, job any) *player {
 	return p
 }
 
-// wait waits until the player has ended, which it is told to if end is true, and returns what it has printed.
+// wait waits until the player has ended, which it is told to if end is true, and returns what it
+// has printed.
 func (p *player) wait(t *testing.T, end bool) string {
 	t.Helper()
 	if end {
@@ -266,13 +271,15 @@ func perform() (status int, ok bool) {
 	return 0, true
 }
 
-// A clientJob is what the honest clients do: so many at a time connect so often, or for so long, and pause after each connection.
+// A clientJob is what the honest clients do: so many at a time connect so often, or for so long,
+// and pause after each connection.
 type clientJob struct {
 	Clients, Conns int
 	For, Pause     time.Duration
 }
 
-// A clientReport is what they say. The durations are the median, the 99th percentile and the longest.
+// A clientReport is what they say. The durations are the median, the 99th percentile and the
+// longest.
 type clientReport struct {
 	Done, Failed int
 	Err          string

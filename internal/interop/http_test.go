@@ -23,7 +23,8 @@ import (
 	"bsdnet/internal/nstest"
 )
 
-// handler has /stream?n=N, N bytes, and /sum, which answers with the length and sum of what is posted.
+// handler has /stream?n=N, N bytes, and /sum, which answers with the length and sum of what is
+// posted.
 func handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
@@ -92,7 +93,8 @@ func client(t *testing.T, p protocol, s *httptest.Server, h host) *http.Client {
 	return &http.Client{Transport: tr, Timeout: limit}
 }
 
-// Go's client and Go's server, one over the kernel and one over the stack: pages, and bodies of megabytes, several at a time.
+// Go's client and Go's server, one over the kernel and one over the stack: pages, and bodies of
+// megabytes, several at a time.
 func TestNetHTTP(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		for _, p := range protocols {
@@ -185,7 +187,8 @@ func TestCurl(t *testing.T) {
 	})
 }
 
-// A client on the stack against nginx: small pages over one connection, a big file, and eight at a time.
+// A client on the stack against nginx: small pages over one connection, a big file, and eight at a
+// time.
 func TestNginx(t *testing.T) {
 	nstest.Need(t, "nginx")
 	n := size(16<<20, 256<<20)

@@ -19,7 +19,8 @@ import (
 	"bsdnet/internal/nstest"
 )
 
-// iperf3 as the client, of a server on the stack, and through a relay on the stack of iperf3's own: a stream and four, there and back.
+// iperf3 as the client, of a server on the stack, and through a relay on the stack of iperf3's own:
+// a stream and four, there and back.
 func TestIperf3(t *testing.T) {
 	nstest.Need(t, "iperf3")
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {

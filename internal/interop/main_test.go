@@ -73,10 +73,12 @@ func allStacks() string {
 	return string(b[:runtime.Stack(b, true)])
 }
 
-// limit is how long a test waits for anything before it fails; what is tested takes a small part of it.
+// limit is how long a test waits for anything before it fails; what is tested takes a small part of
+// it.
 const limit = 60 * time.Second
 
-// size scales the length of a transfer to the time that there is: with the race detector everything takes ten times as long.
+// size scales the length of a transfer to the time that there is: with the race detector everything
+// takes ten times as long.
 func size(normal, longer int) int {
 	switch {
 	case long && !testutil.Race:

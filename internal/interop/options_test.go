@@ -88,8 +88,9 @@ func exchange(t *testing.T, client, server host, n int) {
 	s.Close()
 }
 
-// An optionCase is a setting of the kernel, and what is in the SYN and in its answer because of it. The tests of a case are of both roles: what the
-// kernel does not offer bsdnet does not accept, and what it offers and the kernel does not accept is not used.
+// An optionCase is a setting of the kernel, and what is in the SYN and in its answer because of it.
+// The tests of a case are of both roles: what the kernel does not offer bsdnet does not accept, and
+// what it offers and the kernel does not accept is not used.
 type optionCase struct {
 	name, sysctl, value string
 	kernelSyn           []string // in the kernel's SYN; !x: not
@@ -148,7 +149,8 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// All window scales that the kernel may have, and those that bsdnet's buffers give it: the windows are understood, as the data flows and fills them.
+// All window scales that the kernel may have, and those that bsdnet's buffers give it: the windows
+// are understood, as the data flows and fills them.
 func TestWindowScale(t *testing.T) {
 	nstest.Need(t, "tcpdump", "ip")
 	for ours, buffer := range map[int]int{8: 0, 11: 64 << 20, 14: 1 << 30} {
@@ -175,7 +177,8 @@ func TestWindowScale(t *testing.T) {
 	}
 }
 
-// ECN as the kernel's net.ipv4.tcp_ecn has it: 0 neither offers nor accepts, 1 does both, 2 accepts. The stack accepts, and then marks its data.
+// ECN as the kernel's net.ipv4.tcp_ecn has it: 0 neither offers nor accepts, 1 does both, 2
+// accepts. The stack accepts, and then marks its data.
 func TestECN(t *testing.T) {
 	nstest.Need(t, "tcpdump")
 	for _, e := range []struct {

@@ -15,21 +15,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insideEnv tells the test program that it has been started in namespaces: its value is "1".
+// insideEnv is set to "1" in a test program that has been started in namespaces.
 const insideEnv = "BSDNET_NSTEST_INSIDE"
 
-// noSkipEnv, set to 1, makes a failure of what would otherwise be skipped: for the gate, where everything needed is there.
+// noSkipEnv is set to 1 on a machine that has all that the tests need. Tests then fail instead of
+// being skipped.
 const noSkipEnv = "BSDNET_NO_SKIP"
 
-// outside says why the tests do not run in namespaces; "" where they do.
+// outside is the reason why the tests do not run in namespaces, or "" if they do.
 var outside = "TestMain does not call nstest.Main"
 
-// A Runner is a *testing.M, or what wraps one: its Run is called where the tests run.
+// A Runner is a *testing.M or a wrapper of one. Main calls its Run in the process that runs the
+// tests.
 type Runner interface{ Run() int }
 
-// Main runs the tests, and returns the status to exit with. It starts the test program once more, in a network namespace and a mount namespace of
-// its own, and for a user other than root in a user namespace too, where that user is root. There the loopback is up, and /run is empty and private.
-// Where the system does not allow that, the tests run as they are, and [New] and [Need] skip them.
+// Main runs the tests, and returns the status to exit with. It starts the test program once more,
+// in a network namespace and a mount namespace of its own. If the user is not root, it starts the
+// program in a user namespace too, in which the user is root. In the namespaces the loopback is up,
+// and /run is empty and private. If the system does not allow namespaces, the tests run without
+// them, and [New] and [Need] skip the test.
 func Main(m Runner) int {
 	if os.Getenv(insideEnv) == "1" {
 		if err := enter(); err != nil {
@@ -41,15 +45,15 @@ func Main(m Runner) int {
 	}
 	status, err := again()
 	if err != nil {
-		outside = "no namespaces of its own: " + err.Error()
+		outside = "the tests cannot have namespaces of their own: " + err.Error()
 		return m.Run()
 	}
 	return status
 }
 
-// again runs the program in namespaces. The error is of starting it.
+// again runs the program in namespaces. It returns an error if it cannot start it.
 func again() (int, error) {
-	runtime.LockOSThread() // Pdeathsig is about the thread
+	runtime.LockOSThread() // Pdeathsig is sent when this thread ends
 	defer runtime.UnlockOSThread()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
@@ -86,13 +90,13 @@ func again() (int, error) {
 	return 0, nil
 }
 
-// enter furnishes the namespaces.
+// enter sets up the namespaces.
 func enter() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("mount --make-rprivate /: %w", err)
 	}
 	if err := unix.Mount("nstest", "/run", "tmpfs", 0, "mode=755"); err != nil {
-		return fmt.Errorf("a tmpfs on /run: %w", err)
+		return fmt.Errorf("mount a tmpfs on /run: %w", err)
 	}
 	if err := os.MkdirAll("/run/netns", 0o755); err != nil { // for ip-netns(8)
 		return err
@@ -118,7 +122,8 @@ func loopbackUp() error {
 	return nil
 }
 
-// Skip skips a test that cannot run here, saying why. With BSDNET_NO_SKIP=1 the test fails instead.
+// Skip skips a test that cannot run here, and logs the reason. With BSDNET_NO_SKIP=1 it fails the
+// test instead.
 func Skip(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if os.Getenv(noSkipEnv) == "1" {
@@ -127,8 +132,9 @@ func Skip(t testing.TB, format string, args ...any) {
 	t.Skipf(format, args...)
 }
 
-// Need skips a test, as Skip does, where it does not run in namespaces, or where one of these programs is missing. A file, such as /dev/net/tun, must
-// be there to be read and written.
+// Need skips a test, as Skip does, if it does not run in namespaces, or if one of these programs is
+// missing. A name that is a path, such as /dev/net/tun, must be a file that can be read and
+// written.
 func Need(t testing.TB, what ...string) {
 	t.Helper()
 	if outside != "" {
@@ -147,7 +153,7 @@ func Need(t testing.TB, what ...string) {
 	}
 }
 
-// lookPath looks for a program where administrators have theirs too.
+// lookPath looks for a program, also in the directories of programs for administrators.
 func lookPath(name string) (string, error) {
 	p, err := exec.LookPath(name)
 	if err == nil {

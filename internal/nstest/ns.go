@@ -21,13 +21,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An NS is a network namespace. One of [New]'s lasts as long as the test that made it, one of [Make]'s until Close; and what runs in it keeps it.
+// An NS is a network namespace. A namespace from [New] lasts until the test ends, and one from
+// [Make] until Close. Programs that run in a namespace keep it.
 type NS struct{ f *os.File }
 
 // ownNS is the namespace of a thread.
 const ownNS = "/proc/thread-self/ns/net"
 
-// New makes a namespace with the loopback up. It skips the test where that cannot be.
+// New makes a namespace with the loopback up. It skips the test if that is not possible.
 func New(t testing.TB) *NS {
 	t.Helper()
 	Need(t)
@@ -39,7 +40,8 @@ func New(t testing.TB) *NS {
 	return n
 }
 
-// Make makes a namespace with the loopback up, outside of a test too. It needs CAP_SYS_ADMIN. Close ends it.
+// Make makes a namespace with the loopback up, also outside of a test. It needs CAP_SYS_ADMIN. The
+// caller closes the namespace.
 func Make() (*NS, error) {
 	var n NS
 	err := onThread(func() error {
@@ -62,10 +64,11 @@ func Make() (*NS, error) {
 	return &n, nil
 }
 
-// Close lets go of the namespace. The kernel removes it when nothing runs in it any more.
+// Close releases the namespace. The kernel removes it when nothing runs in it any more.
 func (n *NS) Close() { n.f.Close() }
 
-// onThread runs f on a thread of its own, and gives the thread its namespace back, or ends it.
+// onThread runs f on a thread of its own. Afterwards it returns the thread to its namespace, or
+// ends it.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -79,7 +82,7 @@ func onThread(f func() error) error {
 		finished := false
 		defer func() { // also after runtime.Goexit in f
 			if unix.Setns(int(old.Fd()), unix.CLONE_NEWNET) == nil {
-				runtime.UnlockOSThread() // else the thread ends with the goroutine
+				runtime.UnlockOSThread() // without this, the thread ends with the goroutine
 			}
 			if !finished {
 				done <- fmt.Errorf("nstest: f has ended its goroutine")
@@ -92,8 +95,8 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-// Do calls f on a thread in the namespace: what f makes, sockets and devices and processes, is the namespace's, and stays so. Goroutines that f starts
-// are not in it. f must not call t.Fatal.
+// Do calls f on a thread in the namespace. Sockets, devices and processes that f makes are in the
+// namespace, and stay there. Goroutines that f starts are not. f must not call t.Fatal.
 func (n *NS) Do(f func() error) error {
 	return onThread(func() error {
 		if err := unix.Setns(int(n.f.Fd()), unix.CLONE_NEWNET); err != nil {
@@ -103,11 +106,11 @@ func (n *NS) Do(f func() error) error {
 	})
 }
 
-// Without is Do without a capability, such as unix.CAP_NET_ADMIN, that root has.
+// Without is like Do, without a capability that root has, such as unix.CAP_NET_ADMIN.
 func (n *NS) Without(capability int, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked, so that the thread ends with the goroutine
 		done <- func() error {
 			if err := unix.Setns(int(n.f.Fd()), unix.CLONE_NEWNET); err != nil {
 				return fmt.Errorf("setns: %w", err)
@@ -129,7 +132,8 @@ func (n *NS) Without(capability int, f func() error) error {
 	return <-done
 }
 
-// Path is a name of the namespace for ip(8), as in "ip link set X netns PATH", as long as the test runs.
+// Path returns a name of the namespace for ip(8), as in "ip link set X netns PATH". It is valid
+// while the test runs.
 func (n *NS) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.f.Fd()) }
 
 // Listen is net.Listen in the namespace. The address is numeric.
@@ -146,7 +150,7 @@ func (n *NS) Dial(network, address string) (net.Conn, error) {
 	return n.DialContext(context.Background(), network, address)
 }
 
-// DialContext is net.Dialer's in the namespace, as for http.Transport.
+// DialContext is net.Dialer.DialContext in the namespace, for http.Transport.
 func (n *NS) DialContext(ctx context.Context, network, address string) (c net.Conn, err error) {
 	err = n.Do(func() error {
 		var d net.Dialer
@@ -166,10 +170,10 @@ func (n *NS) Start(cmd *exec.Cmd) error {
 	return n.Do(cmd.Start)
 }
 
-// runLimit is how long Run lets a program run.
+// runLimit is how long a program may run in Run.
 const runLimit = time.Minute
 
-// Run runs a program in the namespace, which must succeed, and returns what it has printed.
+// Run runs a program in the namespace, which must succeed, and returns its output.
 func (n *NS) Run(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := n.Try(args...)
@@ -179,7 +183,8 @@ func (n *NS) Run(t testing.TB, args ...string) string {
 	return out
 }
 
-// Try runs a program in the namespace for up to a minute, and returns what it has printed on both outputs.
+// Try runs a program in the namespace for up to a minute, and returns its standard output and
+// standard error together.
 func (n *NS) Try(args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), runLimit)
 	defer cancel()
@@ -194,7 +199,8 @@ func (n *NS) Try(args ...string) (string, error) {
 	return out.String(), err
 }
 
-// Background starts a program in the namespace, which runs until the test ends. It returns its output so far, on both outputs.
+// Background starts a program in the namespace, which runs until the test ends. The returned Output
+// has its standard output and standard error so far.
 func (n *NS) Background(t testing.TB, args ...string) *Output {
 	t.Helper()
 	o := new(Output)
@@ -214,7 +220,8 @@ func (n *NS) Background(t testing.TB, args ...string) *Output {
 	return o
 }
 
-// Sysctl sets a variable of the namespace: net.ipv4.tcp_sack. It skips the test where there is none of that name.
+// Sysctl sets a variable of the namespace, such as net.ipv4.tcp_sack. It skips the test if there is
+// no such variable.
 func (n *NS) Sysctl(t testing.TB, name, value string) {
 	t.Helper()
 	err := n.Set(name, value)
@@ -226,7 +233,8 @@ func (n *NS) Sysctl(t testing.TB, name, value string) {
 	}
 }
 
-// Set sets a variable of the namespace, as Sysctl does. If there is none of that name, the error is fs.ErrNotExist by errors.Is.
+// Set sets a variable of the namespace, as Sysctl does. If there is no such variable, the error
+// wraps fs.ErrNotExist.
 func (n *NS) Set(name, value string) error {
 	return n.Do(func() error {
 		return os.WriteFile("/proc/sys/"+strings.ReplaceAll(name, ".", "/"), []byte(value), 0)
@@ -235,8 +243,8 @@ func (n *NS) Set(name, value string) error {
 
 var veths atomic.Int32
 
-// Veth connects two namespaces by a cable, whose ends have these addresses, such as "192.0.2.1/24", and returns the names of its ends. The MTU is
-// in bytes; 0: 1500.
+// Veth connects two namespaces by a cable whose ends have the given addresses, such as
+// "192.0.2.1/24", and returns the names of the ends. The MTU is in bytes; 0 means 1500.
 func Veth(t testing.TB, a *NS, aAddr string, b *NS, bAddr string, mtu int) (aDev, bDev string) {
 	t.Helper()
 	Need(t, "ip")

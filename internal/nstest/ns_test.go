@@ -11,7 +11,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(Main(m)) }
 
-// Two namespaces and a cable: each has its own ports and addresses, and programs run in them.
+// Two namespaces with a cable have their own ports and addresses, and programs run in them.
 func TestVeth(t *testing.T) {
 	a, b := New(t), New(t)
 	aDev, bDev := Veth(t, a, "192.0.2.1/24", b, "192.0.2.2/24", 1400)
@@ -19,7 +19,8 @@ func TestVeth(t *testing.T) {
 		ns        *NS
 		dev, addr string
 	}{{a, aDev, "192.0.2.1"}, {b, bDev, "192.0.2.2"}} {
-		if out := c.ns.Run(t, "ip", "addr", "show"); !strings.Contains(out, c.addr) || !strings.Contains(out, c.dev) || !strings.Contains(out, "mtu 1400") {
+		if out := c.ns.Run(t, "ip", "addr", "show"); !strings.Contains(out, c.addr) ||
+			!strings.Contains(out, c.dev) || !strings.Contains(out, "mtu 1400") {
 			t.Errorf("%s\nwant %s with %s", out, c.dev, c.addr)
 		}
 	}
@@ -67,7 +68,7 @@ func TestSysctl(t *testing.T) {
 	}
 }
 
-// A program that runs in the background has ended when its test has.
+// A program that runs in the background ends with its test.
 func TestBackground(t *testing.T) {
 	ns := New(t)
 	t.Run("", func(t *testing.T) { ns.Background(t, "sh", "-c", "exec sleep 100") })

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// Output is what a program has printed so far.
+// Output has the output of a program so far.
 type Output struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -20,7 +20,7 @@ func (o *Output) Write(p []byte) (int, error) {
 	return o.buf.Write(p)
 }
 
-// String returns it.
+// String returns the output so far.
 func (o *Output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -5,17 +5,17 @@ import (
 	"strings"
 )
 
-// What the excluded tests need.
+// These are the reasons why tests are excluded.
 const (
 	needsFile    = "TCPConn.File and TCPListener.File: a file descriptor"
 	needsRawConn = "SyscallConn or Control: a file descriptor"
 	needsSyscall = "counts or replaces system calls on the connection's file descriptor"
-	needsNetFD   = "looks at package net's netFD, which a connection over bsdnet has not"
-	needsMPTCP   = "Multipath TCP, a socket of the kernel's"
-	noRace       = "counts allocations; under -race a sync.Pool throws away what is put into it, at random"
+	needsNetFD   = "looks at package net's netFD, which a connection over bsdnet does not have"
+	needsMPTCP   = "Multipath TCP: a socket of the kernel"
+	noRace       = "counts allocations; under -race a sync.Pool drops objects at random"
 )
 
-// excluded gives, by package and test, the reason why it need not pass over bsdnet.
+// excluded has the reason, by package and test, why a test need not pass over bsdnet.
 var excluded = map[string]map[string]string{
 	"net": {
 		"TestBuffers_WriteTo":                 needsSyscall, // writev
@@ -52,7 +52,8 @@ var excluded = map[string]map[string]string{
 	},
 }
 
-// excludedFor returns why a test of pkg, or one that it is part of, is excluded; "" if it is not.
+// excludedFor returns the reason why a test of pkg, or the test that it is part of, is excluded. It
+// returns "" if the test is not excluded.
 func excludedFor(pkg, test string) string {
 	for name, reason := range excluded[pkg] {
 		if test == name || strings.HasPrefix(test, name+"/") {
@@ -62,7 +63,7 @@ func excludedFor(pkg, test string) string {
 	return ""
 }
 
-// skipPattern is the -skip flag for the excluded tests of pkg.
+// skipPattern returns the -skip flag for the excluded tests of pkg.
 func skipPattern(pkg string) string {
 	var alts []string
 	for name := range excluded[pkg] {

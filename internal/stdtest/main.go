@@ -1,14 +1,18 @@
-// Stdtest runs Go's own tests of package net, net/http and others over bsdnet instead of the kernel, and compares:
+// Stdtest runs Go's own tests of package net, net/http and others over bsdnet instead of the
+// kernel, and compares:
 //
 //	go run ./internal/stdtest [-run regexp] [-short=false] [package ...]
 //
-// It copies GOROOT into a temporary directory. There, package net gets a hook, through which every TCP socket is made where it is set
-// (testdata/net/bsdnethook.go); bsdnet's packages become part of the standard library; and each test binary gets a file that sets the hook
-// (testdata/bsdnethook). Tests and the code that they test are otherwise as they are: a *net.TCPConn is still one, and everything that it does is
-// done by a bsdnet.TCPConn. UDP, Unix sockets and the resolver stay with the kernel, and IPv6 is off.
+// It copies GOROOT into a temporary directory. There, package net gets a hook, which makes every
+// TCP socket if it is set (testdata/net/bsdnethook.go), bsdnet's packages become part of the
+// standard library, and each test binary gets a file that sets the hook (testdata/bsdnethook).
+// Tests and the code that they test do not change otherwise: a *net.TCPConn is still one, and a
+// bsdnet.TCPConn does its work. UDP, Unix sockets and the resolver stay with the kernel, and IPv6
+// is off.
 //
-// Each test binary runs twice, over the kernel and over bsdnet. The program fails if a test, or a subtest, passes over the kernel and not over
-// bsdnet, unless it is in the list of exclude.go, which gives a reason for each. A test that does not pass over the kernel does not count.
+// Each test binary runs twice, over the kernel and over bsdnet. The program fails if a test or a
+// subtest passes over the kernel and not over bsdnet, unless the list in exclude.go has it with a
+// reason. A test that does not pass over the kernel does not count.
 package main
 
 import (
@@ -34,15 +38,16 @@ var (
 	runFlag      = flag.String("run", "", "run only the tests that match this `regexp`")
 	shortFlag    = flag.Bool("short", true, "run the tests with -short")
 	raceFlag     = flag.Bool("race", false, "build the tests with -race")
-	kernelFlag   = flag.Bool("kernel", true, "run over the kernel first; without it every test that does not skip counts")
+	kernelFlag   = flag.Bool("kernel", true, "run over the kernel first; if not, every test that does not skip counts")
 	excludedFlag = flag.Bool("excluded", false, "run the excluded tests over bsdnet too")
 	countFlag    = flag.Int("count", 1, "run over bsdnet this many times")
 	timeoutFlag  = flag.Duration("timeout", 5*time.Minute, "the longest that a test binary may run")
 	keepFlag     = flag.Bool("keep", false, "keep the temporary directory, with the output of the tests")
 )
 
-// defaultPackages are those whose tests use TCP.
-var defaultPackages = []string{"net", "net/http", "net/http/httptest", "net/http/httputil", "net/rpc", "net/rpc/jsonrpc", "net/smtp", "net/textproto",
+// defaultPackages are the packages whose tests use TCP.
+var defaultPackages = []string{"net", "net/http", "net/http/httptest", "net/http/httputil",
+	"net/rpc", "net/rpc/jsonrpc", "net/smtp", "net/textproto",
 	"crypto/tls"}
 
 func main() {
@@ -114,7 +119,8 @@ func makeRoot(root string) error {
 		}
 	}
 	src := filepath.Join(root, "src")
-	if err := copyTree(src, os.DirFS(filepath.Join(goroot, "src")), func(name string) bool { return name != "cmd" }); err != nil {
+	notCmd := func(name string) bool { return name != "cmd" }
+	if err := copyTree(src, os.DirFS(filepath.Join(goroot, "src")), notCmd); err != nil {
 		return err
 	}
 	if err := copyTree(filepath.Join(src, "bsdnet"), os.DirFS(module), ofStack); err != nil {
@@ -130,11 +136,14 @@ func makeRoot(root string) error {
 	return patchNet(filepath.Join(src, "net"))
 }
 
-// notOfStack are the directories of the module that are not part of the stack, or that the tests can do without.
-var notOfStack = []string{"testdata", "stdtest", "examples", "bench", "docs", "cmd", "qlog", "badlinks", "interop", "nstest",
+// notOfStack are the directories of the module that are not part of the stack, or that the tests do
+// not need.
+var notOfStack = []string{"testdata", "stdtest", "examples", "bench", "docs", "cmd", "qlog",
+	"badlinks", "interop", "nstest",
 	"netem", "tun", "udptunnel", "wireguard", "linktest", "ends"}
 
-// ofStack reports whether a file or directory of the module is part of the stack itself, as far as the loopback needs it.
+// ofStack reports whether a file or directory of the module is a part of the stack that the
+// loopback needs.
 func ofStack(name string) bool {
 	switch base, ext := filepath.Base(name), filepath.Ext(name); {
 	case name == ".":
@@ -147,7 +156,7 @@ func ofStack(name string) bool {
 	return true
 }
 
-// copyTree copies the files and directories that keep says to keep.
+// copyTree copies the files and directories for which keep returns true.
 func copyTree(to string, from fs.FS, keep func(name string) bool) error {
 	return fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
@@ -203,5 +212,6 @@ func output(name string, args ...string) (string, error) {
 }
 
 func env(root, over string) []string {
-	return append(os.Environ(), "GOROOT="+root, "STDTEST_NET="+over, "GOTRACEBACK=all", fmt.Sprintf("GOMAXPROCS=%d", max(2, runtime.NumCPU())))
+	return append(os.Environ(), "GOROOT="+root, "STDTEST_NET="+over, "GOTRACEBACK=all",
+		fmt.Sprintf("GOMAXPROCS=%d", max(2, runtime.NumCPU())))
 }

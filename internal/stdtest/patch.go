@@ -9,25 +9,31 @@ import (
 	"strings"
 )
 
-// An edit puts text behind a place in a file of package net that occurs once; another Go version may have moved it, and then the program says so.
+// An edit inserts text after a place in a file of package net that occurs once. If another version
+// of Go has moved the place, the program fails with an error that says so.
 type edit struct{ file, after, text string }
 
 var edits = []edit{
 	{"tcpsock.go", "type TCPConn struct {\n\tconn\n", "\thook TCPHookConn\n"},
 	{"tcpsock.go", "type TCPListener struct {\n", "\thook TCPHookListener\n"},
 	{"tcpsock.go", "func DialTCP(network string, laddr, raddr *TCPAddr) (*TCPConn, error) {\n",
-		"\tif TCPHooked != nil && testHookDialTCP == nil {\n\t\treturn hookedConn(TCPHooked.DialTCP(context.Background(), nil, network, laddr, raddr))\n\t}\n"},
+		"\tif TCPHooked != nil && testHookDialTCP == nil {\n" +
+			"\t\treturn hookedConn(TCPHooked.DialTCP(context.Background(), nil, network, laddr, raddr))\n\t}\n"},
 	{"tcpsock.go", "func ListenTCP(network string, laddr *TCPAddr) (*TCPListener, error) {\n",
 		"\tif TCPHooked != nil {\n\t\treturn hookedListener(TCPHooked.ListenTCP(nil, network, laddr))\n\t}\n"},
 	{"tcpsock_posix.go", "doDialTCPProto(ctx context.Context, laddr, raddr *TCPAddr, proto int) (*TCPConn, error) {\n",
-		"\tif TCPHooked != nil {\n\t\tc, err := hookedConn(TCPHooked.DialTCP(ctx, &sd.Dialer, sd.network, laddr, raddr))\n\t\treturn c, inner(err)\n\t}\n"},
+		"\tif TCPHooked != nil {\n" +
+			"\t\tc, err := hookedConn(TCPHooked.DialTCP(ctx, &sd.Dialer, sd.network, laddr, raddr))\n" +
+			"\t\treturn c, inner(err)\n\t}\n"},
 	{"tcpsock_posix.go", "listenTCPProto(ctx context.Context, laddr *TCPAddr, proto int) (*TCPListener, error) {\n",
-		"\tif TCPHooked != nil {\n\t\tl, err := hookedListener(TCPHooked.ListenTCP(&sl.ListenConfig, sl.network, laddr))\n\t\treturn l, inner(err)\n\t}\n"},
+		"\tif TCPHooked != nil {\n" +
+			"\t\tl, err := hookedListener(TCPHooked.ListenTCP(&sl.ListenConfig, sl.network, laddr))\n" +
+			"\t\treturn l, inner(err)\n\t}\n"},
 	{"dial.go", "func (d *Dialer) DialContext(ctx context.Context, network, address string) (Conn, error) {\n",
 		"\tif c, err, ok := hookDial(ctx, d, network, address); ok {\n\t\treturn c, err\n\t}\n"},
 	{"dial.go", "func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (Listener, error) {\n",
 		"\tif l, err, ok := hookListen(ctx, lc, network, address); ok {\n\t\treturn l, err\n\t}\n"},
-	// Without IPv6 on both sides: bsdnet has none yet, and a test that needs it skips.
+	// Both runs are without IPv6, which bsdnet does not have yet. A test that needs it skips.
 	{"ipsock.go", "func supportsIPv6() bool {\n", "\tif true {\n\t\treturn false\n\t}\n"},
 	{"ipsock.go", "func supportsIPv4map() bool {\n", "\tif true {\n\t\treturn false\n\t}\n"},
 }
@@ -35,7 +41,7 @@ var edits = []edit{
 // method matches the head of an exported method of TCPConn or TCPListener.
 var method = regexp.MustCompile(`(?m)^func \((c|l) \*(?:TCPConn|TCPListener)\) ([A-Z]\w*)\(([^)]*)\)[^{\n]*\{`)
 
-// patchNet makes the package net in dir ask the hook first.
+// patchNet changes the package net in dir so that it asks the hook first.
 func patchNet(dir string) error {
 	files := map[string][]byte{}
 	for _, e := range append(edits, edit{file: "tcpsock_unix.go"}, edit{file: "tcpsock_windows.go"}) {
@@ -50,7 +56,8 @@ func patchNet(dir string) error {
 			continue
 		}
 		if n := bytes.Count(files[e.file], []byte(e.after)); n != 1 {
-			return fmt.Errorf("net/%s has %q %d times, not once", e.file, e.after, n)
+			return fmt.Errorf("net/%s has %q %d times, want once: adapt the edits in patch.go to this version of Go",
+				e.file, e.after, n)
 		}
 		files[e.file] = bytes.Replace(files[e.file], []byte(e.after), []byte(e.after+e.text), 1)
 	}
@@ -64,7 +71,7 @@ func patchNet(dir string) error {
 	return nil
 }
 
-// divert appends to the head of a method a call of the hook's method of the same name.
+// divert appends a call of the hook's method of the same name to the head of a method.
 func divert(head []byte) []byte {
 	m := method.FindSubmatch(head)
 	var args []string
@@ -72,5 +79,6 @@ func divert(head []byte) []byte {
 		name, _, _ := strings.Cut(strings.TrimSpace(p), " ")
 		args = append(args, name)
 	}
-	return fmt.Appendf(nil, "%s\n\tif %[2]s != nil && %[2]s.hook != nil {\n\t\treturn %[2]s.hook.%s(%s)\n\t}\n", head, m[1], m[2], strings.Join(args, ", "))
+	return fmt.Appendf(nil, "%s\n\tif %[2]s != nil && %[2]s.hook != nil {\n\t\treturn %[2]s.hook.%s(%s)\n\t}\n",
+		head, m[1], m[2], strings.Join(args, ", "))
 }

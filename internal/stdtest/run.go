@@ -13,10 +13,12 @@ import (
 	"time"
 )
 
-// results are what became of tests and subtests: PASS, FAIL, SKIP, or RUN for one that the end of its binary has interrupted.
+// results are the results of tests and subtests: PASS, FAIL, SKIP, or RUN for a test that the end
+// of its binary has interrupted.
 type results map[string]string
 
-// compare runs the tests of one package over both, and reports whether bsdnet is as good as the kernel.
+// compare runs the tests of one package over the kernel and over bsdnet, and reports whether bsdnet
+// is as good as the kernel.
 func compare(tmp, root, pkg string) (ok bool, err error) {
 	bin, err := build(tmp, root, pkg)
 	if err != nil {
@@ -69,7 +71,7 @@ func report(pkg string, kernel, got results) (ok bool) {
 		case got[name] == "PASS":
 			same++
 			if reason != "" {
-				fmt.Printf("%s %s: passes, though it is excluded: %s\n", pkg, name, reason)
+				fmt.Printf("%s %s: passes although it is excluded: %s\n", pkg, name, reason)
 			}
 		case reason != "":
 			excluded++
@@ -78,7 +80,8 @@ func report(pkg string, kernel, got results) (ok bool) {
 			fmt.Printf("%s %s: PASS over the kernel, %s over bsdnet\n", pkg, name, orNone(got[name]))
 		}
 	}
-	fmt.Printf("%-20s %5d pass over the kernel: %5d over bsdnet too, %d excluded, %d not\n", pkg, passed, same, excluded, failed)
+	fmt.Printf("%-20s %5d pass over the kernel: %5d over bsdnet too, %d excluded, %d not\n",
+		pkg, passed, same, excluded, failed)
 	return failed == 0
 }
 
@@ -89,8 +92,9 @@ func orNone(r string) string {
 	return r
 }
 
-// runAll runs the test binary until each test has a result. One that ends it, by a panic or the timeout, has failed, and is left out the next time;
-// those that it has interrupted run again.
+// runAll runs the test binary until each test has a result. A test that ends the binary, by a panic
+// or the timeout, has failed, and is left out the next time. The tests that it has interrupted run
+// again.
 func runAll(tmp, root, pkg, bin, over, skip string) (results, error) {
 	all := results{}
 	for try := range 40 {
@@ -115,7 +119,8 @@ func runAll(tmp, root, pkg, bin, over, skip string) (results, error) {
 	return all, nil
 }
 
-// skipDone adds the tests that have a result, or with interrupted all that were begun, to a -skip pattern.
+// skipDone adds the tests that have a result to a -skip pattern, and if interrupted is true, also
+// those that have begun.
 func skipDone(skip string, all results, interrupted bool) string {
 	var done []string
 	if skip != "" {
@@ -129,16 +134,17 @@ func skipDone(skip string, all results, interrupted bool) string {
 	return strings.Join(done, "|")
 }
 
-// mark begins each line of package testing's own, with -test.v=test2json.
+// mark is the beginning of each line that package testing prints with -test.v=test2json.
 const mark = "\x16"
 
 var line = regexp.MustCompile(`^(?:=== (RUN) +|--- (PASS|FAIL|SKIP): )(\S+)`)
 
-// runOnce runs the test binary once. It reports whether it came to its end.
+// runOnce runs the test binary once. It reports whether the binary came to its end.
 func runOnce(tmp, root, pkg, bin, over, skip string, try int) (r results, ended bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), *timeoutFlag+10*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, bin, "-test.v=test2json", "-test.timeout="+timeoutFlag.String(), fmt.Sprintf("-test.short=%v", *shortFlag),
+	cmd := exec.CommandContext(ctx, bin, "-test.v=test2json", "-test.timeout="+timeoutFlag.String(),
+		fmt.Sprintf("-test.short=%v", *shortFlag),
 		"-test.run="+*runFlag, "-test.skip="+skip)
 	cmd.Dir = filepath.Join(root, "src", filepath.FromSlash(pkg))
 	cmd.Env = env(root, over)
@@ -162,8 +168,8 @@ var (
 	culprit  = regexp.MustCompile(`(?m)^net[\w./]*\.(Test\w+)[.(]`)
 )
 
-// parse reads results from the output. Of tests that were running when the binary ended, the one that the stack of the panic names has failed, or
-// those that the timeout names.
+// parse reads results from the output. If tests were running when the binary ended, those that the
+// stack of the panic or the message of the timeout names have failed.
 func parse(out string) (r results, ended bool, err error) {
 	r = results{}
 	for s := range strings.SplitSeq(out, mark) {

@@ -2,6 +2,6 @@
 
 package testutil
 
-// Race says that the race detector is on. It makes everything many times slower, it allocates, and
-// it makes pools forget at random.
+// Race reports whether the race detector is on. The race detector makes everything many times
+// slower, allocates memory, and makes pools drop objects at random.
 const Race = true

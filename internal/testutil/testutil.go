@@ -1,4 +1,4 @@
-// Package testutil has what the tests of several packages need and what does not need a stack. Only
+// Package testutil has functions for the tests of several packages that do not need a stack. Only
 // tests import it, which a test asserts.
 package testutil
 
@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// SeededRand returns a source of secrets, for a stack's Config.Rand, that a test can repeat.
+// SeededRand returns a source of secrets for a stack's Config.Rand. The same seed gives the same
+// secrets, so that a test can be repeated.
 func SeededRand(seed uint64) io.Reader {
 	var s [32]byte
 	binary.LittleEndian.PutUint64(s[:], seed)
@@ -43,8 +44,8 @@ func Pair(t testing.TB, listen func(string, string) (net.Listener, error),
 	return c, s
 }
 
-// Run runs the tests of a package, and fails when a test has left a goroutine behind: a stack that
-// has been closed has none. It returns the status with which TestMain exits.
+// Run runs the tests of a package, and fails if a test has left a goroutine behind: a closed stack
+// has none. It returns the status with which TestMain exits.
 func Run(m *testing.M) int {
 	code := m.Run()
 	if left := leaked(10 * time.Second); code == 0 && left != "" {
@@ -54,8 +55,8 @@ func Run(m *testing.M) int {
 	return code
 }
 
-// leaked returns the goroutines of the stack, of net/http and of tests that are still there; it
-// gives them until limit to end.
+// leaked returns the goroutines of the stack, of net/http and of tests that have not ended before
+// limit.
 func leaked(limit time.Duration) string {
 	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
 		buf := make([]byte, 1<<20)

@@ -24,7 +24,7 @@ func newCapture(w io.Writer) *capture {
 	return c
 }
 
-// packet writes a packet, with the present time. After an error it does nothing.
+// packet writes a packet with the current time. After an error it does nothing.
 func (c *capture) packet(p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

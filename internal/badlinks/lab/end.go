@@ -21,10 +21,10 @@ import (
 	"bsdnet/tun"
 )
 
-// A Kind is what is at an end of a path.
+// A Kind is the implementation of TCP at an end of a path.
 type Kind int
 
-// The kinds of ends.
+// These are the kinds of ends.
 const (
 	Kernel Kind = iota // Linux, in a network namespace of its own
 	BSD                // a bsdnet.Stack
@@ -38,21 +38,22 @@ func (k Kind) String() string {
 	return "bsdnet"
 }
 
-// The two ends' addresses, the same in every cell: the fate of a packet depends on its flow.
+// These are the addresses of the two ends. They are the same in every cell, because the fate of a
+// packet depends on its flow.
 var (
 	addrA = netip.MustParseAddrPort("10.9.0.1:40000")
 	addrB = netip.MustParseAddrPort("10.9.0.2:5001")
 )
 
-// MTU is that of both ends' links, in bytes.
+// MTU is the MTU of both ends' links, in bytes.
 const MTU = 1500
 
 // An end is one end of a path.
 type end struct {
-	outside bsdnet.Link // what a wire would be plugged into
+	outside bsdnet.Link // the side of the device that a wire would be plugged into
 	dial    func(ctx context.Context, from, to netip.AddrPort) (net.Conn, error)
 	listen  func(at netip.AddrPort) (net.Listener, error)
-	close   func() // ends all but outside
+	close   func() // ends everything except outside
 }
 
 func newEnd(k Kind, ip netip.Addr, c *Cell, seed byte) (*end, error) {
@@ -68,7 +69,7 @@ func newKernel(ip netip.Addr, c *Cell) (*end, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := map[string]string{"net.ipv6.conf.default.disable_ipv6": "1"} // else the device chats
+	set := map[string]string{"net.ipv6.conf.default.disable_ipv6": "1"} // IPv6 would send packets of its own
 	for name, value := range c.Path.Sysctls {
 		set[name] = value
 	}
@@ -112,8 +113,9 @@ func newKernel(ip netip.Addr, c *Cell) (*end, error) {
 	}, nil
 }
 
-// useCC returns what chooses a socket's congestion control. The sysctl of that name does not take,
-// in a namespace, what tcp_allowed_congestion_control leaves out; the option does, from root.
+// useCC returns a function that sets a socket's congestion control. In a namespace, the sysctl of
+// that name refuses one that tcp_allowed_congestion_control leaves out; root can set it by the
+// socket option.
 func useCC(name string) func(network, address string, c syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) (err error) {
 		if name == "" {
@@ -127,8 +129,8 @@ func useCC(name string) func(network, address string, c syscall.RawConn) error {
 	}
 }
 
-// lengthenQueue gives a device room for every window that the kernel may send: what is lost is to
-// be lost on the path, not where the relay is late to read. By default a TUN device holds 500
+// lengthenQueue gives a device room for every window that the kernel may send. Packets are to be
+// lost on the path, and not because the relay reads late. By default a TUN device holds 500
 // packets.
 func lengthenQueue(device string) error {
 	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -142,7 +144,7 @@ func lengthenQueue(device string) error {
 	}
 	ifr.SetUint32(10000)
 	if err := unix.IoctlIfreq(s, unix.SIOCSIFTXQLEN, ifr); err != nil {
-		return fmt.Errorf("the length of %s's queue: %w", device, err)
+		return fmt.Errorf("set the length of %s's queue: %w", device, err)
 	}
 	return nil
 }

@@ -13,8 +13,8 @@ import (
 	"bsdnet"
 )
 
-// A gate is a link whose Write loses or delays packets on their last way. Read is that of the link
-// that it wraps.
+// A gate is a link whose Write loses or delays packets before it passes them to the link that it
+// wraps. Its Read is the wrapped link's.
 type gate struct {
 	bsdnet.Link
 	lose    func(packet []byte) bool
@@ -50,7 +50,7 @@ func (g *gate) Write(pkts []net.Buffers) (int, error) {
 	if g.scatter == 0 {
 		n, err := g.Link.Write(kept)
 		if n < len(kept) {
-			return index[n], err // what is lost behind it comes again with it
+			return index[n], err // the caller writes again from here, and so the lost ones that follow
 		}
 		return len(pkts), err
 	}
@@ -94,7 +94,8 @@ func (g *gate) arm(now time.Time) {
 	g.timer.Reset(d)
 }
 
-// release sends what is due. What the link does not take at once is lost, as in a network.
+// release sends the packets that are due. It loses packets that the link does not take at once, as
+// a network does.
 func (g *gate) release() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -112,7 +113,7 @@ func (g *gate) release() {
 	g.arm(now)
 }
 
-// Close implements bsdnet.Link. What is late is lost.
+// Close implements bsdnet.Link. It loses the packets that wait.
 func (g *gate) Close() error {
 	g.mu.Lock()
 	g.closed = true
@@ -123,14 +124,14 @@ func (g *gate) Close() error {
 	return g.Link.Close()
 }
 
-// A latePacket waits for its time.
+// A latePacket is a packet that waits for its time.
 type latePacket struct {
 	due   time.Time
 	order uint64
 	data  []byte
 }
 
-// A lateHeap has the packet that is due first on top.
+// A lateHeap is a heap with the packet that is due first on top.
 type lateHeap []latePacket
 
 func (h lateHeap) Len() int { return len(h) }

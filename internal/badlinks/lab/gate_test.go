@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A sink is a link that notes what is written to it, and when.
+// A sink is a link that records the packets that are written to it, and their times.
 type sink struct {
 	mu    sync.Mutex
 	takes int // packets that it takes at once; 0: all
@@ -48,8 +48,8 @@ func numbered(from, to int) (pkts []net.Buffers) {
 	return pkts
 }
 
-// A gate that scatters delays each packet on its own, loses none, and does the same with the same
-// seed.
+// A gate that scatters delays each packet independently, loses none, and repeats itself with the
+// same seed.
 func TestScatter(t *testing.T) {
 	const n, scatter = 1000, 9 * ms
 	run := func(t *testing.T, seed uint64) (got []int) {
@@ -92,8 +92,8 @@ func TestScatter(t *testing.T) {
 	}
 }
 
-// What a gate loses is gone, and all else passes in its order, also through a link that takes a
-// packet at a time.
+// A gate drops the packets that it loses, and passes all others in order, also through a link that
+// takes one packet at a time.
 func TestLose(t *testing.T) {
 	for _, takes := range []int{0, 1, 3} {
 		s := sink{takes: takes}
@@ -114,7 +114,7 @@ func TestLose(t *testing.T) {
 	}
 }
 
-// After Close nothing is sent.
+// A gate sends nothing after Close.
 func TestGateClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var s sink

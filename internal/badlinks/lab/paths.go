@@ -10,8 +10,8 @@ import (
 
 const ms = time.Millisecond
 
-// Paths returns the 21 bad links, and two on which the handshake suffers. They have 200 Mbit/s and
-// 20 ms unless they say otherwise.
+// Paths returns the 21 bad links, and two paths that impair the handshake. They have 200 Mbit/s and
+// a round trip of 20 ms unless they say otherwise.
 func Paths() []Path {
 	bad := func(name, about string, bytes int64, change func(p *Path)) Path {
 		p := clean(200e6, 20*ms, bytes)
@@ -61,7 +61,7 @@ func Paths() []Path {
 		}),
 		bad("mtuhole", "packets over 1280 bytes vanish; kernels have tcp_mtu_probing=1", 8<<20, func(p *Path) {
 			p.Lose = func(_ time.Duration, _ bool, packet []byte) bool { return len(packet) > 1280 }
-			// By default Linux looks for no black hole, and as the sender it hangs in one.
+			// By default Linux does not look for black holes, and hangs in one as the sender.
 			p.Sysctls = map[string]string{"net.ipv4.tcp_mtu_probing": "1"}
 		}),
 		bad("synack", "SYN,ACKs vanish for 5.5 s, then 5 % of loss", 2<<20, func(p *Path) {
@@ -79,7 +79,7 @@ func Paths() []Path {
 	}
 }
 
-// Bad is how many of the Paths, from the first on, are bad links; the others are about the
+// Bad is the number of bad links, which are the first of the Paths. The others are about the
 // handshake.
 const Bad = 21
 

@@ -12,7 +12,7 @@ import (
 	"bsdnet/netem"
 )
 
-// A relay is a path at work between the outsides of two ends.
+// A relay carries packets over a path between the outsides of two ends.
 type relay struct {
 	a     *gate           // before A
 	b     *gate           // before B, in line
@@ -21,8 +21,8 @@ type relay struct {
 	pumps sync.WaitGroup
 }
 
-// newRelay connects two ends by a path. It owns them from now on, also if it returns an error. tap
-// sees the packets that A sends and those that it receives.
+// newRelay connects two ends by a path. It takes ownership of the ends, even if it returns an
+// error. The function tap sees the packets that A sends and those that A receives.
 func newRelay(p *Path, seed uint64, a, b bsdnet.Link, tap func(packet []byte)) (*relay, error) {
 	begin := time.Now()
 	lose := func(back bool) func([]byte) bool {
@@ -52,7 +52,7 @@ func newRelay(p *Path, seed uint64, a, b bsdnet.Link, tap func(packet []byte)) (
 	return r, nil
 }
 
-// signal returns a link's ready, which never blocks.
+// signal returns the function ready for a link, which never blocks.
 func signal(c chan struct{}) func() {
 	return func() {
 		select {
@@ -62,7 +62,7 @@ func signal(c chan struct{}) func() {
 	}
 }
 
-// close closes both ends' links and waits until nothing of the path runs any more.
+// close closes both ends' links and waits for the goroutines of the path to end.
 func (r *relay) close() {
 	close(r.done)
 	r.a.Close()
@@ -70,10 +70,11 @@ func (r *relay) close() {
 	r.pumps.Wait()
 }
 
-// batch is how many packets a pump reads at once.
+// batch is the number of packets that a pump reads at once.
 const batch = 64
 
-// pump carries packets until a link is closed. room says that the target may take packets again.
+// pump carries packets until a link is closed. The channel room says when the target may take
+// packets again.
 func (r *relay) pump(from, to bsdnet.Link, room <-chan struct{}, read, written func(packet []byte)) {
 	bufs, sizes := make([][]byte, batch), make([]int, batch)
 	for i := range bufs {

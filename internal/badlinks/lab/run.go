@@ -20,54 +20,58 @@ import (
 type Cell struct {
 	Path Path
 
-	// From is what A is, which dials and sends; To is B.
+	// From is the kind of A, which dials and sends. To is the kind of B.
 	From, To Kind
 
-	// Seed decides what the path does to which packet, and what is sent.
+	// Seed decides what the path does to each packet, and which bytes are sent.
 	Seed uint64
 
-	// Bytes is how much is sent. 0: Path.Bytes. It does not matter with a Time.
+	// Bytes is the number of bytes to send. If it is 0, it is Path.Bytes. It has no effect if Time
+	// is set.
 	Bytes int64
 
-	// Time sends for so long, from when the connection stands. 0: Bytes are sent, and then the end
-	// of the stream.
+	// Time is how long A sends after the connection is established. If it is 0, A sends Bytes and
+	// then the end of the stream.
 	Time time.Duration
 
-	// Limit is the most that the transfer may take, with the dial. 0: 60 s, or Time and 60 s.
+	// Limit is the most that the transfer may take, including the dial. If it is 0, it is 60 s, or
+	// 60 s more than Time.
 	Limit time.Duration
 
-	// Config is that of the stacks. Without a Rand it has one that depends on Seed.
+	// Config is the configuration of the stacks. If its Rand is nil, Seed determines it.
 	Config bsdnet.Config
 
-	// KernelCC is the kernel's congestion control: "cubic", "reno", "bbr". "": the system's.
+	// KernelCC is the kernel's congestion control: "cubic", "reno" or "bbr". If it is empty, it is
+	// the system's default.
 	KernelCC string
 
-	// Capture is where A's packets are written to, as a pcap file. nil: nowhere.
+	// Capture gets A's packets as a pcap file. If it is nil, there is no capture.
 	Capture io.Writer
 }
 
-// A Result says what became of a Cell.
+// A Result is the outcome of a Cell.
 type Result struct {
-	// Bytes have arrived within Elapsed, which begins when A's dial has succeeded and ends with the
-	// last of them, or with Cell.Time.
+	// Bytes is the number of bytes that have arrived within Elapsed, which begins when A's dial has
+	// succeeded and ends with the last of them, or with Cell.Time.
 	Bytes   int64
 	Elapsed time.Duration
 
-	// Done says that all of it has arrived, and the end of the stream. Otherwise the Limit came
-	// first, or the connection has failed.
+	// Done is true if all bytes and the end of the stream have arrived. It is false if the Limit
+	// came first, or if the connection failed.
 	Done bool
 
-	// Err is what the connection has failed with, nil if it has not.
+	// Err is the error that ended the connection, or nil.
 	Err error
 
-	// Info is what the stack at A says of the connection at the end; nil if A is a kernel.
+	// Info describes the connection at its end, as the stack at A sees it. It is nil if A is a
+	// kernel.
 	Info *bsdnet.ConnInfo
 
-	// Stats are those of the path, of which Write is the direction from A to B.
+	// Stats are the counters of the path. Write is the direction from A to B.
 	Stats netem.Stats
 
-	// Vanished is how many packets Path.Lose has lost, in both directions. Stats counts them as
-	// delivered.
+	// Vanished is the number of packets that Path.Lose has lost, in both directions. Stats counts
+	// them as delivered.
 	Vanished uint64
 }
 
@@ -82,9 +86,9 @@ func (r *Result) Mbit() float64 {
 // defaultLimit is Cell.Limit's default.
 const defaultLimit = 60 * time.Second
 
-// Run runs a cell. The error says that it could not be set up, or, which must not be, that other
-// bytes arrived than were sent. A transfer that is too slow, or whose connection breaks, is a
-// Result.
+// Run runs a cell. It returns an error if it cannot set the cell up, or if the bytes that arrive
+// differ from those that were sent. A transfer that is too slow, or whose connection breaks, is not
+// an error but a Result.
 func Run(c Cell) (r Result, err error) {
 	if c.Bytes == 0 {
 		c.Bytes = c.Path.Bytes
@@ -124,7 +128,7 @@ func Run(c Cell) (r Result, err error) {
 	return t.result, err
 }
 
-// A transfer is a cell at work.
+// A transfer is a cell that is running.
 type transfer struct {
 	c        *Cell
 	path     *relay
@@ -168,7 +172,7 @@ func (t *transfer) run(a *end, ln net.Listener) error {
 	var sender sync.WaitGroup
 	sendErr := error(nil)
 	sender.Go(func() { sendErr = t.send(from) })
-	<-t.accepted // the last ACK of the handshake may be lost: the first data does as well
+	<-t.accepted // only now: if the last ACK of the handshake is lost, the first data takes its place
 	if t.to != nil {
 		err = t.receive(begin)
 	}
@@ -180,7 +184,7 @@ func (t *transfer) run(a *end, ln net.Listener) error {
 	if t.to != nil {
 		abort(t.to)
 	}
-	from.SetDeadline(time.Now()) // a receiver that has failed reads no more
+	from.SetDeadline(time.Now()) // if the receiver has failed, it does not read any more
 	sender.Wait()
 	if t.result.Err == nil && !t.result.Done && sendErr != nil && !timedOut(sendErr) {
 		t.result.Err = fmt.Errorf("send: %w", sendErr)
@@ -191,7 +195,7 @@ func (t *transfer) run(a *end, ln net.Listener) error {
 	return err
 }
 
-// count notes what the path has done, before it meets the connection's end.
+// count records the path's counters before the packets of the connection's end change them.
 func (t *transfer) count() {
 	t.result.Stats = t.path.line.Stats()
 	t.result.Vanished = t.path.a.lost.Load() + t.path.b.lost.Load()
@@ -203,7 +207,7 @@ func abort(c net.Conn) {
 	c.Close()
 }
 
-// chunk is the size of a call of Write or Read.
+// chunk is the number of bytes in a call of Write or Read.
 const chunk = 64 << 10
 
 // send sends the stream.
@@ -225,8 +229,8 @@ func (t *transfer) send(c net.Conn) error {
 	return c.(interface{ CloseWrite() error }).CloseWrite()
 }
 
-// receive reads to the end of the stream, and compares. The error says what is wrong with the
-// bytes.
+// receive reads to the end of the stream, and compares the bytes. It returns an error if they are
+// wrong.
 func (t *transfer) receive(begin time.Time) error {
 	t.to.SetReadDeadline(t.deadline)
 	check := checker{stream: stream{seed: t.c.Seed}}
@@ -261,5 +265,5 @@ func (t *transfer) receive(begin time.Time) error {
 	}
 }
 
-// timedOut reports whether the deadline was over.
+// timedOut reports whether the deadline had passed.
 func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -24,7 +24,7 @@ func inBubble(t *testing.T, c Cell) (r Result, err error) {
 	return r, err
 }
 
-// Everything arrives, no faster than the path allows, and the same in each run of a seed.
+// All bytes arrive, no faster than the path allows, and each run of a seed is the same.
 func TestRun(t *testing.T) {
 	c := Cell{Path: Lossy(100e6, 20*ms, 0.01), Seed: 1, Bytes: 1 << 20}
 	first, err := inBubble(t, c)
@@ -38,7 +38,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("Info: %+v", first.Info)
 	}
 	again, _ := inBubble(t, c)
-	first.Stats.Read, again.Stats.Read = netem.Counts{}, netem.Counts{} // of the last ACK, or not
+	first.Stats.Read, again.Stats.Read = netem.Counts{}, netem.Counts{} // with or without the last ACK
 	if !reflect.DeepEqual(first, again) {
 		t.Errorf("one seed, two results:\n%+v\n%+v", first, again)
 	}
@@ -56,7 +56,7 @@ func TestRunTime(t *testing.T) {
 	}
 }
 
-// What does not arrive within the limit is a result: the bytes so far.
+// If not all bytes arrive within the limit, the result has the bytes so far.
 func TestRunTooSlow(t *testing.T) {
 	r, err := inBubble(t, Cell{Path: Lossy(1e6, 20*ms, 0), Seed: 1, Bytes: 1 << 20, Limit: 2 * time.Second})
 	if err != nil || r.Done || r.Err != nil || r.Bytes < 100e3 || r.Bytes > 250e3 {
@@ -73,13 +73,13 @@ func TestRunTooSlow(t *testing.T) {
 	}
 }
 
-// Bytes that are not those that were sent are found, though no checksum tells.
+// Bytes that differ from those that were sent are found, even if the checksums are right.
 func TestRunFindsChangedBytes(t *testing.T) {
 	path := Lossy(100e6, 20*ms, 0)
 	changed := false
 	path.Lose = func(_ time.Duration, back bool, p []byte) bool {
 		if !back && !changed && len(p) == MTU {
-			a, b := p[1000:1002], p[1002:1004] // the sum of 16-bit words stays
+			a, b := p[1000:1002], p[1002:1004] // this does not change the sum of 16-bit words
 			a[0], a[1], b[0], b[1] = b[0], b[1], a[0], a[1]
 			changed = true
 		}
@@ -91,7 +91,7 @@ func TestRunFindsChangedBytes(t *testing.T) {
 	}
 }
 
-// A capture has A's packets, there and back.
+// A capture has the packets that A sends and receives.
 func TestCapture(t *testing.T) {
 	var file bytes.Buffer
 	r, err := inBubble(t, Cell{Path: Lossy(100e6, 20*ms, 0), Seed: 1, Bytes: 100e3, Capture: &file})
@@ -142,8 +142,7 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// A stream is the same whatever the pieces in which it is made and looked at; a changed byte is
-// found.
+// A stream does not depend on the pieces in which it is made and checked. A changed byte is found.
 func TestStream(t *testing.T) {
 	const n = 1000
 	whole := make([]byte, n)
@@ -157,7 +156,7 @@ func TestStream(t *testing.T) {
 			got = append(got, b...)
 		}
 		if !bytes.Equal(got, whole) {
-			t.Errorf("in pieces of %d it is another", piece)
+			t.Errorf("in pieces of %d the stream differs", piece)
 		}
 		for b := whole; len(b) > 0; b = b[min(piece, len(b)):] {
 			if err := c.check(b[:min(piece, len(b))]); err != nil {

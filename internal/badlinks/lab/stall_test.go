@@ -11,8 +11,8 @@ import (
 	"bsdnet/netem"
 )
 
-// TestNoStalls transfers over paths that reorder and lose nothing, with many seeds: no transfer
-// stalls, that is, none takes three times as long as the median.
+// TestNoStalls transfers data over paths that reorder and lose nothing, with many seeds. No
+// transfer stalls: none takes three times as long as the median.
 func TestNoStalls(t *testing.T) {
 	seeds := 20
 	if os.Getenv("BSDNET_LONG") == "1" {

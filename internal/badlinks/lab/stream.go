@@ -8,15 +8,15 @@ import (
 	"fmt"
 )
 
-// A stream is an endless sequence of bytes that depends on a seed; no part of it comes again.
+// A stream is an endless sequence of bytes that depends on a seed and does not repeat itself.
 type stream struct {
 	seed uint64
-	word uint64 // the next one's number
+	word uint64 // number of the next word
 	have [8]byte
 	left int // bytes of have
 }
 
-// fill fills b with what follows.
+// fill fills b with the next bytes of the stream.
 func (s *stream) fill(b []byte) {
 	n := copy(b, s.have[8-s.left:])
 	s.left -= n
@@ -39,14 +39,14 @@ func (s *stream) next() uint64 {
 	return z ^ z>>31
 }
 
-// A checker compares what has come with a stream.
+// A checker compares received bytes with a stream.
 type checker struct {
 	stream
 	n   int64
 	buf []byte
 }
 
-// check reports an error, with the position, if b is not what follows in the stream.
+// check returns an error with the position if b differs from the next bytes of the stream.
 func (c *checker) check(b []byte) error {
 	if len(c.buf) < len(b) {
 		c.buf = make([]byte, len(b))
@@ -58,7 +58,7 @@ func (c *checker) check(b []byte) error {
 		for b[i] == want[i] {
 			i++
 		}
-		return fmt.Errorf("byte %d is %#x, and %#x was sent", c.n+int64(i), b[i], want[i])
+		return fmt.Errorf("byte %d is %#x; %#x was sent", c.n+int64(i), b[i], want[i])
 	}
 	c.n += int64(len(b))
 	return nil

@@ -1,5 +1,5 @@
-// Package stacktest makes the stacks of tests, and attaches links to them. It is apart from package
-// testutil, which the tests of packages below the stack import.
+// Package stacktest makes stacks for tests, and attaches links to them. It is not part of package
+// testutil because the tests of packages that the stack imports use that one.
 package stacktest
 
 import (
@@ -10,8 +10,8 @@ import (
 	"bsdnet"
 )
 
-// New makes a stack that is closed at the end of the test, and must have given all its buffers back
-// then.
+// New makes a stack and closes it at the end of the test. The test fails if the stack has not
+// returned all its buffers then.
 func New(t testing.TB, c bsdnet.Config) *bsdnet.Stack {
 	t.Helper()
 	s, err := bsdnet.New(c)
@@ -21,7 +21,7 @@ func New(t testing.TB, c bsdnet.Config) *bsdnet.Stack {
 	t.Cleanup(func() {
 		s.Close()
 		m := s.Stats().Memory
-		for i := 0; (m.Buffers != 0 || m.Bytes != 0) && i < 1000; i++ { // a user's call may be about to return
+		for i := 0; (m.Buffers != 0 || m.Bytes != 0) && i < 1000; i++ { // a call may be about to return
 			time.Sleep(time.Millisecond)
 			m = s.Stats().Memory
 		}
