@@ -12,8 +12,8 @@ import (
 	"bsdnet/internal/nstest"
 )
 
-// linkPairs are who sends to whom over a bad link. Linux to Linux, the first, is what the others
-// are compared with.
+// linkPairs are the pairs of sender and receiver over a bad link. The first, Linux to Linux, is the
+// reference for the others.
 var linkPairs = []struct {
 	name     string
 	from, to lab.Kind
@@ -24,8 +24,8 @@ var linkPairs = []struct {
 	{"to itself", lab.BSD, lab.BSD},
 }
 
-// linkSlots bounds how many transfers in real time run at once: in the long run few, since the log
-// compares them.
+// linkSlots bounds the number of transfers in real time that run at once. It is small in the long
+// run, whose log compares them.
 var linkSlots = make(chan struct{}, func() int {
 	if long {
 		return 2
@@ -33,10 +33,10 @@ var linkSlots = make(chan struct{}, func() int {
 	return parallel
 }())
 
-// TestBadLinks: over each bad link all bytes arrive, unchanged, and then the end of the stream: to
-// Linux, from Linux, and from stack to stack. The log says how fast, in the long run beside Linux
-// to Linux. The last pair has virtual time, so its goodput is the sender's, however busy the
-// machine is:
+// TestBadLinks tests that over each bad link all bytes arrive, unchanged, and then the end of the
+// stream: to Linux, from Linux, and from stack to stack. The log has the speed, in the long run
+// also relative to Linux to Linux. The last pair has virtual time, so its goodput does not depend
+// on the load of the machine:
 //
 //	go test -v -run 'TestBadLinks/.*/to_itself' ./internal/interop
 func TestBadLinks(t *testing.T) {
@@ -48,16 +48,16 @@ func TestBadLinks(t *testing.T) {
 			for _, p := range linkPairs {
 				reference := p.from == lab.Kernel && p.to == lab.Kernel
 				if reference && !long && path.Name != "clean" {
-					continue // Linux needs no test; that the harness is right shows on one path
+					continue // Linux needs no test; one path shows that the harness is right
 				}
 				virtual := p.from == lab.BSD && p.to == lab.BSD
 				if path.Name == "loss30" && !virtual && !long {
-					continue // half of all round trips fail, and the back-off has no bound that a test could wait for
+					continue // half of all round trips fail, and a test cannot wait for the end of the back-off
 				}
 				c := lab.Cell{Path: path, From: p.from, To: p.to, Seed: uint64(i + 1)}
 				c.Bytes, c.Limit = linkBytes(&path), linkLimit()
 				if long {
-					c.KernelCC = "cubic" // the numbers are to mean the same on each machine
+					c.KernelCC = "cubic" // so that numbers of different machines can be compared
 				}
 				t.Run(p.name, func(t *testing.T) {
 					if !reference {
@@ -82,8 +82,8 @@ func TestBadLinks(t *testing.T) {
 	}
 }
 
-// linkBytes is how much a test sends over a path: in the normal run little, but enough to meet what
-// is wrong with it.
+// linkBytes returns the number of bytes to send over a path. In the normal run it is small, but
+// large enough that the transfer meets the path's fault.
 func linkBytes(p *lab.Path) int64 {
 	if long {
 		return p.Bytes
@@ -95,8 +95,8 @@ func linkBytes(p *lab.Path) int64 {
 	return max(p.Bytes/8, 16<<10)
 }
 
-// linkLimit is how long a transfer may take. It is not what a transfer should take, so the machine
-// may be busy.
+// linkLimit is how long a transfer may take. It is much longer than a transfer should take, so the
+// machine may be busy.
 func linkLimit() time.Duration {
 	if long {
 		return 20 * limit
@@ -104,8 +104,8 @@ func linkLimit() time.Duration {
 	return 2 * limit
 }
 
-// overLink runs a cell, two stacks in a bubble. All must arrive, and the path must have been as bad
-// as its name.
+// overLink runs a cell, two stacks in a bubble. All bytes must arrive, and the path must have been
+// as bad as its name says.
 func overLink(t *testing.T, c lab.Cell) (r lab.Result) {
 	t.Helper()
 	var err error

@@ -21,7 +21,7 @@ func stream(seed byte, n int) io.Reader {
 	return io.LimitReader(rand.NewChaCha8([32]byte{seed}), int64(n))
 }
 
-// A sum says what has come through, and how much of it.
+// A sum is the length and the hash of a stream.
 type sum struct {
 	n    int64
 	hash [sha256.Size]byte
@@ -29,7 +29,7 @@ type sum struct {
 
 func (s sum) String() string { return fmt.Sprintf("%d bytes, SHA-256 %x…", s.n, s.hash[:6]) }
 
-// A summer sums what is written to it.
+// A summer computes the sum of the bytes that are written to it.
 type summer struct {
 	h hash.Hash
 	n int64
@@ -51,7 +51,7 @@ func sumOf(seed byte, n int) sum {
 	return s.sum()
 }
 
-// copyPlain copies through a buffer, by Read and Write alone.
+// copyPlain copies through a buffer, only with Read and Write.
 func copyPlain(w io.Writer, r io.Reader) error {
 	_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, make([]byte, 128<<10))
 	return err
@@ -77,11 +77,11 @@ func transfer(t *testing.T, from, to conn, seed byte, n int) {
 		from.Close()
 	}
 	if want, got := <-sent, s.sum(); got != want || got.n != int64(n) {
-		t.Errorf("%v went in, and %v came out", want, got)
+		t.Errorf("received %v, want %v", got, want)
 	}
 }
 
-// transferBoth does so in both directions at once.
+// transferBoth is like transfer, in both directions at once.
 func transferBoth(t *testing.T, a, b conn, n int) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -90,7 +90,7 @@ func transferBoth(t *testing.T, a, b conn, n int) {
 	wg.Wait()
 }
 
-// Much data goes through unharmed: there, back, and both ways at once.
+// A long stream arrives unchanged: there, back, and both ways at once.
 func TestBulk(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		n := 16 << 20
@@ -108,12 +108,12 @@ func TestBulk(t *testing.T) {
 	})
 }
 
-// MTUs other than 1500, as far as they go.
+// Data flows with MTUs other than 1500, from the least to the largest.
 func TestMTU(t *testing.T) {
 	for _, mtu := range []int{96, 576, 1280, 9000, 65000, 65535} {
 		t.Run(fmt.Sprint(mtu), func(t *testing.T) {
 			eachMode(t, 2, options{mtu: mtu}, func(t *testing.T, w *world) {
-				w.Sysctl(t, "net.ipv4.tcp_min_snd_mss", "48") // the least that it takes
+				w.Sysctl(t, "net.ipv4.tcp_min_snd_mss", "48") // the least value that the kernel accepts
 				w.eachRole(t, func(t *testing.T, client, server host) {
 					c, s := pair(t, client, server)
 					transferBoth(t, c, s, size(min(mtu<<10, 8<<20), 64<<20))
@@ -148,7 +148,7 @@ func TestThousandConns(t *testing.T) {
 					}
 					defer c.Close()
 					c.SetDeadline(time.Now().Add(limit))
-					open.Wait() // all are there
+					open.Wait() // until all connections are open
 					if err := ask(c.(conn), byte(i), 100+i); err != nil {
 						t.Errorf("connection %d: %v", i, err)
 					}
@@ -159,7 +159,7 @@ func TestThousandConns(t *testing.T) {
 	})
 }
 
-// serve answers connections until the listener is closed.
+// serve serves connections until the listener is closed.
 func serve(ln net.Listener, answer func(c conn)) {
 	for {
 		c, err := ln.Accept()
@@ -184,7 +184,7 @@ func answerSum(c conn) {
 	c.Write(append(binary.BigEndian.AppendUint64(nil, uint64(got.n)), got.hash[:]...))
 }
 
-// ask sends a stream to answerSum, and looks at the answer.
+// ask sends a stream to answerSum, and checks the answer.
 func ask(c conn, seed byte, n int) error {
 	if err := copyPlain(c, stream(seed, n)); err != nil {
 		return fmt.Errorf("question: %w", err)
@@ -197,7 +197,7 @@ func ask(c conn, seed byte, n int) error {
 		return fmt.Errorf("answer of %d bytes: %v", len(b), err)
 	}
 	if got, want := (sum{int64(binary.BigEndian.Uint64(b)), [sha256.Size]byte(b[8:])}), sumOf(seed, n); got != want {
-		return fmt.Errorf("%v went in, and %v came out", want, got)
+		return fmt.Errorf("received %v, want %v", got, want)
 	}
 	return nil
 }

@@ -21,7 +21,8 @@ import (
 	"bsdnet/internal/nstest"
 )
 
-// Half-closes by nc -N: it ends its stream and reads on, as the client and as the server.
+// nc -N closes half of a connection: it ends its stream and reads on, as the client and as the
+// server.
 func TestHalfCloseNc(t *testing.T) {
 	nstest.Need(t, "nc")
 	const n = 1 << 20
@@ -53,7 +54,7 @@ func TestHalfCloseNc(t *testing.T) {
 			defer ln.Close()
 			cmd, out := nc(t, "-N", bsdIP, "7")
 			s := accept(t, ln)
-			got, err := io.ReadAll(s) // to the end: nc has shut its side down
+			got, err := io.ReadAll(s) // it ends because nc has shut its side down
 			if err != nil || !bytes.Equal(got, text) {
 				t.Fatalf("%d bytes, %v", len(got), err)
 			}
@@ -94,7 +95,7 @@ func TestHalfCloseNc(t *testing.T) {
 	})
 }
 
-// A reset is ECONNRESET at the other end, and a port where nobody listens ECONNREFUSED.
+// A reset is ECONNRESET at the other end, and a dial to a port without a listener is ECONNREFUSED.
 func TestReset(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		w.eachRole(t, func(t *testing.T, client, server host) {
@@ -104,7 +105,7 @@ func TestReset(t *testing.T) {
 					if strings.HasPrefix(who, "server") {
 						a, b = b, a
 					}
-					if strings.HasSuffix(who, "data") { // which nobody has read when it is closed
+					if strings.HasSuffix(who, "data") { // nobody reads it before the close
 						if _, err := b.Write([]byte("hello")); err != nil {
 							t.Fatal(err)
 						}
@@ -116,7 +117,8 @@ func TestReset(t *testing.T) {
 					if n, err := b.Read(make([]byte, 10)); !errors.Is(err, syscall.ECONNRESET) {
 						t.Errorf("Read: %d, %v, want ECONNRESET", n, err)
 					}
-					if n, err := b.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+					if n, err := b.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) &&
+						!errors.Is(err, syscall.ECONNRESET) {
 						t.Errorf("Write: %d, %v", n, err)
 					}
 				})
@@ -135,7 +137,7 @@ func TestReset(t *testing.T) {
 	})
 }
 
-// dialError dials what cannot be reached, with a deadline, and returns the error.
+// dialError dials an address that cannot be reached, with a deadline, and returns the error.
 func dialError(t *testing.T, h host, addr string, patience time.Duration) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -152,9 +154,9 @@ func dialError(t *testing.T, h host, addr string, patience time.Duration) error 
 	return err
 }
 
-// What routers say, and what nobody says, about an attempt to connect. "No route" may pass, so that
-// BSD goes on until its time is up; a prohibition and a hop limit end the attempt (conformance:
-// icmp_may_rst).
+// An attempt to connect gets answers from routers, or no answer. "No route" may pass, so BSD goes
+// on until its time is up. A prohibition and a hop limit end the attempt
+// (net.inet.tcp.icmp_may_rst).
 func TestUnreachable(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		if err := dialError(t, w.bsd(), "198.51.100.1:80", limit); !errors.Is(err, syscall.ENETUNREACH) {
@@ -171,8 +173,9 @@ func TestUnreachable(t *testing.T) {
 		w.Run(t, "ip", "route", "add", "prohibit", "198.51.100.1")
 		w.Run(t, "ip", "route", "add", "unreachable", "198.51.100.2")
 		w.Run(t, "ip", "route", "add", "blackhole", "198.51.100.3")
-		w.Run(t, "ip", "route", "add", "198.51.100.4", "via", "192.0.2.2", "dev", dev) // and back, and there, until its time to live ends
-		const short = 1200 * time.Millisecond                                          // one SYN, and another
+		// The packet goes back and forth until its time to live ends.
+		w.Run(t, "ip", "route", "add", "198.51.100.4", "via", "192.0.2.2", "dev", dev)
+		const short = 1200 * time.Millisecond // one SYN, and another
 		for _, c := range []struct {
 			ip       string
 			patience time.Duration
@@ -188,20 +191,21 @@ func TestUnreachable(t *testing.T) {
 			var ne net.Error
 			if c.want == os.ErrDeadlineExceeded {
 				if !errors.As(err, &ne) || !ne.Timeout() {
-					t.Errorf("%s: %v, want a time-out", c.ip, err)
+					t.Errorf("%s: %v, want a timeout", c.ip, err)
 				}
 			} else if !errors.Is(err, c.want) {
 				t.Errorf("%s: %v, want %v", c.ip, err, c.want)
 			}
 		}
-		// To the kernel an address that is not the stack's is a host that is down.
-		if err := dialError(t, w.kernel(), "10.9.0.77:80", short); !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("the kernel dials nobody: %v", err)
+		// For the kernel, an address that the stack does not have is a host that is down.
+		if err := dialError(t, w.kernel(), "10.9.0.77:80", short); !errors.Is(err, os.ErrDeadlineExceeded) &&
+			!errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the kernel dials an address that nobody has: %v", err)
 		}
 	})
 }
 
-// A connection outlives a route that is away for a while, whatever the router says meanwhile.
+// A connection survives if a route disappears for a while, whatever the router says meanwhile.
 func TestRouteAway(t *testing.T) {
 	eachMode(t, 2, options{}, func(t *testing.T, w *world) {
 		if err := w.stack.AddRoute(netip.MustParsePrefix("192.0.2.0/24"), w.link); err != nil {
@@ -225,7 +229,7 @@ func TestRouteAway(t *testing.T) {
 			if _, err := w.bsdEnd(c, s, i).Write([]byte("during")); err != nil {
 				t.Fatal(err)
 			}
-			await(t, "the router says that there is no way", func() bool { return icmpOut(t, w) > before })
+			await(t, "the router says that there is no route", func() bool { return icmpOut(t, w) > before })
 			w.Run(t, "ip", "route", "del", "unreachable", "192.0.2.2")
 			if _, err := io.ReadFull(w.farEnd(c, s, i), make([]byte, 6)); err != nil {
 				t.Fatal(err)
@@ -238,8 +242,7 @@ func TestRouteAway(t *testing.T) {
 func (w *world) bsdEnd(c, s conn, i int) conn { return []conn{c, s}[i] }
 func (w *world) farEnd(c, s conn, i int) conn { return []conn{s, c}[i] }
 
-// icmpOut returns how many ICMP messages the kernel has sent that say that something cannot be
-// reached.
+// icmpOut returns the number of ICMP destination unreachable messages that the kernel has sent.
 func icmpOut(t *testing.T, w *world) (n int) {
 	t.Helper()
 	if err := w.Do(func() error {
@@ -265,15 +268,16 @@ func icmpOut(t *testing.T, w *world) (n int) {
 	return n
 }
 
-// ping with all sizes that there are, in one piece and in fragments.
+// ping works with all sizes, in one piece and in fragments.
 func TestPing(t *testing.T) {
 	nstest.Need(t, "ping")
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		for _, size := range []int{0, 1, 56, 1472, 1473, 8000, 65507} {
 			out, err := w.Try("ping", "-c", "2", "-i", "0.01", "-w", "50", "-s", fmt.Sprint(size), bsdIP)
-			// A third request, which may go out before the second answer has come, is not waited
-			// for.
-			if err != nil || !strings.Contains(out, "icmp_seq=1 ") || !strings.Contains(out, "icmp_seq=2 ") || strings.Contains(out, "wrong data") {
+			// ping may send a third request before the second answer arrives, and does not wait for
+			// its answer.
+			if err != nil || !strings.Contains(out, "icmp_seq=1 ") ||
+				!strings.Contains(out, "icmp_seq=2 ") || strings.Contains(out, "wrong data") {
 				t.Errorf("size %d: %v\n%s", size, err, out)
 			}
 		}

@@ -1,6 +1,6 @@
-// Package interop holds the tests of the stack against Linux's own TCP, and against the programs
-// that people use over it, in network namespaces that the tests make: see the test files. Where the
-// system does not allow namespaces they are skipped.
+// Package interop tests the stack against Linux's own TCP, and against programs that people use
+// over it, in network namespaces that the tests make. If the system does not allow namespaces, the
+// tests are skipped.
 //
-// BSDNET_LONG=1 makes transfers longer, BSDNET_NO_SKIP=1 a failure of a skip.
+// BSDNET_LONG=1 makes transfers longer. BSDNET_NO_SKIP=1 makes tests fail instead of skip.
 package interop

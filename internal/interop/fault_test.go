@@ -24,7 +24,7 @@ import (
 	"bsdnet/tun"
 )
 
-// under begins a transfer in both directions, calls f in the midst of it, and waits for its end.
+// under begins a transfer in both directions, calls f in the middle of it, and waits for its end.
 func under(t *testing.T, client, server host, f func()) {
 	t.Helper()
 	c, s := pair(t, client, server)
@@ -46,7 +46,7 @@ func under(t *testing.T, client, server host, f func()) {
 	within(t, "the transfer", func() { <-done })
 }
 
-// A counting conn counts what it has read.
+// A counting conn counts the bytes that it has read.
 type counting struct {
 	conn
 	n *atomic.Int64
@@ -58,7 +58,7 @@ func (c counting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// The device goes down and comes up again: the transfer goes on.
+// The transfer goes on if the device goes down and comes up again.
 func TestDownAndUp(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		w.eachRole(t, func(t *testing.T, client, server host) {
@@ -70,13 +70,13 @@ func TestDownAndUp(t *testing.T) {
 	})
 }
 
-// Segments that are sent while the device is down are lost, and sent again.
+// Segments that are sent while the device is down are lost, and TCP sends them again.
 func TestSentWhileDown(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		c, s := pair(t, w.bsd(), w.kernel())
 		w.Run(t, "ip", "link", "set", w.tun.Name(), "down")
 		if _, err := c.Write([]byte("down")); err != nil {
-			t.Fatalf("Write: %v; what is lost is sent again", err)
+			t.Fatalf("Write: %v; TCP should send lost segments again", err)
 		}
 		w.Run(t, "ip", "link", "set", w.tun.Name(), "up")
 		if _, err := io.ReadFull(s, make([]byte, 4)); err != nil {
@@ -86,8 +86,8 @@ func TestSentWhileDown(t *testing.T) {
 	})
 }
 
-// The device is removed during a transfer: the link's Read ends with an error that says so, dials
-// fail, and nothing hangs.
+// If the device is removed during a transfer, the link's Read ends with an error that says so,
+// dials fail, and nothing hangs.
 func TestDeviceRemoved(t *testing.T) {
 	var ended chan error
 	o := options{wrap: func(t *testing.T, dev *tun.Link) bsdnet.Link {
@@ -111,12 +111,13 @@ func TestDeviceRemoved(t *testing.T) {
 			w.Run(t, "ip", "link", "del", w.tun.Name())
 			within(t, "the link's Read", func() {
 				for range m.queues {
-					if err := <-ended; err == nil || !strings.Contains(err.Error(), "removed") || !strings.Contains(err.Error(), w.tun.Name()) {
+					if err := <-ended; err == nil || !strings.Contains(err.Error(), "removed") ||
+						!strings.Contains(err.Error(), w.tun.Name()) {
 						t.Errorf("Read: %v, want the removal of %s", err, w.tun.Name())
 					}
 				}
 			})
-			// The interface may learn of it a moment later.
+			// The interface may learn of the removal a moment later.
 			await(t, "a dial fails at once", func() bool {
 				err := dialError(t, w.bsd(), kernIP+":1", 100*time.Millisecond)
 				return errors.Is(err, syscall.ENETDOWN) || errors.Is(err, syscall.ENETUNREACH)
@@ -132,7 +133,7 @@ func TestDeviceRemoved(t *testing.T) {
 	}
 }
 
-// A watched device tells how Read has ended.
+// A watched device reports the error with which Read ended.
 type watched struct {
 	*tun.Link
 	ended chan error
@@ -148,8 +149,8 @@ func (l *watched) ReadQueue(q int, bufs [][]byte, sizes []int) (int, error) {
 	return n, err
 }
 
-// The device is removed, opened again under the same name and attached under the same addresses:
-// connections go on over it.
+// Connections go on if the device is removed, opened again under the same name and attached with
+// the same addresses.
 func TestReattach(t *testing.T) {
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
@@ -163,7 +164,8 @@ func TestReattach(t *testing.T) {
 							t.Error(err)
 						}
 					})
-					w.tun = openTUN(t, w.NS, tun.Config{Name: name, Queues: m.queues, NoOffload: m.noOffload, Host: netip.MustParsePrefix(kernIP + "/24")})
+					w.tun = openTUN(t, w.NS, tun.Config{Name: name, Queues: m.queues, NoOffload: m.noOffload,
+						Host: netip.MustParsePrefix(kernIP + "/24")})
 					w.link = w.tun
 					if err := w.stack.Attach(w.link, netip.MustParsePrefix(bsdIP+"/24")); err != nil {
 						t.Fatal(err)
@@ -174,7 +176,8 @@ func TestReattach(t *testing.T) {
 	}
 }
 
-// A device that fails now and then, by ENOBUFS or EIO, or takes less than it is given.
+// A transfer goes on over a device that fails now and then with ENOBUFS or EIO, or that takes fewer
+// packets than it is given.
 func TestFlakyDevice(t *testing.T) {
 	for _, fault := range []error{syscall.ENOBUFS, syscall.EIO, nil} {
 		t.Run(fmt.Sprint(fault), func(t *testing.T) {
@@ -194,8 +197,8 @@ func TestFlakyDevice(t *testing.T) {
 	}
 }
 
-// A flaky device fails with every twentieth Write; where fault is nil it takes all but one packet,
-// and says soon after that there is room.
+// A flaky device fails in every twentieth Write. If fault is nil, it takes all packets except one,
+// and soon afterwards says that there is room.
 type flaky struct {
 	*tun.Link
 	fault          error
@@ -225,7 +228,7 @@ func (f *flaky) WriteQueue(q int, pkts []net.Buffers) (int, error) {
 	return n, err
 }
 
-// A device that somebody else has opened: by its descriptor.
+// tun.Open accepts the descriptor of a device that another program has opened.
 func TestFile(t *testing.T) {
 	nstest.Need(t, "/dev/net/tun")
 	for _, flags := range []uint16{0, unix.IFF_VNET_HDR} {
@@ -233,7 +236,7 @@ func TestFile(t *testing.T) {
 			ns := nstest.New(t)
 			f := rawTUN(t, ns, "given", unix.IFF_TUN|unix.IFF_NO_PI|flags)
 			dev := openTUN(t, ns, tun.Config{File: f, Host: netip.MustParsePrefix(kernIP + "/24")})
-			f.Close() // the TUN has its own
+			f.Close() // the link has a descriptor of its own
 			if dev.Name() != "given" {
 				t.Errorf("the device is %q", dev.Name())
 			}
@@ -249,7 +252,7 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// A device that puts 4 bytes before each packet is of no use; the error says which flag it lacks.
+// tun.Open refuses a device that puts 4 bytes before each packet. The error names the missing flag.
 func TestFileWithPI(t *testing.T) {
 	nstest.Need(t, "/dev/net/tun")
 	for _, flags := range []uint16{0, unix.IFF_VNET_HDR} {
@@ -281,7 +284,7 @@ func TestFileWithPI(t *testing.T) {
 	}
 }
 
-// rawTUN makes a device as another program would.
+// rawTUN opens a device in the way that another program would.
 func rawTUN(t *testing.T, ns *nstest.NS, name string, flags uint16) *os.File {
 	t.Helper()
 	var fd int
@@ -303,7 +306,7 @@ func rawTUN(t *testing.T, ns *nstest.NS, name string, flags uint16) *os.File {
 	return f
 }
 
-// Devices that cannot be had, and what the errors say about it.
+// The errors of tun.Open say why a device cannot be opened.
 func TestOpenErrors(t *testing.T) {
 	nstest.Need(t, "/dev/net/tun", "ip")
 	ns := nstest.New(t)
@@ -322,7 +325,7 @@ func TestOpenErrors(t *testing.T) {
 		}
 		for _, w := range words {
 			if !strings.Contains(err.Error(), w) {
-				t.Errorf("%+v: %v; it does not say %q", c, err, w)
+				t.Errorf("%+v: %v; the error does not contain %q", c, err, w)
 			}
 		}
 	}
@@ -337,13 +340,13 @@ func TestOpenErrors(t *testing.T) {
 	busy := openTUN(t, ns, tun.Config{Name: "busy"})
 	defer busy.Close()
 	refused(tun.Config{Name: "busy"}, syscall.EBUSY, "busy", "open")
-	wide := openTUN(t, ns, tun.Config{Name: "wide", Queues: 2}) // the kernel would let others take queues of it
+	wide := openTUN(t, ns, tun.Config{Name: "wide", Queues: 2}) // the kernel would let others open queues of it
 	defer wide.Close()
 	refused(tun.Config{Name: "wide", Queues: 2}, syscall.EBUSY, "wide", "open")
 	refused(tun.Config{Name: "wide"}, syscall.EBUSY, "wide", "open")
 	refused(tun.Config{File: rawTUN(t, ns, "tap0", unix.IFF_TAP|unix.IFF_NO_PI)}, 0, "tap0", "Ethernet")
 
-	// A device that has been made before is opened, and stays.
+	// A device that exists already is opened, and stays.
 	for _, name := range []string{"single", "several"} {
 		if name == "several" {
 			ns.Run(t, "ip", "tuntap", "add", "several", "mode", "tun", "multi_queue")
@@ -362,16 +365,17 @@ func TestOpenErrors(t *testing.T) {
 		}
 	}
 	openTUN(t, ns, tun.Config{Name: "several", Queues: 1}).Close()
-	// One that tun.Open has made goes with it.
+	// A device that tun.Open has made goes away with the link.
 	dev := openTUN(t, ns, tun.Config{})
 	ns.Run(t, "ip", "link", "show", dev.Name())
 	dev.Close()
 	if out, err := ns.Try("ip", "link", "show", dev.Name()); err == nil {
-		t.Errorf("it is still there: %s", out)
+		t.Errorf("the device is still there: %s", out)
 	}
 }
 
-// Without the right to make a device the error says which one is missing, and how to get it.
+// If the process has no right to make a device, the error names the capability that is missing, and
+// how to get it.
 func TestNoRights(t *testing.T) {
 	nstest.Need(t, "/dev/net/tun")
 	err := nstest.New(t).Without(unix.CAP_NET_ADMIN, func() error {
@@ -381,12 +385,13 @@ func TestNoRights(t *testing.T) {
 		}
 		return err
 	})
-	if !errors.Is(err, syscall.EPERM) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") || !strings.Contains(err.Error(), "unshare -Urn") {
+	if !errors.Is(err, syscall.EPERM) || !strings.Contains(err.Error(), "CAP_NET_ADMIN") ||
+		!strings.Contains(err.Error(), "unshare -Urn") {
 		t.Errorf("%v", err)
 	}
 }
 
-// A dial whose link is taken away ends, and so do all other calls.
+// If a link is detached, dials over it and all other calls end.
 func TestDetachUnderUse(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		c, _ := pair(t, w.bsd(), w.kernel())
@@ -394,7 +399,7 @@ func TestDetachUnderUse(t *testing.T) {
 		defer cancel()
 		dialed := make(chan error, 1)
 		go func() {
-			_, err := w.stack.DialContext(ctx, "tcp", "10.9.0.99:1") // nobody
+			_, err := w.stack.DialContext(ctx, "tcp", "10.9.0.99:1") // an address that nobody has
 			dialed <- err
 		}()
 		within(t, "Detach", func() {
@@ -404,7 +409,7 @@ func TestDetachUnderUse(t *testing.T) {
 		})
 		within(t, "the dial", func() {
 			if err := <-dialed; err == nil {
-				t.Error("nobody has answered")
+				t.Error("the dial has succeeded")
 			}
 		})
 		if err := dialError(t, w.bsd(), kernIP+":1", limit); !errors.Is(err, syscall.ENETUNREACH) {
@@ -414,8 +419,8 @@ func TestDetachUnderUse(t *testing.T) {
 	})
 }
 
-// A device that is made here has a long queue, with one queue and with several; one that was there
-// before, or that somebody else has opened, is left as it is.
+// A device that tun.Open makes has a long queue, with one queue and with several. A device that
+// existed before, or that another program has opened, stays as it is.
 func TestQueueLen(t *testing.T) {
 	nstest.Need(t, "/dev/net/tun", "ip")
 	ns := nstest.New(t)

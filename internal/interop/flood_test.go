@@ -24,15 +24,14 @@ import (
 	"bsdnet/udptunnel"
 )
 
-// floodRate is how many datagrams without a right to be there a second brings, half of them to each
-// end of the tunnel.
+// floodRate is the number of bad datagrams a second. Each end of the tunnel gets half of them.
 const floodRate = 10_000
 
-// Downloads through a tunnel, with and without a flood of datagrams that somebody makes of those
-// that he sees pass by. Not one gets in. What the flood costs is for the log: this is a test, and
+// Downloads go through a tunnel, with and without a flood of datagrams that an attacker makes from
+// those that it sees. None of the flood gets in. The test only logs the cost of the flood, because
 // the machine may have other work.
 func TestUDPTunnelFlood(t *testing.T) {
-	const mtu = 1440 // that of the internet, not of the loopback
+	const mtu = 1440 // as on the internet, not as on the loopback
 	config := udptunnel.Config{Local: "127.0.0.1:0", MTU: mtu, Key: bytes.Repeat([]byte("flooding"), 4)}
 	server, err := udptunnel.Open(config)
 	if err != nil {
@@ -93,7 +92,8 @@ func TestUDPTunnelFlood(t *testing.T) {
 		stop()
 	}
 	rate := func(d time.Duration) float64 { return float64(rounds*n) * 8 / d.Seconds() / 1e6 }
-	t.Logf("%d downloads of %d bytes: %.0f Mbit/s; with %d bad datagrams, %.0f a second: %.0f Mbit/s", rounds, n, rate(quiet), a.sent.Load(),
+	t.Logf("%d downloads of %d bytes: %.0f Mbit/s; with %d bad datagrams, %.0f a second: %.0f Mbit/s",
+		rounds, n, rate(quiet), a.sent.Load(),
 		float64(a.sent.Load())/flooded.Seconds(), rate(flooded))
 
 	for _, l := range []*ledger{down, up} {
@@ -101,10 +101,10 @@ func TestUDPTunnelFlood(t *testing.T) {
 			t.Errorf("%d packets come out that did not go in", l.strangers.Load())
 		}
 	}
-	// A datagram may have been received before its sender has come back from the system call to
-	// count it.
+	// A datagram may be received before its sender has returned from the system call and counted
+	// it.
 	var sv, cl udptunnel.Stats
-	await(t, "what has been received has also been sent", func() bool {
+	await(t, "the senders have counted all received datagrams", func() bool {
 		got := client.Stats().Received
 		sv = server.Stats()
 		cl = client.Stats()
@@ -117,17 +117,17 @@ func TestUDPTunnelFlood(t *testing.T) {
 	}
 }
 
-// An attacker is the network between the two ends: he passes their datagrams on, as many in a call
-// as come, and keeps some of them.
+// An attacker is the network between the two ends. It passes their datagrams on, all that have
+// arrived in one call, and keeps some of them.
 type attacker struct {
 	front, back *net.UDPConn      // towards the client, and towards the server
-	other       *net.UDPConn      // from where nothing belongs to the tunnel
+	other       *net.UDPConn      // a port that does not belong to the tunnel
 	ports       [2]netip.AddrPort // of the server and of the client
 	sent        atomic.Int64
 
 	mu   sync.Mutex
-	kept [2][64][]byte // on the way to the server, and to the client
-	keep [2][4][]byte  // one message of each kind, of the handshake
+	kept [2][64][]byte // datagrams on the way to the server, and to the client
+	keep [2][4][]byte  // one message of each kind of the handshake
 	rnd  *rand.Rand
 }
 
@@ -161,7 +161,7 @@ func newAttacker(t *testing.T, server netip.AddrPort) *attacker {
 	return a
 }
 
-// pass passes on what goes one way.
+// pass passes on the datagrams in one direction.
 func (a *attacker) pass(way int, in, out *net.UDPConn, to func(src netip.AddrPort) netip.AddrPort) {
 	buf, oob := make([]byte, 64<<10), make([]byte, 128)
 	cut := make([]byte, unix.CmsgSpace(2))
@@ -190,7 +190,7 @@ func (a *attacker) pass(way int, in, out *net.UDPConn, to func(src netip.AddrPor
 	}
 }
 
-// note keeps a datagram that has been passed on.
+// note keeps a copy of a datagram that has been passed on.
 func (a *attacker) note(way int, b []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -202,7 +202,7 @@ func (a *attacker) note(way int, b []byte) {
 	*slot = append((*slot)[:0], b...)
 }
 
-// flood sends what is bad, at floodRate, until it is stopped.
+// flood sends bad datagrams at floodRate until it is stopped.
 func (a *attacker) flood(t *testing.T) (stop func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
@@ -215,7 +215,7 @@ func (a *attacker) flood(t *testing.T) (stop func()) {
 			for due := int(time.Since(start).Seconds() * floodRate); n < due; {
 				b, from := a.bad(n%2, buf)
 				if len(b) == 0 {
-					continue // nothing of this kind has passed yet
+					continue // no datagram of this kind has passed yet
 				}
 				if _, err := from.WriteToUDPAddrPort(b, a.ports[n%2]); err != nil {
 					t.Errorf("flooding: %v", err)
@@ -234,7 +234,8 @@ func (a *attacker) flood(t *testing.T) (stop func()) {
 	return func() { close(done); wg.Wait() }
 }
 
-// bad makes a datagram that is to be sent one way, in buf, and says where from.
+// bad makes a bad datagram for one direction in buf, and returns it with the socket to send it
+// from.
 func (a *attacker) bad(way int, buf []byte) ([]byte, *net.UDPConn) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -246,28 +247,28 @@ func (a *attacker) bad(way int, buf []byte) ([]byte, *net.UDPConn) {
 	from := []*net.UDPConn{right, a.other}[r.IntN(2)]
 	data := a.kept[way][r.IntN(len(a.kept[way]))]
 	if r.IntN(4) == 0 {
-		data = a.keep[r.IntN(2)][1+r.IntN(3)] // a message of a handshake, also from the other way
+		data = a.keep[r.IntN(2)][1+r.IntN(3)] // a message of a handshake, also of the other direction
 	}
 	b := append(buf[:0], data...)
 	if len(b) == 0 {
 		return nil, nil
 	}
 	switch r.IntN(6) {
-	case 0: // one bit
+	case 0: // with one bit changed
 		b[r.IntN(len(b))] ^= 1 << r.IntN(8)
-	case 1: // a counter to come
+	case 1: // with a later counter
 		if b[0] == 4 {
 			binary.LittleEndian.PutUint64(b[8:], binary.LittleEndian.Uint64(b[8:])+uint64(1+r.IntN(100_000)))
 		} else {
 			b[len(b)-1] ^= 1
 		}
-	case 2: // of any session
+	case 2: // with a random session
 		binary.LittleEndian.PutUint32(b[4:], r.Uint32())
 	case 3: // shorter
 		b = b[:1+r.IntN(len(b)-1)]
 	case 4: // longer
 		b = append(b, byte(r.Uint32()))
-	case 5: // again: data from where it came from, lest the first to arrive should be a copy
+	case 5: // repeated; data comes from its own port, so that the original arrives first
 		if b[0] == 4 {
 			from = right
 		}
@@ -275,7 +276,7 @@ func (a *attacker) bad(way int, buf []byte) ([]byte, *net.UDPConn) {
 	return b, from
 }
 
-// A ledger knows the packets that are on their way.
+// A ledger has the packets that are under way.
 type ledger struct {
 	seed      maphash.Seed
 	mu        sync.Mutex
@@ -297,7 +298,7 @@ func (l *ledger) in(p net.Buffers) {
 	l.mu.Unlock()
 }
 
-// out strikes a packet out, and counts one that is not there.
+// out removes a packet, and counts it if the ledger does not have it.
 func (l *ledger) out(p []byte) {
 	sum := maphash.Bytes(l.seed, p)
 	l.mu.Lock()
@@ -312,14 +313,15 @@ func (l *ledger) out(p []byte) {
 	}
 }
 
-// A ledgerLink writes down what goes in at one end and comes out at the other.
+// A ledgerLink enters the packets that go in at one end in a ledger, and removes those that come
+// out at the other.
 type ledgerLink struct {
 	bsdnet.Link
 	mine, theirs *ledger
 }
 
 func (l *ledgerLink) Write(pkts []net.Buffers) (int, error) {
-	for _, p := range pkts { // before it can arrive
+	for _, p := range pkts { // before a packet can arrive
 		l.mine.in(p)
 	}
 	n, err := l.Link.Write(pkts)
@@ -329,7 +331,7 @@ func (l *ledgerLink) Write(pkts []net.Buffers) (int, error) {
 	return n, err
 }
 
-// cancel takes back what was entered, and not sent.
+// cancel removes packets that were entered, and then not sent.
 func (l *ledger) cancel(p net.Buffers) { l.out(bytes.Join(p, nil)) }
 
 func (l *ledgerLink) Read(bufs [][]byte, sizes []int) (int, error) {

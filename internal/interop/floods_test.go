@@ -30,17 +30,17 @@ import (
 	"bsdnet/internal/nstest"
 )
 
-// A flood is a kind of packet that an attacker sends to a server, as many as it can up to a rate.
-// With forge each comes from another host that does not exist; otherwise all come from the client's
-// own address, where a kernel answers what it is answered.
+// A flood is a kind of packet that an attacker sends to a server, as fast as it can up to a rate.
+// If forge is set, each packet comes from another host that does not exist. Otherwise all come from
+// the client's own address, whose kernel replies to the server's answers.
 type flood struct {
 	name  string
-	rate  int // packets a second if there is time for much, else a fifth of them
+	rate  int // packets a second in the long run; a fifth of that otherwise
 	proto uint8
 	forge bool
-	frag  bool                                // it is a part of a datagram that never comes whole
+	frag  bool                                // each packet is a fragment of a datagram that stays incomplete
 	fill  bool                                // it fills the table of half-open connections before the clients begin
-	body  func(b []byte, r *rand.Rand) []byte // appends what follows the IP header, without a checksum
+	body  func(b []byte, r *rand.Rand) []byte // appends the payload of the IP packet, without a checksum
 }
 
 var floodKinds = []flood{
@@ -61,13 +61,13 @@ var floodKinds = []flood{
 	{name: "fragments", rate: 50_000, proto: wire.ProtoUDP, forge: true, frag: true, body: udpFlood},
 }
 
-// floodPort is the server's.
+// floodPort is the server's port.
 const floodPort = 80
 
-// Honest clients connect, have 64 bytes echoed, and close, while an attacker floods the server:
-// each succeeds, and the server's memory does not grow beyond bounds. How long a client waits is
-// for the log: this is a test, and the machine may have other work. The attacker and the clients
-// are processes of their own.
+// Honest clients connect, have 64 bytes echoed, and close, while an attacker floods the server.
+// Each succeeds, and the server's memory does not grow beyond bounds. The test only logs how long a
+// client waits, because the machine may have other work. The attacker and the clients are processes
+// of their own.
 func TestFloods(t *testing.T) {
 	nstest.Need(t, "/dev/net/tun", "ip")
 	which := modes[:1]
@@ -83,7 +83,8 @@ func TestFloods(t *testing.T) {
 
 func (f *flood) test(t *testing.T, m mode) {
 	w := newWorld(t, m, options{})
-	if err := w.stack.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), w.link); err != nil { // answers to hosts that do not exist go out too
+	// Answers to hosts that do not exist go out too.
+	if err := w.stack.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), w.link); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := w.stack.Listen("tcp", fmt.Sprintf(":%d", floodPort))
@@ -122,8 +123,9 @@ func (f *flood) test(t *testing.T, m mode) {
 	}
 	peak := stop()
 	st := w.stack.Stats()
-	t.Logf("%s sent, %d arrived, %s lost at the device; %d connections: dial %v, %v, %v; all of it %v, %v, %v (median, 99 %%, longest); "+
-		"heap +%d KiB; processor %v a packet", strings.TrimSpace(sent), st.IP.Total, w.dropped(t), r.Done, r.Dial[0], r.Dial[1], r.Dial[2],
+	t.Logf("%s sent, %d arrived, %s lost at the device; %d connections: dial %v, %v, %v; "+
+		"whole connection %v, %v, %v (median, 99 %%, longest); heap +%d KiB; processor time a packet %v",
+		strings.TrimSpace(sent), st.IP.Total, w.dropped(t), r.Done, r.Dial[0], r.Dial[1], r.Dial[2],
 		r.Whole[0], r.Whole[1], r.Whole[2], (peak-heap)>>10, (cpuTime()-busy)/time.Duration(max(st.IP.Total, 1)))
 	if r.Failed > 0 || r.Done == 0 {
 		t.Errorf("%d connections have succeeded, %d have failed: %s", r.Done, r.Failed, r.Err)
@@ -133,11 +135,12 @@ func (f *flood) test(t *testing.T, m mode) {
 	}
 }
 
-// dropped returns how many packets the kernel has lost for want of room on the device's queues.
+// dropped returns the number of packets that the kernel has lost because the device's queues were
+// full.
 func (w *world) dropped(t *testing.T) string {
 	for line := range strings.Lines(w.NS.Run(t, "cat", "/proc/net/dev")) {
-		// Behind the name there are eight counters of what the kernel has received, then bytes,
-		// packets, errors and drops of what it has sent.
+		// After the name there are eight counters for receiving, and then bytes, packets, errors
+		// and drops for sending.
 		if name, counters, _ := strings.Cut(strings.TrimSpace(line), ":"); name == w.tun.Name() {
 			return strings.Fields(counters)[11]
 		}
@@ -145,14 +148,14 @@ func (w *world) dropped(t *testing.T) string {
 	return "?"
 }
 
-// cpuTime returns how much of the processors' time this process has used.
+// cpuTime returns the processor time that this process has used.
 func cpuTime() time.Duration {
 	var u unix.Rusage
 	unix.Getrusage(unix.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// echoServer serves one connection after the other with what it reads, each on a goroutine.
+// echoServer accepts connections and sends back what it reads from each, on a goroutine of its own.
 func echoServer(ln net.Listener) {
 	var conns sync.WaitGroup
 	defer conns.Wait()
@@ -178,8 +181,8 @@ func echoServer(ln net.Listener) {
 	}
 }
 
-// watchHeap returns how large the heap is, and a function that says how large it has been at most
-// since then, garbage included.
+// watchHeap returns the size of the heap, and a function that returns its largest size since then,
+// garbage included.
 func watchHeap() (now int64, stop func() (most int64)) {
 	runtime.GC()
 	size := func() int64 {
@@ -206,20 +209,21 @@ func watchHeap() (now int64, stop func() (most int64)) {
 	return now, func() int64 { close(done); wg.Wait(); return most }
 }
 
-// A player is a process that plays a part in a test: this program once more.
+// A player is a process that plays a part in a test. It runs this program.
 type player struct {
 	cmd      *exec.Cmd
 	stdin    io.Closer
 	out, err bytes.Buffer
 }
 
-// partEnv names the part that this process plays, jobEnv holds what it is to do, as JSON.
+// partEnv is the environment variable with the part that this process plays, and jobEnv the one
+// with its job as JSON.
 const (
 	partEnv = "BSDNET_INTEROP_PART"
 	jobEnv  = "BSDNET_INTEROP_JOB"
 )
 
-// play starts a player in the world's namespace. It ends with the test, if it has not ended before.
+// play starts a player in the world's namespace. The player ends with the test at the latest.
 func play(t *testing.T, w *world, part string, job any) *player {
 	t.Helper()
 	b, err := json.Marshal(job)
@@ -242,8 +246,8 @@ func play(t *testing.T, w *world, part string, job any) *player {
 	return p
 }
 
-// wait waits until the player has ended, which it is told to if end is true, and returns what it
-// has printed.
+// wait waits until the player has ended, and returns its output. If end is true, it first tells the
+// player to end.
 func (p *player) wait(t *testing.T, end bool) string {
 	t.Helper()
 	if end {
@@ -258,7 +262,7 @@ func (p *player) wait(t *testing.T, end bool) string {
 // parts are what a player can play.
 var parts = map[string]func(job []byte) error{"attacker": attack, "clients": honest}
 
-// perform plays the part that this process has been started for. It reports false if that is none.
+// perform plays the part that this process was started for. It reports false if there is none.
 func perform() (status int, ok bool) {
 	f := parts[os.Getenv(partEnv)]
 	if f == nil {
@@ -271,22 +275,22 @@ func perform() (status int, ok bool) {
 	return 0, true
 }
 
-// A clientJob is what the honest clients do: so many at a time connect so often, or for so long,
-// and pause after each connection.
+// A clientJob is the job of the honest clients. A number of them at a time connect a number of
+// times, or for some time, and pause after each connection.
 type clientJob struct {
 	Clients, Conns int
 	For, Pause     time.Duration
 }
 
-// A clientReport is what they say. The durations are the median, the 99th percentile and the
-// longest.
+// A clientReport is the report of the honest clients. The durations are the median, the 99th
+// percentile and the longest.
 type clientReport struct {
 	Done, Failed int
 	Err          string
 	Dial, Whole  [3]time.Duration
 }
 
-// honest is the part of the honest clients.
+// honest plays the part of the honest clients.
 func honest(job []byte) error {
 	var j clientJob
 	if err := json.Unmarshal(job, &j); err != nil {
@@ -358,13 +362,14 @@ func quantiles(d []time.Duration) (q [3]time.Duration) {
 	return q
 }
 
-// An attackJob is what the attacker does: so many packets a second of a kind, until its input ends.
+// An attackJob is the job of the attacker: to send packets of a kind at a rate, until its input
+// ends.
 type attackJob struct {
 	Kind string
 	Rate int
 }
 
-// attack is the part of the attacker.
+// attack plays the part of the attacker.
 func attack(job []byte) error {
 	var j attackJob
 	if err := json.Unmarshal(job, &j); err != nil {
@@ -372,7 +377,7 @@ func attack(job []byte) error {
 	}
 	i := slices.IndexFunc(floodKinds, func(f flood) bool { return f.name == j.Kind })
 	if i < 0 {
-		return fmt.Errorf("no flood of %q", j.Kind)
+		return fmt.Errorf("there is no flood %q", j.Kind)
 	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
@@ -393,7 +398,7 @@ func attack(job []byte) error {
 	n := 0
 	for !stopped.Load() {
 		due := int(time.Since(start).Seconds() * float64(j.Rate))
-		if due-n > j.Rate/10 { // it was held up: what has been missed is not made up for
+		if due-n > j.Rate/10 { // it was held up, and does not make up for the packets that it has missed
 			start = time.Now().Add(-time.Duration(n) * time.Second / time.Duration(j.Rate))
 		}
 		for n < due {
@@ -407,13 +412,13 @@ func attack(job []byte) error {
 	return nil
 }
 
-// An mmsghdr is the kernel's struct mmsghdr.
+// An mmsghdr corresponds to the kernel's struct mmsghdr.
 type mmsghdr struct {
 	hdr unix.Msghdr
 	n   uint32
 }
 
-// A volley is the packets of one system call.
+// A volley has the packets of one system call.
 type volley struct {
 	f    *flood
 	fd   int
@@ -432,7 +437,7 @@ func newVolley(f *flood, fd int) *volley {
 	return v
 }
 
-// fire sends n packets. What the device has no room for is lost.
+// fire sends n packets. Packets for which the device has no room are lost.
 func (v *volley) fire(n int) {
 	for i := range n {
 		b := v.f.packet(v.bufs[i][:0], v.rnd)
@@ -441,9 +446,10 @@ func (v *volley) fire(n int) {
 		v.iovs[i].SetLen(len(b))
 	}
 	for at := 0; at < n; {
-		done, _, errno := syscall.Syscall6(unix.SYS_SENDMMSG, uintptr(v.fd), uintptr(unsafe.Pointer(&v.msgs[at])), uintptr(n-at), 0, 0, 0)
+		done, _, errno := syscall.Syscall6(unix.SYS_SENDMMSG, uintptr(v.fd),
+			uintptr(unsafe.Pointer(&v.msgs[at])), uintptr(n-at), 0, 0, 0)
 		if errno != 0 {
-			done = 1 // the first of them does not go
+			done = 1 // the first of them cannot be sent
 		}
 		at += int(done)
 	}
@@ -458,7 +464,8 @@ func (f *flood) packet(b []byte, r *rand.Rand) []byte {
 	dst := netip.MustParseAddr(bsdIP).As4()
 	b = append(b, make([]byte, wire.IPv4MinLen)...)
 	b = f.body(b, r)
-	ip := wire.IPv4{Len: len(b), TTL: 64, ID: uint16(r.Uint32()), Proto: f.proto, Src: netip.AddrFrom4(src), Dst: netip.AddrFrom4(dst)}
+	ip := wire.IPv4{Len: len(b), TTL: 64, ID: uint16(r.Uint32()), Proto: f.proto,
+		Src: netip.AddrFrom4(src), Dst: netip.AddrFrom4(dst)}
 	if f.frag {
 		ip.Flags, ip.Off = wire.IPMF, 8*int(r.Uint32N(100))
 	}
@@ -479,7 +486,8 @@ func tcpFlood(flags wire.Flags) func(b []byte, r *rand.Rand) []byte {
 		th := wire.TCP{Sport: uint16(r.Uint32()) | 1, Dport: floodPort, Flags: flags, Win: 64240}
 		th.Seq, th.Ack = wire.Seq(r.Uint32()), wire.Seq(r.Uint32())
 		if flags == wire.SYN {
-			th.Opt = wire.Options{Has: wire.TofMSS | wire.TofScale | wire.TofSackperm | wire.TofTS, MSS: 1460, Scale: 7, TSVal: r.Uint32()}
+			th.Opt = wire.Options{Has: wire.TofMSS | wire.TofScale | wire.TofSackperm | wire.TofTS,
+				MSS: 1460, Scale: 7, TSVal: r.Uint32()}
 		}
 		var h [wire.TCPMaxLen]byte
 		return append(b, h[:th.Put(h[:])]...)

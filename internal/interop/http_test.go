@@ -23,8 +23,8 @@ import (
 	"bsdnet/internal/nstest"
 )
 
-// handler has /stream?n=N, N bytes, and /sum, which answers with the length and sum of what is
-// posted.
+// handler serves /stream?n=N, which answers with N bytes, and /sum, which answers with the length
+// and the sum of the posted body.
 func handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
@@ -64,7 +64,8 @@ func startHTTP(t *testing.T, p protocol, h host) (*httptest.Server, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &httptest.Server{Listener: ln, EnableHTTP2: p.h2, Config: &http.Server{Handler: handler(), Protocols: new(http.Protocols)}}
+	s := &httptest.Server{Listener: ln, EnableHTTP2: p.h2,
+		Config: &http.Server{Handler: handler(), Protocols: new(http.Protocols)}}
 	s.Config.Protocols.SetHTTP1(!p.h2)
 	s.Config.Protocols.SetHTTP2(p.h2)
 	s.Config.Protocols.SetUnencryptedHTTP2(p.h2)
@@ -79,7 +80,7 @@ func startHTTP(t *testing.T, p protocol, h host) (*httptest.Server, string) {
 	return s, scheme + "://" + ln.Addr().String()
 }
 
-// client returns one that dials from a host.
+// client returns a client that dials from a host.
 func client(t *testing.T, p protocol, s *httptest.Server, h host) *http.Client {
 	tr := &http.Transport{DialContext: h.dial, Protocols: new(http.Protocols)}
 	tr.Protocols.SetHTTP1(!p.h2)
@@ -93,8 +94,8 @@ func client(t *testing.T, p protocol, s *httptest.Server, h host) *http.Client {
 	return &http.Client{Transport: tr, Timeout: limit}
 }
 
-// Go's client and Go's server, one over the kernel and one over the stack: pages, and bodies of
-// megabytes, several at a time.
+// Go's client gets and posts pages and bodies of megabytes, several at a time, from Go's server.
+// One of the two is on the kernel, and the other on the stack.
 func TestNetHTTP(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		for _, p := range protocols {
@@ -141,7 +142,7 @@ func upload(t *testing.T, c *http.Client, proto, url string, n int) {
 	}
 }
 
-// curl, with all that it speaks, against a server on the stack.
+// curl gets pages from a server on the stack, by all protocols that it has.
 func TestCurl(t *testing.T) {
 	nstest.Need(t, "curl")
 	n := size(5<<20, 256<<20)
@@ -187,8 +188,8 @@ func TestCurl(t *testing.T) {
 	})
 }
 
-// A client on the stack against nginx: small pages over one connection, a big file, and eight at a
-// time.
+// A client on the stack gets pages from nginx: small ones over one connection, a big file, and
+// eight at a time.
 func TestNginx(t *testing.T) {
 	nstest.Need(t, "nginx")
 	n := size(16<<20, 256<<20)
@@ -207,11 +208,12 @@ func TestNginx(t *testing.T) {
 			return true
 		})
 		var fresh atomic.Int32
-		ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
 			if !i.Reused {
 				fresh.Add(1)
 			}
-		}})
+		}}
+		ctx := httptrace.WithClientTrace(context.Background(), trace)
 		for range 20 {
 			fetch(t, ctx, c, url+"small", sumOf(1, 1000))
 		}
@@ -245,7 +247,7 @@ func fetch(t *testing.T, ctx context.Context, c *http.Client, url string, want s
 	}
 }
 
-// nginxConf needs no user, no log and no directory but its own.
+// nginxConf needs no user, no log, and no directory except its own.
 const nginxConf = `
 daemon off;
 master_process off;
@@ -267,7 +269,7 @@ http {
 }
 `
 
-// startNginx serves small, of 1000 bytes, and big, of n bytes.
+// startNginx serves the files small, of 1000 bytes, and big, of n bytes.
 func startNginx(t *testing.T, w *world, n int) (url string) {
 	t.Helper()
 	dir := t.TempDir()

@@ -18,15 +18,17 @@ var impairments = []struct {
 }{
 	{"delay", netem.Impairment{Delay: 10 * time.Millisecond, Jitter: 5 * time.Millisecond}},
 	{"loss", netem.Impairment{Loss: 0.01}},
-	{"bursts", netem.Impairment{Delay: time.Millisecond, Burst: &netem.BurstLoss{PEnter: 0.002, PLeave: 0.3, LossInBad: 0.8}}},
+	{"bursts", netem.Impairment{Delay: time.Millisecond,
+		Burst: &netem.BurstLoss{PEnter: 0.002, PLeave: 0.3, LossInBad: 0.8}}},
 	{"reordering", netem.Impairment{Reorder: 0.02, ReorderDelay: 3 * time.Millisecond}},
 	{"duplication", netem.Impairment{Duplicate: 0.05}},
 	{"corruption", netem.Impairment{Corrupt: 0.01}},
 	{"a slow line", netem.Impairment{Rate: 50e6, Delay: 5 * time.Millisecond}},
-	{"all", netem.Impairment{Delay: 2 * time.Millisecond, Jitter: time.Millisecond, Loss: 0.005, Duplicate: 0.01, Reorder: 0.01, Corrupt: 0.005}},
+	{"all", netem.Impairment{Delay: 2 * time.Millisecond, Jitter: time.Millisecond,
+		Loss: 0.005, Duplicate: 0.01, Reorder: 0.01, Corrupt: 0.005}},
 }
 
-// Over a bad line everything arrives, in both roles, and both ways at once.
+// Over a bad line all bytes arrive, in both roles, and both ways at once.
 func TestImpaired(t *testing.T) {
 	n := 1 << 20
 	if long {

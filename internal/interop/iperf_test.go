@@ -19,8 +19,8 @@ import (
 	"bsdnet/internal/nstest"
 )
 
-// iperf3 as the client, of a server on the stack, and through a relay on the stack of iperf3's own:
-// a stream and four, there and back.
+// iperf3 is the client of a server on the stack, and, through a relay on the stack, of its own
+// server. It sends one stream and four, there and back.
 func TestIperf3(t *testing.T) {
 	nstest.Need(t, "iperf3")
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
@@ -49,7 +49,9 @@ func TestIperf3(t *testing.T) {
 			defer ln.Close()
 			go serve(ln, func(c conn) { relay(w.bsd(), kernIP+":5201", c) })
 			for i, args := range iperfArgs {
-				await(t, "iperf3 listens", func() bool { return strings.Count(server.String(), "Server listening") > i })
+				await(t, "iperf3 listens", func() bool {
+					return strings.Count(server.String(), "Server listening") > i
+				})
 				iperf(t, w, "127.0.0.1", "5202", n, args)
 			}
 		})
@@ -58,10 +60,11 @@ func TestIperf3(t *testing.T) {
 
 var iperfArgs = [][]string{nil, {"-R"}, {"-P", "4"}, {"-P", "4", "-R"}}
 
-// iperf runs the client, and looks at its account.
+// iperf runs the client, and checks its report.
 func iperf(t *testing.T, w *world, ip, port string, n int, args []string) {
 	t.Helper()
-	out, err := w.Try(append([]string{"iperf3", "-J", "-c", ip, "-p", port, "-n", strconv.Itoa(n), "--connect-timeout", "20000"}, args...)...)
+	out, err := w.Try(append([]string{"iperf3", "-J", "-c", ip, "-p", port, "-n", strconv.Itoa(n),
+		"--connect-timeout", "20000"}, args...)...)
 	if err != nil {
 		t.Fatalf("iperf3 %v: %v\n%.2000s", args, err, out)
 	}
@@ -71,12 +74,14 @@ func iperf(t *testing.T, w *world, ip, port string, n int, args []string) {
 			Sum_sent, Sum_received struct{ Bytes int64 }
 		}
 	}
-	if err := json.Unmarshal([]byte(out[max(strings.Index(out, "{"), 0):]), &r); err != nil { // there may be a warning before it
+	report := out[max(strings.Index(out, "{"), 0):] // a warning may precede it
+	if err := json.Unmarshal([]byte(report), &r); err != nil {
 		t.Fatalf("%v\n%.2000s", err, out)
 	}
-	// What its own server has received is what it had when the client was done.
+	// iperf3's own server reports the bytes that it had received when the client was done.
 	if e := r.End; r.Error != "" || max(e.Sum_sent.Bytes, e.Sum_received.Bytes) < int64(n) {
-		t.Errorf("iperf3 %v: sent %d, received %d, want %d\n%.4000s", args, e.Sum_sent.Bytes, e.Sum_received.Bytes, n, out)
+		t.Errorf("iperf3 %v: sent %d, received %d, want %d\n%.4000s",
+			args, e.Sum_sent.Bytes, e.Sum_received.Bytes, n, out)
 	}
 }
 
@@ -101,7 +106,7 @@ func relay(from host, addr string, c conn) {
 	wg.Wait()
 }
 
-// The states of iperf3's control connection (iperf_api.h).
+// These are the states of iperf3's control connection (iperf_api.h).
 const (
 	iperfTestStart       = 1
 	iperfTestRunning     = 2
@@ -113,7 +118,7 @@ const (
 	iperfDone            = 16
 )
 
-// iperfCookie is what each connection begins with.
+// iperfCookie is the length of the cookie with which each connection begins.
 const iperfCookie = 37
 
 // An iperfServer is iperf3's server, for one test.
@@ -121,7 +126,7 @@ type iperfServer struct {
 	ln      net.Listener
 	ctl     net.Conn
 	reverse bool
-	num     int64 // bytes that the client sends, or wants
+	num     int64 // bytes that the client sends or wants
 	data    []net.Conn
 	counts  []int64
 	count   atomic.Int64 // their sum
@@ -171,7 +176,7 @@ func (s *iperfServer) accept() (net.Conn, error) {
 	return c, err
 }
 
-// setup agrees on what to do, and accepts the streams.
+// setup reads the parameters of the test, and accepts the streams.
 func (s *iperfServer) setup() error {
 	if err := s.say(iperfParamExchange); err != nil {
 		return err
@@ -202,7 +207,7 @@ func (s *iperfServer) setup() error {
 	return s.say(iperfTestRunning)
 }
 
-// run is one stream.
+// run serves one stream.
 func (s *iperfServer) run(i int, c net.Conn) {
 	buf := make([]byte, 128<<10)
 	for {
@@ -220,7 +225,7 @@ func (s *iperfServer) run(i int, c net.Conn) {
 	}
 }
 
-// await waits for what is still on its way: the control connection may overtake it.
+// await waits for bytes that are still under way, because the control connection may overtake them.
 func (s *iperfServer) await() bool {
 	for end := time.Now().Add(limit); s.count.Load() < s.num; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
@@ -230,7 +235,7 @@ func (s *iperfServer) await() bool {
 	return true
 }
 
-// results exchanges accounts: the streams' numbers are the client's.
+// results exchanges the results. The streams have the client's numbers.
 func (s *iperfServer) results() error {
 	if err := s.say(iperfExchangeResults); err != nil {
 		return err
@@ -257,7 +262,7 @@ func (s *iperfServer) results() error {
 		return err
 	}
 	if len(theirs.Streams) != len(s.counts) {
-		return fmt.Errorf("the client speaks of %d streams, and has made %d", len(theirs.Streams), len(s.counts))
+		return fmt.Errorf("the client reports %d streams, and has made %d", len(theirs.Streams), len(s.counts))
 	}
 	ours := results{HasRetransmits: -1}
 	for i, n := range s.counts {
@@ -287,7 +292,7 @@ func (s *iperfServer) expect(state byte) error {
 		return fmt.Errorf("waiting for state %d: %w", state, err)
 	}
 	if b[0] != state {
-		return fmt.Errorf("the client is in state %d, not %d", b[0], state)
+		return fmt.Errorf("the client is in state %d, want %d", b[0], state)
 	}
 	return nil
 }

@@ -30,10 +30,10 @@ func TestMain(m *testing.M) {
 	os.Exit(nstest.Main(&counted{m}))
 }
 
-// parallel is how many tests run at once: some do nothing but wait for time-outs.
+// parallel is the number of tests that run at once. Some only wait for timeouts.
 const parallel = 6
 
-// A counted M looks, when all tests have ended, for what they have left.
+// A counted M looks for goroutines that tests have left, when all tests have ended.
 type counted struct{ m *testing.M }
 
 func (c *counted) Run() int {
@@ -49,10 +49,10 @@ func (c *counted) Run() int {
 	return status
 }
 
-// packages are those of stacks and links.
+// packages are the packages of stacks and links.
 var packages = []string{"bsdnet/internal/kern", "bsdnet/tun.", "bsdnet/netem.", "bsdnet/udptunnel."}
 
-// leftovers returns the stacks of goroutines that run in a stack or a link.
+// leftovers returns the call stacks of goroutines that run in these packages.
 func leftovers() string {
 	var left []string
 	for end := time.Now().Add(limit); ; time.Sleep(10 * time.Millisecond) {
@@ -73,11 +73,11 @@ func allStacks() string {
 	return string(b[:runtime.Stack(b, true)])
 }
 
-// limit is how long a test waits for anything before it fails; what is tested takes a small part of
-// it.
+// limit is how long a test waits for anything before it fails. What it waits for takes a small part
+// of that.
 const limit = 60 * time.Second
 
-// size scales the length of a transfer to the time that there is: with the race detector everything
+// size scales the length of a transfer to the time for the tests. With the race detector everything
 // takes ten times as long.
 func size(normal, longer int) int {
 	switch {
@@ -89,10 +89,10 @@ func size(normal, longer int) int {
 	return normal
 }
 
-// long reports whether there is time for much.
+// long reports whether the tests may take long.
 var long = os.Getenv("BSDNET_LONG") == "1"
 
-// The two ends of the device.
+// These are the addresses of the two ends of the device.
 const (
 	kernIP = "10.9.0.1"
 	bsdIP  = "10.9.0.2"
@@ -105,25 +105,27 @@ type mode struct {
 	queues    int
 }
 
-var modes = []mode{{"offload", false, 1}, {"plain", true, 1}, {"offload, 2 queues", false, 2}, {"plain, 2 queues", true, 2}}
+var modes = []mode{
+	{"offload", false, 1}, {"plain", true, 1}, {"offload, 2 queues", false, 2}, {"plain, 2 queues", true, 2},
+}
 
-// A world is a namespace, whose kernel is the other end of a device that a stack is attached to.
+// A world is a namespace. Its kernel is the other end of a device that a stack is attached to.
 type world struct {
 	*nstest.NS
 	mode  mode
 	tun   *tun.Link
-	link  bsdnet.Link // the device, or what wraps it
+	link  bsdnet.Link // the device, or a wrapper of it
 	stack *bsdnet.Stack
 }
 
-// options say what is different about a world.
+// options are the differences between worlds.
 type options struct {
 	mtu    int
 	config bsdnet.Config
 	wrap   func(t *testing.T, dev *tun.Link) bsdnet.Link
 }
 
-// eachMode runs a test in a world for each of the modes, or the first n of them.
+// eachMode runs a test in a world for each of the modes, or for the first n of them.
 func eachMode(t *testing.T, n int, o options, f func(t *testing.T, w *world)) {
 	nstest.Need(t, "/dev/net/tun", "ip")
 	for _, m := range modes[:n] {
@@ -138,7 +140,8 @@ func newWorld(t *testing.T, m mode, o options) *world {
 	t.Helper()
 	nstest.Need(t, "/dev/net/tun", "ip")
 	w := &world{NS: nstest.New(t), mode: m}
-	w.tun = openTUN(t, w.NS, tun.Config{MTU: o.mtu, Queues: m.queues, NoOffload: m.noOffload, Host: netip.MustParsePrefix(kernIP + "/24")})
+	w.tun = openTUN(t, w.NS, tun.Config{MTU: o.mtu, Queues: m.queues, NoOffload: m.noOffload,
+		Host: netip.MustParsePrefix(kernIP + "/24")})
 	w.link = w.tun
 	if o.wrap != nil {
 		w.link = o.wrap(t, w.tun)
@@ -163,7 +166,7 @@ func openTUN(t *testing.T, ns *nstest.NS, c tun.Config) (dev *tun.Link) {
 	return dev
 }
 
-// newStack makes a stack, which is closed with the test; that must not hang.
+// newStack makes a stack, and closes it when the test ends. Close must not hang.
 func newStack(t *testing.T, c bsdnet.Config) *bsdnet.Stack {
 	t.Helper()
 	s := stacktest.New(t, c)
@@ -171,7 +174,8 @@ func newStack(t *testing.T, c bsdnet.Config) *bsdnet.Stack {
 	return s
 }
 
-// within fails the test, with what everybody is at, where f takes longer than the limit.
+// within calls f. If f takes longer than the limit, it fails the test with the stacks of all
+// goroutines.
 func within(t *testing.T, what string, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -196,7 +200,7 @@ func await(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// A host is one of the two ends, as a test sees it.
+// A host is a test's view of one of the two ends.
 type host struct {
 	name   string
 	ip     string
@@ -213,14 +217,14 @@ func (w *world) eachRole(t *testing.T, f func(t *testing.T, client, server host)
 	t.Run("bsdnet listens", func(t *testing.T) { f(t, w.kernel(), w.bsd()) })
 }
 
-// A conn is a connection of either stack.
+// A conn is a connection of the stack or of the kernel.
 type conn interface {
 	net.Conn
 	CloseWrite() error
 	SetLinger(sec int) error
 }
 
-// pair connects the two.
+// pair connects the two hosts.
 func pair(t *testing.T, client, server host) (c, s conn) {
 	t.Helper()
 	ln, err := server.listen("tcp", server.ip+":0")
@@ -231,7 +235,7 @@ func pair(t *testing.T, client, server host) (c, s conn) {
 	return connect(t, client, ln), accept(t, ln)
 }
 
-// connect connects to a listener. The connection has a deadline, and is closed with the test.
+// connect connects to a listener. The connection has a deadline, and is closed when the test ends.
 func connect(t *testing.T, client host, ln net.Listener) conn {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -263,7 +267,7 @@ func prepare(t *testing.T, c net.Conn) conn {
 	return c.(conn)
 }
 
-// What a device can do, as a user's own link could.
+// A device implements the optional interfaces of links, as a user's own link could.
 var (
 	_ bsdnet.OffloadLink = (*tun.Link)(nil)
 	_ bsdnet.QueueLink   = (*tun.Link)(nil)

@@ -15,10 +15,10 @@ import (
 	"bsdnet/internal/nstest"
 )
 
-// A capture is what tcpdump, which is not ours, makes of the packets on a link.
+// A capture is the output of tcpdump for the packets on a link.
 type capture struct{ lines []string }
 
-// captured runs f, and returns what has passed meanwhile.
+// captured runs f, and returns the packets that have passed meanwhile.
 func captured(t *testing.T, w *world, f func()) capture {
 	t.Helper()
 	var pcap bytes.Buffer
@@ -43,7 +43,8 @@ func captured(t *testing.T, w *world, f func()) capture {
 	return capture{strings.Split(strings.TrimSpace(strings.ReplaceAll(out.String(), "\n    ", " ")), "\n")}
 }
 
-// first returns the first packet with these flags, as tcpdump writes them; "" where there is none.
+// first returns the first packet with these flags, which are in tcpdump's notation, or "" if there
+// is none.
 func (c capture) first(flags string) string {
 	for _, l := range c.lines {
 		if strings.Contains(l, "Flags ["+flags+"]") {
@@ -53,7 +54,7 @@ func (c capture) first(flags string) string {
 	return ""
 }
 
-// syn and synAck return the first SYN and the first answer to one, with whatever ECN bits.
+// syn and synAck return the first SYN and the first answer to one, with any ECN bits.
 func (c capture) syn() string    { return c.first("S") + c.first("SEW") }
 func (c capture) synAck() string { return c.first("S.") + c.first("S.E") }
 
@@ -69,7 +70,7 @@ func (c capture) data() (lines []string) {
 
 var wscale = regexp.MustCompile(`wscale (\d+)`)
 
-// scale returns the window scale of a SYN; -1: none.
+// scale returns the window scale of a SYN, or -1 if it has none.
 func scale(line string) int {
 	m := wscale.FindStringSubmatch(line)
 	if m == nil {
@@ -88,24 +89,28 @@ func exchange(t *testing.T, client, server host, n int) {
 	s.Close()
 }
 
-// An optionCase is a setting of the kernel, and what is in the SYN and in its answer because of it.
-// The tests of a case are of both roles: what the kernel does not offer bsdnet does not accept, and
-// what it offers and the kernel does not accept is not used.
+// An optionCase is a setting of the kernel, with its effect on the SYN and on the answer. Each case
+// is tested in both roles: bsdnet does not accept an option that the kernel does not offer, and
+// does not use one that the kernel does not accept.
 type optionCase struct {
 	name, sysctl, value string
-	kernelSyn           []string // in the kernel's SYN; !x: not
-	synAck              []string // in the answer, whoever gives it
+	kernelSyn           []string // in the kernel's SYN; !x means that x is not in it
+	synAck              []string // in the answer of either end
 	data                []string // in each packet with data
 }
 
 var optionCases = []optionCase{
-	{"default", "tcp_sack", "1", []string{"mss 1460", "sackOK", "TS val", "wscale"}, []string{"mss 1460", "sackOK", "TS val", "wscale"}, []string{"TS val"}},
-	{"no SACK", "tcp_sack", "0", []string{"!sackOK", "TS val", "wscale"}, []string{"!sackOK", "TS val", "wscale"}, []string{"TS val", "!sack "}},
-	{"no timestamps", "tcp_timestamps", "0", []string{"sackOK", "!TS val", "wscale"}, []string{"sackOK", "!TS val", "wscale"}, []string{"!TS val"}},
-	{"no scaling", "tcp_window_scaling", "0", []string{"sackOK", "TS val", "!wscale"}, []string{"sackOK", "TS val", "!wscale"}, nil},
+	{"default", "tcp_sack", "1", []string{"mss 1460", "sackOK", "TS val", "wscale"},
+		[]string{"mss 1460", "sackOK", "TS val", "wscale"}, []string{"TS val"}},
+	{"no SACK", "tcp_sack", "0", []string{"!sackOK", "TS val", "wscale"},
+		[]string{"!sackOK", "TS val", "wscale"}, []string{"TS val", "!sack "}},
+	{"no timestamps", "tcp_timestamps", "0", []string{"sackOK", "!TS val", "wscale"},
+		[]string{"sackOK", "!TS val", "wscale"}, []string{"!TS val"}},
+	{"no scaling", "tcp_window_scaling", "0", []string{"sackOK", "TS val", "!wscale"},
+		[]string{"sackOK", "TS val", "!wscale"}, nil},
 }
 
-// matches reports whether all of these are in the line, and those after a ! not.
+// matches reports whether the line contains all of these texts, and none of those after a !.
 func matches(line string, want []string) bool {
 	for _, s := range want {
 		s, not := strings.CutPrefix(s, "!")
@@ -116,7 +121,7 @@ func matches(line string, want []string) bool {
 	return true
 }
 
-// SACK, timestamps and window scaling, on and off.
+// Both ends agree on SACK, timestamps and window scaling, on and off.
 func TestOptions(t *testing.T) {
 	nstest.Need(t, "tcpdump")
 	for _, o := range optionCases {
@@ -128,7 +133,8 @@ func TestOptions(t *testing.T) {
 					if client.name == "kernel" && !matches(c.syn(), o.kernelSyn) {
 						t.Errorf("SYN, want %q: %s", o.kernelSyn, c.syn())
 					}
-					if client.name == "bsdnet" && !matches(c.syn(), []string{"mss 1460", "sackOK", "TS val", "wscale"}) {
+					all := []string{"mss 1460", "sackOK", "TS val", "wscale"}
+					if client.name == "bsdnet" && !matches(c.syn(), all) {
 						t.Errorf("SYN, want all options: %s", c.syn())
 					}
 					if !matches(c.synAck(), o.synAck) {
@@ -149,8 +155,8 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// All window scales that the kernel may have, and those that bsdnet's buffers give it: the windows
-// are understood, as the data flows and fills them.
+// Each end understands the other's windows, with all window scales that the kernel may have and
+// those that bsdnet's buffers give it: the data flows and fills the windows.
 func TestWindowScale(t *testing.T) {
 	nstest.Need(t, "tcpdump", "ip")
 	for ours, buffer := range map[int]int{8: 0, 11: 64 << 20, 14: 1 << 30} {
@@ -160,7 +166,8 @@ func TestWindowScale(t *testing.T) {
 				w.Sysctl(t, "net.ipv4.tcp_rmem", "4096 131072 2147483647")
 				for theirs := range 15 {
 					// The route bounds the kernel's window, and the scale follows.
-					w.Run(t, "ip", "route", "change", "10.9.0.0/24", "dev", w.tun.Name(), "src", kernIP, "window", strconv.Itoa(65535<<theirs))
+					w.Run(t, "ip", "route", "change", "10.9.0.0/24", "dev", w.tun.Name(), "src", kernIP,
+						"window", strconv.Itoa(65535<<theirs))
 					w.eachRole(t, func(t *testing.T, client, server host) {
 						c := captured(t, w, func() { exchange(t, client, server, 1<<19) })
 						bsd, kernel := scale(c.syn()), scale(c.synAck())
@@ -168,7 +175,8 @@ func TestWindowScale(t *testing.T) {
 							bsd, kernel = kernel, bsd
 						}
 						if bsd != ours || kernel != theirs {
-							t.Errorf("scales %d and %d of the kernel, want %d and %d\n%s\n%s", bsd, kernel, ours, theirs, c.syn(), c.synAck())
+							t.Errorf("scales %d and %d of the kernel, want %d and %d\n%s\n%s",
+								bsd, kernel, ours, theirs, c.syn(), c.synAck())
 						}
 					})
 				}
@@ -177,8 +185,8 @@ func TestWindowScale(t *testing.T) {
 	}
 }
 
-// ECN as the kernel's net.ipv4.tcp_ecn has it: 0 neither offers nor accepts, 1 does both, 2
-// accepts. The stack accepts, and then marks its data.
+// Both ends agree on ECN for all values of the kernel's net.ipv4.tcp_ecn: 0 neither offers nor
+// accepts, 1 does both, 2 accepts. The stack accepts, and then marks its data.
 func TestECN(t *testing.T) {
 	nstest.Need(t, "tcpdump")
 	for _, e := range []struct {
@@ -192,7 +200,7 @@ func TestECN(t *testing.T) {
 					c := captured(t, w, func() { exchange(t, client, server, 1<<20) })
 					offered, on := e.offered, e.on
 					if client.name == "bsdnet" {
-						offered, on = false, false // it does not offer
+						offered, on = false, false // bsdnet does not offer ECN
 					}
 					if got := c.first("SEW") != ""; got != offered {
 						t.Errorf("offered: %v, want %v: %s", got, offered, c.syn())
@@ -215,7 +223,7 @@ func TestECN(t *testing.T) {
 	}
 }
 
-// source returns who has sent a packet.
+// source returns the address that a packet came from.
 func source(line string) string {
 	for _, ip := range []string{kernIP, bsdIP} {
 		if strings.Contains(line, ip+".") && strings.Index(line, ip+".") < strings.Index(line, " > ") {

@@ -15,7 +15,7 @@ import (
 // pathMTU is the MTU in the middle of a path whose ends have 1500.
 const pathMTU = 1280
 
-// far makes a host behind two routers, with a link of a smaller MTU between them that neither end
+// far makes a host behind two routers. The link between them has a smaller MTU, which neither end
 // can see:
 //
 //	stack --1500-- kernel --1280-- router --1500-- far
@@ -35,8 +35,8 @@ func far(t *testing.T, w *world) host {
 	return host{"far", "192.0.2.2", end.Listen, end.DialContext}
 }
 
-// throughPath runs a test in both roles, each in a world of its own: a kernel that has learned of a
-// path offers an MSS that fits it.
+// throughPath runs a test in both roles, each in a world of its own, because a kernel that has
+// learned of a path offers an MSS that fits it.
 func throughPath(t *testing.T, o options, f func(t *testing.T, c, s conn)) {
 	t.Run("bsdnet dials", func(t *testing.T) {
 		eachMode(t, 4, o, func(t *testing.T, w *world) {
@@ -54,8 +54,8 @@ func throughPath(t *testing.T, o options, f func(t *testing.T, c, s conn)) {
 	})
 }
 
-// Path MTU discovery (RFC 1191): a router that carries less than both ends says so, and each of
-// them, as the sender, sends less.
+// Path MTU discovery (RFC 1191) works: a router whose MTU is less than that of both ends says so,
+// and each end, as the sender, sends smaller segments.
 func TestPathMTU(t *testing.T) {
 	for name, f := range map[string]func(t *testing.T, ours, theirs conn){
 		"out":  func(t *testing.T, ours, theirs conn) { transfer(t, ours, theirs, 1, size(2<<20, 32<<20)) },
@@ -66,15 +66,17 @@ func TestPathMTU(t *testing.T) {
 	}
 }
 
-// Without the router's word packets disappear in a black hole, which the sender must find by itself
-// (RFC 2923, 2.1).
+// Without the router's message packets disappear in a black hole, which the sender must find by
+// itself (RFC 2923, 2.1).
 func TestBlackHole(t *testing.T) {
-	deaf := options{wrap: func(t *testing.T, dev *tun.Link) bsdnet.Link { return &filter{Link: dev, drop: unreachable} }}
+	deaf := options{wrap: func(t *testing.T, dev *tun.Link) bsdnet.Link {
+		return &filter{Link: dev, drop: unreachable}
+	}}
 	throughPath(t, deaf, func(t *testing.T, ours, theirs conn) { transfer(t, ours, theirs, 1, 1<<20) })
 }
 
-// The kernel finds black holes too, with a stack as the receiver. (With offloads a packet's length
-// says nothing.)
+// The kernel finds black holes too, with a stack as the receiver. (This test has no offloads,
+// because with them the length of a packet has no meaning.)
 func TestBlackHoleKernel(t *testing.T) {
 	narrow := options{wrap: func(t *testing.T, dev *tun.Link) bsdnet.Link {
 		return &filter{Link: dev, drop: func(p []byte) bool { return len(p) > pathMTU }}
@@ -95,18 +97,18 @@ func TestBlackHoleKernel(t *testing.T) {
 	}
 }
 
-// unreachable reports whether p is an ICMP message that something cannot be reached, the need to
-// fragment included.
+// unreachable reports whether p is an ICMP destination unreachable message, which includes
+// fragmentation needed.
 func unreachable(p []byte) bool { return len(p) > 20 && p[9] == 1 && p[20] == 3 }
 
-// A filter is a device on whose way to the stack packets disappear.
+// A filter is a device that drops packets on their way to the stack.
 type filter struct {
 	*tun.Link
 	drop func(p []byte) bool
-	hdr  int // the length of the virtio-net header
+	hdr  int // length of the virtio-net header
 }
 
-// Offload, Read and ReadQueue are a link's.
+// Offload, Read and ReadQueue implement a link.
 func (f *filter) Offload() bool {
 	if f.Link.Offload() {
 		f.hdr = 10
