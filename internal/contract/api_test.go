@@ -19,8 +19,8 @@ import (
 	"bsdnet"
 )
 
-// What package net has and this package has not, and why. Everything else that is exported there
-// must be here under its name.
+// These are the reasons why names of package net are missing here. Every other exported name of
+// package net must be here.
 const (
 	netsOwn   = "programs use package net's own"
 	noNames   = "names are a Resolver's, and package net's"
@@ -32,7 +32,7 @@ const (
 	isATypeOf = "a type of package net's, which is used here"
 )
 
-// notHere are net's exported functions, variables and types that are not here.
+// notHere are the exported functions, variables and types of package net that are not here.
 var notHere = map[string]string{
 	"DialIP": noUDP, "DialUDP": noUDP, "DialUnix": noUDP, "ListenIP": noUDP, "ListenMulticastUDP": noUDP, "ListenPacket": noUDP, "ListenUDP": noUDP,
 	"ListenUnix": noUDP, "ListenUnixgram": noUDP, "IPConn": noUDP, "UDPConn": noUDP, "UnixConn": noUDP, "UnixListener": noUDP, "PacketConn": noUDP,
@@ -52,7 +52,7 @@ var notHere = map[string]string{
 	"TCPAddr": isATypeOf, "UDPAddr": isATypeOf, "UnixAddr": isATypeOf, "UnknownNetworkError": isATypeOf,
 }
 
-// membersNotHere are the same of the methods and fields of the types that are here.
+// membersNotHere are the methods and fields that are not here, of the types that are.
 var membersNotHere = map[string]string{
 	"Dialer.Cancel": obsolete, "Dialer.DualStack": obsolete,
 	"Dialer.Control": noFD, "Dialer.ControlContext": noFD, "ListenConfig.Control": noFD,
@@ -61,8 +61,8 @@ var membersNotHere = map[string]string{
 	"TCPConn.SyscallConn": noFD, "TCPListener.SyscallConn": noFD,
 }
 
-// TestAPIWhole: what package net of this Go exports is here, or said to be left out, and nothing is
-// said that is not so.
+// TestAPIWhole tests that every exported name of this Go's package net is here, or listed as
+// missing, and that the lists have no other names.
 func TestAPIWhole(t *testing.T) {
 	nets, ours := exported(t, "net"), exported(t, "bsdnet")
 	for _, name := range slices.Sorted(maps.Keys(nets)) {
@@ -107,7 +107,7 @@ func TestAPIWhole(t *testing.T) {
 			t.Errorf("net.%s is said to be left out, and package net has none", name)
 		}
 	}
-	// The functions have the types of net's.
+	// The functions have the types of those of package net.
 	for name, p := range map[string][2]any{
 		"Dial": {net.Dial, bsdnet.Dial}, "DialTimeout": {net.DialTimeout, bsdnet.DialTimeout}, "DialTCP": {net.DialTCP, bsdnet.DialTCP},
 		"Listen": {net.Listen, bsdnet.Listen}, "ListenTCP": {net.ListenTCP, bsdnet.ListenTCP},
@@ -125,7 +125,7 @@ func TestAPIWhole(t *testing.T) {
 	}
 }
 
-// ourType writes a type with package net's name in the place of ours.
+// ourType formats a type, with the names of package net in place of ours.
 func ourType(t reflect.Type) string { return strings.ReplaceAll(t.String(), "bsdnet.", "net.") }
 
 // membersOf returns the exported fields and the methods of a type and its pointer, each with its

@@ -11,7 +11,7 @@ import (
 	"bsdnet/netem"
 )
 
-// askedLink is a link that notes whether it has been asked for offloads, and started.
+// An askedLink is a link that records whether the stack has asked it for offloads, and started it.
 type askedLink struct {
 	bsdnet.Link
 	asked, started bool
@@ -21,8 +21,8 @@ func (l *askedLink) Offload() bool { l.asked = true; return false }
 
 func (l *askedLink) Start(ready func()) error { l.started = true; return l.Link.Start(ready) }
 
-// What cannot be attached is refused with the reason, and the link is as it was: another stack, or
-// another address, may have it.
+// Attach refuses a link that it cannot attach with the reason, and does not change the link: it can
+// be attached to another stack, or with another address.
 func TestAttachRefused(t *testing.T) {
 	a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
 	if err != nil {

@@ -12,9 +12,8 @@ import (
 	"bsdnet/netem"
 )
 
-// Over a path of 400 Mbit/s and 100 ms, which holds 5 MB, buffers that grow fill most of it; a
-// buffer of 256 KiB that somebody has set lets so much through in each round trip, which is a
-// twentieth.
+// A path of 400 Mbit/s and 100 ms holds 5 MB. Buffers that grow fill most of it. A buffer that was
+// set to 256 KiB lets that much through in each round trip, which is a twentieth.
 func TestLongPath(t *testing.T) {
 	const size, whole = 64 << 20, 64 << 20 * 8 * time.Second / 400e6
 	transfer := func(config bsdnet.TCPConfig, prepare func(c, s tcpConn)) (took time.Duration) {

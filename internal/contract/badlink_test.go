@@ -17,8 +17,7 @@ import (
 	"bsdnet/netem"
 )
 
-// A sloppyLink is a link whose methods return what a test has them return: its first Read, and each
-// Write.
+// A sloppyLink is a link whose first Read, and each Write, return the values that a test has set.
 type sloppyLink struct {
 	read   func(bufs [][]byte, sizes []int) (int, error)
 	write  func(pkts []net.Buffers) (int, error)
@@ -68,9 +67,9 @@ func (l *sloppyLink) ReadQueue(_ int, bufs [][]byte, sizes []int) (int, error) {
 
 func (l *sloppyLink) WriteQueue(_ int, pkts []net.Buffers) (int, error) { return l.Write(pkts) }
 
-// A link that breaks its contract is a broken link, and LinkErr says how it did; the stack and its
-// other links go on. This holds for a link of one queue and of several, and for one within an
-// Impair.
+// A link that breaks its contract is a broken link, and LinkErr says how it broke the contract. The
+// stack and its other links go on. This holds for a link with one queue, with several, and inside a
+// netem.Impaired.
 func TestLinkBreaksContract(t *testing.T) {
 	errOwn := errors.New("out of order")
 	reads := func(n int, size int, err error) *sloppyLink {
@@ -128,7 +127,7 @@ func TestLinkBreaksContract(t *testing.T) {
 							t.Fatal(err)
 						}
 						if c.err != nil {
-							want = "" // it is enough that it says something
+							want = "" // any text will do
 						}
 					}
 					s := stack(t, bsdnet.Config{})
@@ -184,20 +183,20 @@ func TestLinkBreaksContract(t *testing.T) {
 	}
 }
 
-// A valueLink is a link that is a struct, by value, with something in it that cannot be compared.
+// A valueLink is a link that is a struct value with a field that cannot be compared.
 type valueLink struct {
 	bsdnet.Link
 	logf func(format string, args ...any)
 }
 
-// A nestedLink can be compared by its type, and by its values only at times.
+// A nestedLink has a type that can be compared, but some of its values cannot.
 type nestedLink struct {
 	bsdnet.Link
 	note any
 }
 
-// A link that cannot be compared is refused in Attach, with the way out, and is unknown to the
-// other methods; none of them panics.
+// Attach refuses a link that cannot be compared, and says what to do. The other methods do not know
+// the link, and none of them panics.
 func TestLinkNotComparable(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	a, b, err := netem.Pipe(netem.PipeConfig{})
@@ -231,14 +230,14 @@ func TestLinkNotComparable(t *testing.T) {
 	}
 }
 
-// A link of more queues than there can be is refused.
+// Attach refuses a link with too many queues.
 func TestLinkQueuesBeyond(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	l := &sloppyLink{queues: 1 << 30, closed: make(chan struct{})}
 	if err := s.Attach(l, netip.MustParsePrefix("10.0.0.1/24")); err == nil || !strings.Contains(err.Error(), "at most 256") {
 		t.Errorf("Attach: %v", err)
 	}
-	l.queues = -1 // as good as none: Read and Write are called
+	l.queues = -1 // the same as no queues: the stack calls Read and Write
 	if err := s.Attach(l, netip.MustParsePrefix("10.0.0.1/24")); err != nil {
 		t.Errorf("Attach: %v", err)
 	}

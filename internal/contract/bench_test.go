@@ -116,8 +116,8 @@ func BenchmarkConnect(b *testing.B) {
 	})
 }
 
-// BenchmarkPipe sends 64 KiB writes from stack to stack over a cable with an MTU of 1500, checksums
-// and all.
+// BenchmarkPipe sends 64 KiB writes from stack to stack over a cable with an MTU of 1500, with all
+// checksums.
 func BenchmarkPipe(b *testing.B) {
 	x, y, err := netem.Pipe(netem.PipeConfig{})
 	if err != nil {

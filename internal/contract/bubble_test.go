@@ -15,7 +15,7 @@ import (
 	"bsdnet/netem"
 )
 
-// A resident is a stack with a connection over its loopback, of which both ends are open.
+// A resident is a stack with a connection over its loopback. Both ends of the connection are open.
 type resident struct {
 	s       *bsdnet.Stack
 	ln      net.Listener
@@ -41,7 +41,8 @@ func newResident(t *testing.T, profile string) *resident {
 	return r
 }
 
-// refused checks that every call from where the stack does not live says so.
+// refused checks that every call from another bubble than the stack's fails with an error that says
+// so.
 func (r *resident) refused(t *testing.T) {
 	t.Helper()
 	attach := func() error {
@@ -83,8 +84,8 @@ func (r *resident) refused(t *testing.T) {
 	}
 }
 
-// works checks that calls at home do what they always do, on the connection that there was, timers
-// included.
+// works checks that calls from the stack's own bubble work as always on the existing connection,
+// timers included.
 func (r *resident) works(t *testing.T) {
 	t.Helper()
 	for _, d := range [][2]net.Conn{{r.c, r.peer}, {r.peer, r.c}} {
@@ -117,7 +118,7 @@ func (r *resident) close(t *testing.T) {
 	}
 }
 
-// A stack that was made outside, and is used in a bubble as well.
+// A stack that was made outside of bubbles refuses calls from a bubble, and goes on.
 func TestBubbleStackFromOutside(t *testing.T) {
 	r := newResident(t, "")
 	defer r.close(t)
@@ -131,7 +132,7 @@ func TestBubbleStackFromOutside(t *testing.T) {
 	}
 }
 
-// A stack that was made in a bubble, and is used outside while the bubble lives.
+// A stack that was made in a bubble refuses calls from outside while the bubble exists.
 func TestBubbleStackOutside(t *testing.T) {
 	var r *resident
 	ask, done := make(chan bool), make(chan bool)
@@ -154,8 +155,8 @@ func TestBubbleStackOutside(t *testing.T) {
 	})
 }
 
-// A stack that was made in a bubble, and is used in another, whether time is before, at or behind
-// the last that the stack has seen.
+// A stack that was made in a bubble refuses calls from another one, whose time may be before, at or
+// after the last time that the stack has seen.
 func TestBubbleStackInNext(t *testing.T) {
 	for _, first := range []time.Duration{0, time.Hour} {
 		for _, second := range []time.Duration{0, time.Minute, time.Hour, 2 * time.Hour} {
@@ -177,8 +178,8 @@ func TestBubbleStackInNext(t *testing.T) {
 	}
 }
 
-// What is there already can be read without a clock, and what TCP would say of it, which depends on
-// the profile, waits for a call from home.
+// Data that has arrived can be read from another bubble, because that needs no clock. What TCP then
+// sends, which depends on the profile, waits for a call from the stack's own bubble.
 func TestBubbleReadOfWhatIsThere(t *testing.T) {
 	for _, profile := range []string{"Default", "Net3"} {
 		r := newResident(t, profile)
@@ -196,7 +197,7 @@ func TestBubbleReadOfWhatIsThere(t *testing.T) {
 	}
 }
 
-// A deadline by another clock than the stack's.
+// A deadline that was computed with another clock than the stack's is refused.
 func TestBubbleDeadline(t *testing.T) {
 	outside := time.Now().Add(time.Second)
 	var inside time.Time
@@ -231,7 +232,7 @@ func TestBubbleDeadline(t *testing.T) {
 	r.works(t)
 }
 
-// The default stack, which was first used outside.
+// The default stack, which was first used outside of bubbles, refuses calls from a bubble.
 func TestBubbleDefaultStack(t *testing.T) {
 	ln, err := bsdnet.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

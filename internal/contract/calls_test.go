@@ -11,14 +11,14 @@ import (
 	"time"
 )
 
-// A call is something that is done to a connection: by its user, c, or by its peer, s. It returns
-// what the user can see of it.
+// A call is an action on a connection by its user, c, or by its peer, s. It returns the effect that
+// the user can see.
 type call struct {
 	name string
 	do   func(c, s tcpConn) string
 }
 
-// calls are what sequences are made of.
+// calls are the calls in the sequences.
 var calls = []call{
 	{"CloseRead", func(c, s tcpConn) string { return callError(c.CloseRead()) }},
 	{"CloseWrite", func(c, s tcpConn) string { return callError(c.CloseWrite()) }},
@@ -30,7 +30,7 @@ var calls = []call{
 		n, err := c.Write([]byte("our data"))
 		return fmt.Sprint(n, " ", callError(err))
 	}},
-	{"data", func(c, s tcpConn) string { // what the peer sees of a reset depends on when it comes
+	{"data", func(c, s tcpConn) string { // its error is not compared: it depends on when a reset arrives
 		s.Write([]byte("data"))
 		return ""
 	}},
@@ -45,7 +45,7 @@ var calls = []call{
 	}},
 }
 
-// callError is describe without the ports, which differ from one connection to the next.
+// callError is like describe, without the ports, which differ between connections.
 func callError(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) {
@@ -54,8 +54,8 @@ func callError(err error) string {
 	return describe(err)
 }
 
-// sequence makes a connection, does the calls to it, and then finds out what is left of it: what
-// the user reads until the end, and what the peer does.
+// sequence makes a connection, makes the calls on it, and then reads to the end at both ends. It
+// returns all results.
 func (n *network) sequence(t *testing.T, l net.Listener, seq []call) string {
 	c, s := n.pairOver(t, l)
 	defer c.Close()
@@ -84,9 +84,9 @@ func (n *network) sequence(t *testing.T, l net.Listener, seq []call) string {
 	return strings.Join(out, "\n\t")
 }
 
-// TestCallSequences: every triple of calls that end something, with data before, between and after,
-// has the results that it has with package net on Linux. A triple has every pair in it, and each
-// call twice.
+// TestCallSequences tests that every triple of calls that end something, with data before, between
+// and after, has the results that it has with package net on Linux. The triples contain every pair
+// of calls, and each call twice in a row.
 func TestCallSequences(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("Linux says what is right")

@@ -19,7 +19,7 @@ import (
 	"bsdnet/netem"
 )
 
-// A slowWriter takes a while for each call.
+// A slowWriter is a writer that needs some time for each call.
 type slowWriter struct {
 	mu    sync.Mutex
 	pause time.Duration
@@ -33,7 +33,7 @@ func (w *slowWriter) Write(p []byte) (int, error) {
 	return w.buf.Write(p)
 }
 
-// records returns the lengths of a capture's packets, as captured and as they were.
+// records returns the captured length and the original length of each packet in a capture.
 func records(t *testing.T, pcap []byte) (captured, sizes []int) {
 	t.Helper()
 	for b := pcap[24:]; len(b) > 0; {
@@ -44,8 +44,8 @@ func records(t *testing.T, pcap []byte) (captured, sizes []int) {
 	return captured, sizes
 }
 
-// A capture whose writer takes nothing, or far too little, holds nobody up: what does not fit is
-// dropped and counted, deadlines hold, stop and Close return.
+// A capture whose writer takes no data, or far too little, does not delay the stack: it drops and
+// counts the packets that do not fit, deadlines hold, and stop and Close return.
 func TestCaptureStalls(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -104,14 +104,14 @@ func TestCaptureStalls(t *testing.T) {
 				if err := stop(); err == nil || !strings.Contains(err.Error(), "taken nothing") {
 					t.Errorf("stop: %v", err)
 				}
-				r.Close() // its goroutine ends
+				r.Close() // ends the goroutine that writes
 			})
 		})
 	}
 }
 
-// A writer that is slow, but fast enough on average, gets all; stop waits for it, and so the
-// capture ends with the last packet.
+// A writer that is slow, but fast enough on average, gets all packets. stop waits for it, so that
+// the capture ends with the last packet.
 func TestCaptureSlowWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := stack(t, bsdnet.Config{})
@@ -146,7 +146,7 @@ func TestCaptureSlowWriter(t *testing.T) {
 	})
 }
 
-// A writer that fails ends the capture, and stop says how; the link goes on.
+// A writer that fails ends the capture, and stop returns its error. The link goes on.
 func TestCaptureWriterFails(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	r, w := io.Pipe()
@@ -179,15 +179,16 @@ func TestCaptureWriterFails(t *testing.T) {
 	}
 }
 
-// A shortWriter takes half of what it is given.
+// A shortWriter takes half of the bytes that it is given.
 type shortWriter struct{}
 
 func (shortWriter) Write(p []byte) (int, error) { return len(p) / 2, nil }
 
-// A capture with filters takes what all of them take, and as much of it: those of
-// golang.org/x/net/bpf.
+// A capture with filters, such as those of golang.org/x/net/bpf, has the packets that all of them
+// accept, and as many bytes as all of them accept.
 func TestCaptureFilter(t *testing.T) {
-	syn, err := bpf.NewVM([]bpf.Instruction{ // tcp[tcpflags] & tcp-syn != 0, of IP packets without options: 40 bytes
+	// tcp[tcpflags] & tcp-syn != 0, in IP packets without options: 40 bytes
+	syn, err := bpf.NewVM([]bpf.Instruction{
 		bpf.LoadAbsolute{Off: 33, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 2, SkipFalse: 1},
 		bpf.RetConstant{Val: 40},

@@ -13,8 +13,8 @@ import (
 	"bsdnet"
 )
 
-// TestCloseWakesAll: net.ErrClosed, never io.EOF, for everyone who is blocked when the connection
-// or listener is closed.
+// TestCloseWakesAll tests that every call that is blocked when the connection or listener is closed
+// returns net.ErrClosed, and never io.EOF.
 func TestCloseWakesAll(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -45,12 +45,12 @@ func TestCloseWakesAll(t *testing.T) {
 	})
 }
 
-// TestCloseDelivers: what has been written before Close arrives, and then the end.
+// TestCloseDelivers tests that data that was written before Close arrives, and then the end.
 func TestCloseDelivers(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
 		c.SetWriteBuffer(1 << 20)
-		data := bytes.Repeat([]byte("0123456789abcdef"), 6000) // fits the buffer, not the window
+		data := bytes.Repeat([]byte("0123456789abcdef"), 6000) // fits into the buffer, but not into the window
 		if _, err := c.Write(data); err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +62,7 @@ func TestCloseDelivers(t *testing.T) {
 	})
 }
 
-// TestLinger0: SetLinger(0) discards what is queued, and the peer sees a reset, at once.
+// TestLinger0 tests that SetLinger(0) discards queued data, and that the peer sees a reset at once.
 func TestLinger0(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -80,13 +80,13 @@ func TestLinger0(t *testing.T) {
 	})
 }
 
-// TestCloseUnread: closing with data that nobody has read is a reset (RFC 2525, 2.17).
+// TestCloseUnread tests that closing with unread data sends a reset (RFC 2525, 2.17).
 func TestCloseUnread(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
 		s.Write([]byte("lost"))
 		b := make([]byte, 1)
-		if _, err := c.Read(b); err != nil { // the other three bytes are there too
+		if _, err := c.Read(b); err != nil { // the other three bytes have arrived too
 			t.Fatal(err)
 		}
 		read := asyncRead(s, 1)
@@ -98,7 +98,8 @@ func TestCloseUnread(t *testing.T) {
 	})
 }
 
-// TestLingerWaits: SetLinger(n) makes Close wait until all is acknowledged, or n seconds.
+// TestLingerWaits tests that SetLinger(n) makes Close wait until all data is acknowledged, or for n
+// seconds.
 func TestLingerWaits(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		for _, reader := range []bool{true, false} {
@@ -128,11 +129,11 @@ func TestLingerWaits(t *testing.T) {
 	})
 }
 
-// TestLingerOthers: while Close lingers, and it has but one who does, everybody else sees
-// net.ErrClosed from the moment of the call: those who sleep, and those who come.
+// TestLingerOthers tests that while one call of Close lingers, every other call on the connection,
+// blocked or new, returns net.ErrClosed.
 func TestLingerOthers(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
-		for _, reader := range []bool{true, false} { // it ends because the peer reads, or because its time is over
+		for _, reader := range []bool{true, false} { // it ends because the peer reads, or because its time is up
 			c, s := n.pair(t)
 			c.SetLinger(30)
 			full := async(func() error {
@@ -191,8 +192,8 @@ func TestLingerOthers(t *testing.T) {
 	})
 }
 
-// TestLingerEnds: whatever ends the connection ends the Close that lingers: the peer's reset, and
-// the stack's Close.
+// TestLingerEnds tests that everything that ends the connection also ends a Close that lingers: the
+// peer's reset, and the stack's Close.
 func TestLingerEnds(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		for _, k := range []struct {
@@ -223,7 +224,7 @@ func TestLingerEnds(t *testing.T) {
 	})
 }
 
-// TestHalfClose: each side ends its own direction when it likes.
+// TestHalfClose tests that each side can end its own direction.
 func TestHalfClose(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -242,8 +243,8 @@ func TestHalfClose(t *testing.T) {
 	})
 }
 
-// TestCloseRead: the reader sees the end at once; the peer's data is thrown away, and its writes go
-// on.
+// TestCloseRead tests that the reader sees the end at once, and that the peer can go on writing,
+// whose data is discarded.
 func TestCloseRead(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -267,8 +268,9 @@ func TestCloseRead(t *testing.T) {
 	})
 }
 
-// TestFinWait2: a connection that is half-closed and then closed waits for a silent peer's FIN for
-// 60 s, not for ever, and a half-closed one that is still read from as long as it likes.
+// TestFinWait2 tests that a connection that is half-closed and then closed waits for a silent
+// peer's FIN for 60 s and not forever, and that a half-closed one that is still read from waits
+// forever.
 func TestFinWait2(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		state := func(a net.Addr) string {
@@ -308,8 +310,8 @@ func TestFinWait2(t *testing.T) {
 	})
 }
 
-// TestStackClose: it wakes everyone with net.ErrClosed, resets the peer, and leaves nothing; new
-// calls fail with net.ErrClosed too.
+// TestStackClose tests that Stack.Close ends all blocked calls with net.ErrClosed, resets the peer,
+// and leaves nothing behind. New calls fail with net.ErrClosed too.
 func TestStackClose(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -371,7 +373,8 @@ func TestStackClose(t *testing.T) {
 	})
 }
 
-// TestListenerCloseResetsQueue: a connection that nobody has accepted is reset.
+// TestListenerCloseResetsQueue tests that closing a listener resets the connections that nobody has
+// accepted.
 func TestListenerCloseResetsQueue(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -381,7 +384,7 @@ func TestListenerCloseResetsQueue(t *testing.T) {
 		}
 		defer c.Close()
 		if n.bubble {
-			n.settle() // the final ACK may still be on its way
+			n.settle() // the final ACK may still be under way
 		} else if n.server != nil {
 			eventually(t, "the connection is queued", func() bool {
 				return slices.ContainsFunc(n.server.Conns(), func(i bsdnet.ConnInfo) bool { return i.State == "ESTABLISHED" && i.Local.String() == l.Addr().String() })
@@ -404,8 +407,8 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// TestReadNil returns at once, behind another reader, after the deadline, and fails only on a
-// closed connection.
+// TestReadNil tests that Read(nil) returns at once, even if another reader is blocked or the
+// deadline has passed, and fails only on a closed connection.
 func TestReadNil(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		c, _ := n.pair(t)

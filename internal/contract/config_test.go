@@ -17,7 +17,7 @@ import (
 	"bsdnet/netem"
 )
 
-// Each value that makes no sense is refused, by an error that names the field.
+// New refuses each value that makes no sense, with an error that names the field.
 func TestConfigRefused(t *testing.T) {
 	for field, c := range map[string]bsdnet.Config{
 		"Config.Memory":               {Memory: -1},
@@ -41,7 +41,7 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
-// What Conns tells of a listener can be printed: it is connected to nobody yet.
+// The ConnInfo of a listener, which has no peer, can be printed.
 func TestConnsOfListener(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	if _, err := s.Listen("tcp", "127.0.0.1:80"); err != nil {
@@ -53,8 +53,8 @@ func TestConnsOfListener(t *testing.T) {
 	}
 }
 
-// The stack has one client. It keeps connections for the next request, and none of them outlives
-// the stack: the bubble would not end.
+// The stack has one client. It keeps connections for the next request. None of them outlives the
+// stack, because then the bubble would not end.
 func TestHTTPClientOfStack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, err := bsdnet.New(bsdnet.Config{})
@@ -86,7 +86,7 @@ func TestHTTPClientOfStack(t *testing.T) {
 	})
 }
 
-// A server that is silent is given up after 30 s, as by http.DefaultTransport.
+// The client gives up after 30 s if a server is silent, as http.DefaultTransport does.
 func TestHTTPClientDialTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})

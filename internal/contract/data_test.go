@@ -17,7 +17,7 @@ import (
 	"bsdnet/netem"
 )
 
-// pattern returns n bytes that tell where in the stream they stand.
+// pattern returns n bytes that show their position in the stream.
 func pattern(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -26,8 +26,8 @@ func pattern(n int) []byte {
 	return b
 }
 
-// TestLoopbackTakesNoTime: over the loopback no timer of TCP's stands between a writer and a
-// reader: whatever is sent arrives in the same instant.
+// TestLoopbackTakesNoTime tests that over the loopback no timer of TCP delays data: everything that
+// is sent arrives in the same instant.
 func TestLoopbackTakesNoTime(t *testing.T) {
 	t.Run("bubble", func(t *testing.T) {
 		inBubble(t, loopback, func(t *testing.T, n *network) {
@@ -66,7 +66,8 @@ func TestLoopbackTakesNoTime(t *testing.T) {
 	})
 }
 
-// TestConcurrentWrites: the bytes of two Write calls are not mixed, however long they are.
+// TestConcurrentWrites tests that the bytes of two calls of Write do not mix, however long they
+// are.
 func TestConcurrentWrites(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -98,7 +99,7 @@ func TestConcurrentWrites(t *testing.T) {
 	})
 }
 
-// TestConcurrentReads: each byte goes to one reader, and none is lost.
+// TestConcurrentReads tests that each byte goes to one reader, and none is lost.
 func TestConcurrentReads(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -153,7 +154,8 @@ func (f failing) Read(b []byte) (int, error) {
 
 func (f failing) Write(b []byte) (int, error) { return len(b) / 2, errFailing }
 
-// TestReadFromWriteTo: the fast paths of io.Copy, with all kinds of other ends, and their errors.
+// TestReadFromWriteTo tests the fast paths of io.Copy, with all kinds of other ends, and their
+// errors.
 func TestReadFromWriteTo(t *testing.T) {
 	data := pattern(300_001)
 	for name, r := range map[string]func() io.Reader{
@@ -207,7 +209,8 @@ func TestReadFromWriteTo(t *testing.T) {
 	})
 }
 
-// TestBuffers: net.Buffers, and WriteBuffers, which makes as few segments of them as of one slice.
+// TestBuffers tests net.Buffers, and WriteBuffers, which sends no more segments for them than for
+// one slice.
 func TestBuffers(t *testing.T) {
 	make3 := func() (net.Buffers, string) {
 		var v net.Buffers
@@ -251,7 +254,7 @@ func TestBuffers(t *testing.T) {
 	})
 }
 
-// TestWriteBuffersNotMixed: as with Write, the bytes of concurrent calls stay together.
+// TestWriteBuffersNotMixed tests that the bytes of concurrent calls stay together, as with Write.
 func TestWriteBuffersNotMixed(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -283,8 +286,8 @@ func TestWriteBuffersNotMixed(t *testing.T) {
 	})
 }
 
-// TestWriteBuffersTrailingEmpty: what was held back for more goes out although the last piece is
-// empty.
+// TestWriteBuffersTrailingEmpty tests that data that was held back for more is sent although the
+// last piece is empty.
 func TestWriteBuffersTrailingEmpty(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -301,14 +304,14 @@ func TestWriteBuffersTrailingEmpty(t *testing.T) {
 	})
 }
 
-// TestBufferSizes: SetReadBuffer and SetWriteBuffer bound what is taken without a reader, and take
-// any size.
+// TestBufferSizes tests that SetReadBuffer and SetWriteBuffer accept any size, and bound the data
+// that the connection takes without a reader.
 func TestBufferSizes(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
 		for _, b := range []int{1, 4096, 1 << 20, 1 << 30} {
 			if b < 1<<20 && !n.bubble {
-				continue // windows this small are for virtual time
+				continue // windows this small are too slow for real time
 			}
 			for name, err := range map[string]error{"SetReadBuffer": c.SetReadBuffer(b), "SetWriteBuffer": c.SetWriteBuffer(b)} {
 				if err != nil {
@@ -342,7 +345,7 @@ func TestBufferSizes(t *testing.T) {
 	})
 }
 
-// TestWriteEmpty is nothing, but an error where a write is one.
+// TestWriteEmpty tests that an empty write sends nothing, and fails if another write would fail.
 func TestWriteEmpty(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -358,8 +361,8 @@ func TestWriteEmpty(t *testing.T) {
 	})
 }
 
-// TestSmallBuffers: buffers of any size that TCPConfig takes carry data at the pace of their size,
-// not of window probes.
+// TestSmallBuffers tests that buffers of any size that TCPConfig accepts carry data at the rate
+// that their size allows, not at the rate of window probes.
 func TestSmallBuffers(t *testing.T) {
 	for _, size := range []int{1, 10, 255, 256, 1 << 10, 2 << 10} {
 		for _, cfg := range []bsdnet.TCPConfig{{ReadBuffer: size}, {WriteBuffer: size}, {ReadBuffer: size, WriteBuffer: size}} {
@@ -379,8 +382,8 @@ func TestSmallBuffers(t *testing.T) {
 				if k, err := io.Copy(io.Discard, c); k != total || err != nil {
 					t.Errorf("%+v, the other way: %d bytes, %v", cfg, k, err)
 				}
-				// Twenty windows of 1 KiB, each a round trip of 2 ms and a delayed acknowledgment
-				// at most.
+				// These are twenty windows of 1 KiB. Each takes at most a round trip of 2 ms and a
+				// delayed acknowledgment.
 				if d := time.Since(start); d > 20*42*time.Millisecond {
 					t.Errorf("%+v: it took %v of virtual time", cfg, d)
 				}

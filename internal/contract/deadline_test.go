@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// A blocker is a call that blocks until its deadline, and the method that sets that.
+// A blocker is a call that blocks until its deadline, and the method that sets the deadline.
 type blocker struct {
 	name string
 	set  func(time.Time) error
 	call func() error
 }
 
-// blockers returns Read, Write and Accept, each blocked for good.
+// blockers returns Read, Write and Accept, each of which blocks forever.
 func (n *network) blockers(t *testing.T) []blocker {
 	l := n.listen(t)
 	r, _ := n.pairOver(t, l)
@@ -43,8 +43,8 @@ func wantLate(t *testing.T, what string, err error) {
 	}
 }
 
-// TestDeadlineInTime: in a bubble a call ends at its deadline to the nanosecond, before which
-// nothing happens.
+// TestDeadlineInTime tests that in a bubble a call ends exactly at its deadline, and that nothing
+// happens before.
 func TestDeadlineInTime(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		for _, b := range n.blockers(t) {
@@ -65,8 +65,8 @@ func TestDeadlineInTime(t *testing.T) {
 	})
 }
 
-// TestDeadlineWhileBlocked: a deadline that is set, moved or put into the past reaches the call
-// that is blocked.
+// TestDeadlineWhileBlocked tests that a deadline that is set, moved or put into the past affects a
+// call that is blocked.
 func TestDeadlineWhileBlocked(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		for _, b := range n.blockers(t) {
@@ -84,7 +84,8 @@ func TestDeadlineWhileBlocked(t *testing.T) {
 	})
 }
 
-// TestDeadlineMoved: in a bubble, moved later and taken away while the call is blocked.
+// TestDeadlineMoved tests, in a bubble, that a deadline can be moved to a later time and removed
+// while the call is blocked.
 func TestDeadlineMoved(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		for _, b := range n.blockers(t) {
@@ -116,8 +117,8 @@ func TestDeadlineMoved(t *testing.T) {
 	})
 }
 
-// TestDeadlineCleared: after a deadline has passed, the zero time makes the connection as good as
-// new.
+// TestDeadlineCleared tests that the zero time makes a connection usable again after a deadline has
+// passed.
 func TestDeadlineCleared(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -136,7 +137,7 @@ func TestDeadlineCleared(t *testing.T) {
 	})
 }
 
-// echo sends something each way.
+// echo sends data in each direction.
 func echo(t testing.TB, c, s net.Conn) {
 	t.Helper()
 	for _, d := range [][2]net.Conn{{c, s}, {s, c}} {
@@ -150,7 +151,8 @@ func echo(t testing.TB, c, s net.Conn) {
 	}
 }
 
-// TestDeadlinesAreIndependent: that of reads does nothing to writes, and the other way round.
+// TestDeadlinesAreIndependent tests that the deadline of reads does not affect writes, nor the
+// other way round.
 func TestDeadlinesAreIndependent(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -170,7 +172,8 @@ func TestDeadlinesAreIndependent(t *testing.T) {
 	})
 }
 
-// TestDeadlineWithData: a deadline that has passed hides data that is there, until it is moved.
+// TestDeadlineWithData tests that Read fails after its deadline although data has arrived, until
+// the deadline is moved.
 func TestDeadlineWithData(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -188,8 +191,8 @@ func TestDeadlineWithData(t *testing.T) {
 	})
 }
 
-// TestPartialWrite: a write that its deadline ends says how much has been taken, and all of that
-// arrives.
+// TestPartialWrite tests that a write that its deadline ends returns the number of bytes taken, and
+// that all of these arrive.
 func TestPartialWrite(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -206,7 +209,8 @@ func TestPartialWrite(t *testing.T) {
 	})
 }
 
-// TestFarDeadline: the far future is never, and the far past is past.
+// TestFarDeadline tests that a deadline in the far future never passes, and that one in the far
+// past has passed.
 func TestFarDeadline(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -222,14 +226,14 @@ func TestFarDeadline(t *testing.T) {
 	})
 }
 
-// TestDialDeadline: a dial to nobody takes what it may: Timeout, Deadline, the context's, whichever
-// comes first.
+// TestDialDeadline tests that a dial that nobody answers ends at the Timeout, the Deadline or the
+// context's deadline, whichever comes first.
 func TestDialDeadline(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		if n.shost == n.chost {
-			return // over the loopback nobody is silent
+			return // every address on the loopback answers
 		}
-		const silent = "10.0.0.9:80" // the other end drops what is not for it
+		const silent = "10.0.0.9:80" // the other end drops packets to other addresses than its own
 		sec := func(k int) time.Time { return time.Now().Add(time.Duration(k) * time.Second) }
 		for _, d := range []struct {
 			name          string
@@ -266,7 +270,7 @@ func TestDialDeadline(t *testing.T) {
 			c, err := dl.DialContext(ctx, "tcp", silent)
 			wantError(t, d.name, err, d.text, silent, "S")
 			if c != nil {
-				t.Errorf("%s: a %T beside an error: a nil pointer in an interface", d.name, c)
+				t.Errorf("%s: a %T together with an error: a nil pointer in an interface", d.name, c)
 			}
 			if got := time.Since(start).Round(time.Microsecond); got != time.Duration(d.want)*time.Second {
 				t.Errorf("%s: took %v, want %d s", d.name, got, d.want)

@@ -17,11 +17,11 @@ import (
 	"bsdnet/netem"
 )
 
-// A deafLink takes all packets, and brings none. It says why, if it knows.
+// A deafLink takes all packets, and delivers none. It gives the reason, if it knows one.
 type deafLink struct {
 	done chan struct{}
 	why  error
-	to   netip.Addr // whom it was asked about
+	to   netip.Addr // the address that it was asked about
 }
 
 func (l *deafLink) MTU() int                              { return 1500 }
@@ -31,8 +31,8 @@ func (l *deafLink) Write(pkts []net.Buffers) (int, error) { return len(pkts), ni
 func (l *deafLink) Close() error                          { close(l.done); return nil }
 func (l *deafLink) Diagnose(to netip.Addr) error          { l.to = to; return l.why }
 
-// TestDiagnosis: a dial that nobody has answered says why, if the link knows, and is otherwise the
-// error that it always was.
+// TestDiagnosis tests that the error of a dial that nobody has answered has the reason if the link
+// knows one, and is the usual error in all other respects.
 func TestDiagnosis(t *testing.T) {
 	why := os.NewSyscallError("sendto", syscall.ECONNREFUSED)
 	for _, c := range []struct {
@@ -60,7 +60,7 @@ func TestDiagnosis(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, link := range []bsdnet.Link{l, imp} { // wrapped or not
+				for _, link := range []bsdnet.Link{l, imp} { // plain and wrapped
 					l.done, l.to = make(chan struct{}), netip.Addr{}
 					s := stacktest.New(t, bsdnet.Config{})
 					stacktest.Attach(t, s, link, "10.0.0.1/24")
@@ -91,7 +91,7 @@ func TestDiagnosis(t *testing.T) {
 	}
 }
 
-// TestNoDiagnosis: only timeouts are explained.
+// TestNoDiagnosis tests that the stack asks the link for a reason only for timeouts.
 func TestNoDiagnosis(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &deafLink{done: make(chan struct{}), why: errors.New("deaf")}
@@ -111,8 +111,8 @@ func TestNoDiagnosis(t *testing.T) {
 	})
 }
 
-// TestDiagnosisOfConnection: a connection that times out says why as well; a deadline of the user's
-// does not.
+// TestDiagnosisOfConnection tests that the error of a connection that times out has the reason as
+// well, and that the error of a deadline that the user has set does not.
 func TestDiagnosisOfConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, err := netem.Pipe(netem.PipeConfig{})
@@ -150,7 +150,7 @@ func TestDiagnosisOfConnection(t *testing.T) {
 	})
 }
 
-// An explained link knows what is wrong with it.
+// An explained link gives a reason.
 type explained struct{ bsdnet.Link }
 
 func (explained) Diagnose(netip.Addr) error { return errors.New("the cable is cut") }

@@ -17,7 +17,7 @@ import (
 	"bsdnet/netem"
 )
 
-// A dialer is what *net.Dialer and *bsdnet.Dialer have in common.
+// A dialer has the methods that *net.Dialer and *bsdnet.Dialer have in common.
 type dialer interface {
 	Dial(network, address string) (net.Conn, error)
 	DialContext(ctx context.Context, network, address string) (net.Conn, error)
@@ -37,7 +37,8 @@ func (n *network) listenNet(network, address string) (net.Listener, error) {
 	return n.server.Listen(network, address)
 }
 
-// TestListenErrors: a second listener, an address that is not ours, a port that is none.
+// TestListenErrors tests the errors for a second listener, for an address that this host does not
+// have, and for a bad port.
 func TestListenErrors(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -54,13 +55,14 @@ func TestListenErrors(t *testing.T) {
 			l2, err := n.listenNet(c.network, c.address)
 			wantError(t, c.address, err, c.want, l.Addr(), "S", ":"+port, ":P")
 			if l2 != nil {
-				t.Errorf("%s: a %T beside an error", c.address, l2)
+				t.Errorf("%s: a %T together with an error", c.address, l2)
 			}
 		}
 	})
 }
 
-// TestListenEmptyAddress: the empty address is any address and a free port, as in net.Listen.
+// TestListenEmptyAddress tests that the empty address means any address and a free port, as in
+// net.Listen.
 func TestListenEmptyAddress(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		for _, a := range []string{"", ":0", ":", "0.0.0.0:0"} {
@@ -93,7 +95,8 @@ func TestListenEmptyAddress(t *testing.T) {
 	})
 }
 
-// TestDialErrors: nobody listens, nowhere to go, no such thing.
+// TestDialErrors tests the errors of a dial to a port without a listener, without a route, and to a
+// bad address.
 func TestDialErrors(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -113,7 +116,7 @@ func TestDialErrors(t *testing.T) {
 			conn, err := n.dialer(nil, 0, time.Time{}).Dial(c.network, c.address)
 			wantError(t, c.network+" "+c.address, err, c.want, a, "S")
 			if conn != nil {
-				t.Errorf("%s: a %T beside an error", c.address, conn)
+				t.Errorf("%s: a %T together with an error", c.address, conn)
 			}
 		}
 	})
@@ -129,7 +132,7 @@ func TestDialErrors(t *testing.T) {
 	})
 }
 
-// TestUnspecifiedDialAddress: 0.0.0.0, no host at all and localhost are this host.
+// TestUnspecifiedDialAddress tests that 0.0.0.0, an empty host and localhost mean this host.
 func TestUnspecifiedDialAddress(t *testing.T) {
 	test := func(t *testing.T, n *network) {
 		l, err := n.listenNet("tcp4", "127.0.0.1:0")
@@ -154,7 +157,7 @@ func TestUnspecifiedDialAddress(t *testing.T) {
 	t.Run("loopback", func(t *testing.T) { test(t, loopback(t)) })
 }
 
-// TestLocalAddr: a dial from an address and a port of one's choice; errors name it as Source.
+// TestLocalAddr tests dials from a given address and port, which errors name as their Source.
 func TestLocalAddr(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -176,7 +179,7 @@ func TestLocalAddr(t *testing.T) {
 			if s.RemoteAddr().String() != got.String() {
 				t.Errorf("the server sees %v, not %v", s.RemoteAddr(), got)
 			}
-			s.Close() // TIME_WAIT is the server's
+			s.Close() // the server is in TIME_WAIT
 			io.ReadAll(c)
 			c.Close()
 		}
@@ -188,7 +191,7 @@ func TestLocalAddr(t *testing.T) {
 		wantError(t, "refused", err, fmt.Sprintf("dial tcp :%d->S: connect: connection refused [ECONNREFUSED SyscallError]", free), l.Addr(), "S")
 		_, err = n.dialer(&net.UDPAddr{}, 0, time.Time{}).Dial("tcp", l.Addr().String())
 		if n.kernel {
-			return // the text there depends on how many addresses are left
+			return // package net's text depends on the number of addresses left
 		}
 		var op *net.OpError
 		if !errors.As(err, &op) || op.Op != "dial" || !strings.Contains(err.Error(), "mismatched local address type") {
@@ -197,7 +200,7 @@ func TestLocalAddr(t *testing.T) {
 	})
 }
 
-// freeClientPort is a port that nobody uses on the client's side.
+// freeClientPort returns a port that is free at the client's side.
 func (n *network) freeClientPort(t *testing.T) int {
 	listen := net.Listen
 	if !n.kernel {
@@ -211,7 +214,7 @@ func (n *network) freeClientPort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// TestDialContextEnded: a context that has ended before the dial.
+// TestDialContextEnded tests a dial whose context has ended before.
 func TestDialContextEnded(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -220,7 +223,7 @@ func TestDialContextEnded(t *testing.T) {
 		c, err := n.dialCtx(ctx, l.Addr().String())
 		wantError(t, "canceled", err, "dial tcp S: operation was canceled [context.Canceled]", l.Addr(), "S")
 		if c != nil {
-			t.Errorf("a %T beside an error", c)
+			t.Errorf("a %T together with an error", c)
 		}
 		const late = "dial tcp S: i/o timeout [context.DeadlineExceeded Timeout Temporary]"
 		ctx, cancel = context.WithDeadline(context.Background(), past)
@@ -234,7 +237,8 @@ func TestDialContextEnded(t *testing.T) {
 	})
 }
 
-// TestDialContextAfterwards: once the connection stands its context does nothing to it.
+// TestDialContextAfterwards tests that the context does not affect a connection that is
+// established.
 func TestDialContextAfterwards(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -255,15 +259,15 @@ func TestDialContextAfterwards(t *testing.T) {
 	})
 }
 
-// TestListenAgain: at once on a port that has connections, live ones and ones in TIME_WAIT; while
-// somebody listens, nobody else can.
+// TestListenAgain tests that a program can listen again at once on a port that has connections,
+// both open ones and ones in TIME_WAIT, but not while the port has a listener.
 func TestListenAgain(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
 		a := l.Addr().String()
 		_, _ = n.pairOver(t, l) // stays open
 		c, s := n.pairOver(t, l)
-		s.Close() // TIME_WAIT is the server's
+		s.Close() // the server is in TIME_WAIT
 		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
 			t.Fatal(err)
 		}
@@ -288,8 +292,8 @@ func TestListenAgain(t *testing.T) {
 	})
 }
 
-// TestAcceptOrder: connections are accepted in the order in which they were made, and a bulk of
-// them from several goroutines, each once.
+// TestAcceptOrder tests that connections are accepted in the order in which they were made, and
+// that several goroutines accept each of many connections once.
 func TestAcceptOrder(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -351,8 +355,8 @@ func TestAcceptOrder(t *testing.T) {
 	})
 }
 
-// TestListenBurst: ten thousand dials at once against a backlog of 16. None fails, and on the
-// loopback none waits for a timer.
+// TestListenBurst tests that none of ten thousand dials at once to a backlog of 16 fails, and that
+// on the loopback none waits for a timer.
 func TestListenBurst(t *testing.T) {
 	const dials = 10_000
 	inBubble(t, func(t testing.TB) *network {
@@ -376,7 +380,7 @@ func TestListenBurst(t *testing.T) {
 				}
 			})
 		}
-		n.settle() // all are parked or queued
+		n.settle() // all dials are parked or queued
 		for range dials {
 			s, err := l.Accept()
 			if err != nil {
@@ -392,8 +396,8 @@ func TestListenBurst(t *testing.T) {
 	})
 }
 
-// TestParkedDials: a dial over the loopback that waits for a place on the listener's queue ends
-// with its context, its deadline, or the listener.
+// TestParkedDials tests that a dial over the loopback that waits for a place on the listener's
+// queue ends with its context, its deadline, or the listener.
 func TestParkedDials(t *testing.T) {
 	inBubble(t, func(t testing.TB) *network {
 		s := stack(t, bsdnet.Config{Backlog: 1})
@@ -426,7 +430,7 @@ func TestParkedDials(t *testing.T) {
 		if d := time.Since(start); d != 3*time.Second {
 			t.Errorf("the dial with a timeout of 3 s took %v", d)
 		}
-		// Those that have gone do not come up for Accept.
+		// Accept does not return the connections of dials that have ended.
 		s, err := l.Accept()
 		if err != nil || s.RemoteAddr().String() != first.LocalAddr().String() {
 			t.Fatalf("%v, %v", s, err)
@@ -456,7 +460,7 @@ func TestParkedDials(t *testing.T) {
 	})
 }
 
-// TestTCPFunctions: ListenTCP, DialTCP and the configs.
+// TestTCPFunctions tests ListenTCP, DialTCP and the configurations.
 func TestTCPFunctions(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		l, err := n.server.ListenTCP("tcp4", &net.TCPAddr{IP: net.ParseIP(n.shost)})
@@ -491,7 +495,7 @@ func TestTCPFunctions(t *testing.T) {
 	})
 }
 
-// TestDefaultStack: the functions of the package, on a stack of the program's.
+// TestDefaultStack tests the functions of the package, which use the default stack.
 func TestDefaultStack(t *testing.T) {
 	l, err := bsdnet.Listen("tcp", "localhost:0")
 	if err != nil {
@@ -517,7 +521,8 @@ func TestDefaultStack(t *testing.T) {
 	c2.Close()
 }
 
-// TestLongRoundTrip: a connection is made over a way of half a minute, and carries data.
+// TestLongRoundTrip tests that a connection over a round trip of half a minute is established and
+// carries data.
 func TestLongRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := cableOf(t, netem.PipeConfig{MTU: 1500, Delay: 15 * time.Second}, nil)

@@ -1,10 +1,10 @@
-// Package contract has only tests. They hold package bsdnet to what package net promises, in what a
-// call returns, when it returns, and what its errors are: each runs over the kernel by package net
-// itself first, if the system is Linux, so that what it demands is what programs are used to; then
-// over a stack's loopback, and over a cable between two stacks, in and out of a bubble of
-// testing/synctest (see each, in harness_test.go). The tests of net/http, and nettest.TestConn of
-// golang.org/x/net, run over the same networks.
+// Package contract has only tests. They check that package bsdnet behaves as package net does: the
+// results of a call, when it returns, and its errors. On Linux, each test first runs with package
+// net over the kernel, which shows that it asks for what programs are used to. Then it runs over a
+// stack's loopback, and over a cable between two stacks, inside and outside of a bubble of
+// testing/synctest (see the function each in harness_test.go). The tests of net/http, and
+// nettest.TestConn of golang.org/x/net, run over the same networks.
 //
-// Beside them are the tests of what bsdnet has and package net has not, also through the exported
-// names alone: links, good and bad, routes, captures, counters, tcp_info and traces.
+// Other tests check what bsdnet has in addition to package net, also through exported names alone:
+// links, good and bad, routes, captures, counters, tcp_info and traces.
 package contract

@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// past is a deadline that has gone by.
+// past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
-// TestErrorsAfterOwnClose: every method of a connection that has been closed here fails with
-// net.ErrClosed, under package net's Op.
+// TestErrorsAfterOwnClose tests that every method of a connection fails with net.ErrClosed after
+// Close, with the Op of package net.
 func TestErrorsAfterOwnClose(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -61,8 +61,8 @@ func TestErrorsAfterOwnClose(t *testing.T) {
 	})
 }
 
-// TestErrorsAfterListenerClose: the same of a listener; the error of Accept is not temporary, as
-// http.Server would try again for ever.
+// TestErrorsAfterListenerClose tests the same for a listener. The error of Accept is not temporary,
+// because http.Server would try again forever.
 func TestErrorsAfterListenerClose(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -77,10 +77,10 @@ func TestErrorsAfterListenerClose(t *testing.T) {
 		c, err := l.Accept()
 		wantError(t, "Accept", err, "accept tcp S"+closed, a, "S")
 		if c != nil {
-			t.Errorf("Accept returned %T beside an error: a nil pointer in an interface", c)
+			t.Errorf("Accept returned a %T together with an error: a nil pointer in an interface", c)
 		}
 		wantError(t, "Close", l.Close(), "close tcp S"+closed, a, "S")
-		if !n.kernel { // package net forgets the OpError here
+		if !n.kernel { // package net returns no OpError here
 			wantError(t, "SetDeadline", l.SetDeadline(past), "set tcp S"+closed, a, "S")
 		}
 		if l.Addr().String() != a.String() {
@@ -91,8 +91,8 @@ func TestErrorsAfterListenerClose(t *testing.T) {
 	})
 }
 
-// TestErrorsAfterReset: a reset from the peer is ECONNRESET for whoever reads, then the end of the
-// stream, and EPIPE for whoever writes.
+// TestErrorsAfterReset tests that after a reset from the peer Read returns ECONNRESET once, and
+// then the end of the stream, and that Write returns EPIPE.
 func TestErrorsAfterReset(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -121,12 +121,12 @@ func TestErrorsAfterReset(t *testing.T) {
 	})
 }
 
-// TestWriteAfterReset: where nobody has read meanwhile it is the write that meets ECONNRESET, once.
+// TestWriteAfterReset tests that Write returns ECONNRESET once if nobody has read since the reset.
 func TestWriteAfterReset(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
 		l, r := c.LocalAddr(), c.RemoteAddr()
-		write := async(func() error { // larger than all buffers
+		write := async(func() error { // more than all buffers hold
 			for {
 				if _, err := c.Write(make([]byte, 1<<20)); err != nil {
 					return err
@@ -142,8 +142,8 @@ func TestWriteAfterReset(t *testing.T) {
 	})
 }
 
-// TestWriteAfterPeerClose: the peer's FIN does not hinder writing; the reset that answers the data
-// does.
+// TestWriteAfterPeerClose tests that Write works after the peer's FIN, and fails after the reset
+// that answers the data.
 func TestWriteAfterPeerClose(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -156,7 +156,7 @@ func TestWriteAfterPeerClose(t *testing.T) {
 		for end := time.Now().Add(time.Minute); err == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
 			_, err = c.Write([]byte("x"))
 		}
-		if !errors.Is(err, syscall.ECONNRESET) { // what comes first depends on who runs; then it is EPIPE for ever
+		if !errors.Is(err, syscall.ECONNRESET) { // the first error depends on scheduling; then it is EPIPE forever
 			wantError(t, "Write", err, "write tcp C->S: write: broken pipe [EPIPE SyscallError]", l, "C", r, "S")
 		}
 		for range 3 {
@@ -166,7 +166,7 @@ func TestWriteAfterPeerClose(t *testing.T) {
 	})
 }
 
-// TestWriteAfterCloseWrite: EPIPE, while reading goes on.
+// TestWriteAfterCloseWrite tests that Write returns EPIPE, and that Read works.
 func TestWriteAfterCloseWrite(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -191,8 +191,8 @@ func TestWriteAfterCloseWrite(t *testing.T) {
 	})
 }
 
-// TestFile: there is no descriptor to give away, and the error, an errno, says so; after Close it
-// is that of all calls.
+// TestFile tests that File fails with an errno, because a connection has no descriptor, and that
+// after Close it fails as all calls do.
 func TestFile(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -200,7 +200,7 @@ func TestFile(t *testing.T) {
 		f, err := c.File()
 		wantError(t, "TCPConn.File", err, "file tcp C->S: dup: operation not supported [errors.ErrUnsupported SyscallError]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
 		if f != nil {
-			t.Error("File returned a file beside an error")
+			t.Error("File returned a file together with an error")
 		}
 		_, err = l.File()
 		wantError(t, "TCPListener.File", err, "file tcp S: dup: operation not supported [errors.ErrUnsupported SyscallError]", l.Addr(), "S")
@@ -226,7 +226,7 @@ func TestFile(t *testing.T) {
 	})
 }
 
-// TestEOFRepeats: io.EOF comes bare, and again.
+// TestEOFRepeats tests that Read returns io.EOF itself, again and again.
 func TestEOFRepeats(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -249,7 +249,8 @@ func TestEOFRepeats(t *testing.T) {
 	})
 }
 
-// TestErrorsOfDeadlines: os.ErrDeadlineExceeded, which is a timeout, on reads, writes and Accept.
+// TestErrorsOfDeadlines tests that Read, Write and Accept return os.ErrDeadlineExceeded, which is a
+// timeout.
 func TestErrorsOfDeadlines(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -275,8 +276,8 @@ func TestErrorsOfDeadlines(t *testing.T) {
 	})
 }
 
-// TestOpErrorFields: what the text cannot tell: the types of Source and Addr, and that an absent
-// one is nil and not a nil pointer.
+// TestOpErrorFields tests what the text does not show: the types of Source and Addr, and that a
+// missing one is nil and not a nil pointer.
 func TestOpErrorFields(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, _ := n.pair(t)

@@ -21,11 +21,11 @@ import (
 	"bsdnet/netem"
 )
 
-// What a moody link does with what is written to it.
+// These are the moods of a moody link: what it does with packets that are written to it.
 const (
-	moodBad  = iota // impair it
-	moodDown        // lose it
-	moodWell        // send it
+	moodBad  = iota // impair them
+	moodDown        // lose them
+	moodWell        // send them
 )
 
 // A moodyLink is a link that is impaired, or down, or well.
@@ -35,7 +35,8 @@ type moodyLink struct {
 	mood        atomic.Int32
 }
 
-// A startedLink keeps the ready of its outermost wrapper, which writes to it directly at times.
+// A startedLink keeps the function ready of its outermost wrapper, which sometimes writes to it
+// directly.
 type startedLink struct {
 	bsdnet.Link
 	ready func()
@@ -72,7 +73,7 @@ func (l *moodyLink) Write(pkts []net.Buffers) (int, error) {
 	return l.Link.Write(pkts)
 }
 
-// A rally is a connection between two stacks over a bad path, and what its users do.
+// A rally is a connection between two stacks over a bad path, with its users.
 type rally struct {
 	*testing.T
 	d      testutil.Dice
@@ -83,15 +84,16 @@ type rally struct {
 	start  time.Time
 	mu     sync.Mutex
 	log    []string
-	abrupt bool // a user has done what may cost the rest of a stream
+	abrupt bool // a user has made a call that may lose the rest of a stream
 }
 
-// An endUser is the user of one end: a goroutine that reads, one that writes, and those that close.
+// An endUser is the user of one end: a goroutine that reads, one that writes, and others that
+// close.
 type endUser struct {
 	g           *rally
 	i           int
 	c           *bsdnet.TCPConn
-	reads       chan int // the most bytes to read; 0: all there is until the end
+	reads       chan int // the most bytes to read; 0: all bytes until the end
 	writes      chan int
 	wg          sync.WaitGroup
 	reading     atomic.Bool
@@ -112,7 +114,7 @@ func (g *rally) logf(format string, args ...any) {
 	g.log = append(g.log, fmt.Sprintf("%10.6f ", time.Since(g.start).Seconds())+fmt.Sprintf(format, args...))
 }
 
-// fatalf ends the game. It closes the stacks, so that nobody waits in the bubble any more.
+// fatalf ends the game. It closes the stacks, so that no goroutine in the bubble waits any more.
 func (g *rally) fatalf(format string, args ...any) {
 	g.Helper()
 	var b strings.Builder
@@ -134,7 +136,7 @@ func (g *rally) fatalf(format string, args ...any) {
 	g.T.Fatal(b.String())
 }
 
-// badTime is how long a path is bad, but for a last outage of up to 20 s: the FreeBSD profile sends
+// badTime is how long a path is bad, without a last outage of up to 20 s. The FreeBSD profile sends
 // for the last time after 63 s.
 const badTime = 40 * time.Second
 
@@ -187,7 +189,7 @@ func newRally(t *testing.T, data []byte) *rally {
 	return g
 }
 
-// impairment is what happens to one direction while the link is bad.
+// impairment returns the impairment of one direction while the link is bad.
 func (g *rally) impairment() netem.Impairment {
 	d := &g.d
 	imp := netem.Impairment{
@@ -208,8 +210,8 @@ func (g *rally) impairment() netem.Impairment {
 	return imp
 }
 
-// connect makes the connection, over a path that is bad already or not yet. It reports false if
-// there is none, which is right if it is.
+// connect makes the connection, over a path that may be bad already. It reports false if the dial
+// fails, which is allowed if the path is bad.
 func (g *rally) connect(l *bsdnet.TCPListener) bool {
 	bad := g.d.One(2)
 	if !bad {
@@ -238,9 +240,9 @@ func (g *rally) connect(l *bsdnet.TCPListener) bool {
 	if bad {
 		time.Sleep(time.Second)
 	}
-	g.mood(moodWell) // the last ACK of the handshake may have been lost, and no data may follow
+	g.mood(moodWell) // the last ACK of the handshake may be lost, and no data may follow it
 	s := <-accepted
-	if s == nil { // the listener has given the handshake up, and the dialer hears of it when it sends
+	if s == nil { // the listener has given the handshake up, and the dialer learns of it when it sends
 		g.ends[1].c.Close()
 		g.ends[1].stop()
 		return false
@@ -262,7 +264,7 @@ func (e *endUser) begin(c *bsdnet.TCPConn) {
 	e.wg.Go(e.writer)
 }
 
-// streamOf is byte off of what end i sends.
+// streamOf returns byte off of the stream that end i sends.
 func streamOf(i, off int) byte { return byte(off*7 ^ off>>8*31 ^ i<<6) }
 
 func (e *endUser) reader() {
@@ -313,7 +315,7 @@ func (e *endUser) writer() {
 	}
 }
 
-// read and write have the goroutines do something, if they have nothing to do yet.
+// read and write give the goroutines a task, if they are idle.
 func (e *endUser) read(n int) bool {
 	if !e.reading.CompareAndSwap(false, true) {
 		return false
@@ -330,7 +332,7 @@ func (e *endUser) write(n int) bool {
 	return true
 }
 
-// act is one throw.
+// act makes one throw, and the call that it decides.
 func (g *rally) act() {
 	d := &g.d
 	e := g.ends[d.N(2)]
@@ -386,7 +388,7 @@ func (e *endUser) option() {
 		err = c.SetKeepAlive(d.One(2))
 	case 4:
 		sec := d.N(4) - 1
-		e.lingerReset = sec >= 0 // the end of a linger may be a reset
+		e.lingerReset = sec >= 0 // a linger may end with a reset
 		err = c.SetLinger(sec)
 	case 5:
 		c.Info()
@@ -396,7 +398,7 @@ func (e *endUser) option() {
 	}
 }
 
-// abrupt is a call that may cost the rest of the other end's stream, or of one's own.
+// abrupt makes a call that may lose the rest of the stream of either end.
 func (e *endUser) abrupt() {
 	switch e.g.d.N(8) {
 	case 0:
@@ -408,20 +410,20 @@ func (e *endUser) abrupt() {
 	}
 }
 
-// close closes, which may take as long as SetLinger says.
+// close closes the connection, which may take as long as SetLinger says.
 func (e *endUser) close() {
 	e.closed, e.shut = true, true
 	e.wg.Go(func() { e.g.logf("end %d Close: %v", e.i, e.c.Close()) })
 }
 
-// heal ends what is bad about the path.
+// heal makes the path good.
 func (g *rally) heal() {
 	g.logf("healed")
 	g.mood(moodWell)
 }
 
-// patience is how long a healed connection may take for all there is to do: a peer whose window was
-// closed is asked once a minute, and so is one of whom nothing was heard.
+// patience is how long a healed connection may take for the rest of its work. A peer whose window
+// was closed is probed once a minute, and so is a peer that was silent.
 const patience = 20 * time.Minute
 
 // end lets both users come to an end: they read until the end, write, and close.
@@ -435,7 +437,9 @@ func (g *rally) end() {
 		done = true
 		for _, e := range g.ends {
 			if g.abrupt && !e.closed && time.Until(stop) < patience/2 {
-				e.close() // the reset of the other end may have been lost, and whoever only reads, without keep-alive, waits for ever
+				// The reset of the other end may be lost, and an end that only reads, without
+				// keep-alive, waits forever.
+				e.close()
 			}
 			done = e.proceed() && done
 		}
@@ -452,7 +456,8 @@ func (g *rally) end() {
 		switch {
 		case e.got > p.wrote:
 			g.Errorf("end %d has read %d bytes of %d", i, e.got, p.wrote)
-		case e.eof && !e.closedRead && e.readErr == nil && e.writeErr == nil && e.got != p.wrote: // one call is told of a reset, others read an end
+		// One call returns the error of a reset, and others read an end.
+		case e.eof && !e.closedRead && e.readErr == nil && e.writeErr == nil && e.got != p.wrote:
 			g.Errorf("end %d has read the end after %d bytes of %d", i, e.got, p.wrote)
 		case !g.abrupt && (!e.eof || e.readErr != nil || e.writeErr != nil && !errors.Is(e.writeErr, syscall.EPIPE)):
 			g.Errorf("end %d: end %v, errors %v, %v, and nobody has been abrupt", i, e.eof, e.readErr, e.writeErr)
@@ -463,8 +468,7 @@ func (g *rally) end() {
 	}
 }
 
-// proceed takes the next step to the end of one user's business, and reports whether there is none
-// left.
+// proceed takes the next step to the end of one user's work, and reports whether no step is left.
 func (e *endUser) proceed() bool {
 	over := e.closed || e.readErr != nil
 	if !over && !e.eof && !e.reading.Load() {
@@ -478,8 +482,8 @@ func (e *endUser) proceed() bool {
 		e.g.logf("end %d CloseWrite: %v", e.i, e.c.CloseWrite())
 		e.shut = true
 	}
-	// A connection whose user has closed it waits for its peer no longer than a minute, of which
-	// much may have passed while the path was bad: the close comes when both have read all.
+	// A connection whose user has closed it waits at most a minute for its peer, and most of that
+	// may have passed while the path was bad. So the users close when both have read everything.
 	p := e.g.ends[1-e.i]
 	read := (e.eof || e.readErr != nil) && (p.eof || p.readErr != nil || p.closed)
 	if read && (e.shut || e.writeErr != nil) && !e.writing.Load() && !e.reading.Load() && !e.closed {
@@ -491,7 +495,7 @@ func (e *endUser) proceed() bool {
 	return e.closed && !e.reading.Load() && !e.writing.Load()
 }
 
-// stop ends the user's goroutines, which must not have to wait any more.
+// stop ends the user's goroutines, which must not be waiting any more.
 func (e *endUser) stop() {
 	if e.reads != nil {
 		close(e.reads)
@@ -503,7 +507,7 @@ func (e *endUser) stop() {
 
 // gone asserts that nothing is left of the connection.
 func (g *rally) gone() {
-	time.Sleep(15 * time.Minute) // the book's FIN_WAIT_2 takes eleven
+	time.Sleep(15 * time.Minute) // FIN_WAIT_2 takes eleven in the Net3 profile
 	for i, s := range g.stacks {
 		if l := s.Conns(); len(l) != 0 {
 			g.fatalf("stack %d: there is still %+v", i, l[0])
@@ -514,12 +518,12 @@ func (g *rally) gone() {
 	}
 }
 
-// maxFuzz bounds the story that an input tells.
+// maxFuzz bounds the number of throws in an input.
 const maxFuzz = 600
 
-// FuzzStreams: whatever a path does, and whatever users call, what is read is what was written, up
-// to the end that the writer has set; once the path is well everything comes to its end, and
-// nothing is left.
+// FuzzStreams tests that whatever a path does, and whatever users call, the readers read what was
+// written, up to the end that the writer has set. Once the path is good, all connections come to
+// their end, and nothing is left.
 func FuzzStreams(f *testing.F) {
 	for seed := range uint64(6) {
 		f.Add(testutil.SeededBytes(seed, 300))

@@ -19,11 +19,11 @@ import (
 	"bsdnet/netem"
 )
 
-// The contract of package net is tested on package net too: each test runs over the system's own
-// loopback first, so that what it demands is what programs are used to, and then over this stack's
-// loopback and over a cable between two stacks, in and out of a bubble.
+// The contract of package net is tested on package net too: each test first runs over the system's
+// own loopback, which shows that it asks for what programs are used to, and then over this stack's
+// loopback and over a cable between two stacks, inside and outside of a bubble.
 
-// A tcpConn is what *net.TCPConn and *bsdnet.TCPConn have in common.
+// A tcpConn has the methods that *net.TCPConn and *bsdnet.TCPConn have in common.
 type tcpConn interface {
 	net.Conn
 	io.ReaderFrom
@@ -46,7 +46,7 @@ var (
 	_ tcpConn = (*bsdnet.TCPConn)(nil)
 )
 
-// A tcpListener is what *net.TCPListener and *bsdnet.TCPListener have in common.
+// A tcpListener has the methods that *net.TCPListener and *bsdnet.TCPListener have in common.
 type tcpListener interface {
 	net.Listener
 	SetDeadline(time.Time) error
@@ -58,7 +58,7 @@ var (
 	_ tcpListener = (*bsdnet.TCPListener)(nil)
 )
 
-// A network is where a test of the contract runs: a client and a server side, each with an address.
+// A network has a client and a server side for a test of the contract, each with an address.
 type network struct {
 	kernel       bool // package net itself
 	bubble       bool
@@ -76,7 +76,7 @@ func each(t *testing.T, f func(t *testing.T, n *network)) {
 	eachOwn(t, f)
 }
 
-// eachOwn runs f over every kind of network but package net's.
+// eachOwn runs f over every kind of network except package net's.
 func eachOwn(t *testing.T, f func(t *testing.T, n *network)) {
 	t.Helper()
 	for _, k := range []struct {
@@ -112,8 +112,7 @@ func loopback(t testing.TB) *network {
 
 func cable(t testing.TB) *network { return cableOf(t, netem.PipeConfig{MTU: 1500}, nil) }
 
-// cableOf connects two stacks by a cable; wrap, where it is not nil, is put around the client's
-// end.
+// cableOf connects two stacks by a cable. If wrap is not nil, it wraps the client's end.
 func cableOf(t testing.TB, c netem.PipeConfig, wrap func(bsdnet.Link) bsdnet.Link) *network {
 	t.Helper()
 	a, b, err := netem.Pipe(c)
@@ -134,11 +133,11 @@ func cableOf(t testing.TB, c netem.PipeConfig, wrap func(bsdnet.Link) bsdnet.Lin
 	return n
 }
 
-// stack is stacktest.New under the name that it has in nearly every test here.
+// stack is a short name for stacktest.New, which nearly every test here calls.
 var stack = stacktest.New
 
-// settle lets blocked calls block: in a bubble all of them have; elsewhere that is likely, and what
-// is tested is the same either way.
+// settle waits until calls that block are blocked. In a bubble all of them are then; elsewhere that
+// is likely, and the result of the test does not depend on it.
 func (n *network) settle() {
 	if n.bubble {
 		synctest.Wait()
@@ -200,7 +199,7 @@ func (n *network) pairOver(t testing.TB, l net.Listener) (c, s tcpConn) {
 	return cc.(tcpConn), sc.(tcpConn)
 }
 
-// targets are what errors are compared with by errors.Is.
+// targets are the errors that describe tries with errors.Is.
 var targets = []struct {
 	name string
 	err  error
@@ -212,8 +211,8 @@ var targets = []struct {
 	{"EHOSTUNREACH", syscall.EHOSTUNREACH}, {"ENETUNREACH", syscall.ENETUNREACH}, {"EINVAL", syscall.EINVAL}, {"EBADF", syscall.EBADF},
 }
 
-// describe writes all that a program can see of an error: its text, which has Op, Net, Source and
-// Addr in it, and what errors.Is, errors.As and net.Error say of it.
+// describe returns everything that a program can see of an error: its text, which contains Op, Net,
+// Source and Addr, and the results of errors.Is, errors.As and the methods of net.Error.
 func describe(err error) string {
 	if err == nil {
 		return "nil"
@@ -237,15 +236,15 @@ func describe(err error) string {
 	if errors.As(err, &ne) && ne.Timeout() {
 		marks = append(marks, "Timeout")
 	}
-	//lint:ignore SA1019 deprecated, but what package net says all the same
+	//lint:ignore SA1019 it is deprecated, but package net still has it
 	if errors.As(err, &ne) && ne.Temporary() {
 		marks = append(marks, "Temporary")
 	}
 	return s + " [" + strings.Join(marks, " ") + "]"
 }
 
-// wantError compares an error with what package net says. names are pairs of an address and the
-// name that stands for it in want.
+// wantError compares an error with the one that package net returns. names are pairs of an address
+// and the name that stands for it in want.
 func wantError(t testing.TB, what string, err error, want string, names ...any) {
 	t.Helper()
 	got := describe(err)
@@ -264,7 +263,7 @@ func wantError(t testing.TB, what string, err error, want string, names ...any) 
 	}
 }
 
-// within waits for a value; a minute without one is a hang, in a bubble a deadlock.
+// within waits for a value. A minute without one is a hang, or in a bubble a deadlock.
 func within[T any](t testing.TB, what string, c <-chan T) (v T) {
 	t.Helper()
 	select {
@@ -283,7 +282,7 @@ func async[T any](f func() T) <-chan T {
 	return c
 }
 
-// ioResult is what Read and Write return.
+// An ioResult has the results of Read or Write.
 type ioResult struct {
 	n   int
 	err error

@@ -18,14 +18,14 @@ import (
 
 var quiet = log.New(io.Discard, "", 0)
 
-// TestHTTPServerTimeouts: each of http.Server's timeouts, to the nanosecond of virtual time.
+// TestHTTPServerTimeouts tests each of http.Server's timeouts, to the nanosecond of virtual time.
 func TestHTTPServerTimeouts(t *testing.T) {
 	for _, k := range []struct {
 		name string
 		set  func(*http.Server)
 		send string
-		want time.Duration // after which the connection ends
-		got  string        // and what came before
+		want time.Duration // time after which the connection ends
+		got  string        // bytes that the client reads before
 	}{
 		{"ReadHeaderTimeout", func(s *http.Server) { s.ReadHeaderTimeout = 3 * time.Second }, "GET / HTTP/1.1\r\nHost: x\r\n", 3 * time.Second, ""},
 		{"ReadHeaderTimeout, nothing sent", func(s *http.Server) { s.ReadHeaderTimeout = 3 * time.Second }, "", 3 * time.Second, ""},
@@ -51,7 +51,7 @@ func TestHTTPServerTimeouts(t *testing.T) {
 				io.WriteString(c, k.send)
 				b, err := io.ReadAll(c)
 				d := time.Since(start)
-				if d < k.want || d > k.want+time.Second { // http.Server waits half a second for the other side at times
+				if d < k.want || d > k.want+time.Second { // http.Server sometimes waits half a second for the client
 					t.Errorf("it took %v, want %v", d, k.want)
 				}
 				if line, _, _ := strings.Cut(string(b), "\r\n"); line != k.got || err != nil {
@@ -62,7 +62,7 @@ func TestHTTPServerTimeouts(t *testing.T) {
 	}
 }
 
-// TestHTTPResponseController: a handler's own deadlines.
+// TestHTTPResponseController tests the deadlines that a handler sets.
 func TestHTTPResponseController(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		result := make(chan error, 1)
@@ -107,8 +107,8 @@ func TestHTTPResponseController(t *testing.T) {
 	})
 }
 
-// TestHTTPClientDisconnect: the handler's context ends when the client goes, by a close, a reset,
-// or because its own request was canceled.
+// TestHTTPClientDisconnect tests that the handler's context ends when the client closes or resets
+// the connection, or cancels its request.
 func TestHTTPClientDisconnect(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		ended := make(chan struct{}, 1)
@@ -141,7 +141,7 @@ func TestHTTPClientDisconnect(t *testing.T) {
 	})
 }
 
-// TestHTTPClientTimeout: http.Client.Timeout ends a request whose server is silent.
+// TestHTTPClientTimeout tests that http.Client.Timeout ends a request whose server is silent.
 func TestHTTPClientTimeout(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		s := n.serve(t, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, nil)
@@ -155,7 +155,8 @@ func TestHTTPClientTimeout(t *testing.T) {
 	})
 }
 
-// TestHTTPShutdown: Shutdown lets a request finish and refuses new ones; idle connections end.
+// TestHTTPShutdown tests that Shutdown lets a request finish, refuses new ones, and ends idle
+// connections.
 func TestHTTPShutdown(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		entered, finish := make(chan struct{}), make(chan struct{})
@@ -212,7 +213,7 @@ func TestHTTPShutdown(t *testing.T) {
 	})
 }
 
-// TestHTTPServerClose: Close ends requests that are under way.
+// TestHTTPServerClose tests that Close ends requests that are under way.
 func TestHTTPServerClose(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		entered := make(chan struct{})
@@ -229,7 +230,8 @@ func TestHTTPServerClose(t *testing.T) {
 	})
 }
 
-// TestHTTPManyConnections: 5,000 connections at once, all open, each with a request under way.
+// TestHTTPManyConnections tests 5,000 connections that are open at once, each with a request under
+// way.
 func TestHTTPManyConnections(t *testing.T) {
 	const conns = 5000
 	t.Run("loopback", func(t *testing.T) {
@@ -238,7 +240,7 @@ func TestHTTPManyConnections(t *testing.T) {
 		all.Add(conns)
 		s := n.serve(t, func(w http.ResponseWriter, r *http.Request) {
 			all.Done()
-			all.Wait() // until everyone is here
+			all.Wait() // until all requests are here
 			hello(w, r)
 		}, nil)
 		s.tr.MaxIdleConns = 0

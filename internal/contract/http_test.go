@@ -35,8 +35,8 @@ type site struct {
 	done   chan error // Serve's result
 }
 
-// serve runs an unmodified http.Server on the network; set, where it is not nil, configures it.
-// Everything is shut down at the test's end.
+// serve runs an unmodified http.Server on the network until the test ends. If set is not nil, it
+// configures the server.
 func (n *network) serve(t testing.TB, h http.HandlerFunc, set func(*http.Server)) *site {
 	t.Helper()
 	s := &site{network: n, l: n.listen(t), srv: &http.Server{Handler: h}, done: make(chan error, 1)}
@@ -83,7 +83,7 @@ func hello(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s %s from %s", r.Proto, r.URL.Path, r.RemoteAddr)
 }
 
-// TestHTTPKeepAlive: many requests, one connection.
+// TestHTTPKeepAlive tests that many requests use one connection.
 func TestHTTPKeepAlive(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		s := n.serve(t, hello, nil)
@@ -105,7 +105,8 @@ func TestHTTPKeepAlive(t *testing.T) {
 	})
 }
 
-// TestHTTPPipelining: requests that are sent before their answers are read are answered in order.
+// TestHTTPPipelining tests that requests that are sent before their answers are read are answered
+// in order.
 func TestHTTPPipelining(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		s := n.serve(t, hello, nil)
@@ -134,8 +135,8 @@ func TestHTTPPipelining(t *testing.T) {
 	})
 }
 
-// bodySizes are the lengths of bodies that are tried. With BSDNET_LONG in the environment there is
-// one of 1 GiB.
+// bodySizes returns the lengths of bodies to try. With BSDNET_LONG in the environment, one of them
+// is 1 GiB.
 func bodySizes(t testing.TB, n *network) []int64 {
 	sizes := []int64{0, 1, 64<<10 - 1, 64 << 10, 64<<10 + 1, 10 << 20}
 	if os.Getenv("BSDNET_LONG") != "" && !n.bubble {
@@ -144,7 +145,7 @@ func bodySizes(t testing.TB, n *network) []int64 {
 	return sizes
 }
 
-// stream is a reader of n bytes that tell where they stand.
+// stream returns a reader of n bytes that show their position.
 type stream struct{ off, n int64 }
 
 func (s *stream) Read(b []byte) (int, error) {
@@ -170,13 +171,13 @@ func sum(r io.Reader) string {
 	return fmt.Sprintf("%d bytes, %x, %v", k, h.Sum64(), err)
 }
 
-// TestHTTPBodies: bodies of all sizes, with Content-Length and chunked, in both directions, by
-// HTTP/1.1.
+// TestHTTPBodies tests bodies of all sizes, with Content-Length and chunked, in both directions,
+// over HTTP/1.1.
 func TestHTTPBodies(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) { testBodies(t, n.serve(t, bodies, nil)) })
 }
 
-// bodies answers GET with a body and PUT with the sum of what it was sent.
+// bodies answers GET with a body, and PUT with the sum of the body of the request.
 func bodies(w http.ResponseWriter, r *http.Request) {
 	if r.Method == "PUT" {
 		fmt.Fprintf(w, "%d %s", r.ContentLength, sum(r.Body))
@@ -223,7 +224,7 @@ func testBodies(t *testing.T, s *site) {
 	}
 }
 
-// certificate is a server's, with a client configuration that trusts it.
+// certificate returns a server's certificate, and a client's configuration that trusts it.
 var certificate = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
 	ts := httptest.NewUnstartedServer(nil)
 	ts.StartTLS()
@@ -233,7 +234,7 @@ var certificate = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
 	return ts.TLS.Certificates[0], pool
 })
 
-// serveTLS is serve over TLS, with HTTP/2 or without.
+// serveTLS is like serve, over TLS, with or without HTTP/2.
 func (n *network) serveTLS(t testing.TB, h http.HandlerFunc, http2 bool) *site {
 	t.Helper()
 	cert, pool := certificate()
@@ -259,7 +260,7 @@ func (n *network) serveTLS(t testing.TB, h http.HandlerFunc, http2 bool) *site {
 
 var certTime = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// TestHTTPS: TLS, and in it HTTP/1.1.
+// TestHTTPS tests HTTP/1.1 over TLS.
 func TestHTTPS(t *testing.T) {
 	certificate()
 	eachOwn(t, func(t *testing.T, n *network) {
@@ -273,13 +274,13 @@ func TestHTTPS(t *testing.T) {
 	})
 }
 
-// TestHTTP2: over TLS, many requests at once on one connection, and bodies.
+// TestHTTP2 tests HTTP/2 over TLS: many requests at once on one connection, and bodies.
 func TestHTTP2(t *testing.T) {
 	certificate()
 	eachOwn(t, func(t *testing.T, n *network) { testHTTP2(t, n, n.serveTLS(t, http2Handler, true)) })
 }
 
-// TestH2C: HTTP/2 without TLS, by http.Server.Protocols.
+// TestH2C tests HTTP/2 without TLS, with http.Server.Protocols.
 func TestH2C(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		var p http.Protocols
@@ -329,7 +330,8 @@ func testHTTP2(t *testing.T, n *network, s *site) {
 	testBodies(t, s)
 }
 
-// TestHTTPExpectContinue: the body is sent only once the handler asks for it.
+// TestHTTPExpectContinue tests that the client sends the body only after the handler has asked for
+// it.
 func TestHTTPExpectContinue(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		s := n.serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -362,8 +364,8 @@ func TestHTTPExpectContinue(t *testing.T) {
 	})
 }
 
-// TestHTTPHijack: a handler takes the connection, which is a *bsdnet.TCPConn, and speaks its own
-// protocol.
+// TestHTTPHijack tests that a handler can take over the connection, which is a *bsdnet.TCPConn, and
+// speak another protocol.
 func TestHTTPHijack(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		s := n.serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -400,7 +402,7 @@ func TestHTTPHijack(t *testing.T) {
 	})
 }
 
-// TestHTTPTestServer: httptest.Server with a Listener.
+// TestHTTPTestServer tests httptest.Server with a Listener.
 func TestHTTPTestServer(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		l, err := n.listenOn(n.shost + ":0")
@@ -424,7 +426,7 @@ func TestHTTPTestServer(t *testing.T) {
 	})
 }
 
-// TestHTTPConnectionRefused: the client's error says why.
+// TestHTTPConnectionRefused tests that the client's error gives the reason.
 func TestHTTPConnectionRefused(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		s := n.serve(t, hello, nil)

@@ -14,7 +14,7 @@ import (
 	"bsdnet/netem"
 )
 
-// TestInfo: what a connection says of itself after a transfer with losses, and that Conns says
+// TestInfo tests the ConnInfo of a connection after a transfer with losses, and that Conns returns
 // the same.
 func TestInfo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -84,7 +84,7 @@ func TestInfo(t *testing.T) {
 		if r.RecvQueue != unread || r.Recv != size || r.Ssthresh != 0 || r.RecvBuffer < 100_000 || r.Retransmits != 0 {
 			t.Errorf("the receiver: %+v", r)
 		}
-		// The peer has been told of a window of what is free, or somewhat more.
+		// The window that the peer has been offered is the free space, or somewhat more.
 		if room := r.RecvBuffer - unread; i.SendWindow < room/2 || i.SendWindow > r.RecvBuffer ||
 			i.SendWindow != r.RecvWindow || i.SendNext != r.RecvNext || r.SendNext != i.RecvNext {
 			t.Errorf("the sender has a window of %d at %d; the receiver one of %d at %d", i.SendWindow, i.SendNext,
@@ -99,7 +99,7 @@ func TestInfo(t *testing.T) {
 			t.Errorf("Conns: %+v", list)
 		}
 
-		// In TIME_WAIT there is a record in the connection's place.
+		// In TIME_WAIT a record takes the place of the connection.
 		p.Close()
 		c.Close()
 		time.Sleep(time.Second)

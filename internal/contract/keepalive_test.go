@@ -13,7 +13,7 @@ import (
 	"bsdnet/netem"
 )
 
-// A cuttable link can be cut, so that the far side vanishes; it counts the packets that the near
+// A cuttable link can be cut, so that the far side vanishes. It counts the packets that the near
 // side has sent since.
 type cuttable struct {
 	bsdnet.Link
@@ -46,8 +46,8 @@ func cutNetwork(t testing.TB) (*network, *cuttable) {
 	return n, l
 }
 
-// TestKeepAlive: where the far side vanishes from an idle connection, the near side knows after the
-// idle time and all probes: 150 s by default.
+// TestKeepAlive tests that if the far side of an idle connection vanishes, the near side knows
+// after the idle time and all probes, which is 150 s by default.
 func TestKeepAlive(t *testing.T) {
 	for _, k := range []struct {
 		name   string
@@ -102,7 +102,7 @@ func TestKeepAlive(t *testing.T) {
 				if d := time.Since(start).Round(time.Microsecond); d != k.want {
 					t.Errorf("it took %v, want %v", d, k.want)
 				}
-				if p := link.sent.Load(); p < k.probes || p > k.probes+1 { // and a reset at the end
+				if p := link.sent.Load(); p < k.probes || p > k.probes+1 { // a reset may follow the probes
 					t.Errorf("%d packets were sent, want %d probes", p, k.probes)
 				}
 			})
@@ -110,8 +110,9 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-// TestKeepAliveHalfClosed: a reader that has closed its own side knows as well when the peer has
-// vanished, whoever has dialed; a peer that is silent for an hour, and there, is kept.
+// TestKeepAliveHalfClosed tests that a reader that has closed its own side also learns that the
+// peer has vanished, whichever side has dialed, and that a peer that answers probes but is silent
+// for an hour is kept.
 func TestKeepAliveHalfClosed(t *testing.T) {
 	for _, k := range []struct {
 		name           string
@@ -172,7 +173,8 @@ func TestKeepAliveHalfClosed(t *testing.T) {
 	}
 }
 
-// TestKeepAliveOfListener: accepted connections have the listener's, or the default.
+// TestKeepAliveOfListener tests that accepted connections have the keep-alive settings of the
+// listener, or the default.
 func TestKeepAliveOfListener(t *testing.T) {
 	for _, k := range []struct {
 		name string
@@ -187,7 +189,7 @@ func TestKeepAliveOfListener(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, link := cutNetwork(t)
-				k.lc.Stack = n.client // the side whose link is cut
+				k.lc.Stack = n.client // the link of this side is cut
 				l, err := k.lc.Listen(context.Background(), "tcp", n.chost+":80")
 				if err != nil {
 					t.Fatal(err)
@@ -218,8 +220,8 @@ func TestKeepAliveOfListener(t *testing.T) {
 	}
 }
 
-// TestRetransmissionGivesUp: data that nobody acknowledges ends a connection with ETIMEDOUT, after
-// not less than 100 s (RFC 9293, SHLD-11), for the reader and the writer.
+// TestRetransmissionGivesUp tests that data that nobody acknowledges ends a connection with
+// ETIMEDOUT after at least 100 s (RFC 9293, SHLD-11), for the reader and the writer.
 func TestRetransmissionGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n, link := cutNetwork(t)
@@ -240,7 +242,8 @@ func TestRetransmissionGivesUp(t *testing.T) {
 	})
 }
 
-// TestDetach: a link that is taken off makes new dials unreachable, and connections over it end.
+// TestDetach tests that after a link is detached new dials fail with ENETUNREACH, and connections
+// over the link end.
 func TestDetach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, err := netem.Pipe(netem.PipeConfig{})

@@ -20,8 +20,8 @@ import (
 	"bsdnet/netem"
 )
 
-// serveDNS answers queries over TCP (RFC 1035, 4.2.2) for addresses of IPv4, from names; other
-// names do not exist.
+// serveDNS answers queries over TCP (RFC 1035, 4.2.2) for the IPv4 addresses in names. Other names
+// do not exist.
 func serveDNS(l net.Listener, names map[string][]string) {
 	for {
 		c, err := l.Accept()
@@ -44,7 +44,7 @@ func serveDNS(l net.Listener, names map[string][]string) {
 				for ; q[at] != 0; at += int(q[at]) + 1 {
 					labels = append(labels, string(q[at+1:at+1+int(q[at])]))
 				}
-				end := at + 5 // the root, the type and the class
+				end := at + 5 // after the root, the type and the class
 				addrs, known := names[strings.Join(labels, ".")]
 				if typ := binary.BigEndian.Uint16(q[at+1:]); typ != 1 {
 					addrs = nil
@@ -67,8 +67,8 @@ func serveDNS(l net.Listener, names map[string][]string) {
 	}
 }
 
-// TestDialerResolver: with a Resolver names are dialed, over the stack itself; each of the
-// addresses is tried, and the first error counts.
+// TestDialerResolver tests that a Dialer with a Resolver, which uses the stack itself, dials names.
+// It tries each of the addresses, and returns the first error.
 func TestDialerResolver(t *testing.T) {
 	for _, n := range []*network{loopback(t), cable(t)} {
 		dns, l := n.listen(t), n.listen(t)
@@ -108,8 +108,8 @@ func TestDialerResolver(t *testing.T) {
 	}
 }
 
-// TestDialerSharesTime: an address of a name that is silent leaves the others their share of the
-// time.
+// TestDialerSharesTime tests that a silent address of a name leaves the other addresses their share
+// of the time.
 func TestDialerSharesTime(t *testing.T) {
 	n := cable(t)
 	dns, l := n.listen(t), n.listen(t)
@@ -137,7 +137,7 @@ func TestDialerSharesTime(t *testing.T) {
 	}
 }
 
-// TestFallbackDelay: the field of net.Dialer changes nothing here.
+// TestFallbackDelay tests that FallbackDelay, a field of net.Dialer, has no effect here.
 func TestFallbackDelay(t *testing.T) {
 	n := loopback(t)
 	l := n.listen(t)
@@ -151,8 +151,8 @@ func TestFallbackDelay(t *testing.T) {
 	}
 }
 
-// TestDialTrace: dials call the hooks of httptrace as package net's do: at success and failure, not
-// where there is nothing to connect to.
+// TestDialTrace tests that dials call the hooks of httptrace as those of package net do: on success
+// and failure, but not if there is no address to connect to.
 func TestDialTrace(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -192,7 +192,7 @@ func TestDialTrace(t *testing.T) {
 	})
 }
 
-// TestDialFunctions: every way to dial and to listen leads to the same connection.
+// TestDialFunctions tests that all functions to dial and to listen make the same connections.
 func TestDialFunctions(t *testing.T) {
 	l, err := bsdnet.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -208,7 +208,7 @@ func TestDialFunctions(t *testing.T) {
 		"DialTCP from":   func() (net.Conn, error) { return bsdnet.DialTCP("tcp", from, addr) },
 		"Dialer.DialTCP": func() (net.Conn, error) { return new(bsdnet.Dialer).DialTCP(t.Context(), "tcp", netip.AddrPort{}, ap) },
 		"Dialer.DialTCP from": func() (net.Conn, error) {
-			d := bsdnet.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}} // is not asked
+			d := bsdnet.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}} // DialTCP ignores it
 			return d.DialTCP(t.Context(), "tcp", netip.MustParseAddrPort("127.0.0.7:0"), ap)
 		},
 	} {
@@ -238,7 +238,7 @@ func TestDialFunctions(t *testing.T) {
 	}
 }
 
-// TestDialTimeoutEnds: DialTimeout gives up in time.
+// TestDialTimeoutEnds tests that DialTimeout gives up in time.
 func TestDialTimeoutEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := cable(t)
@@ -250,7 +250,7 @@ func TestDialTimeoutEnds(t *testing.T) {
 	})
 }
 
-// TestDialPort0: port 0 is nobody's.
+// TestDialPort0 tests that a dial to port 0 is refused.
 func TestDialPort0(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		_, err := n.dial(n.shost + ":0")
@@ -258,7 +258,8 @@ func TestDialPort0(t *testing.T) {
 	})
 }
 
-// TestLocalhost: names know no capitals (RFC 4343), and the root's dot says nothing new.
+// TestLocalhost tests that the case of a name does not matter (RFC 4343), nor does a dot at its
+// end.
 func TestLocalhost(t *testing.T) {
 	n := loopback(t)
 	for _, h := range []string{"localhost", "LOCALHOST", "LocalHost", "localhost.", "LOCALHOST."} {
@@ -280,7 +281,7 @@ func TestLocalhost(t *testing.T) {
 	}
 }
 
-// TestAddrErrorNamesAddress: what is wrong is an address, and the error says which.
+// TestAddrErrorNamesAddress tests that the error for a bad address names the address.
 func TestAddrErrorNamesAddress(t *testing.T) {
 	n := loopback(t)
 	for what, f := range map[string]func() error{
@@ -303,7 +304,7 @@ func TestAddrErrorNamesAddress(t *testing.T) {
 	}
 }
 
-// TestSetLingerClamped: more seconds than the field has room for are as many as it has.
+// TestSetLingerClamped tests that more seconds than the field holds count as its largest value.
 func TestSetLingerClamped(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		c, _ := n.pair(t)
@@ -315,9 +316,9 @@ func TestSetLingerClamped(t *testing.T) {
 	})
 }
 
-// TestUserTimeout: what is not acknowledged in time ends the connection with ETIMEDOUT, exactly
-// then: data in flight, data behind a closed window, and the probes of keep-alive. Progress begins
-// the time anew.
+// TestUserTimeout tests that the connection ends with ETIMEDOUT, exactly in time, if the peer does
+// not acknowledge data in flight, data behind a closed window, or the probes of keep-alive.
+// Progress starts the time again.
 func TestUserTimeout(t *testing.T) {
 	const limit = 20 * time.Second
 	end := func(t *testing.T, c tcpConn, from time.Time, least, most time.Duration) {
@@ -338,7 +339,7 @@ func TestUserTimeout(t *testing.T) {
 		for name, f := range map[string]func(t *testing.T, l *cuttable, c, s tcpConn){
 			"in flight": func(t *testing.T, l *cuttable, c, s tcpConn) {
 				set(t, c, limit)
-				time.Sleep(time.Hour + time.Second) // idle
+				time.Sleep(time.Hour + time.Second) // the connection is idle
 				l.cut.Store(true)
 				start := time.Now()
 				c.Write([]byte("lost"))
@@ -349,7 +350,7 @@ func TestUserTimeout(t *testing.T) {
 				start := time.Now()
 				c.Write([]byte("lost"))
 				time.Sleep(2 * time.Second)
-				set(t, c, limit-time.Millisecond) // rounded up
+				set(t, c, limit-time.Millisecond) // it is rounded up
 				end(t, c, start, limit, limit)
 			},
 			"the FIN": func(t *testing.T, l *cuttable, c, s tcpConn) {
@@ -376,7 +377,7 @@ func TestUserTimeout(t *testing.T) {
 			"progress": func(t *testing.T, l *cuttable, c, s tcpConn) {
 				set(t, c, limit)
 				go c.Write(make([]byte, 64<<20))
-				for range 10 { // a reader that reads now and then
+				for range 10 { // the reader reads now and then
 					time.Sleep(limit * 3 / 4)
 					if _, err := io.ReadFull(s, make([]byte, 1<<20)); err != nil {
 						t.Fatal(err)
@@ -415,8 +416,8 @@ func TestUserTimeout(t *testing.T) {
 	}
 }
 
-// TestMSLBounds: an MSL that is too long for the clock is refused; the longest one leaves TIME_WAIT
-// behind.
+// TestMSLBounds tests that New refuses an MSL that is too long for the clock, and that TIME_WAIT
+// ends with the longest one.
 func TestMSLBounds(t *testing.T) {
 	for _, msl := range []time.Duration{-1, 365*24*time.Hour + 1, 1<<63 - 1} {
 		if s, err := bsdnet.New(bsdnet.Config{TCP: bsdnet.TCPConfig{MSL: msl}}); err == nil {

@@ -8,9 +8,9 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// TestIdleProxy: a proxied connection through which nothing goes, two connections and so four
-// sockets and two goroutines that copy, holds 20 KB: no buffer is taken before there is something
-// to put into it.
+// TestIdleProxy tests that an idle proxied connection holds at most 20 KB. It consists of two
+// connections, and so four sockets, and two goroutines that copy. The stack allocates no buffer
+// before there is data to put into it.
 func TestIdleProxy(t *testing.T) {
 	if testutil.Race {
 		t.Skip("the race detector's own memory counts")
@@ -25,7 +25,9 @@ func TestIdleProxy(t *testing.T) {
 			front, back := n.listen(t), n.listen(t)
 			var ends []tcpConn
 			memory := func() int {
-				for range 10 { // pools give back what they have over two rounds, and goroutines that are about to end must do so
+				// A pool takes two collections to release its objects, and goroutines that are
+				// about to end must do so.
+				for range 10 {
 					runtime.GC()
 					n.settle()
 				}
@@ -35,14 +37,14 @@ func TestIdleProxy(t *testing.T) {
 			}
 			var before int
 			for i := range conns + 10 {
-				if i == 10 { // what the stack makes for the first
+				if i == 10 { // the first connections make the stack allocate more
 					before = memory()
 				}
 				client, in := n.pairOver(t, front)
 				out, server := n.pairOver(t, back)
 				go func() { copy(out, in); out.CloseWrite() }()
 				go func() { copy(in, out); in.CloseWrite() }()
-				for _, d := range [][2]tcpConn{{client, server}, {server, client}} { // it has been used
+				for _, d := range [][2]tcpConn{{client, server}, {server, client}} { // use the connection
 					go d[0].Write(make([]byte, 100_000))
 					if _, err := io.ReadFull(d[1], make([]byte, 100_000)); err != nil {
 						t.Fatal(err)
@@ -53,7 +55,7 @@ func TestIdleProxy(t *testing.T) {
 			if each := (memory() - before) / conns; each > most {
 				t.Errorf("an idle proxied connection holds %d bytes, want at most %d", each, most)
 			}
-			for i := 0; i < len(ends); i += 2 { // it still works
+			for i := 0; i < len(ends); i += 2 { // the connections still work
 				ends[i].Write([]byte("x"))
 				ends[i].CloseWrite()
 				if b, err := io.ReadAll(ends[i+1]); string(b) != "x" || err != nil {

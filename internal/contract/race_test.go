@@ -20,7 +20,7 @@ import (
 	"golang.org/x/net/nettest"
 )
 
-// legal are the errors that a connection may meet whatever its two ends do to it.
+// legal are the errors that calls may return, whatever the two ends do to the connection.
 func legal(err error) bool {
 	for _, e := range []error{
 		nil, io.EOF, net.ErrClosed, os.ErrDeadlineExceeded, syscall.ECONNRESET, syscall.EPIPE, syscall.ENOTCONN, syscall.ECONNREFUSED, syscall.ECONNABORTED,
@@ -33,8 +33,8 @@ func legal(err error) bool {
 	return err == nil
 }
 
-// TestCloseRaces: everything that can be done to a connection, done to both ends at once by many
-// goroutines. Nothing hangs, no error is strange, and the stacks balance their buffers afterwards.
+// TestCloseRaces makes all calls on both ends of a connection at once, from many goroutines. No
+// call hangs, all errors are legal, and the stacks have returned their buffers afterwards.
 func TestCloseRaces(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		seed := rand.Uint64()
@@ -65,14 +65,14 @@ func TestCloseRaces(t *testing.T) {
 	})
 }
 
-// oneOf does something to a connection: the w-th worker reads, writes, or does odd things.
+// oneOf makes a call on a connection: the w-th worker reads, writes, or makes unusual calls.
 func oneOf(c tcpConn, w int, rnd *rand.Rand) error {
 	buf := make([]byte, 1+rnd.IntN(200_000))
 	switch w {
 	case 0:
 		_, err := c.Read(buf[:1+rnd.IntN(len(buf))])
 		return err
-	case 1: // it closes in any case, so that nobody waits for ever
+	case 1: // it closes in any case, so that no call waits forever
 		for range rnd.IntN(30) {
 			runtime.Gosched()
 		}
@@ -97,7 +97,7 @@ func oneOf(c tcpConn, w int, rnd *rand.Rand) error {
 	return c.SetNoDelay(false)
 }
 
-// TestDialCloseRaces: dials, accepts, cancellations and listeners that come and go, at once.
+// TestDialCloseRaces runs dials, accepts, cancellations, and listeners that come and go, at once.
 func TestDialCloseRaces(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		seed := rand.Uint64()
@@ -132,7 +132,7 @@ func TestDialCloseRaces(t *testing.T) {
 					})
 				}
 				for range 200 {
-					runtime.Gosched() // long enough for a dial or two
+					runtime.Gosched() // gives time for a dial or two
 				}
 				l.Close()
 				accept.Wait()
@@ -161,7 +161,7 @@ func TestDialCloseRaces(t *testing.T) {
 	})
 }
 
-// TestStackCloseRaces: Stack.Close while everything is under way.
+// TestStackCloseRaces tests Stack.Close while calls of all kinds are under way.
 func TestStackCloseRaces(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
@@ -210,8 +210,8 @@ func TestStackCloseRaces(t *testing.T) {
 	})
 }
 
-// TestConnOverLinks is nettest.TestConn over cables: one of MTU 1500, and one that is lossy and
-// slow.
+// TestConnOverLinks runs nettest.TestConn over two cables: one with an MTU of 1500, and one that is
+// lossy and slow.
 func TestConnOverLinks(t *testing.T) {
 	for _, k := range []struct {
 		name string

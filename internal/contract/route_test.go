@@ -20,7 +20,7 @@ import (
 	"bsdnet/tun"
 )
 
-// Addresses that no host can have are refused, with the reason and what would be right; all others
+// Attach refuses addresses that no host can have, with the reason and the right form. All others
 // can be reached.
 func TestAttachAddresses(t *testing.T) {
 	for _, c := range []struct{ prefix, want string }{
@@ -85,7 +85,7 @@ func TestAttachAddresses(t *testing.T) {
 	}
 }
 
-// The kernel's address on a TUN device is checked likewise, before a device is made.
+// tun.Open checks the kernel's address in the same way before it makes a device.
 func TestTUNHostAddress(t *testing.T) {
 	for _, p := range []string{"10.0.0.0/24", "10.0.0.255/24", "224.0.0.1/24", "0.0.0.0/0", "127.0.0.1/8"} {
 		if _, err := tun.Open(tun.Config{Host: netip.MustParsePrefix(p)}); !errors.Is(err, syscall.EADDRNOTAVAIL) {
@@ -110,7 +110,7 @@ func addRoute(t *testing.T, s *bsdnet.Stack, dst string, l bsdnet.Link) {
 	}
 }
 
-// echoStack is a stack that serves what it gets on port 80.
+// echoStack returns a stack that sends back what it receives on port 80.
 func echoStack(t *testing.T) *bsdnet.Stack {
 	t.Helper()
 	s := stack(t, bsdnet.Config{})
@@ -133,9 +133,9 @@ func echoStack(t *testing.T) *bsdnet.Stack {
 	return s
 }
 
-// Of two links in one network either may go, by Detach or as it breaks, first or second: the other
-// carries what is dialed from then on, from its own address, and a connection that has its link's
-// address stays with it, or with a link that is attached with it again.
+// If one of two links in a network goes away, because of Detach or because it breaks, the other
+// carries new connections, from its own address. A connection that has the address of the other
+// link stays with that link, or with a link that is attached with the same address again.
 func TestTwoLinksInNetwork(t *testing.T) {
 	for _, c := range []struct {
 		name         string
@@ -155,8 +155,8 @@ func TestTwoLinksInNetwork(t *testing.T) {
 					stacktest.Attach(t, cli, mine[i], fmt.Sprintf("10.0.0.%d/24", 2+i))
 					stacktest.Attach(t, srv, theirs[i], fmt.Sprintf("10.0.0.%d/24", 12+i))
 				}
-				// A cable for each: the servers' addresses differ, and what is not on the cable is
-				// not reached.
+				// Each link is a cable of its own. The servers' addresses differ, and a server on
+				// the other cable cannot be reached.
 				dial := func(i int) (*bsdnet.TCPConn, error) {
 					d := bsdnet.Dialer{Stack: cli, Timeout: 30 * time.Second}
 					conn, err := d.Dial("tcp", fmt.Sprintf("10.0.0.%d:80", 12+i))
@@ -221,7 +221,7 @@ func TestTwoLinksInNetwork(t *testing.T) {
 	}
 }
 
-// A connection that is bound, or accepted, goes by the link of its network that has its address.
+// A connection that is bound or accepted uses the link of its network that has its address.
 func TestTwoLinksByAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		one, two, cli := echoStack(t), echoStack(t), stack(t, bsdnet.Config{})
@@ -266,7 +266,8 @@ func TestTwoLinksByAddress(t *testing.T) {
 	})
 }
 
-// AddRoute and DelRoute say what is wrong; Routes and Links list what there is.
+// The errors of AddRoute and DelRoute give the reason, and Routes and Links list all routes and
+// links.
 func TestRoutes(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	a, _ := pipe(t)
@@ -337,8 +338,8 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// What a route costs does not grow with how many there are: ten thousand take megabytes in all, not
-// gigabytes.
+// The cost of a route does not grow with the number of routes: ten thousand take megabytes in all,
+// not gigabytes.
 func TestManyRoutes(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	a, _ := pipe(t)

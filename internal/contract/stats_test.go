@@ -15,7 +15,7 @@ import (
 	"bsdnet/netem"
 )
 
-// frames returns how many packets, and bytes of them, a capture has.
+// frames returns the number of packets in a capture, and of their bytes.
 func frames(t *testing.T, b []byte) (packets, bytes uint64) {
 	t.Helper()
 	for b = b[24:]; len(b) > 0; packets++ {
@@ -26,7 +26,8 @@ func frames(t *testing.T, b []byte) (packets, bytes uint64) {
 	return packets, bytes
 }
 
-// TestStats: what two stacks have counted is what a link between them, and captures, have seen.
+// TestStats tests that the counters of two stacks agree with those of the link between them, and
+// with captures.
 func TestStats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, err := netem.Pipe(netem.PipeConfig{Delay: 10 * time.Millisecond})
@@ -119,7 +120,7 @@ func TestStats(t *testing.T) {
 			t.Errorf("interface %+v; its capture has %d packets of %d bytes", in, packets, octets)
 		}
 		synctest.Wait()
-		m := receiver.Stats().Memory // among others the buffers that wait for what arrives
+		m := receiver.Stats().Memory // it includes the buffers that wait for packets
 		if m.Buffers == 0 || m.Bytes == 0 || m.Limit != 832<<20 {
 			t.Errorf("memory %+v", m)
 		}
@@ -129,8 +130,8 @@ func TestStats(t *testing.T) {
 	})
 }
 
-// TestStatsOfMemory: what has arrived takes memory until it is read, and a stack that is closed has
-// none.
+// TestStatsOfMemory tests that data that has arrived takes memory until it is read, and that a
+// closed stack has no memory.
 func TestStatsOfMemory(t *testing.T) {
 	inBubble(t, cable, func(t *testing.T, n *network) {
 		c, p := n.pair(t)
@@ -159,8 +160,8 @@ func TestStatsOfMemory(t *testing.T) {
 	})
 }
 
-// TestStatsOfLoopback: what goes over the loopback goes out and comes in, with the bytes that a
-// capture shows.
+// TestStatsOfLoopback tests that packets over the loopback are counted as sent and as received,
+// with the bytes that a capture shows.
 func TestStatsOfLoopback(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	var pcap bytes.Buffer
@@ -182,7 +183,7 @@ func TestStatsOfLoopback(t *testing.T) {
 	}
 	packets, octets := frames(t, pcap.Bytes())
 	lo := s.Stats().Interfaces[0]
-	// A capture cuts what the loopback carries whole, and puts headers of IP and TCP, with
+	// A capture cuts the large segments of the loopback, and puts headers of IP and TCP, with
 	// timestamps, before each piece.
 	const headers = 20 + 20 + 12
 	if cuts := packets - lo.PacketsOut; lo.PacketsIn != lo.PacketsOut || lo.BytesIn != lo.BytesOut ||
@@ -198,7 +199,7 @@ type brokenLink struct{ bsdnet.Link }
 func (l brokenLink) Read([][]byte, []int) (int, error) { return 0, io.ErrUnexpectedEOF }
 func (l brokenLink) Write([]net.Buffers) (int, error)  { return 0, io.ErrUnexpectedEOF }
 
-// TestStatsOfBrokenLink: an interface whose link has failed is down.
+// TestStatsOfBrokenLink tests that an interface whose link has failed is down.
 func TestStatsOfBrokenLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, _, err := netem.Pipe(netem.PipeConfig{})

@@ -15,7 +15,7 @@ import (
 	"bsdnet/netem"
 )
 
-// An hour is what a virtual hour of net/http over a bad link has brought.
+// An hour has the results of a virtual hour of net/http over a bad link.
 type hour struct {
 	capture  []byte
 	requests int
@@ -84,7 +84,8 @@ func badHour(t *testing.T, seed uint64, length time.Duration) (h hour) {
 	return h
 }
 
-// TestVirtualHour: the same seed gives the same hour, byte for byte; another seed another one.
+// TestVirtualHour tests that the same seed gives the same hour, byte for byte, and that another
+// seed gives another one.
 func TestVirtualHour(t *testing.T) {
 	length := time.Hour
 	if testutil.Race {
@@ -107,8 +108,8 @@ func TestVirtualHour(t *testing.T) {
 	}
 }
 
-// TestBubbleEndsCleanly: a stack in a bubble that is closed in the middle of everything leaves
-// nothing: synctest.Test would not end.
+// TestBubbleEndsCleanly tests that a stack in a bubble leaves nothing behind if it is closed while
+// calls are under way. If it did, synctest.Test would not end.
 func TestBubbleEndsCleanly(t *testing.T) {
 	eachBubble(t, func(t *testing.T, n *network) {
 		s := n.serve(t, func(w http.ResponseWriter, r *http.Request) {

@@ -13,9 +13,8 @@ import (
 	"bsdnet/netem"
 )
 
-// lossy sends size bytes from one stack to another, over 20 ms and a loss of 2 %, in virtual
-// time, and tells trace what happens at the sender. It returns what the sender knows of its
-// connection in the end.
+// lossy sends size bytes from one stack to another, over 20 ms and a loss of 2 %, in virtual time,
+// and calls trace with the events at the sender. It returns the sender's ConnInfo at the end.
 func lossy(t *testing.T, size int, trace func(*bsdnet.TraceEvent)) (info bsdnet.ConnInfo) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -69,13 +68,14 @@ func lossy(t *testing.T, size int, trace func(*bsdnet.TraceEvent)) (info bsdnet.
 		if n := <-got; n != int64(size) {
 			t.Errorf("%d bytes of %d arrived", n, size)
 		}
-		time.Sleep(time.Second) // the last acknowledgment
+		time.Sleep(time.Second) // until the last acknowledgment has arrived
 		info = c.(*bsdnet.TCPConn).Info()
 	})
 	return info
 }
 
-// TestTraceOfALossyPath: what the events say adds up to what has gone through the connection.
+// TestTraceOfALossyPath tests that the events add up to the data that has gone through the
+// connection.
 func TestTraceOfALossyPath(t *testing.T) {
 	const size = 1 << 20
 	var (
@@ -92,7 +92,7 @@ func TestTraceOfALossyPath(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		c := *e
-		c.Sack = nil // lent
+		c.Sack = nil // it is only valid during the call
 		events = append(events, c)
 		switch e.Kind {
 		case bsdnet.TraceState:
@@ -117,7 +117,8 @@ func TestTraceOfALossyPath(t *testing.T) {
 			}
 		case bsdnet.TraceRTT:
 			minRTT = e.MinRTT
-			if e.RTT < 20*time.Millisecond || e.SRTT < e.MinRTT || e.RTT < e.MinRTT-time.Millisecond || e.RTTVar <= 0 { // a timestamp's unit
+			// RTT may be below MinRTT by the unit of a timestamp, a millisecond.
+			if e.RTT < 20*time.Millisecond || e.SRTT < e.MinRTT || e.RTT < e.MinRTT-time.Millisecond || e.RTTVar <= 0 {
 				t.Errorf("round trip %v, smoothed %v, variance %v, least %v; the path has 20 ms", e.RTT, e.SRTT,
 					e.RTTVar, e.MinRTT)
 			}

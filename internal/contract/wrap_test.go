@@ -10,8 +10,8 @@ import (
 )
 
 // TestMoreThanTheSequenceSpace sends more bytes over one connection than there are sequence
-// numbers: what remembers a number from long ago must not take it for one that is to come (after
-// 2^31 bytes), nor for the present one (after 2^32).
+// numbers. A number that the stack remembers from long ago must not count as a later one (after
+// 2^31 bytes), nor as the current one (after 2^32).
 func TestMoreThanTheSequenceSpace(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	c, p := testutil.Pair(t, s.Listen, s.Dial)

@@ -177,7 +177,8 @@ func (a *attacker) pass(way int, in, out *net.UDPConn, to func(src netip.AddrPor
 			continue
 		}
 		each := n
-		if m, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil && len(m) == 1 && m[0].Header.Type == unix.UDP_GRO {
+		m, err := unix.ParseSocketControlMessage(oob[:oobn])
+		if err == nil && len(m) == 1 && m[0].Header.Type == unix.UDP_GRO {
 			each = int(binary.NativeEndian.Uint32(m[0].Data))
 		}
 		var control []byte
