@@ -17,11 +17,11 @@
 //	ln, err := s1.Listen("tcp", ":80")
 //	conn, err := s2.Dial("tcp", "10.0.0.1:80")
 //
-// Links are packages of their own: [bsdnet/tun] is a link to the system's TCP/IP, [bsdnet/udptunnel]
-// an encrypted link to another process or host, and [bsdnet/wireguard] a link to a WireGuard
-// network. [bsdnet/netem] has cables between stacks, and adds delay, loss and other faults to any
-// link. A program can implement a [Link] of its own, which has five methods; [bsdnet/linktest]
-// tests it.
+// Links are packages of their own: [bsdnet/tun] is a link to the system's TCP/IP,
+// [bsdnet/udptunnel] an encrypted link to another process or host, and [bsdnet/wireguard] a link to
+// a WireGuard network. [bsdnet/netem] has cables between stacks, and adds delay, loss and other
+// faults to any link. A program can implement a [Link] of its own, which has five methods;
+// [bsdnet/linktest] tests it.
 //
 // Listeners, dials and connections return package net's errors. Each error except io.EOF is a
 // *net.OpError. It wraps an *os.SyscallError with a syscall.Errno, net.ErrClosed,
@@ -33,8 +33,8 @@
 // A stack takes the time from package time only, starts its goroutines in New and Attach, and has
 // ended all of them when Close returns. It waits on channels, sync.Cond and timers only. So a stack
 // works in a bubble if it is made there, by [New]; the default stack is made outside. If
-// Config.Rand and the seeds of package netem are fixed, a run repeats exactly, as far as the program
-// itself does.
+// Config.Rand and the seeds of package netem are fixed, a run repeats exactly, as far as the
+// program itself does.
 //
 // A bubble has a time of its own, so a stack is for the goroutines of one bubble, or for those that
 // are in none. Calls from elsewhere fail with an error that says so, and change nothing: dials,
@@ -216,8 +216,8 @@ type TCPConfig struct {
 	ReadBuffer, WriteBuffer int
 
 	// CongestionControl is the algorithm that decides how fast a connection sends: "cubic" (RFC
-	// 9438), "newreno" (RFC 5681), "bbr" (version 3) or "bbr1" (version 1), which ignores losses and
-	// takes more than its share of a path. If it is empty, it is "cubic". ProfileFreeBSD and
+	// 9438), "newreno" (RFC 5681), "bbr" (version 3) or "bbr1" (version 1), which ignores losses
+	// and takes more than its share of a path. If it is empty, it is "cubic". ProfileFreeBSD and
 	// ProfileNet3 have "newreno" only. Over the loopback it has no effect.
 	CongestionControl string
 
@@ -258,7 +258,8 @@ func New(c Config) (*Stack, error) {
 		trace = func(t *kern.Trace) { c.Trace(traceEvent(t)) }
 	}
 	k, err := kern.New(kern.Config{
-		Profile: prof, Rand: c.Rand, LoopbackMTU: c.LoopbackMTU, NoLoopback: c.NoLoopback, Memory: c.Memory, Somaxconn: c.Backlog, Trace: trace,
+		Profile: prof, Rand: c.Rand, LoopbackMTU: c.LoopbackMTU, NoLoopback: c.NoLoopback,
+		Memory: c.Memory, Somaxconn: c.Backlog, Trace: trace,
 	})
 	if err != nil {
 		return nil, err
@@ -272,7 +273,8 @@ const maxMSL = 365 * 24 * time.Hour
 func (c *TCPConfig) profile() (*kern.Profile, error) {
 	p := kern.ProfileNamed(string(c.Profile))
 	if p == nil {
-		return nil, fmt.Errorf("bsdnet: TCPConfig.Profile is %q; it can be %q, %q or %q", c.Profile, ProfileDefault, ProfileFreeBSD, ProfileNet3)
+		return nil, fmt.Errorf("bsdnet: TCPConfig.Profile is %q; it can be %q, %q or %q",
+			c.Profile, ProfileDefault, ProfileFreeBSD, ProfileNet3)
 	}
 	const most = 1 << 30
 	if c.ReadBuffer < 0 || c.ReadBuffer > most {
@@ -290,7 +292,8 @@ func (c *TCPConfig) profile() (*kern.Profile, error) {
 	p.Maxsockbuf = max(p.Maxsockbuf, c.ReadBuffer, c.WriteBuffer)
 	if c.CongestionControl != "" {
 		if !p.HasCC(c.CongestionControl) {
-			return nil, fmt.Errorf("bsdnet: TCPConfig.CongestionControl is %q; with profile %s it can be %q", c.CongestionControl, p.Name, p.CCNames())
+			return nil, fmt.Errorf("bsdnet: TCPConfig.CongestionControl is %q; with profile %s it can be %q",
+				c.CongestionControl, p.Name, p.CCNames())
 		}
 		p.CC = c.CongestionControl
 	}
@@ -412,8 +415,11 @@ func (s *Stack) DelRoute(dst netip.Prefix, link Link) error {
 // to which there is a route as well.
 type Route struct {
 	Dst  netip.Prefix
-	Link Link       // nil for the loopback
-	Src  netip.Addr // local address of dialed connections; if it is not valid, the link has no address, and the route is not used
+	Link Link // nil for the loopback
+
+	// Src is the local address of connections that are dialed over the route. If it is not valid,
+	// the link has no address, and the route is not used.
+	Src netip.Addr
 }
 
 // Routes returns all routes, including those to the links' own networks and that of the loopback,

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unicode/utf8"
 
 	"bsdnet"
 	"bsdnet/internal/link"
@@ -31,8 +32,10 @@ import (
 // netem, which wraps any bsdnet.Link, and WireGuard, which is attached with its routes, and reaches
 // the stack by a pipe.
 var rules = map[string][]string{
-	".":                  {"bsdnet/internal/kern"},
-	"internal/kern":      {"bsdnet/internal/kern/tcp", "bsdnet/internal/kern/wire", "bsdnet/internal/kern/mbuf", "bsdnet/internal/link"},
+	".": {"bsdnet/internal/kern"},
+	"internal/kern": {
+		"bsdnet/internal/kern/tcp", "bsdnet/internal/kern/wire", "bsdnet/internal/kern/mbuf", "bsdnet/internal/link",
+	},
 	"internal/kern/tcp":  {"bsdnet/internal/kern/wire", "bsdnet/internal/kern/mbuf"},
 	"internal/kern/wire": {},
 	// A notation for tests, which the stack itself does not import.
@@ -50,7 +53,8 @@ var rules = map[string][]string{
 	"cmd/tcpplot":              {"bsdnet", "bsdnet/qlog"},
 	"internal/nstest":          {},
 	"internal/interop":         {},
-	// Packages for tests alone: TestImportsOfTestutil. What has no stack in it knows of none, so that tests of any package can import it.
+	// Packages for tests alone: TestImportsOfTestutil. What has no stack in it knows of none, so
+	// that tests of any package can import it.
 	"internal/contract":           {},
 	"internal/testutil":           {},
 	"internal/testutil/stacktest": {"bsdnet"},
@@ -91,7 +95,8 @@ var sources = sync.OnceValues(func() (list []*source, err error) {
 			if name == "." {
 				return nil
 			}
-			if _, err := os.Stat(filepath.Join(name, "go.mod")); err == nil || strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" {
+			_, err := os.Stat(filepath.Join(name, "go.mod"))
+			if err == nil || strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" {
 				return filepath.SkipDir
 			}
 			return nil
@@ -195,10 +200,11 @@ func TestPurePackagesReadNoClock(t *testing.T) {
 
 // The words that the go command takes for a build constraint at the end of a file name.
 var (
-	knownOS = strings.Fields("aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris " +
-		"wasip1 windows zos")
-	knownArch = strings.Fields("386 amd64 amd64p32 arm arm64 arm64be armbe loong64 mips mips64 mips64le mips64p32 mips64p32le mipsle " +
-		"ppc ppc64 ppc64le riscv riscv64 s390 s390x sparc sparc64 wasm")
+	knownOS = strings.Fields("aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd " +
+		"plan9 solaris wasip1 windows zos")
+	knownArch = strings.Fields("386 amd64 amd64p32 arm arm64 arm64be armbe loong64 mips mips64 mips64le " +
+		"mips64p32 mips64p32le mipsle ppc ppc64 ppc64le riscv riscv64 s390 s390x sparc " +
+		"sparc64 wasm")
 )
 
 // TestFileNames: a file whose name makes it build on some systems only, by an end such as _windows,
@@ -331,6 +337,27 @@ var (
 	_ link.DiagnosingLink   = bsdnet.DiagnosingLink(nil)
 )
 
+// Comments wrap at 100 columns and code, in comments too, at 120, with a tab for 4.
+const (
+	commentColumns = 100
+	codeColumns    = 120
+)
+
+func TestLineLengths(t *testing.T) {
+	eachSource(t, func(s *source) {
+		for i, line := range strings.Split(string(s.text), "\n") {
+			most := codeColumns
+			text, comment := strings.CutPrefix(strings.TrimSpace(line), "//")
+			if comment && !strings.HasPrefix(text, "\t") && !strings.Contains(text, "://") {
+				most = commentColumns
+			}
+			if n := utf8.RuneCountInString(strings.ReplaceAll(line, "\t", "    ")); n > most {
+				t.Errorf("%s:%d has %d columns, more than %d", s.name, i+1, n, most)
+			}
+		}
+	})
+}
+
 // TestCounters: what the stack's statistics show is counted somewhere, and not always 0.
 func TestCounters(t *testing.T) {
 	counters := map[string]token.Position{} // by name
@@ -414,7 +441,8 @@ func TestFilesNamed(t *testing.T) {
 
 // public are the packages that a user of the module can import.
 func public(dir string) bool {
-	return !strings.Contains("/"+dir, "/internal") && !strings.HasPrefix(dir, "examples") && !strings.HasPrefix(dir, "cmd")
+	return !strings.Contains("/"+dir, "/internal") && !strings.HasPrefix(dir, "examples") &&
+		!strings.HasPrefix(dir, "cmd")
 }
 
 // TestPublicTypes: go doc shows the methods of a public type with the type, which it does not do

@@ -194,7 +194,8 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*
 		}
 	}
 	fail := func(err error) (*TCPConn, error) {
-		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Addr: net.TCPAddrFromAddrPort(to), Err: err}
+		addr := net.TCPAddrFromAddrPort(to)
+		return nil, &net.OpError{Op: "dial", Net: network, Source: d.LocalAddr, Addr: addr, Err: err}
 	}
 	var from netip.AddrPort
 	if d.LocalAddr != nil {
@@ -233,7 +234,9 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*
 const errnoCanceled = syscall.EINTR
 
 // connect makes a socket and waits until it is connected.
-func (s *Stack) connect(ctx context.Context, from, to netip.AddrPort) (_ *kern.Socket, call string, errno syscall.Errno) {
+func (s *Stack) connect(
+	ctx context.Context, from, to netip.AddrPort,
+) (_ *kern.Socket, call string, errno syscall.Errno) {
 	so, errno := s.k.Socreate(kern.AF_INET, kern.SOCK_STREAM, 0)
 	if errno != 0 {
 		return nil, "socket", errno

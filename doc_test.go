@@ -23,7 +23,9 @@ import (
 // What stands in README.md stands here too, and runs; TestReadme compares.
 
 func ExampleListen() {
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "hello %s", r.URL.Path[1:]) })
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "hello %s", r.URL.Path[1:])
+	})
 
 	ln, err := bsdnet.Listen("tcp", "127.0.0.1:80") // was: net.Listen
 	if err != nil {
@@ -164,12 +166,13 @@ func ExampleConfig_trace() {
 	// <nil>
 }
 
-// The following take rights, a peer or a file, so they are only compiled here; examples/http does the same and is tested.
+// The following take rights, a peer or a file, so they are only compiled here; examples/http does
+// the same and is tested.
 
 func Example_tun() {
 	stack, _ := bsdnet.New(bsdnet.Config{})
 	defer stack.Close()
-	dev, err := tun.Open(tun.Config{Host: netip.MustParsePrefix("10.0.0.1/24")}) // package bsdnet/tun; the kernel's address
+	dev, err := tun.Open(tun.Config{Host: netip.MustParsePrefix("10.0.0.1/24")}) // the kernel's address
 	if err != nil {
 		panic(err)
 	}

@@ -33,10 +33,11 @@ func sysError(call string, errno syscall.Errno) error {
 
 // The errors of calls across the border of a testing/synctest bubble.
 var (
-	errOtherBubble = errors.New("bsdnet: the stack belongs to another testing/synctest bubble, or to none, and has another clock: " +
-		"make a stack with New in the bubble that uses it (the first use makes the default stack)")
-	errOtherClock = errors.New("bsdnet: the deadline was computed outside of the stack's testing/synctest bubble, by another clock: " +
-		"compute it with time.Now in the bubble")
+	errOtherBubble = errors.New("bsdnet: the stack belongs to another testing/synctest bubble, or to none, " +
+		"and has another clock: make a stack with New in the bubble that uses it (the first use of the default stack " +
+		"makes that)")
+	errOtherClock = errors.New("bsdnet: the deadline was computed outside of the stack's testing/synctest bubble, " +
+		"by another clock: compute it with time.Now in the bubble")
 )
 
 // A diagnosed error is a timeout, and what a link says of its cause. It is the timeout to errors.Is
@@ -52,8 +53,8 @@ func (e *diagnosed) Unwrap() error   { return e.error }
 func (e *diagnosed) Timeout() bool   { return true }
 func (e *diagnosed) Temporary() bool { return true }
 
-// diagnose adds the link's answer to ask, if there is one, to an error that is a timeout. Other errors
-// stay as they are.
+// diagnose adds the link's answer to ask, if there is one, to an error that is a timeout. Other
+// errors stay as they are.
 func diagnose(err error, ask func() error) error {
 	sys, isSys := err.(*os.SyscallError)
 	switch {

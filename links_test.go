@@ -13,7 +13,8 @@ import (
 	"bsdnet/wireguard"
 )
 
-// TestLinkErrors: an error of a link, or of a configuration of one, begins with the name of the public package that the caller has called.
+// TestLinkErrors: an error of a link, or of a configuration of one, begins with the name of the
+// public package that the caller has called.
 func TestLinkErrors(t *testing.T) {
 	begins := func(pkg, what string, err error) {
 		t.Helper()
@@ -63,7 +64,9 @@ func TestLinkErrors(t *testing.T) {
 		_, err = tun.Open(c)
 		begins("tun", "Open", err)
 	}
-	for _, c := range []udptunnel.Config{{}, {Key: make([]byte, 32)}, {Key: []byte(strings.Repeat("key.", 8)), Peer: "nowhere"}} {
+	for _, c := range []udptunnel.Config{
+		{}, {Key: make([]byte, 32)}, {Key: []byte(strings.Repeat("key.", 8)), Peer: "nowhere"},
+	} {
 		_, err = udptunnel.Open(c)
 		begins("udptunnel", "Open", err)
 	}

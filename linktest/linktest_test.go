@@ -13,7 +13,8 @@ import (
 	"bsdnet/netem"
 )
 
-// faults are ways to break the contract, each of an end of a good cable, and the test that must fail for it.
+// faults are ways to break the contract, each of an end of a good cable, and the test that must
+// fail for it.
 var faults = []struct {
 	name, point string
 	end         func(l bsdnet.Link) bsdnet.Link
@@ -116,7 +117,8 @@ func (l *leaks) Start(ready func()) error {
 // child is set in the process whose tests are to fail.
 const child = "BSDNET_LINKTEST_FAULTS"
 
-// TestFaults: each fault is found by the test that is there for it, and none in a link without. The tests run in processes of their own, where they fail.
+// TestFaults: each fault is found by the test that is there for it, and none in a link without. The
+// tests run in processes of their own, where they fail.
 func TestFaults(t *testing.T) {
 	run := func(tests string) (string, error) {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run="+tests, "-test.timeout=5m")

@@ -1,8 +1,8 @@
 // Package kern is the BSD kernel around the TCP machine: sockets, control blocks, IP, ICMP, the
-// loopback and all the locks. It is one flat package because code that shares a lock stays together:
-// Go cannot express "the caller holds so.mu" across a package boundary. The file names are BSD's.
-// Code that needs no lock has a package of its own: [bsdnet/internal/kern/tcp] is the protocol
-// machine, wire has the headers, and mbuf the buffers.
+// loopback and all the locks. It is one flat package because code that shares a lock stays
+// together: Go cannot express "the caller holds so.mu" across a package boundary. The file names
+// are BSD's. Code that needs no lock has a package of its own: [bsdnet/internal/kern/tcp] is the
+// protocol machine, wire has the headers, and mbuf the buffers.
 //
 // This page is for readers of the code: the way of a segment, the files, the sender, links, locks,
 // the clock, the handshake, decisions, a glossary, and what is next.
@@ -25,20 +25,21 @@
 //	================= so.leave: notes whom to wake and what to drain, sets the clock, unlocks ====  one exit
 //	                  exit.do: wakes them; ifqueue.start: if the queue is idle, drains it
 //
-// A goroutine that changes a socket enters by lock and leaves by unlock, which is leave and do. While
-// it holds the lock, it sends nothing and wakes no one: Emit puts a segment on its interface's queue
-// and notes the queue in so.txq, and sowakeup makes a note in so.wake. leave takes both notes and
-// releases the lock. do then acts on them, like BSD's splx: it wakes the sleepers and drains the
-// queues. So the order of segments is made under the lock, and the work is done outside of it. leave
-// and do are separate for callers that have something to do in between (copying the user's bytes) or
-// that leave two sockets (tcpListenInput).
+// A goroutine that changes a socket enters by lock and leaves by unlock, which is leave and do.
+// While it holds the lock, it sends nothing and wakes no one: Emit puts a segment on its
+// interface's queue and notes the queue in so.txq, and sowakeup makes a note in so.wake. leave
+// takes both notes and releases the lock. do then acts on them, like BSD's splx: it wakes the
+// sleepers and drains the queues. So the order of segments is made under the lock, and the work is
+// done outside of it. leave and do are separate for callers that have something to do in between
+// (copying the user's bytes) or that leave two sockets (tcpListenInput).
 //
-// The goroutine that drains a queue carries each packet to its end. Over the loopback that is ipintr,
-// tcpInput, the peer's machine, the wake-up of its reader, and the acknowledgment on its way back; on
-// a link it is Link.Write, a batch at a time. It has a budget (drainBudget), and leaves the rest to a
-// goroutine that ends when the queue is empty. The draining flag admits one drainer, so nothing
-// recurses: a packet that the drainer itself puts on the queue is taken in its next round. The
-// loopback needs no goroutine except the application's own; a link has one, in Read.
+// The goroutine that drains a queue carries each packet to its end. Over the loopback that is
+// ipintr, tcpInput, the peer's machine, the wake-up of its reader, and the acknowledgment on its
+// way back; on a link it is Link.Write, a batch at a time. It has a budget (drainBudget), and
+// leaves the rest to a goroutine that ends when the queue is empty. The draining flag admits one
+// drainer, so nothing recurses: a packet that the drainer itself puts on the queue is taken in its
+// next round. The loopback needs no goroutine except the application's own; a link has one, in
+// Read.
 //
 // # The files
 //
@@ -114,27 +115,28 @@
 //
 // # The sender
 //
-// A connection over a path that can lose has a sender (sender.go), which is made when the first data
-// goes out. Its scoreboard has a span for each chain that was emitted, from sndUna to sndNxt without
-// a gap; SACK splits spans at the edges of segments, and merges those that have arrived. All of
-// recovery asks the scoreboard:
+// A connection over a path that can lose has a sender (sender.go), which is made when the first
+// data goes out. Its scoreboard has a span for each chain that was emitted, from sndUna to sndNxt
+// without a gap; SACK splits spans at the edges of segments, and merges those that have arrived.
+// All of recovery asks the scoreboard:
 //
 //	acknowledgment -> senderAck: takeSacks, takeAck (spans delivered: rate sample, RACK, round trip)
 //	               -> recover:   the state of recovery; undo; detectLoss marks spans lost; lossFound begins a recovery
 //	               -> control:   the window of the congestion controller, or of proportional rate reduction
-//	               -> Output:    planRexmit (what is lost, while the pipe has room), then BSD's questions about new data
+//	               -> Output:    planRexmit (what is lost, while the pipe has room), then BSD's questions about data
 //
-// sndNxt and the persist code are BSD's. With a scoreboard, sndNxt goes back in one case only: if the
-// peer has closed its window over the data in flight, all of it is sent again when the window opens
-// (startOver). A time-out marks spans lost instead, and they are sent again like any others.
+// sndNxt and the persist code are BSD's. With a scoreboard, sndNxt goes back in one case only: if
+// the peer has closed its window over the data in flight, all of it is sent again when the window
+// opens (startOver). A time-out marks spans lost instead, and they are sent again like any others.
 //
-// The retransmission timer has three deadlines (armSender): RACK's, at which a segment that may only
-// be late is lost, that of the tail's probe, and the time-out. The pacer has a timer of its own; it
-// holds data back only if the window would release more than a millisecond's worth, or ten segments.
+// The retransmission timer has three deadlines (armSender): RACK's, at which a segment that may
+// only be late is lost, that of the tail's probe, and the time-out. The pacer has a timer of its
+// own; it holds data back only if the window would release more than a millisecond's worth, or ten
+// segments.
 //
 // A congestion controller (CC) belongs to one connection. It sees a View and an Ack, never the TCB,
-// and answers with a Control. CUBIC and NewReno leave the window to proportional rate reduction while
-// losses are repaired; both versions of BBR set it themselves (OwnWindow).
+// and answers with a Control. CUBIC and NewReno leave the window to proportional rate reduction
+// while losses are repaired; both versions of BBR set it themselves (OwnWindow).
 //
 // The loopback of one stack cannot lose. Its connections have no sender, which costs them one
 // comparison. The profiles FreeBSD and Net3 keep BSD's recovery, which counts duplicate
@@ -143,17 +145,17 @@
 // # Links
 //
 // A link carries IP packets and knows nothing of the stack. The contract is the comment of
-// bsdnet.Link, and package linktest tests any link against it. Attach looks for optional methods. If
-// a link has Offload, each packet has a virtio-net header: then the cutter (tso.go) passes a chain on
-// as one packet instead of forty, and a merged packet that arrives enters the machine whole, without
-// a look at its checksum. If a link has Queues, each queue has an ifqueue and a receive goroutine of
-// its own, and a flow stays on one queue. Wrappers have neither method, so a link under netem.Impair
-// carries packets as a wire would.
+// bsdnet.Link, and package linktest tests any link against it. Attach looks for optional methods.
+// If a link has Offload, each packet has a virtio-net header: then the cutter (tso.go) passes a
+// chain on as one packet instead of forty, and a merged packet that arrives enters the machine
+// whole, without a look at its checksum. If a link has Queues, each queue has an ifqueue and a
+// receive goroutine of its own, and a flow stays on one queue. Wrappers have neither method, so a
+// link under netem.Impair carries packets as a wire would.
 //
 // A receive goroutine holds its queue while it handles a batch (ifqueue.hold): the answers to the
-// batch go out together at its end, and a bare acknowledgment replaces an older one of its connection
-// that still waits there (superseded). Two queues may bring segments of one handshake at the same
-// time, so tcpListenInput looks again when it has locked the listener.
+// batch go out together at its end, and a bare acknowledgment replaces an older one of its
+// connection that still waits there (superseded). Two queues may bring segments of one handshake at
+// the same time, so tcpListenInput looks again when it has locked the listener.
 //
 //	tun/               TUN devices: all of Linux's features; others by golang.zx2c4.com/wireguard/tun
 //	udptunnel/         the UDP tunnel: docs/udp-tunnel.md; its machine has neither clock nor socket
@@ -167,50 +169,51 @@
 //
 // # The locks
 //
-// At most two locks are held at a time in an order; every other lock is a leaf, which is taken last,
-// and under which nothing is called.
+// At most two locks are held at a time in an order; every other lock is a leaf, which is taken
+// last, and under which nothing is called.
 //
 //	so.mu of a listener  ->  so.mu of a connection on its queue       (tcpListenInput, soqtake, soqmend)
 //	   leaves: pcbShard, listenShard, a port's shard and a destination's, socketList, syncache, twList, ipReass,
 //	           clock, ifqueue, bucket, bpf, Proc, Kernel.ifMu and closeMu
 //
-// syncache.mu is a leaf although it is held while an answer is composed, as composing calls nothing.
-// ipReass sets its callout under its lock; the clock, which calls no one under its own, is the leaf
-// there. A connection that ends on its listener's queue must not lock the listener: sofree sets
-// so.mend, and soqmend removes it from the queue after the unlock. If two connections would have to
-// be locked, as for both ends of a loopback connection, neither is: the segment between them goes
-// through the queue.
+// syncache.mu is a leaf although it is held while an answer is composed, as composing calls
+// nothing. ipReass sets its callout under its lock; the clock, which calls no one under its own, is
+// the leaf there. A connection that ends on its listener's queue must not lock the listener: sofree
+// sets so.mend, and soqmend removes it from the queue after the unlock. If two connections would
+// have to be locked, as for both ends of a loopback connection, neither is: the segment between
+// them goes through the queue.
 //
 // A lookup takes the bucket's lock, releases it, takes so.mu, and tests whether the socket is still
 // there: so.dead and inp.dead. If one of them is set, tcpInput looks up the segment's socket again.
 //
-// No mutex is held across a sleep. A sleeper waits in sbwait, on the sync.Cond of the socket; SB_LOCK
-// and SB_WANT are bits, not mutexes, as in BSD. All of it works in a testing/synctest bubble, in which
-// a goroutine that waits for a mutex does not count as blocked.
+// No mutex is held across a sleep. A sleeper waits in sbwait, on the sync.Cond of the socket;
+// SB_LOCK and SB_WANT are bits, not mutexes, as in BSD. All of it works in a testing/synctest
+// bubble, in which a goroutine that waits for a mutex does not count as blocked.
 //
 // # The clock
 //
 // A socket has one callout and one deadline: the earliest of its machine's timers and of the calls
-// that sleep in it (nextDeadline). leave compares it with the one that it last asked for, and changes
-// the heap only if it has become earlier. A callout that fires too early finds nothing due and is set
-// again, so none is removed as long as its socket lives: an acknowledgment that restarts the
-// retransmission timer costs nothing. One time.Timer is set to the earliest callout, by (deadline,
-// id). The TIME_WAIT list, the syncache and the reassembly queue have one callout each. If the timer
-// is more than 20 ms late, or a call has taken that long, the clock waits up to 3 ms before it calls
-// on: a busy processor must not look like a lost packet.
+// that sleep in it (nextDeadline). leave compares it with the one that it last asked for, and
+// changes the heap only if it has become earlier. A callout that fires too early finds nothing due
+// and is set again, so none is removed as long as its socket lives: an acknowledgment that restarts
+// the retransmission timer costs nothing. One time.Timer is set to the earliest callout, by
+// (deadline, id). The TIME_WAIT list, the syncache and the reassembly queue have one callout each.
+// If the timer is more than 20 ms late, or a call has taken that long, the clock waits up to 3 ms
+// before it calls on: a busy processor must not look like a lost packet.
 //
-// Protocol timers fire at even nanoseconds of the day (Kernel.even), and our links deliver packets at
-// odd ones. A synctest bubble runs events of one instant in any order; as a timer and a packet never
-// share an instant, a run repeats byte for byte.
+// Protocol timers fire at even nanoseconds of the day (Kernel.even), and our links deliver packets
+// at odd ones. A synctest bubble runs events of one instant in any order; as a timer and a packet
+// never share an instant, a run repeats byte for byte.
 //
 // # The handshake
 //
 // so_q0 is the syncache: an entry of a bounded table, which becomes a socket at the final ACK
-// (syncacheExpand, sonewconn). If its bucket is full, a SYN is answered with a cookie; for as long as
-// a cookie can come back (cookieLife), an ACK without an entry is tried as one. If so_q is full, SYNs
-// from links are dropped, and a final ACK leaves its entry in place. The loopback loses nothing, so a
-// SYN there reserves its place on so_q. One without a place is parked, first come, first served:
-// soaccept lets the next one in (unpark), and the listener's close refuses those that wait.
+// (syncacheExpand, sonewconn). If its bucket is full, a SYN is answered with a cookie; for as long
+// as a cookie can come back (cookieLife), an ACK without an entry is tried as one. If so_q is full,
+// SYNs from links are dropped, and a final ACK leaves its entry in place. The loopback loses
+// nothing, so a SYN there reserves its place on so_q. One without a place is parked, first come,
+// first served: soaccept lets the next one in (unpark), and the listener's close refuses those that
+// wait.
 //
 // # Decisions
 //
@@ -225,40 +228,41 @@
 //     the same in reverse.
 //   - A header Mbuf carries its bytes in itself. A segment is one small allocation from a pool and
 //     shares its payload; there is no header cluster. A payload that fits behind the headers (28
-//     bytes with timestamps) is copied there, and a write of up to 136 bytes waits in an Mbuf of its
-//     own.
+//     bytes with timestamps) is copied there, and a write of up to 136 bytes waits in an Mbuf of
+//     its own.
 //   - A segment over the loopback that has hardly waited on the queue has the time of arrival at
 //     which it was sent (looptransmit): reading the clock costs as much as all of the header
 //     prediction. The machine never lets time go back (onwards).
-//   - Header prediction also takes data that brings an acknowledgment, as all data in a conversation
-//     does (tcp.predicted); BSD's does not.
-//   - Merged segments of up to 2 KiB are copied into larger clusters, a dozen each (gro.add): a copy
-//     of a hot segment costs less than another cluster.
+//   - Header prediction also takes data that brings an acknowledgment, as all data in a
+//     conversation does (tcp.predicted); BSD's does not.
+//   - Merged segments of up to 2 KiB are copied into larger clusters, a dozen each (gro.add): a
+//     copy of a hot segment costs less than another cluster.
 //   - Checksums use AVX2 if there is, 64 bytes a step (wire/cksum_amd64.s): 45 GB/s for a full
 //     segment, against 11. On arm64 they use Advanced SIMD (wire/cksum_arm64.s): 8 instructions for
 //     64 bytes, against 42.
 //   - Buffers grow with the bytes that are read, or acknowledged, in the least round trip
-//     (tcp/autobuf.go). Over a short path that keeps a flight within the processor's cache, and over
-//     a long one it fills the path. The loopback's buffers stay at 256 KiB.
+//     (tcp/autobuf.go). Over a short path that keeps a flight within the processor's cache, and
+//     over a long one it fills the path. The loopback's buffers stay at 256 KiB.
 //   - A Socket is one allocation of 696 bytes, and TestSocketSize holds its size class. What a
 //     stack's connections share is behind one pointer (tcp.Env), rare times are in seconds, tables
-//     hold addresses of 16 bytes (in6Addr), lengths of buffers have 32 bits, and the one sync.Cond of
-//     both buffers is made for the first sleeper. The clock, when it next comes by, drops a Cond that
-//     has no sleeper; to drop it with each wake-up, as sleepqueue(9) does, was a tenth of a round
-//     trip.
+//     hold addresses of 16 bytes (in6Addr), lengths of buffers have 32 bits, and the one sync.Cond
+//     of both buffers is made for the first sleeper. The clock, when it next comes by, drops a Cond
+//     that has no sleeper; to drop it with each wake-up, as sleepqueue(9) does, was a tenth of a
+//     round trip.
 //   - Stack frames on the way of a segment are small (the drainer's batch is in its queue,
-//     syncacheBegin is not inlined): most connections are made on fresh goroutines, and to grow their
-//     stacks was a fifth of a connection's cost.
-//   - On the loopback a chain holds up to 256 KiB (loTSO) in one packet. IP's length field cannot say
-//     so; the length is in the Mbuf (Pkthdr.Len), and captures show the packets of a wire.
+//     syncacheBegin is not inlined): most connections are made on fresh goroutines, and to grow
+//     their stacks was a fifth of a connection's cost.
+//   - On the loopback a chain holds up to 256 KiB (loTSO) in one packet. IP's length field cannot
+//     say so; the length is in the Mbuf (Pkthdr.Len), and captures show the packets of a wire.
 //   - TIME_WAIT is always a record, even while the user still holds the socket, so one set of rules
 //     does. The record takes the connection's place in the table in one step, so no segment finds
 //     nothing in between.
-//   - A machine asks its socket through an interface (tcp.Sock) rather than by return values: it has
-//     BSD's calls in BSD's places, so the call trees are the book's.
-//   - Both directions of a loopback connection use one queue (tuple.flow is symmetric): the goroutine
-//     that sends also brings the acknowledgment.
-//   - sowakeup broadcasts. There is rarely more than one sleeper, and the others may have deadlines.
+//   - A machine asks its socket through an interface (tcp.Sock) rather than by return values: it
+//     has BSD's calls in BSD's places, so the call trees are the book's.
+//   - Both directions of a loopback connection use one queue (tuple.flow is symmetric): the
+//     goroutine that sends also brings the acknowledgment.
+//   - sowakeup broadcasts. There is rarely more than one sleeper, and the others may have
+//     deadlines.
 //   - HyStart++ (RFC 9406) also looks at the last eight round trips within a round, and leaves
 //     Conservative Slow Start if the queue continues to grow: a paced sender fills a queue of one
 //     bandwidth-delay product in the middle of a round, and overflowed it before the round's least
@@ -266,20 +270,21 @@
 //   - The time-out has its floor of 200 ms under the variance, as on Linux: with a sample for each
 //     acknowledgment, the variance of a steady path comes close to 0. The tail's probe comes first
 //     anyway.
-//   - RACK's reordering window is at least the time by which an original has been late, and not only
-//     D-SACK's multiples of a quarter of the round trip.
+//   - RACK's reordering window is at least the time by which an original has been late, and not
+//     only D-SACK's multiples of a quarter of the round trip.
 //   - PAWS accepts retransmissions that were overtaken by up to 50 ticks, and bare acknowledgments
 //     that were overtaken. RFC 7323 drops both; on a path that reorders, each retransmission then
 //     caused further losses.
 //   - Merged segments are taken one by one while there are holes, so a sender sees as many
 //     acknowledgments as on a wire.
 //   - The MTU that an ICMP message names is believed at once only if no larger segment has arrived
-//     (RFC 5927, 7.2). A black hole is suspected only if no full segment has arrived since the first
-//     time-out; the full size is tried again after one round trip, then two, four, and so on.
-//   - The stack asks for offloads (Offload before Start); a link does not announce them. So a wrapper
-//     that does not know the method gets packets as on a wire, and need not refuse anything.
-//   - The tunnel's replay window is golang.zx2c4.com/wireguard/replay's: that of pion/transport makes
-//     a closure for every packet.
+//     (RFC 5927, 7.2). A black hole is suspected only if no full segment has arrived since the
+//     first time-out; the full size is tried again after one round trip, then two, four, and so on.
+//   - The stack asks for offloads (Offload before Start); a link does not announce them. So a
+//     wrapper that does not know the method gets packets as on a wire, and need not refuse
+//     anything.
+//   - The tunnel's replay window is golang.zx2c4.com/wireguard/replay's: that of pion/transport
+//     makes a closure for every packet.
 //   - Secrets are drawn once and used under AES, one key for each purpose: with Config.Rand fixed a
 //     run repeats, and a cookie reveals nothing about a port.
 //
@@ -299,9 +304,9 @@
 //
 // The packets that the stack sends arrive at the link's Write, on the goroutine of the call that
 // caused them. In a testing/synctest bubble time stands still until all goroutines are blocked, so
-// such a run is exact to the nanosecond. The three profiles are the same functions with other values:
-// tcp.Default, tcp.FreeBSD (for conformance scripts) and tcp.Net3 (the book). Kernel.Stats has
-// netstat's counters. Pool().Outstanding() is 0, 0 when a stack is closed, or something leaks.
+// such a run is exact to the nanosecond. The three profiles are the same functions with other
+// values: tcp.Default, tcp.FreeBSD (for conformance scripts) and tcp.Net3 (the book). Kernel.Stats
+// has netstat's counters. Pool().Outstanding() is 0, 0 when a stack is closed, or something leaks.
 //
 // # BSD to Go
 //
@@ -324,8 +329,8 @@
 //
 //   - UDP and ListenPacket; IPv6 (addresses are netip.Addr, in tables in6Addr; wire, ICMPv6 and the
 //     dual-stack listener are missing); names by DNS, Happy Eyeballs.
-//   - Speed: bench/RESULTS.md shows where the stack stands. Delivery straight into a waiting reader's
-//     slice would save a copy.
+//   - Speed: bench/RESULTS.md shows where the stack stands. Delivery straight into a waiting
+//     reader's slice would save a copy.
 //   - Accurate ECN (RFC 9768), and a search for a path's MTU beyond that of the interface at the
 //     beginning (RFC 8899).
 package kern

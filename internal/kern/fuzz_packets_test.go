@@ -15,8 +15,8 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// A siege is a stack with a listener and a connection to an honest peer, and somebody who knows that connection and sends the stack what the bytes of a
-// fuzzer say.
+// A siege is a stack with a listener and a connection to an honest peer, and an attacker that knows
+// the connection and sends the stack what the bytes of a fuzzer say.
 type siege struct {
 	*victim
 	d      testutil.Dice
@@ -214,7 +214,10 @@ func (g *siege) raw() []byte {
 // checksums.
 func (g *siege) cooked() {
 	proto := []uint8{wire.ProtoTCP, wire.ProtoTCP, wire.ProtoICMP, wire.ProtoUDP, uint8(g.d.N(256))}[g.d.N(5)]
-	src := []netip.Addr{attPeer, attHost, netip.MustParseAddr("10.0.0.255"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("224.0.0.1")}[g.d.N(5)]
+	src := []netip.Addr{
+		attPeer, attHost, netip.MustParseAddr("10.0.0.255"), netip.MustParseAddr("127.0.0.1"),
+		netip.MustParseAddr("224.0.0.1"),
+	}[g.d.N(5)]
 	b := g.d.Bytes(20 + g.d.N(60))
 	switch {
 	case proto == wire.ProtoTCP && len(b) >= 20:
@@ -240,7 +243,9 @@ func (g *siege) cooked() {
 // greet is a handshake, or a half of one, with the listener.
 func (g *siege) greet() {
 	p := g.victim.peer(uint16(6000+g.d.N(20)), 80)
-	ok := p.dial(wire.Options{Has: wire.OptFlags(g.d.N(16)), MSS: uint16(g.d.N(65536)), Scale: uint8(g.d.N(15)), TSVal: uint32(g.d.N(256))})
+	ok := p.dial(wire.Options{
+		Has: wire.OptFlags(g.d.N(16)), MSS: uint16(g.d.N(65536)), Scale: uint8(g.d.N(15)), TSVal: uint32(g.d.N(256)),
+	})
 	g.logf("dial: %v", ok)
 	if ok && g.d.One(2) {
 		p.send(g.d.Bytes(5))
@@ -266,7 +271,9 @@ func (g *siege) stranger() {
 	case 2:
 		s.from = s.to
 	case 3:
-		s.from = netip.AddrPortFrom([]netip.Addr{netip.MustParseAddr("10.0.0.255"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("0.0.0.0")}[g.d.N(3)], 5000)
+		s.from = netip.AddrPortFrom([]netip.Addr{
+			netip.MustParseAddr("10.0.0.255"), netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("0.0.0.0"),
+		}[g.d.N(3)], 5000)
 	}
 	g.unmoved("a stranger", s, func() { g.inject(s.bytes()) })
 }
@@ -404,7 +411,8 @@ func TestPacketsSeeds(t *testing.T) {
 		games = 20
 	}
 	for seed := range games {
-		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { besiege(t, testutil.SeededBytes(seed, 50+int(seed*37%1100))) }) {
+		data := testutil.SeededBytes(seed, 50+int(seed*37%1100))
+		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { besiege(t, data) }) {
 			break
 		}
 	}

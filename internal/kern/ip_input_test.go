@@ -468,7 +468,10 @@ func TestFragmentationNeeded(t *testing.T) {
 // RFC 9293 MUST-56
 func TestICMPOnConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		types := []wire.ICMP{{Type: wire.ICMPSourceQuench}, {Type: wire.ICMPTimxceed}, {Type: wire.ICMPTimxceed, Code: 1}, {Type: wire.ICMPParamProb}, {Type: 5}}
+		types := []wire.ICMP{
+			{Type: wire.ICMPSourceQuench}, {Type: wire.ICMPTimxceed}, {Type: wire.ICMPTimxceed, Code: 1},
+			{Type: wire.ICMPParamProb}, {Type: 5},
+		}
 		for code := range uint8(17) {
 			if code != wire.ICMPUnreachNeedfrag {
 				types = append(types, wire.ICMP{Type: wire.ICMPUnreach, Code: code})

@@ -188,7 +188,8 @@ func testedTable(tests map[string][]string, old string) string {
 	return b.String()
 }
 
-// RFC 9293, 3.2: options of any kind, at any place, of any length, are parsed or passed over; of those that are known, these count.
+// RFC 9293, 3.2: options of any kind, at any place, of any length, are parsed or passed over; of
+// those that are known, these count.
 //
 // RFC 9293 MUST-4
 // RFC 9293 MUST-6

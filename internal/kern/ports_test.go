@@ -87,7 +87,10 @@ func (v *victim) connectNB(to netip.AddrPort) (*Socket, syscall.Errno) {
 // of steps.
 func TestEphemeralPortsExhausted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		v := attacked(t, func(_ *Config, p *tcp.Profile) { p.Keepinit = math.MaxInt64 / 4; p.RTOInit = int64(time.Hour) })
+		v := attacked(t, func(_ *Config, p *tcp.Profile) {
+			p.Keepinit = math.MaxInt64 / 4
+			p.RTOInit = int64(time.Hour)
+		})
 		defer v.done()
 		v.link.quiet = true
 		to := netip.AddrPortFrom(attPeer, 9)

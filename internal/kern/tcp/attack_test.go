@@ -419,8 +419,8 @@ func TestHalfSequenceSpace(t *testing.T) {
 	})
 }
 
-// BSD's ends repeat their FIN in each answer. A FIN that comes before its turn is answered at a limited rate, or two of them would answer each other for ever
-// (A09).
+// BSD's ends repeat their FIN in each answer. A FIN that comes before its turn is answered at a
+// limited rate, or two of them would answer each other for ever (A09).
 func TestFinStorm(t *testing.T) {
 	each(t, func(t *T) {
 		for _, prof := range []string{"nodelay", "FreeBSD", "Net3"} {
@@ -440,7 +440,8 @@ func TestFinStorm(t *testing.T) {
 	})
 }
 
-// A closed connection whose peer keeps its window shut and answers nothing is gone after three minutes, with its data (A29).
+// A closed connection whose peer keeps its window shut and answers nothing is gone after three
+// minutes, with its data (A29).
 func TestOrphanBehindClosedWindow(t *testing.T) {
 	for _, prof := range []string{"nodelay", "FreeBSD", "Net3"} {
 		each(t, func(t *T) {
@@ -460,7 +461,8 @@ func TestOrphanBehindClosedWindow(t *testing.T) {
 	}
 }
 
-// However many segments are in flight and however a peer acknowledges them, what is known of them is bounded (A15: CVE-2019-11478).
+// However many segments are in flight and however a peer acknowledges them, what is known of them
+// is bounded (A15: CVE-2019-11478).
 func TestSackManySegments(t *testing.T) {
 	const segments = 2 * maxSpans
 	k := filled(&T{t, 1, 1}, segments)

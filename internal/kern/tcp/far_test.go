@@ -8,14 +8,16 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// Sequence numbers compare rightly only within half of their space. A number that the machine keeps from one event to the next must follow along with
-// the stream, or a connection that has carried 2 GiB without that event takes the past for the future.
+// Sequence numbers compare rightly only within half of their space. A number that the machine keeps
+// from one event to the next must follow along with the stream, or a connection that has carried 2
+// GiB without that event takes the past for the future.
 
 // far is how much the tests send, or receive: a little more than half the sequence space.
 const far = uint64(1<<31 + 1<<20)
 
-// send sends n bytes, at least, at whose contents nobody looks. The peer acknowledges each flight, with data of its own of so many bytes, and always
-// with the same window. Afterwards the numbers of scripts begin anew: the next byte of either side is 1.
+// send sends n bytes, at least, at whose contents nobody looks. The peer acknowledges each flight,
+// with data of its own of so many bytes, and always with the same window. Afterwards the numbers of
+// scripts begin anew: the next byte of either side is 1.
 func (k *kit) send(n uint64, data int) {
 	k.t.Helper()
 	k.blind = true
@@ -37,7 +39,8 @@ func (k *kit) send(n uint64, data int) {
 	k.rebase()
 }
 
-// receive takes n bytes, at least, in segments that acknowledge nothing new. Then it does as send does.
+// receive takes n bytes, at least, in segments that acknowledge nothing new. Then it does as send
+// does.
 func (k *kit) receive(n uint64) {
 	k.t.Helper()
 	k.blind = true
@@ -55,7 +58,10 @@ func (k *kit) give(n int) {
 		m = k.pool.Getcl(n)
 		m.Extend(n)
 	}
-	th := wire.TCP{Sport: k.tp.Fport, Dport: k.tp.Lport, Flags: wire.ACK, Seq: k.tp.rcvNxt, Ack: k.tp.sndMax, Win: uint16(k.opts.win)}
+	th := wire.TCP{
+		Sport: k.tp.Fport, Dport: k.tp.Lport, Flags: wire.ACK,
+		Seq: k.tp.rcvNxt, Ack: k.tp.sndMax, Win: uint16(k.opts.win),
+	}
 	if k.tp.Has(RcvdTstmp) {
 		th.Opt = wire.Options{Has: wire.TofTS, TSVal: k.peerTS(), TSEcr: k.tp.ts(k.now)}
 	}
@@ -74,8 +80,10 @@ func (k *kit) rebase() {
 	k.check()
 }
 
-// Half the sequence space later a connection of each kind works as it did: nothing is urgent that nobody has called urgent; three duplicate acknowledgments, or
-// their SACK blocks, tell of a loss; our window ends where it should, and the peer's window counts (RFC 9293, 3.10.7.4: SND.WL1 and SND.WL2).
+// Half the sequence space later a connection of each kind works as it did: nothing is urgent that
+// nobody has called urgent; three duplicate acknowledgments, or their SACK blocks, tell of a loss;
+// our window ends where it should, and the peer's window counts (RFC 9293, 3.10.7.4: SND.WL1 and
+// SND.WL2).
 func TestHalfTheSequenceSpace(t *testing.T) {
 	const opts = "mss 1000, tso 60000, win 60000, wscale 7, sndbuf 500000, rcvbuf 500000"
 	for _, way := range []struct {
@@ -86,7 +94,9 @@ func TestHalfTheSequenceSpace(t *testing.T) {
 		{"received", func(k *kit) { k.receive(far) }},
 		{"both", func(k *kit) { k.send(far, 60000) }},
 	} {
-		for i, kind := range []string{"", ", bsd", ", FreeBSD", ", Net3", ", sack", ", sack, ts", ", ecn", ", ecn, bsd"} {
+		for i, kind := range []string{
+			"", ", bsd", ", FreeBSD", ", Net3", ", sack", ", sack, ts", ", ecn", ", ecn, bsd",
+		} {
 			t.Run(way.name+kind, func(t *testing.T) {
 				k := established(&T{t, isns[i%len(isns)], isns[(i+2)%len(isns)]}, opts+kind)
 				way.far(k)
@@ -111,7 +121,8 @@ func TestHalfTheSequenceSpace(t *testing.T) {
 	}
 }
 
-// lostFirst lets the peer acknowledge all of four segments except the first, and asserts that this one is sent again, and once.
+// lostFirst lets the peer acknowledge all of four segments except the first, and asserts that this
+// one is sent again, and once.
 func (k *kit) lostFirst() {
 	k.t.Helper()
 	again := 0

@@ -300,7 +300,8 @@ func FuzzMachine(f *testing.F) {
 
 func TestMachineSeeds(t *testing.T) {
 	for seed := range testutil.Games(1200, 100) {
-		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runMachine(t, testutil.SeededBytes(seed, 3000)) }) {
+		data := testutil.SeededBytes(seed, 3000)
+		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runMachine(t, data) }) {
 			break
 		}
 	}

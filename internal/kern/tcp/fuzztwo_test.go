@@ -435,7 +435,8 @@ func FuzzTwoMachines(f *testing.F) {
 
 func TestTwoMachinesSeeds(t *testing.T) {
 	for seed := range testutil.Games(1200, 50) {
-		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runTwo(t, testutil.SeededBytes(seed, 50+int(seed*37%4000))) }) {
+		data := testutil.SeededBytes(seed, 50+int(seed*37%4000))
+		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { runTwo(t, data) }) {
 			break
 		}
 	}

@@ -129,7 +129,8 @@ func TestPacingNotOfFastRetransmit(t *testing.T) {
 	})
 }
 
-// What is lost goes at the pacing rate as well, in whole segments, except for the first retransmission of the recovery.
+// What is lost goes at the pacing rate as well, in whole segments, except for the first
+// retransmission of the recovery.
 func TestPacingOfRetransmissions(t *testing.T) {
 	each(t, func(t *T) {
 		k := pacing(t, 40)

@@ -137,8 +137,9 @@ func TestMTUProbeIntoSmallWindow(t *testing.T) {
 	})
 }
 
-// RFC 1191, 6.3, of a message that was believed only when the time-out had found what it speaks of missing: for ten minutes no segment is larger than it says; then one is tried,
-// and when that has arrived all are.
+// RFC 1191, 6.3, of a message that was believed only when the time-out had found what it speaks of
+// missing: for ten minutes no segment is larger than it says; then one is tried, and when that has
+// arrived all are.
 func TestMTUBelievedLateIsKept(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)
