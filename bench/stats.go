@@ -42,7 +42,7 @@ type histogram struct {
 	counts [(48 - subBits + 1) << subBits]uint32 // up to 2^48 ns, three days
 }
 
-// class returns where v is counted.
+// class returns the class of v.
 func class(v int64) int {
 	if v < 1<<subBits {
 		return int(max(v, 0))

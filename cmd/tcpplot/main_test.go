@@ -103,7 +103,7 @@ func (s *sender) recover(how int, r *rand.Rand) {
 	s.tell(bsdnet.TraceEvent{Kind: bsdnet.TraceRecovery, Name: "Open", Old: state})
 }
 
-// file writes transfers of so many segments each, numbered from 1.
+// file writes a trace of transfers, one for each number of segments, numbered from 1.
 func file(t testing.TB, iss uint32, segments ...int) string {
 	t.Helper()
 	var w bytes.Buffer

@@ -7,14 +7,14 @@ import (
 	"testing"
 )
 
-// Dice make decisions out of bytes: a fuzzer's, or a seed's. When they are used up, every throw
-// is 0.
+// Dice make decisions from the bytes of a fuzzer or of a seed. When the bytes are used up, every
+// throw is 0.
 type Dice []byte
 
-// More says whether there are bytes left.
+// More reports whether there are bytes left.
 func (d *Dice) More() bool { return len(*d) > 0 }
 
-// N is a number from 0 to n-1.
+// N returns a number from 0 to n-1.
 func (d *Dice) N(n int) int {
 	v := 0
 	for m := n - 1; m > 0 && len(*d) > 0; m >>= 8 {
@@ -24,13 +24,13 @@ func (d *Dice) N(n int) int {
 	return v % n
 }
 
-// One is true once in n.
+// One returns true once in n throws.
 func (d *Dice) One(n int) bool { return d.N(n) == n-1 }
 
-// U32 is any number of 32 bits.
+// U32 returns any number of 32 bits.
 func (d *Dice) U32() uint32 { return uint32(d.N(1<<16))<<16 | uint32(d.N(1<<16)) }
 
-// Bytes takes up to n of the bytes.
+// Bytes returns up to n of the bytes themselves.
 func (d *Dice) Bytes(n int) []byte {
 	n = min(n, len(*d))
 	b := slices.Clone((*d)[:n])
@@ -38,7 +38,7 @@ func (d *Dice) Bytes(n int) []byte {
 	return b
 }
 
-// SeededBytes returns n random bytes, which a seed determines.
+// SeededBytes returns n pseudo-random bytes that depend on the seed.
 func SeededBytes(seed uint64, n int) []byte {
 	r := rand.New(rand.NewPCG(seed, 0))
 	b := make([]byte, n)
@@ -48,8 +48,8 @@ func SeededBytes(seed uint64, n int) []byte {
 	return b
 }
 
-// Games is how many games of a kind are played: all, or if time is short few. With BSDNET_LONG=1 in
-// the environment fifty times as many are.
+// Games returns the number of games that a test plays: all, or few if time is short. With
+// BSDNET_LONG=1 in the environment it returns fifty times all.
 func Games(all, few uint64) uint64 {
 	switch {
 	case os.Getenv("BSDNET_LONG") == "1":
