@@ -138,5 +138,5 @@ func (c *TCPConn) WriteBuffers(v *net.Buffers) (int64, error) {
 		left -= len((*v)[0])
 		(*v)[0] = nil
 	}
-	return int64(n), c.opErrno("write", "writev", errno)
+	return int64(n), c.opErrno("writev", "writev", errno)
 }

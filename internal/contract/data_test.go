@@ -231,6 +231,10 @@ func TestBuffers(t *testing.T) {
 		if int(k) != len(want) || err != nil || string(b) != want || rerr != nil || len(v) != 0 {
 			t.Errorf("%d of %d, %v, %v; %d left", k, len(want), err, rerr, len(v))
 		}
+		if n.kernel { // WriteBuffers, below, says the same
+			_, err = (&net.Buffers{{1}}).WriteTo(c)
+			wantError(t, "WriteTo", err, "writev tcp C->S: use of closed network connection [net.ErrClosed]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+		}
 	})
 	eachOwn(t, func(t *testing.T, n *network) {
 		c, s := n.pair(t)
@@ -250,7 +254,7 @@ func TestBuffers(t *testing.T) {
 		}
 		v, _ = make3()
 		_, err = bc.WriteBuffers(&v)
-		wantError(t, "WriteBuffers", err, "write tcp C->S: use of closed network connection [net.ErrClosed]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+		wantError(t, "WriteBuffers", err, "writev tcp C->S: use of closed network connection [net.ErrClosed]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
 	})
 }
 
