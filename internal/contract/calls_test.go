@@ -7,8 +7,11 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"bsdnet"
 )
 
 // A call is an action on a connection by its user, c, or by its peer, s. It returns the effect that
@@ -25,6 +28,9 @@ var calls = []call{
 	{"Close", func(c, s tcpConn) string { return callError(c.Close()) }},
 	{"SetLinger0", func(c, s tcpConn) string { return callError(c.SetLinger(0)) }},
 	{"SetLinger1", func(c, s tcpConn) string { return callError(c.SetLinger(1)) }},
+	{"options", func(c, s tcpConn) string {
+		return callError(errors.Join(c.SetNoDelay(true), c.SetKeepAlive(true), c.SetKeepAlivePeriod(time.Hour), c.SetReadBuffer(1<<16), c.SetWriteBuffer(1<<16)))
+	}},
 	{"deadline", func(c, s tcpConn) string { return callError(c.SetDeadline(past)) }},
 	{"write", func(c, s tcpConn) string {
 		n, err := c.Write([]byte("our data"))
@@ -82,6 +88,42 @@ func (n *network) sequence(t *testing.T, l net.Listener, seq []call) string {
 	b, err = io.ReadAll(s)
 	note("the peer reads", fmt.Sprintf("%q %s", b, callError(err)))
 	return strings.Join(out, "\n\t")
+}
+
+// TestOptionsAtTheEnd: options are set without an error on a connection that a reset has ended, or
+// that is in TIME_WAIT, as with package net on Linux; a value that is wrong still fails.
+func TestOptionsAtTheEnd(t *testing.T) {
+	eachBubble(t, func(t *testing.T, n *network) {
+		for _, reset := range []bool{true, false} {
+			c, s := n.pair(t)
+			if reset {
+				s.SetLinger(0)
+				s.Close()
+			} else {
+				c.CloseWrite()
+				n.settle()
+				s.CloseWrite()
+			}
+			n.settle()
+			b := c.(*bsdnet.TCPConn)
+			for what, err := range map[string]error{
+				"SetNoDelay":           b.SetNoDelay(true),
+				"SetKeepAliveConfig":   b.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Hour}),
+				"SetUserTimeout":       b.SetUserTimeout(time.Hour),
+				"SetCongestionControl": b.SetCongestionControl("newreno"),
+			} {
+				if err != nil {
+					t.Errorf("reset %v: %s: %v", reset, what, err)
+				}
+			}
+			if err := b.SetUserTimeout(-1); !errors.Is(err, syscall.EINVAL) {
+				t.Errorf("reset %v: SetUserTimeout(-1): %v", reset, err)
+			}
+			if err := b.SetCongestionControl("none"); !errors.Is(err, syscall.ENOENT) {
+				t.Errorf("reset %v: SetCongestionControl(none): %v", reset, err)
+			}
+		}
+	})
 }
 
 // TestCallSequences tests that every triple of calls that end something, with data before, between

@@ -57,7 +57,7 @@ const (
 // Sosetopt sets an option: 4.4BSD's sosetopt, with TCP's and IP's ctloutput. It fails with EBADF if
 // the socket is closed, with ENOPROTOOPT if there is no such option, with EINVAL if the option
 // cannot have the value, with ENOBUFS if a buffer would be larger than kern.ipc.maxsockbuf, and
-// with ECONNRESET if the option is TCP's and the connection is over.
+// with ECONNRESET, in BSD's profiles, if the option is TCP's and the connection is over.
 func (so *Socket) Sosetopt(level, name, val int) syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -71,7 +71,7 @@ func (so *Socket) Sosetopt(level, name, val int) syscall.Errno {
 	case SOL_SOCKET:
 		return so.setSocketOption(name, val)
 	case IPPROTO_TCP:
-		if so.dead {
+		if so.dead && !so.k.prof.OptionsLast {
 			return syscall.ECONNRESET
 		}
 		return so.tcpCtloutput(name, val)
@@ -166,14 +166,15 @@ func (so *Socket) Setlinger(on bool, seconds int) syscall.Errno {
 
 // Setcongestion chooses the connection's congestion controller by its name:
 // setsockopt(TCP_CONGESTION), whose value is a word. It fails with ENOENT if there is none of that
-// name, with EBADF if the socket is closed, and with ECONNRESET if the connection is over.
+// name, with EBADF if the socket is closed, and with ECONNRESET, in BSD's
+// profiles, if the connection is over.
 func (so *Socket) Setcongestion(name string) syscall.Errno {
 	so.lock()
 	defer so.unlock()
 	switch {
 	case so.closed():
 		return syscall.EBADF
-	case so.dead:
+	case so.dead && !so.k.prof.OptionsLast:
 		return syscall.ECONNRESET
 	}
 	now := so.k.now()

@@ -70,6 +70,9 @@ type Profile struct {
 	// shutdown(SHUT_RD) ends waiting: what is there, and what comes, can still be read (Linux),
 	// instead of being thrown away (BSD)
 	ShutRdKeeps bool
+	// options can be set on a connection that is over, and change nothing (Linux); BSD's
+	// tcp_ctloutput fails with ECONNRESET
+	OptionsLast bool
 	RepeatFIN   bool // each segment in FIN_WAIT_1, CLOSING and LAST_ACK carries the FIN (BSD)
 	MSL         int64
 	FinWait2    int64 // after a full close; without ShutRdKeeps also after both halves have been shut down
@@ -120,7 +123,7 @@ func Default() *Profile {
 	p.Scoreboard = true
 	p.PersMin = 200 * ms
 	p.SynAckRexmits = 5 // 63 s, Linux's: with FreeBSD's 15 s a round trip of 30 s never connects
-	p.RSTUnread, p.ShutRdKeeps, p.RepeatFIN = true, true, false
+	p.RSTUnread, p.ShutRdKeeps, p.OptionsLast, p.RepeatFIN = true, true, true, false
 	p.Orphan = 100 * sec
 	p.RFC6191, p.TwAckSyn, p.NoLocalTimeWait = true, true, true
 	p.Keepalive, p.Keepidle, p.Keepintvl, p.Keepcnt = true, 15*sec, 15*sec, 9
