@@ -34,8 +34,8 @@ func sysError(call string, errno syscall.Errno) error {
 // The errors of calls across the border of a testing/synctest bubble.
 var (
 	errOtherBubble = errors.New("bsdnet: the stack belongs to another testing/synctest bubble, or to none, " +
-		"and has another clock: make a stack with New in the bubble that uses it (the first use of the default stack " +
-		"makes that)")
+		"and has another clock: make a stack with New in the bubble that uses it " +
+		"(the first use makes the default stack)")
 	errOtherClock = errors.New("bsdnet: the deadline was computed outside of the stack's testing/synctest bubble, " +
 		"by another clock: compute it with time.Now in the bubble")
 )
