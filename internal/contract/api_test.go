@@ -34,22 +34,30 @@ const (
 
 // notHere are the exported functions, variables and types of package net that are not here.
 var notHere = map[string]string{
-	"DialIP": noUDP, "DialUDP": noUDP, "DialUnix": noUDP, "ListenIP": noUDP, "ListenMulticastUDP": noUDP, "ListenPacket": noUDP, "ListenUDP": noUDP,
-	"ListenUnix": noUDP, "ListenUnixgram": noUDP, "IPConn": noUDP, "UDPConn": noUDP, "UnixConn": noUDP, "UnixListener": noUDP, "PacketConn": noUDP,
-	"ErrWriteToConnected": noUDP,
-	"FileConn":            noFD, "FileListener": noFD, "FilePacketConn": noFD,
-	"InterfaceAddrs": noIface, "InterfaceByIndex": noIface, "InterfaceByName": noIface, "Interfaces": noIface, "Interface": noIface, "Flags": noIface,
-	"LookupAddr": noNames, "LookupCNAME": noNames, "LookupHost": noNames, "LookupIP": noNames, "LookupMX": noNames, "LookupNS": noNames,
-	"LookupPort": noNames, "LookupSRV": noNames, "LookupTXT": noNames, "ResolveIPAddr": noNames, "ResolveTCPAddr": noNames, "ResolveUDPAddr": noNames,
-	"ResolveUnixAddr": noNames, "MX": noNames, "NS": noNames, "SRV": noNames, "DefaultResolver": noNames, "Resolver": isATypeOf,
-	"Pipe": netsOwn, "JoinHostPort": netsOwn, "SplitHostPort": netsOwn, "ParseCIDR": netsOwn, "ParseIP": netsOwn, "ParseMAC": netsOwn, "CIDRMask": netsOwn,
-	"IPv4": netsOwn, "IPv4Mask": netsOwn, "TCPAddrFromAddrPort": netsOwn, "UDPAddrFromAddrPort": netsOwn, "ErrClosed": netsOwn,
-	"IPv4allrouter": netsOwn, "IPv4allsys": netsOwn, "IPv4bcast": netsOwn, "IPv4zero": netsOwn, "IPv6interfacelocalallnodes": netsOwn,
-	"IPv6linklocalallnodes": netsOwn, "IPv6linklocalallrouters": netsOwn, "IPv6loopback": netsOwn, "IPv6unspecified": netsOwn, "IPv6zero": netsOwn,
-	"Addr": isATypeOf, "AddrError": isATypeOf, "Buffers": isATypeOf, "Conn": isATypeOf, "DNSConfigError": isATypeOf, "DNSError": isATypeOf,
-	"Error": isATypeOf, "HardwareAddr": isATypeOf, "IP": isATypeOf, "IPAddr": isATypeOf, "IPMask": isATypeOf, "IPNet": isATypeOf,
-	"InvalidAddrError": isATypeOf, "KeepAliveConfig": isATypeOf, "Listener": isATypeOf, "OpError": isATypeOf, "ParseError": isATypeOf,
-	"TCPAddr": isATypeOf, "UDPAddr": isATypeOf, "UnixAddr": isATypeOf, "UnknownNetworkError": isATypeOf,
+	"DialIP": noUDP, "DialUDP": noUDP, "DialUnix": noUDP, "ListenIP": noUDP,
+	"ListenMulticastUDP": noUDP, "ListenPacket": noUDP, "ListenUDP": noUDP, "ListenUnix": noUDP,
+	"ListenUnixgram": noUDP, "IPConn": noUDP, "UDPConn": noUDP, "UnixConn": noUDP,
+	"UnixListener": noUDP, "PacketConn": noUDP, "ErrWriteToConnected": noUDP,
+	"FileConn": noFD, "FileListener": noFD, "FilePacketConn": noFD,
+	"InterfaceAddrs": noIface, "InterfaceByIndex": noIface, "InterfaceByName": noIface,
+	"Interfaces": noIface, "Interface": noIface, "Flags": noIface,
+	"LookupAddr": noNames, "LookupCNAME": noNames, "LookupHost": noNames, "LookupIP": noNames,
+	"LookupMX": noNames, "LookupNS": noNames, "LookupPort": noNames, "LookupSRV": noNames,
+	"LookupTXT": noNames, "ResolveIPAddr": noNames, "ResolveTCPAddr": noNames,
+	"ResolveUDPAddr": noNames, "ResolveUnixAddr": noNames, "MX": noNames, "NS": noNames,
+	"SRV": noNames, "DefaultResolver": noNames, "Resolver": isATypeOf,
+	"Pipe": netsOwn, "JoinHostPort": netsOwn, "SplitHostPort": netsOwn, "ParseCIDR": netsOwn,
+	"ParseIP": netsOwn, "ParseMAC": netsOwn, "CIDRMask": netsOwn, "IPv4": netsOwn,
+	"IPv4Mask": netsOwn, "TCPAddrFromAddrPort": netsOwn, "UDPAddrFromAddrPort": netsOwn,
+	"ErrClosed": netsOwn, "IPv4allrouter": netsOwn, "IPv4allsys": netsOwn, "IPv4bcast": netsOwn,
+	"IPv4zero": netsOwn, "IPv6interfacelocalallnodes": netsOwn, "IPv6linklocalallnodes": netsOwn,
+	"IPv6linklocalallrouters": netsOwn, "IPv6loopback": netsOwn, "IPv6unspecified": netsOwn, "IPv6zero": netsOwn,
+	"Addr": isATypeOf, "AddrError": isATypeOf, "Buffers": isATypeOf, "Conn": isATypeOf,
+	"DNSConfigError": isATypeOf, "DNSError": isATypeOf, "Error": isATypeOf,
+	"HardwareAddr": isATypeOf, "IP": isATypeOf, "IPAddr": isATypeOf, "IPMask": isATypeOf,
+	"IPNet": isATypeOf, "InvalidAddrError": isATypeOf, "KeepAliveConfig": isATypeOf,
+	"Listener": isATypeOf, "OpError": isATypeOf, "ParseError": isATypeOf, "TCPAddr": isATypeOf,
+	"UDPAddr": isATypeOf, "UnixAddr": isATypeOf, "UnknownNetworkError": isATypeOf,
 }
 
 // membersNotHere are the methods and fields that are not here, of the types that are.
@@ -57,7 +65,8 @@ var membersNotHere = map[string]string{
 	"Dialer.Cancel": obsolete, "Dialer.DualStack": obsolete,
 	"Dialer.Control": noFD, "Dialer.ControlContext": noFD, "ListenConfig.Control": noFD,
 	"Dialer.DialIP": noUDP, "Dialer.DialUDP": noUDP, "Dialer.DialUnix": noUDP, "ListenConfig.ListenPacket": noUDP,
-	"Dialer.MultipathTCP": noMPTCP, "Dialer.SetMultipathTCP": noMPTCP, "ListenConfig.MultipathTCP": noMPTCP, "ListenConfig.SetMultipathTCP": noMPTCP,
+	"Dialer.MultipathTCP": noMPTCP, "Dialer.SetMultipathTCP": noMPTCP,
+	"ListenConfig.MultipathTCP": noMPTCP, "ListenConfig.SetMultipathTCP": noMPTCP,
 	"TCPConn.SyscallConn": noFD, "TCPListener.SyscallConn": noFD,
 }
 
@@ -109,8 +118,11 @@ func TestAPIWhole(t *testing.T) {
 	}
 	// The functions have the types of those of package net.
 	for name, p := range map[string][2]any{
-		"Dial": {net.Dial, bsdnet.Dial}, "DialTimeout": {net.DialTimeout, bsdnet.DialTimeout}, "DialTCP": {net.DialTCP, bsdnet.DialTCP},
-		"Listen": {net.Listen, bsdnet.Listen}, "ListenTCP": {net.ListenTCP, bsdnet.ListenTCP},
+		"Dial":        {net.Dial, bsdnet.Dial},
+		"DialTimeout": {net.DialTimeout, bsdnet.DialTimeout},
+		"DialTCP":     {net.DialTCP, bsdnet.DialTCP},
+		"Listen":      {net.Listen, bsdnet.Listen},
+		"ListenTCP":   {net.ListenTCP, bsdnet.ListenTCP},
 	} {
 		nt, ot := ourType(reflect.TypeOf(p[0])), ourType(reflect.TypeOf(p[1]))
 		if nt != ot {
@@ -119,7 +131,8 @@ func TestAPIWhole(t *testing.T) {
 	}
 	for name := range ours {
 		if nets[name] && notHere[name] == "" && !slices.Contains([]string{
-			"Dial", "DialTimeout", "DialTCP", "Listen", "ListenTCP", "Dialer", "ListenConfig", "TCPConn", "TCPListener"}, name) {
+			"Dial", "DialTimeout", "DialTCP", "Listen", "ListenTCP", "Dialer", "ListenConfig", "TCPConn", "TCPListener",
+		}, name) {
 			t.Errorf("%s has a name of package net's, and no test says that it is the same", name)
 		}
 	}

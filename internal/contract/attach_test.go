@@ -43,7 +43,8 @@ func TestAttachRefused(t *testing.T) {
 		{"", nil, "not an address with its prefix length"},
 	} {
 		p, _ := netip.ParsePrefix(c.prefix)
-		if err := s.Attach(l, p); err == nil || c.errno != nil && !errors.Is(err, c.errno) || !strings.Contains(err.Error(), c.want) {
+		err := s.Attach(l, p)
+		if err == nil || c.errno != nil && !errors.Is(err, c.errno) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v; want %v and %q", c.prefix, err, c.errno, c.want)
 		}
 	}

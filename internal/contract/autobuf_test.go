@@ -27,7 +27,11 @@ func TestLongPath(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			n := &network{server: stack(t, bsdnet.Config{TCP: config}), client: stack(t, bsdnet.Config{TCP: config}), shost: "10.0.0.1"}
+			n := &network{
+				server: stack(t, bsdnet.Config{TCP: config}),
+				client: stack(t, bsdnet.Config{TCP: config}),
+				shost:  "10.0.0.1",
+			}
 			if err := errors.Join(n.server.Attach(a, netip.MustParsePrefix("10.0.0.1/24")),
 				n.client.Attach(imp, netip.MustParsePrefix("10.0.0.2/24"))); err != nil {
 				t.Fatal(err)
@@ -58,8 +62,10 @@ func TestLongPath(t *testing.T) {
 		{"growing", none, func(c, s tcpConn) {}, whole, 3 * whole},
 		{"receive buffer set", none, func(c, s tcpConn) { s.SetReadBuffer(256 << 10) }, window * 9 / 10, 2 * window},
 		{"send buffer set", none, func(c, s tcpConn) { c.SetWriteBuffer(256 << 10) }, window * 9 / 10, 2 * window},
-		{"receive buffers configured", bsdnet.TCPConfig{ReadBuffer: 256 << 10}, func(c, s tcpConn) {}, window * 9 / 10, 2 * window},
-		{"send buffers configured", bsdnet.TCPConfig{WriteBuffer: 256 << 10}, func(c, s tcpConn) {}, window * 9 / 10, 2 * window},
+		{"receive buffers configured", bsdnet.TCPConfig{ReadBuffer: 256 << 10}, func(c, s tcpConn) {},
+			window * 9 / 10, 2 * window},
+		{"send buffers configured", bsdnet.TCPConfig{WriteBuffer: 256 << 10}, func(c, s tcpConn) {},
+			window * 9 / 10, 2 * window},
 	} {
 		if d := transfer(c.config, c.prepare); d < c.least || d > c.most {
 			t.Errorf("%s: %v; want %v to %v", c.name, d, c.least, c.most)

@@ -89,25 +89,32 @@ func TestLinkBreaksContract(t *testing.T) {
 		}
 		return n
 	}
+	minusOne := func([]net.Buffers) int { return -1 }
 	for _, c := range []struct {
 		name string
 		mk   func() *sloppyLink
 		want string
 		err  error
 	}{
-		{"Read returns bytes", func() *sloppyLink { return reads(1000, 1000, nil) }, "Read has returned 1000 packets", nil},
+		{"Read returns bytes", func() *sloppyLink { return reads(1000, 1000, nil) },
+			"Read has returned 1000 packets", nil},
 		{"Read returns -1", func() *sloppyLink { return reads(-1, 0, nil) }, "Read has returned -1 packets", nil},
-		{"Read returns -1 and an error", func() *sloppyLink { return reads(-1, 0, errOwn) }, "Read has returned -1 packets", errOwn},
-		{"Read returns bytes and an error", func() *sloppyLink { return reads(1000, 0, errOwn) }, "Read has returned 1000 packets", errOwn},
-		{"Read returns a size of its own", func() *sloppyLink { return reads(1, 1501, nil) }, "a packet of 1501 bytes in a buffer of 1500", nil},
+		{"Read returns -1 and an error", func() *sloppyLink { return reads(-1, 0, errOwn) },
+			"Read has returned -1 packets", errOwn},
+		{"Read returns bytes and an error", func() *sloppyLink { return reads(1000, 0, errOwn) },
+			"Read has returned 1000 packets", errOwn},
+		{"Read returns a size of its own", func() *sloppyLink { return reads(1, 1501, nil) },
+			"a packet of 1501 bytes in a buffer of 1500", nil},
 		{"Read returns a negative size", func() *sloppyLink { return reads(1, -1, nil) }, "a packet of -1 bytes", nil},
 		{"Read returns nothing", func() *sloppyLink { return reads(0, 0, nil) }, "no packet and no error", nil},
 		{"Read returns an error", func() *sloppyLink { return reads(0, 0, errOwn) }, "out of order", errOwn},
 		{"Read says closed", func() *sloppyLink { return reads(0, 0, net.ErrClosed) }, "closed", net.ErrClosed},
 		{"Write returns bytes", func() *sloppyLink { return writes(bytes, nil) }, "Write has returned", nil},
-		{"Write returns bytes and an error", func() *sloppyLink { return writes(bytes, errOwn) }, "Write has returned", errOwn},
-		{"Write returns -1", func() *sloppyLink { return writes(func([]net.Buffers) int { return -1 }, nil) }, "Write has returned -1", nil},
-		{"Write returns -1 and an error", func() *sloppyLink { return writes(func([]net.Buffers) int { return -1 }, errOwn) }, "Write has returned -1", errOwn},
+		{"Write returns bytes and an error", func() *sloppyLink { return writes(bytes, errOwn) },
+			"Write has returned", errOwn},
+		{"Write returns -1", func() *sloppyLink { return writes(minusOne, nil) }, "Write has returned -1", nil},
+		{"Write returns -1 and an error", func() *sloppyLink { return writes(minusOne, errOwn) },
+			"Write has returned -1", errOwn},
 	} {
 		for _, how := range []string{"alone", "of two queues", "impaired"} {
 			t.Run(c.name+", "+how, func(t *testing.T) {
@@ -120,7 +127,8 @@ func TestLinkBreaksContract(t *testing.T) {
 					switch how {
 					case "of two queues":
 						l.queues = 2
-						want = strings.NewReplacer("Read has", "ReadQueue has", "Write has", "WriteQueue has").Replace(want)
+						r := strings.NewReplacer("Read has", "ReadQueue has", "Write has", "WriteQueue has")
+						want = r.Replace(want)
 					case "impaired":
 						var err error
 						if attached, err = netem.Impair(l, netem.Path{}); err != nil {
@@ -152,7 +160,8 @@ func TestLinkBreaksContract(t *testing.T) {
 						t.Error("a dial over the link has got through")
 					}
 					got := s.LinkErr(attached)
-					if got == nil || !strings.Contains(got.Error(), want) || c.err != nil && how != "impaired" && !errors.Is(got, c.err) {
+					if got == nil || !strings.Contains(got.Error(), want) ||
+						c.err != nil && how != "impaired" && !errors.Is(got, c.err) {
 						t.Errorf("LinkErr: %v, want %q and %v", got, want, c.err)
 					}
 					if _, err := s.Dial("tcp", "10.0.0.9:80"); !errors.Is(err, syscall.ENETDOWN) {
@@ -204,13 +213,20 @@ func TestLinkNotComparable(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := netip.MustParsePrefix("10.0.0.1/24")
-	for _, l := range []bsdnet.Link{valueLink{a, t.Logf}, nestedLink{a, t.Logf}, nestedLink{valueLink{a, t.Logf}, nil}} {
+	for _, l := range []bsdnet.Link{
+		valueLink{a, t.Logf},
+		nestedLink{a, t.Logf},
+		nestedLink{valueLink{a, t.Logf}, nil},
+	} {
 		if err := s.Attach(l, p); err == nil || !strings.Contains(err.Error(), "pass a pointer") {
 			t.Errorf("Attach(%T): %v", l, err)
 		}
 		_, captured := s.Capture(l, new(strings.Builder))
 		for name, err := range map[string]error{
-			"LinkErr": s.LinkErr(l), "Detach": s.Detach(l), "AddRoute": s.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), l), "Capture": captured,
+			"LinkErr":  s.LinkErr(l),
+			"Detach":   s.Detach(l),
+			"AddRoute": s.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), l),
+			"Capture":  captured,
 		} {
 			if err == nil || !strings.Contains(err.Error(), "not attached") {
 				t.Errorf("%s(%T): %v", name, l, err)
@@ -234,7 +250,8 @@ func TestLinkNotComparable(t *testing.T) {
 func TestLinkQueuesBeyond(t *testing.T) {
 	s := stack(t, bsdnet.Config{})
 	l := &sloppyLink{queues: 1 << 30, closed: make(chan struct{})}
-	if err := s.Attach(l, netip.MustParsePrefix("10.0.0.1/24")); err == nil || !strings.Contains(err.Error(), "at most 256") {
+	err := s.Attach(l, netip.MustParsePrefix("10.0.0.1/24"))
+	if err == nil || !strings.Contains(err.Error(), "at most 256") {
 		t.Errorf("Attach: %v", err)
 	}
 	l.queues = -1 // the same as no queues: the stack calls Read and Write

@@ -54,7 +54,10 @@ func (r *resident) refused(t *testing.T) {
 	}
 	tcp := r.c.(*bsdnet.TCPConn)
 	for name, err := range map[string]error{
-		"Dial":                 func() error { _, err := r.s.DialTimeout("tcp", "127.0.0.1:80", time.Second); return err }(),
+		"Dial": func() error {
+			_, err := r.s.DialTimeout("tcp", "127.0.0.1:80", time.Second)
+			return err
+		}(),
 		"Listen":               func() error { _, err := r.s.Listen("tcp", "127.0.0.1:81"); return err }(),
 		"Accept":               func() error { _, err := r.ln.Accept(); return err }(),
 		"Read":                 func() error { _, err := r.c.Read(make([]byte, 1)); return err }(),
@@ -75,7 +78,8 @@ func (r *resident) refused(t *testing.T) {
 		"Attach":               attach(),
 		"Capture":              func() error { _, err := r.s.Capture(nil, io.Discard); return err }(),
 	} {
-		if err == nil || !strings.Contains(err.Error(), "belongs to another testing/synctest bubble, or to none") || !strings.Contains(err.Error(), "New") {
+		if err == nil || !strings.Contains(err.Error(), "belongs to another testing/synctest bubble, or to none") ||
+			!strings.Contains(err.Error(), "New") {
 			t.Errorf("%s from elsewhere: %v", name, err)
 		}
 		if ne, ok := err.(net.Error); ok && ne.Timeout() {
@@ -205,8 +209,10 @@ func TestBubbleDeadline(t *testing.T) {
 		inside = time.Now().Add(time.Second)
 		r := newResident(t, "")
 		for name, err := range map[string]error{
-			"SetDeadline": r.c.SetDeadline(outside), "SetReadDeadline": r.c.SetReadDeadline(outside), "SetWriteDeadline": r.c.SetWriteDeadline(outside),
-			"Accept": r.ln.(*bsdnet.TCPListener).SetDeadline(outside),
+			"SetDeadline":      r.c.SetDeadline(outside),
+			"SetReadDeadline":  r.c.SetReadDeadline(outside),
+			"SetWriteDeadline": r.c.SetWriteDeadline(outside),
+			"Accept":           r.ln.(*bsdnet.TCPListener).SetDeadline(outside),
 		} {
 			if err == nil || !strings.Contains(err.Error(), "computed outside of the stack's testing/synctest bubble") {
 				t.Errorf("%s: %v", name, err)
@@ -241,13 +247,16 @@ func TestBubbleDefaultStack(t *testing.T) {
 	defer ln.Close()
 	synctest.Test(t, func(t *testing.T) {
 		_, err := bsdnet.Dial("tcp", ln.Addr().String())
-		if err == nil || !strings.Contains(err.Error(), "the first use makes the default stack") || !strings.HasPrefix(err.Error(), "dial tcp 127.0.0.1:") {
+		if err == nil || !strings.Contains(err.Error(), "the first use makes the default stack") ||
+			!strings.HasPrefix(err.Error(), "dial tcp 127.0.0.1:") {
 			t.Error(err)
 		}
-		if _, err := bsdnet.HTTPClient().Get("http://" + ln.Addr().String()); err == nil || !strings.Contains(err.Error(), "belongs to another") {
+		_, err = bsdnet.HTTPClient().Get("http://" + ln.Addr().String())
+		if err == nil || !strings.Contains(err.Error(), "belongs to another") {
 			t.Error(err)
 		}
-		if _, err := bsdnet.Listen("tcp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "belongs to another") {
+		_, err = bsdnet.Listen("tcp", "127.0.0.1:0")
+		if err == nil || !strings.Contains(err.Error(), "belongs to another") {
 			t.Error(err)
 		}
 	})

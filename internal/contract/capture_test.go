@@ -52,14 +52,18 @@ func TestCaptureStalls(t *testing.T) {
 		link bool
 		take int // bytes that the writer takes before it stalls
 	}{
-		{"loopback", false, 24}, {"loopback, in a packet", false, 100}, {"link", true, 24}, {"link, in a packet", true, 1000},
+		{"loopback", false, 24},
+		{"loopback, in a packet", false, 100},
+		{"link", true, 24},
+		{"link, in a packet", true, 1000},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := loopback(t)
 				var l bsdnet.Link
 				if c.link {
-					n = cableOf(t, netem.PipeConfig{MTU: 1500, Delay: time.Millisecond}, func(inner bsdnet.Link) bsdnet.Link {
+					cfg := netem.PipeConfig{MTU: 1500, Delay: time.Millisecond}
+					n = cableOf(t, cfg, func(inner bsdnet.Link) bsdnet.Link {
 						l = inner
 						return inner
 					})
@@ -141,7 +145,8 @@ func TestCaptureSlowWriter(t *testing.T) {
 			bytes += n
 		}
 		if lo.CaptureDrops != 0 || lo.Captured != uint64(len(got)) || bytes < 1<<20 {
-			t.Errorf("%d packets of %d bytes in the capture, which has counted %d and %d drops", len(got), bytes, lo.Captured, lo.CaptureDrops)
+			t.Errorf("%d packets of %d bytes in the capture, which has counted %d and %d drops",
+				len(got), bytes, lo.Captured, lo.CaptureDrops)
 		}
 	})
 }

@@ -353,7 +353,8 @@ func TestStackClose(t *testing.T) {
 			}
 		}
 		_, err = idle.Read(make([]byte, 1))
-		wantError(t, "Read later", err, "read tcp C->S: use of closed network connection [net.ErrClosed]", idle.LocalAddr(), "C", idle.RemoteAddr(), "S")
+		wantError(t, "Read later", err, "read tcp C->S: use of closed network connection [net.ErrClosed]",
+			idle.LocalAddr(), "C", idle.RemoteAddr(), "S")
 		_, err = n.dial(l.Addr().String())
 		if !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Dial: %v, want net.ErrClosed", err)
@@ -387,7 +388,9 @@ func TestListenerCloseResetsQueue(t *testing.T) {
 			n.settle() // the final ACK may still be under way
 		} else if n.server != nil {
 			eventually(t, "the connection is queued", func() bool {
-				return slices.ContainsFunc(n.server.Conns(), func(i bsdnet.ConnInfo) bool { return i.State == "ESTABLISHED" && i.Local.String() == l.Addr().String() })
+				return slices.ContainsFunc(n.server.Conns(), func(i bsdnet.ConnInfo) bool {
+					return i.State == "ESTABLISHED" && i.Local.String() == l.Addr().String()
+				})
 			})
 		}
 		l.Close()
@@ -430,6 +433,7 @@ func TestReadNil(t *testing.T) {
 		}
 		c.Close()
 		_, err = c.Read(nil)
-		wantError(t, "Read(nil) after Close", err, "read tcp C->S: use of closed network connection [net.ErrClosed]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+		wantError(t, "Read(nil) after Close", err, "read tcp C->S: use of closed network connection [net.ErrClosed]",
+			c.LocalAddr(), "C", c.RemoteAddr(), "S")
 	})
 }

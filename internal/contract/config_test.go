@@ -48,7 +48,8 @@ func TestConnsOfListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := s.Conns()
-	if len(list) != 1 || list[0].Remote != netip.MustParseAddrPort("0.0.0.0:0") || strings.Contains(fmt.Sprintf("%+v", list), "invalid") {
+	if len(list) != 1 || list[0].Remote != netip.MustParseAddrPort("0.0.0.0:0") ||
+		strings.Contains(fmt.Sprintf("%+v", list), "invalid") {
 		t.Errorf("%+v", list)
 	}
 }

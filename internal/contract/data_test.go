@@ -32,7 +32,10 @@ func TestLoopbackTakesNoTime(t *testing.T) {
 	t.Run("bubble", func(t *testing.T) {
 		inBubble(t, loopback, func(t *testing.T, n *network) {
 			start := time.Now()
-			for _, size := range []int{1, 1000, 4 << 10, 64<<10 - 1, 64 << 10, 64<<10 + 1, 100_000, 128 << 10, 200_000, 256 << 10, 1 << 20, 4 << 20} {
+			for _, size := range []int{
+				1, 1000, 4 << 10, 64<<10 - 1, 64 << 10, 64<<10 + 1, 100_000,
+				128 << 10, 200_000, 256 << 10, 1 << 20, 4 << 20,
+			} {
 				for _, chunk := range []int{4 << 10, 32 << 10, 512 << 10} {
 					for _, rd := range []int{512, 4 << 10, 64 << 10, 1 << 20} {
 						if size/min(chunk, rd) > 2000 {
@@ -49,7 +52,8 @@ func TestLoopbackTakesNoTime(t *testing.T) {
 						for got < size {
 							k, err := s.Read(buf)
 							if err != nil || !bytes.Equal(buf[:k], data[got:got+k]) {
-								t.Fatalf("%d bytes in writes of %d and reads of %d: at %d: %v", size, chunk, rd, got, err)
+								t.Fatalf("%d bytes in writes of %d and reads of %d: at %d: %v",
+									size, chunk, rd, got, err)
 							}
 							got += k
 						}
@@ -162,7 +166,9 @@ func TestReadFromWriteTo(t *testing.T) {
 		"plain":   func() io.Reader { return struct{ io.Reader }{bytes.NewReader(data)} },
 		"bytes":   func() io.Reader { return bytes.NewReader(data) },
 		"strings": func() io.Reader { return strings.NewReader(string(data)) },
-		"limited": func() io.Reader { return io.LimitReader(bytes.NewReader(append(pattern(300_001), 1, 2, 3)), 300_001) },
+		"limited": func() io.Reader {
+			return io.LimitReader(bytes.NewReader(append(pattern(300_001), 1, 2, 3)), 300_001)
+		},
 		"failing": func() io.Reader { return failing{bytes.NewReader(data)} },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -254,7 +260,8 @@ func TestBuffers(t *testing.T) {
 		}
 		v, _ = make3()
 		_, err = bc.WriteBuffers(&v)
-		wantError(t, "WriteBuffers", err, "writev tcp C->S: use of closed network connection [net.ErrClosed]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+		wantError(t, "WriteBuffers", err, "writev tcp C->S: use of closed network connection [net.ErrClosed]",
+			c.LocalAddr(), "C", c.RemoteAddr(), "S")
 	})
 }
 
@@ -317,7 +324,10 @@ func TestBufferSizes(t *testing.T) {
 			if b < 1<<20 && !n.bubble {
 				continue // windows this small are too slow for real time
 			}
-			for name, err := range map[string]error{"SetReadBuffer": c.SetReadBuffer(b), "SetWriteBuffer": c.SetWriteBuffer(b)} {
+			for name, err := range map[string]error{
+				"SetReadBuffer":  c.SetReadBuffer(b),
+				"SetWriteBuffer": c.SetWriteBuffer(b),
+			} {
 				if err != nil {
 					t.Errorf("%s(%d): %v", name, b, err)
 				}
@@ -358,7 +368,8 @@ func TestWriteEmpty(t *testing.T) {
 		}
 		c.CloseWrite()
 		_, err := c.Write(nil)
-		wantError(t, "Write(nil)", err, "write tcp C->S: write: broken pipe [EPIPE SyscallError]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+		wantError(t, "Write(nil)", err, "write tcp C->S: write: broken pipe [EPIPE SyscallError]",
+			c.LocalAddr(), "C", c.RemoteAddr(), "S")
 		if b, err := io.ReadAll(s); len(b) > 0 || err != nil {
 			t.Error(b, err)
 		}
@@ -369,9 +380,17 @@ func TestWriteEmpty(t *testing.T) {
 // that their size allows, not at the rate of window probes.
 func TestSmallBuffers(t *testing.T) {
 	for _, size := range []int{1, 10, 255, 256, 1 << 10, 2 << 10} {
-		for _, cfg := range []bsdnet.TCPConfig{{ReadBuffer: size}, {WriteBuffer: size}, {ReadBuffer: size, WriteBuffer: size}} {
+		for _, cfg := range []bsdnet.TCPConfig{
+			{ReadBuffer: size},
+			{WriteBuffer: size},
+			{ReadBuffer: size, WriteBuffer: size},
+		} {
 			synctest.Test(t, func(t *testing.T) {
-				n := &network{server: stack(t, bsdnet.Config{TCP: cfg}), client: stack(t, bsdnet.Config{}), shost: "10.0.0.1"}
+				n := &network{
+					server: stack(t, bsdnet.Config{TCP: cfg}),
+					client: stack(t, bsdnet.Config{}),
+					shost:  "10.0.0.1",
+				}
 				a, b, _ := netem.Pipe(netem.PipeConfig{Delay: time.Millisecond})
 				n.server.Attach(a, netip.MustParsePrefix("10.0.0.1/24"))
 				n.client.Attach(b, netip.MustParsePrefix("10.0.0.2/24"))

@@ -235,6 +235,7 @@ func TestDialDeadline(t *testing.T) {
 		}
 		const silent = "10.0.0.9:80" // the other end drops packets to other addresses than its own
 		sec := func(k int) time.Time { return time.Now().Add(time.Duration(k) * time.Second) }
+		const timedOut = "dial tcp S: i/o timeout [context.DeadlineExceeded Timeout Temporary]"
 		for _, d := range []struct {
 			name          string
 			timeout       int
@@ -243,12 +244,13 @@ func TestDialDeadline(t *testing.T) {
 			want          int
 			text          string
 		}{
-			{name: "Timeout", timeout: 7, want: 7, text: "dial tcp S: i/o timeout [context.DeadlineExceeded Timeout Temporary]"},
-			{name: "Deadline", deadline: 6, want: 6, text: "dial tcp S: i/o timeout [context.DeadlineExceeded Timeout Temporary]"},
-			{name: "context's deadline", timeout: 9, deadline: 8, ctx: 5, want: 5, text: "dial tcp S: i/o timeout [context.DeadlineExceeded Timeout Temporary]"},
-			{name: "Timeout before the others", timeout: 3, deadline: 8, ctx: 5, want: 3, text: "dial tcp S: i/o timeout [context.DeadlineExceeded Timeout Temporary]"},
+			{name: "Timeout", timeout: 7, want: 7, text: timedOut},
+			{name: "Deadline", deadline: 6, want: 6, text: timedOut},
+			{name: "context's deadline", timeout: 9, deadline: 8, ctx: 5, want: 5, text: timedOut},
+			{name: "Timeout before the others", timeout: 3, deadline: 8, ctx: 5, want: 3, text: timedOut},
 			{name: "canceled", cancel: 4, want: 4, text: "dial tcp S: operation was canceled [context.Canceled]"},
-			{name: "TCP's own", want: 75, text: "dial tcp S: connect: connection timed out [ETIMEDOUT SyscallError Timeout Temporary]"},
+			{name: "TCP's own", want: 75,
+				text: "dial tcp S: connect: connection timed out [ETIMEDOUT SyscallError Timeout Temporary]"},
 		} {
 			ctx := context.Background()
 			if d.ctx > 0 {

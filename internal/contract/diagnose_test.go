@@ -42,14 +42,19 @@ func TestDiagnosis(t *testing.T) {
 		text string // without the reason
 		is   []error
 	}{
-		{"timeout", why, func(s *bsdnet.Stack) (net.Conn, error) { return s.DialTimeout("tcp", "10.0.0.2:80", 5*time.Second) },
+		{"timeout", why, func(s *bsdnet.Stack) (net.Conn, error) {
+			return s.DialTimeout("tcp", "10.0.0.2:80", 5*time.Second)
+		},
 			"dial tcp 10.0.0.2:80: i/o timeout", []error{context.DeadlineExceeded}},
-		{"not known", nil, func(s *bsdnet.Stack) (net.Conn, error) { return s.DialTimeout("tcp", "10.0.0.2:80", 5*time.Second) },
+		{"not known", nil, func(s *bsdnet.Stack) (net.Conn, error) {
+			return s.DialTimeout("tcp", "10.0.0.2:80", 5*time.Second)
+		},
 			"dial tcp 10.0.0.2:80: i/o timeout", []error{context.DeadlineExceeded}},
 		{"TCP gives up", why, func(s *bsdnet.Stack) (net.Conn, error) { return s.Dial("tcp", "10.0.0.2:80") },
 			"dial tcp 10.0.0.2:80: connect: connection timed out", []error{syscall.ETIMEDOUT}},
 		{"from an address", why, func(s *bsdnet.Stack) (net.Conn, error) {
-			d := bsdnet.Dialer{Stack: s, Timeout: time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1000}}
+			from := &net.TCPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 1000}
+			d := bsdnet.Dialer{Stack: s, Timeout: time.Second, LocalAddr: from}
 			return d.Dial("tcp", "10.0.0.2:80")
 		}, "dial tcp 10.0.0.1:1000->10.0.0.2:80: i/o timeout", []error{context.DeadlineExceeded}},
 	} {
@@ -130,7 +135,8 @@ func TestDiagnosisOfConnection(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.SetReadDeadline(time.Now().Add(time.Second))
-		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) || strings.Contains(err.Error(), "cut") {
+		_, err = c.Read(make([]byte, 1))
+		if !errors.Is(err, os.ErrDeadlineExceeded) || strings.Contains(err.Error(), "cut") {
 			t.Error(err)
 		}
 		c.SetReadDeadline(time.Time{})

@@ -45,8 +45,10 @@ func TestListenErrors(t *testing.T) {
 		_, port, _ := net.SplitHostPort(l.Addr().String())
 		for _, c := range []struct{ network, address, want string }{
 			{"tcp", n.shost + ":" + port, "listen tcp S: bind: address already in use [EADDRINUSE SyscallError]"},
-			{"tcp4", "0.0.0.0:" + port, "listen tcp4 0.0.0.0:P: bind: address already in use [EADDRINUSE SyscallError]"},
-			{"tcp", "192.0.2.1:80", "listen tcp 192.0.2.1:80: bind: cannot assign requested address [EADDRNOTAVAIL SyscallError]"},
+			{"tcp4", "0.0.0.0:" + port,
+				"listen tcp4 0.0.0.0:P: bind: address already in use [EADDRINUSE SyscallError]"},
+			{"tcp", "192.0.2.1:80",
+				"listen tcp 192.0.2.1:80: bind: cannot assign requested address [EADDRNOTAVAIL SyscallError]"},
 			{"tcp", "127.0.0.1:99999", "listen tcp: address 99999: invalid port []"},
 			{"tcp", "127.0.0.1", "listen tcp: address 127.0.0.1: missing port in address []"},
 			{"tcp", "127.0.0.1:80:80", "listen tcp: address 127.0.0.1:80:80: too many colons in address []"},
@@ -84,7 +86,8 @@ func TestListenEmptyAddress(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if s.LocalAddr().String() != to || s.RemoteAddr().String() != c.LocalAddr().String() || c.RemoteAddr().String() != to {
+				if s.LocalAddr().String() != to || s.RemoteAddr().String() != c.LocalAddr().String() ||
+					c.RemoteAddr().String() != to {
 					t.Errorf("addresses %v %v %v, dialed %v", s.LocalAddr(), s.RemoteAddr(), c.RemoteAddr(), to)
 				}
 				c.Close()
@@ -122,7 +125,8 @@ func TestDialErrors(t *testing.T) {
 	})
 	eachOwn(t, func(t *testing.T, n *network) {
 		_, err := n.dial("192.0.2.1:80")
-		wantError(t, "no route", err, "dial tcp 192.0.2.1:80: connect: network is unreachable [ENETUNREACH SyscallError]")
+		wantError(t, "no route", err,
+			"dial tcp 192.0.2.1:80: connect: network is unreachable [ENETUNREACH SyscallError]")
 		_, err = n.client.DialTCP("tcp", nil, nil)
 		wantError(t, "DialTCP without an address", err, "dial tcp: missing address []")
 		var op *net.OpError
@@ -162,7 +166,12 @@ func TestLocalAddr(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
 		free := n.freeClientPort(t)
-		for _, la := range []*net.TCPAddr{{IP: net.ParseIP(n.chost)}, {Port: free}, {IP: net.ParseIP(n.chost), Port: n.freeClientPort(t)}, {}} {
+		for _, la := range []*net.TCPAddr{
+			{IP: net.ParseIP(n.chost)},
+			{Port: free},
+			{IP: net.ParseIP(n.chost), Port: n.freeClientPort(t)},
+			{},
+		} {
 			c, err := n.dialer(la, 0, time.Time{}).Dial("tcp", l.Addr().String())
 			if err != nil {
 				t.Errorf("%v: %v", la, err)
@@ -186,9 +195,13 @@ func TestLocalAddr(t *testing.T) {
 		l.Close()
 		n.settle()
 		_, err := n.dialer(&net.TCPAddr{IP: net.ParseIP("192.0.2.1")}, 0, time.Time{}).Dial("tcp", l.Addr().String())
-		wantError(t, "not ours", err, "dial tcp 192.0.2.1:0->S: bind: cannot assign requested address [EADDRNOTAVAIL SyscallError]", l.Addr(), "S")
+		wantError(t, "not ours", err,
+			"dial tcp 192.0.2.1:0->S: bind: cannot assign requested address [EADDRNOTAVAIL SyscallError]",
+			l.Addr(), "S")
 		_, err = n.dialer(&net.TCPAddr{Port: free}, 0, time.Time{}).Dial("tcp", l.Addr().String())
-		wantError(t, "refused", err, fmt.Sprintf("dial tcp :%d->S: connect: connection refused [ECONNREFUSED SyscallError]", free), l.Addr(), "S")
+		wantError(t, "refused", err,
+			fmt.Sprintf("dial tcp :%d->S: connect: connection refused [ECONNREFUSED SyscallError]", free),
+			l.Addr(), "S")
 		_, err = n.dialer(&net.UDPAddr{}, 0, time.Time{}).Dial("tcp", l.Addr().String())
 		if n.kernel {
 			return // package net's text depends on the number of addresses left
@@ -423,7 +436,8 @@ func TestParkedDials(t *testing.T) {
 			return d
 		}
 		start := time.Now()
-		canceled, timed, refused := park(ctx, 0), park(context.Background(), 3*time.Second), park(context.Background(), 0)
+		canceled, timed := park(ctx, 0), park(context.Background(), 3*time.Second)
+		refused := park(context.Background(), 0)
 		cancel()
 		wantError(t, "canceled", <-canceled, "dial tcp S: operation was canceled [context.Canceled]", a, "S")
 		wantError(t, "timed", <-timed, "dial tcp S: i/o timeout [context.DeadlineExceeded Timeout Temporary]", a, "S")
@@ -481,9 +495,12 @@ func TestTCPFunctions(t *testing.T) {
 		echo(t, c, s)
 		c.SetReadDeadline(past)
 		_, err = c.Read(make([]byte, 1))
-		wantError(t, "the network's name", err, "read tcp4 C->S: i/o timeout [os.ErrDeadlineExceeded Timeout Temporary]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+		wantError(t, "the network's name", err,
+			"read tcp4 C->S: i/o timeout [os.ErrDeadlineExceeded Timeout Temporary]",
+			c.LocalAddr(), "C", c.RemoteAddr(), "S")
 		_, err = n.server.ListenTCP("tcp", l.Addr().(*net.TCPAddr))
-		wantError(t, "ListenTCP", err, "listen tcp S: bind: address already in use [EADDRINUSE SyscallError]", l.Addr(), "S")
+		wantError(t, "ListenTCP", err, "listen tcp S: bind: address already in use [EADDRINUSE SyscallError]",
+			l.Addr(), "S")
 		_, err = n.server.ListenTCP("udp", nil)
 		wantError(t, "ListenTCP of udp", err, "listen udp: unknown network udp []")
 		lc := bsdnet.ListenConfig{Stack: n.server}

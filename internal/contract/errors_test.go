@@ -41,14 +41,19 @@ func TestErrorsAfterOwnClose(t *testing.T) {
 			{"SetNoDelay", "set tcp C->S" + closed, func() error { return c.SetNoDelay(true) }},
 			{"SetKeepAlive", "set tcp C->S" + closed, func() error { return c.SetKeepAlive(true) }},
 			{"SetKeepAlivePeriod", "set tcp C->S" + closed, func() error { return c.SetKeepAlivePeriod(time.Second) }},
-			{"SetKeepAliveConfig", "set tcp C->S" + closed, func() error { return c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true}) }},
+			{"SetKeepAliveConfig", "set tcp C->S" + closed, func() error {
+				return c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true})
+			}},
 			{"SetReadBuffer", "set tcp C" + closed, func() error { return c.SetReadBuffer(1 << 16) }},
 			{"SetWriteBuffer", "set tcp C" + closed, func() error { return c.SetWriteBuffer(1 << 16) }},
 			{"ReadFrom", "readfrom tcp C->S: write tcp C->S" + closed, func() error {
 				_, err := c.ReadFrom(struct{ io.Reader }{bytes.NewReader(buf)})
 				return err
 			}},
-			{"WriteTo", "writeto tcp C->S: read tcp C->S" + closed, func() error { _, err := c.WriteTo(new(bytes.Buffer)); return err }},
+			{"WriteTo", "writeto tcp C->S: read tcp C->S" + closed, func() error {
+				_, err := c.WriteTo(new(bytes.Buffer))
+				return err
+			}},
 		} {
 			wantError(t, a.name, a.do(), a.want, l, "C", r, "S")
 		}
@@ -103,7 +108,8 @@ func TestErrorsAfterReset(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
-		wantError(t, "blocked Read", within(t, "Read", read).err, "read tcp C->S: read: connection reset by peer [ECONNRESET SyscallError]", l, "C", r, "S")
+		wantError(t, "blocked Read", within(t, "Read", read).err,
+			"read tcp C->S: read: connection reset by peer [ECONNRESET SyscallError]", l, "C", r, "S")
 		for range 2 {
 			_, err := c.Read(make([]byte, 1))
 			wantError(t, "Read again", err, "EOF [io.EOF]")
@@ -112,7 +118,8 @@ func TestErrorsAfterReset(t *testing.T) {
 			_, err := c.Write(make([]byte, 1))
 			wantError(t, "Write", err, "write tcp C->S: write: broken pipe [EPIPE SyscallError]", l, "C", r, "S")
 		}
-		wantError(t, "CloseWrite", c.CloseWrite(), "close tcp C->S: shutdown: transport endpoint is not connected [ENOTCONN SyscallError]", l, "C", r, "S")
+		wantError(t, "CloseWrite", c.CloseWrite(),
+			"close tcp C->S: shutdown: transport endpoint is not connected [ENOTCONN SyscallError]", l, "C", r, "S")
 		wantError(t, "SetDeadline", c.SetDeadline(past), "nil")
 		if c.LocalAddr().String() != l.String() || c.RemoteAddr().String() != r.String() {
 			t.Errorf("the addresses have changed from %v, %v to %v, %v", l, r, c.LocalAddr(), c.RemoteAddr())
@@ -136,7 +143,8 @@ func TestWriteAfterReset(t *testing.T) {
 		n.settle()
 		s.SetLinger(0)
 		s.Close()
-		wantError(t, "blocked Write", within(t, "Write", write), "write tcp C->S: write: connection reset by peer [ECONNRESET SyscallError]", l, "C", r, "S")
+		wantError(t, "blocked Write", within(t, "Write", write),
+			"write tcp C->S: write: connection reset by peer [ECONNRESET SyscallError]", l, "C", r, "S")
 		_, err := c.Write([]byte("x"))
 		wantError(t, "Write again", err, "write tcp C->S: write: broken pipe [EPIPE SyscallError]", l, "C", r, "S")
 	})
@@ -177,7 +185,8 @@ func TestWriteAfterCloseWrite(t *testing.T) {
 		_, err := c.Write([]byte("x"))
 		wantError(t, "Write", err, "write tcp C->S: write: broken pipe [EPIPE SyscallError]", l, "C", r, "S")
 		_, err = c.ReadFrom(struct{ io.Reader }{bytes.NewReader([]byte("x"))})
-		wantError(t, "ReadFrom", err, "readfrom tcp C->S: write tcp C->S: write: broken pipe [EPIPE SyscallError]", l, "C", r, "S")
+		wantError(t, "ReadFrom", err,
+			"readfrom tcp C->S: write tcp C->S: write: broken pipe [EPIPE SyscallError]", l, "C", r, "S")
 		b, err := io.ReadAll(s)
 		if len(b) != 0 || err != nil {
 			t.Errorf("the peer reads %q, %v", b, err)
@@ -187,7 +196,8 @@ func TestWriteAfterCloseWrite(t *testing.T) {
 		if b, err := io.ReadAll(c); string(b) != "still here" || err != nil {
 			t.Errorf("read %q, %v", b, err)
 		}
-		wantError(t, "CloseWrite again", c.CloseWrite(), "close tcp C->S: shutdown: transport endpoint is not connected [ENOTCONN SyscallError]", l, "C", r, "S")
+		wantError(t, "CloseWrite again", c.CloseWrite(),
+			"close tcp C->S: shutdown: transport endpoint is not connected [ENOTCONN SyscallError]", l, "C", r, "S")
 	})
 }
 
@@ -198,12 +208,15 @@ func TestFile(t *testing.T) {
 		l := n.listen(t)
 		c, _ := n.pairOver(t, l)
 		f, err := c.File()
-		wantError(t, "TCPConn.File", err, "file tcp C->S: dup: operation not supported [errors.ErrUnsupported SyscallError]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+		wantError(t, "TCPConn.File", err,
+			"file tcp C->S: dup: operation not supported [errors.ErrUnsupported SyscallError]",
+			c.LocalAddr(), "C", c.RemoteAddr(), "S")
 		if f != nil {
 			t.Error("File returned a file together with an error")
 		}
 		_, err = l.File()
-		wantError(t, "TCPListener.File", err, "file tcp S: dup: operation not supported [errors.ErrUnsupported SyscallError]", l.Addr(), "S")
+		wantError(t, "TCPListener.File", err,
+			"file tcp S: dup: operation not supported [errors.ErrUnsupported SyscallError]", l.Addr(), "S")
 		if !errors.As(err, new(syscall.Errno)) {
 			t.Errorf("%v is no errno", err)
 		}

@@ -120,8 +120,8 @@ func (g *rally) fatalf(format string, args ...any) {
 	var b strings.Builder
 	fmt.Fprintf(&b, format+"\n", args...)
 	for i, e := range g.ends {
-		fmt.Fprintf(&b, "end %d: wrote %d, got %d, eof %v, errors %v, %v, reads %v, writes %v, shut %v, closed %v\n", i, e.wrote, e.got, e.eof, e.readErr, e.writeErr,
-			e.reading.Load(), e.writing.Load(), e.shut, e.closed)
+		fmt.Fprintf(&b, "end %d: wrote %d, got %d, eof %v, errors %v, %v, reads %v, writes %v, shut %v, closed %v\n",
+			i, e.wrote, e.got, e.eof, e.readErr, e.writeErr, e.reading.Load(), e.writing.Load(), e.shut, e.closed)
 		if e.c != nil {
 			fmt.Fprintf(&b, "\t%+v\n", e.c.Info())
 		}
@@ -179,7 +179,8 @@ func newRally(t *testing.T, data []byte) *rally {
 		c.TCP.ReadBuffer = []int{0, 1024, 5000, 65536}[d.N(4)]
 		c.TCP.WriteBuffer = []int{0, 1024, 5000, 65536}[d.N(4)]
 		g.stacks[i] = stacktest.New(t, c)
-		if err := g.stacks[i].Attach(g.links[i], netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 24)); err != nil {
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 24)
+		if err := g.stacks[i].Attach(g.links[i], p); err != nil {
 			t.Fatal(err)
 		}
 		g.logf("end %d: %+v", i, c.TCP)
@@ -513,7 +514,8 @@ func (g *rally) gone() {
 			g.fatalf("stack %d: there is still %+v", i, l[0])
 		}
 		if m := s.Stats().Memory; m.Buffers > g.idle[i] {
-			g.fatalf("stack %d: %d buffers of %d bytes are left, %d were there at first", i, m.Buffers, m.Bytes, g.idle[i])
+			g.fatalf("stack %d: %d buffers of %d bytes are left, %d were there at first",
+				i, m.Buffers, m.Bytes, g.idle[i])
 		}
 	}
 }
@@ -533,7 +535,10 @@ func FuzzStreams(f *testing.F) {
 
 func TestStreamsSeeds(t *testing.T) {
 	for seed := range testutil.Games(200, 10) {
-		if !t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { play(t, testutil.SeededBytes(seed, 40+int(seed*37%560))) }) {
+		ok := t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
+			play(t, testutil.SeededBytes(seed, 40+int(seed*37%560)))
+		})
+		if !ok {
 			break
 		}
 	}

@@ -123,7 +123,12 @@ func cableOf(t testing.TB, c netem.PipeConfig, wrap func(bsdnet.Link) bsdnet.Lin
 	if wrap != nil {
 		client = wrap(b)
 	}
-	n := &network{server: stack(t, bsdnet.Config{}), client: stack(t, bsdnet.Config{}), shost: "10.0.0.1", chost: "10.0.0.2"}
+	n := &network{
+		server: stack(t, bsdnet.Config{}),
+		client: stack(t, bsdnet.Config{}),
+		shost:  "10.0.0.1",
+		chost:  "10.0.0.2",
+	}
 	if err := n.server.Attach(a, netip.MustParsePrefix("10.0.0.1/24")); err != nil {
 		t.Fatal(err)
 	}
@@ -205,10 +210,14 @@ var targets = []struct {
 	err  error
 }{
 	{"io.EOF", io.EOF}, {"net.ErrClosed", net.ErrClosed}, {"os.ErrDeadlineExceeded", os.ErrDeadlineExceeded},
-	{"context.Canceled", context.Canceled}, {"context.DeadlineExceeded", context.DeadlineExceeded}, {"errors.ErrUnsupported", errors.ErrUnsupported},
-	{"ECONNREFUSED", syscall.ECONNREFUSED}, {"ECONNRESET", syscall.ECONNRESET}, {"ECONNABORTED", syscall.ECONNABORTED}, {"EPIPE", syscall.EPIPE},
-	{"EADDRINUSE", syscall.EADDRINUSE}, {"EADDRNOTAVAIL", syscall.EADDRNOTAVAIL}, {"ETIMEDOUT", syscall.ETIMEDOUT}, {"ENOTCONN", syscall.ENOTCONN},
-	{"EHOSTUNREACH", syscall.EHOSTUNREACH}, {"ENETUNREACH", syscall.ENETUNREACH}, {"EINVAL", syscall.EINVAL}, {"EBADF", syscall.EBADF},
+	{"context.Canceled", context.Canceled}, {"context.DeadlineExceeded", context.DeadlineExceeded},
+	{"errors.ErrUnsupported", errors.ErrUnsupported},
+	{"ECONNREFUSED", syscall.ECONNREFUSED}, {"ECONNRESET", syscall.ECONNRESET},
+	{"ECONNABORTED", syscall.ECONNABORTED}, {"EPIPE", syscall.EPIPE},
+	{"EADDRINUSE", syscall.EADDRINUSE}, {"EADDRNOTAVAIL", syscall.EADDRNOTAVAIL},
+	{"ETIMEDOUT", syscall.ETIMEDOUT}, {"ENOTCONN", syscall.ENOTCONN},
+	{"EHOSTUNREACH", syscall.EHOSTUNREACH}, {"ENETUNREACH", syscall.ENETUNREACH},
+	{"EINVAL", syscall.EINVAL}, {"EBADF", syscall.EBADF},
 }
 
 // describe returns everything that a program can see of an error: its text, which contains Op, Net,

@@ -27,11 +27,18 @@ func TestHTTPServerTimeouts(t *testing.T) {
 		want time.Duration // time after which the connection ends
 		got  string        // bytes that the client reads before
 	}{
-		{"ReadHeaderTimeout", func(s *http.Server) { s.ReadHeaderTimeout = 3 * time.Second }, "GET / HTTP/1.1\r\nHost: x\r\n", 3 * time.Second, ""},
-		{"ReadHeaderTimeout, nothing sent", func(s *http.Server) { s.ReadHeaderTimeout = 3 * time.Second }, "", 3 * time.Second, ""},
-		{"ReadTimeout", func(s *http.Server) { s.ReadTimeout = 4 * time.Second }, "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n123", 4 * time.Second, "HTTP/1.1 200 OK"},
-		{"IdleTimeout", func(s *http.Server) { s.IdleTimeout = 5 * time.Second }, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 5 * time.Second, "HTTP/1.1 200 OK"},
-		{"WriteTimeout", func(s *http.Server) { s.WriteTimeout = 6 * time.Second; s.IdleTimeout = time.Second }, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n", 10 * time.Second, ""},
+		{"ReadHeaderTimeout", func(s *http.Server) { s.ReadHeaderTimeout = 3 * time.Second },
+			"GET / HTTP/1.1\r\nHost: x\r\n", 3 * time.Second, ""},
+		{"ReadHeaderTimeout, nothing sent", func(s *http.Server) { s.ReadHeaderTimeout = 3 * time.Second },
+			"", 3 * time.Second, ""},
+		{"ReadTimeout", func(s *http.Server) { s.ReadTimeout = 4 * time.Second },
+			"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n123", 4 * time.Second, "HTTP/1.1 200 OK"},
+		{"IdleTimeout", func(s *http.Server) { s.IdleTimeout = 5 * time.Second },
+			"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 5 * time.Second, "HTTP/1.1 200 OK"},
+		{"WriteTimeout", func(s *http.Server) {
+			s.WriteTimeout = 6 * time.Second
+			s.IdleTimeout = time.Second
+		}, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n", 10 * time.Second, ""},
 	} {
 		t.Run(k.name, func(t *testing.T) {
 			eachBubble(t, func(t *testing.T, n *network) {

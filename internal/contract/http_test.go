@@ -247,7 +247,11 @@ func (n *network) serveTLS(t testing.TB, h http.HandlerFunc, http2 bool) *site {
 	s.tr = n.client.HTTPTransport()
 	s.tr.Protocols = &p
 	// A bubble begins in the year 2000, before the certificate is valid.
-	s.tr.TLSClientConfig = &tls.Config{RootCAs: pool, ServerName: "example.com", Time: func() time.Time { return certTime }}
+	s.tr.TLSClientConfig = &tls.Config{
+		RootCAs:    pool,
+		ServerName: "example.com",
+		Time:       func() time.Time { return certTime },
+	}
 	s.client = &http.Client{Transport: s.tr}
 	s.url = "https://" + s.l.Addr().String()
 	go func() { s.done <- s.srv.ServeTLS(s.l, "", "") }()
@@ -316,7 +320,8 @@ func testHTTP2(t *testing.T, n *network, s *site) {
 			}
 			defer resp.Body.Close()
 			b, err := io.ReadAll(resp.Body)
-			if err != nil || resp.ProtoMajor != 2 || !strings.HasPrefix(string(b), fmt.Sprintf("HTTP/2.0 /%d from", i)) {
+			if err != nil || resp.ProtoMajor != 2 ||
+				!strings.HasPrefix(string(b), fmt.Sprintf("HTTP/2.0 /%d from", i)) {
 				t.Errorf("%q, %v", b, err)
 			}
 		})
@@ -345,7 +350,9 @@ func TestHTTPExpectContinue(t *testing.T) {
 		for _, path := range []string{"/yes", "/no"} {
 			body := &stream{n: 1 << 20}
 			continued := false
-			ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{Got100Continue: func() { continued = true }})
+			ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+				Got100Continue: func() { continued = true },
+			})
 			req, _ := http.NewRequestWithContext(ctx, "PUT", s.url+path, io.NopCloser(body))
 			req.ContentLength = 1 << 20
 			req.Header.Set("Expect", "100-continue")

@@ -57,17 +57,27 @@ func TestKeepAlive(t *testing.T) {
 		probes int64
 	}{
 		{name: "default", want: 150 * time.Second, probes: 9},
-		{name: "SetKeepAlive", set: func(c tcpConn) error { c.SetKeepAlive(false); return c.SetKeepAlive(true) }, want: 150 * time.Second, probes: 9},
+		{name: "SetKeepAlive", set: func(c tcpConn) error {
+			c.SetKeepAlive(false)
+			return c.SetKeepAlive(true)
+		}, want: 150 * time.Second, probes: 9},
 		{name: "off", set: func(c tcpConn) error { return c.SetKeepAlive(false) }},
-		{name: "SetKeepAlivePeriod", set: func(c tcpConn) error { return c.SetKeepAlivePeriod(time.Minute) }, want: 195 * time.Second, probes: 9},
-		{name: "rounded up", set: func(c tcpConn) error { return c.SetKeepAlivePeriod(1100 * time.Millisecond) }, want: 137 * time.Second, probes: 9},
+		{name: "SetKeepAlivePeriod", set: func(c tcpConn) error {
+			return c.SetKeepAlivePeriod(time.Minute)
+		}, want: 195 * time.Second, probes: 9},
+		{name: "rounded up", set: func(c tcpConn) error {
+			return c.SetKeepAlivePeriod(1100 * time.Millisecond)
+		}, want: 137 * time.Second, probes: 9},
 		{name: "SetKeepAliveConfig", set: func(c tcpConn) error {
-			return c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 100 * time.Second, Interval: 5 * time.Second, Count: 4})
+			return c.SetKeepAliveConfig(net.KeepAliveConfig{
+				Enable: true, Idle: 100 * time.Second, Interval: 5 * time.Second, Count: 4,
+			})
 		}, want: 120 * time.Second, probes: 4},
 		{name: "left as it is", set: func(c tcpConn) error {
 			return c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: -1, Interval: -1, Count: -1})
 		}, want: 150 * time.Second, probes: 9},
-		{name: "Dialer.KeepAlive", dialer: bsdnet.Dialer{KeepAlive: 30 * time.Second}, want: 165 * time.Second, probes: 9},
+		{name: "Dialer.KeepAlive", dialer: bsdnet.Dialer{KeepAlive: 30 * time.Second},
+			want: 165 * time.Second, probes: 9},
 		{name: "Dialer.KeepAlive off", dialer: bsdnet.Dialer{KeepAlive: -1}},
 		{name: "Dialer.KeepAliveConfig", dialer: bsdnet.Dialer{
 			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: 2 * time.Second, Count: 3},
@@ -98,7 +108,9 @@ func TestKeepAlive(t *testing.T) {
 					wantLate(t, "without keep-alive", err)
 					return
 				}
-				wantError(t, "Read", err, "read tcp C->S: read: connection timed out [ETIMEDOUT SyscallError Timeout Temporary]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+				wantError(t, "Read", err,
+					"read tcp C->S: read: connection timed out [ETIMEDOUT SyscallError Timeout Temporary]",
+					c.LocalAddr(), "C", c.RemoteAddr(), "S")
 				if d := time.Since(start).Round(time.Microsecond); d != k.want {
 					t.Errorf("it took %v, want %v", d, k.want)
 				}
@@ -124,7 +136,9 @@ func TestKeepAliveHalfClosed(t *testing.T) {
 		{name: "dialed", gone: true, want: 150 * time.Second},
 		{name: "accepted", gone: true, accepted: true, want: 150 * time.Second},
 		{name: "times of its own", gone: true, want: 4 * time.Second, set: func(c tcpConn) error {
-			return c.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 2})
+			return c.SetKeepAliveConfig(net.KeepAliveConfig{
+				Enable: true, Idle: 2 * time.Second, Interval: time.Second, Count: 2,
+			})
 		}},
 		{name: "switched on again", gone: true, want: 150 * time.Second, set: func(c tcpConn) error {
 			c.SetKeepAlive(false)
@@ -155,7 +169,9 @@ func TestKeepAliveHalfClosed(t *testing.T) {
 				if k.want == 0 {
 					wantLate(t, "Read", err)
 				} else {
-					wantError(t, "Read", err, "read tcp C->S: read: connection timed out [ETIMEDOUT SyscallError Timeout Temporary]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+					wantError(t, "Read", err,
+						"read tcp C->S: read: connection timed out [ETIMEDOUT SyscallError Timeout Temporary]",
+						c.LocalAddr(), "C", c.RemoteAddr(), "S")
 					if d := time.Since(start).Round(time.Microsecond); d != k.want {
 						t.Errorf("it took %v, want %v", d, k.want)
 					}
@@ -184,7 +200,9 @@ func TestKeepAliveOfListener(t *testing.T) {
 		{"default", bsdnet.ListenConfig{}, 150 * time.Second},
 		{"KeepAlive", bsdnet.ListenConfig{KeepAlive: 30 * time.Second}, 165 * time.Second},
 		{"off", bsdnet.ListenConfig{KeepAlive: -1}, 0},
-		{"KeepAliveConfig", bsdnet.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: 2 * time.Second, Count: 3}}, 7 * time.Second},
+		{"KeepAliveConfig", bsdnet.ListenConfig{
+			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: 2 * time.Second, Count: 3},
+		}, 7 * time.Second},
 	} {
 		t.Run(k.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -233,12 +251,15 @@ func TestRetransmissionGivesUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := c.Read(make([]byte, 1))
-		wantError(t, "Read", err, "read tcp C->S: read: connection timed out [ETIMEDOUT SyscallError Timeout Temporary]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+		wantError(t, "Read", err,
+			"read tcp C->S: read: connection timed out [ETIMEDOUT SyscallError Timeout Temporary]",
+			c.LocalAddr(), "C", c.RemoteAddr(), "S")
 		if d := time.Since(start); d < 100*time.Second || d > time.Hour {
 			t.Errorf("it took %v", d)
 		}
 		_, err = c.Write([]byte("x"))
-		wantError(t, "Write", err, "write tcp C->S: write: broken pipe [EPIPE SyscallError]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+		wantError(t, "Write", err, "write tcp C->S: write: broken pipe [EPIPE SyscallError]",
+			c.LocalAddr(), "C", c.RemoteAddr(), "S")
 	})
 }
 
@@ -260,7 +281,8 @@ func TestDetach(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err = n.dial(l.Addr().String())
-		wantError(t, "Dial", err, "dial tcp S: connect: network is unreachable [ENETUNREACH SyscallError]", l.Addr(), "S")
+		wantError(t, "Dial", err, "dial tcp S: connect: network is unreachable [ENETUNREACH SyscallError]",
+			l.Addr(), "S")
 		c.Write([]byte("x"))
 		if _, err := c.Read(make([]byte, 1)); err == nil {
 			t.Error("something was read over a link that is gone")

@@ -73,11 +73,17 @@ func TestDialerResolver(t *testing.T) {
 	for _, n := range []*network{loopback(t), cable(t)} {
 		dns, l := n.listen(t), n.listen(t)
 		go serveDNS(dns, map[string][]string{
-			"one.test": {n.shost}, "second.test": {"203.0.113.1", n.shost}, "none.test": {}, "far.test": {"203.0.113.1", "203.0.113.2"},
+			"one.test":    {n.shost},
+			"second.test": {"203.0.113.1", n.shost},
+			"none.test":   {},
+			"far.test":    {"203.0.113.1", "203.0.113.2"},
 		})
-		d := bsdnet.Dialer{Stack: n.client, Resolver: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return n.client.DialContext(ctx, "tcp", dns.Addr().String())
-		}}}
+		d := bsdnet.Dialer{Stack: n.client, Resolver: &net.Resolver{
+			PreferGo: true,
+			Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return n.client.DialContext(ctx, "tcp", dns.Addr().String())
+			},
+		}}
 		_, port, _ := net.SplitHostPort(l.Addr().String())
 		for _, name := range []string{"one.test", "one.test.", "second.test", n.shost, "localhost"} {
 			if name == "localhost" && n.shost != "127.0.0.1" {
@@ -100,7 +106,8 @@ func TestDialerResolver(t *testing.T) {
 			}
 		}
 		_, err := d.Dial("tcp", net.JoinHostPort("far.test.", port))
-		wantError(t, "far.test", err, "dial tcp A: connect: network is unreachable [ENETUNREACH SyscallError]", "203.0.113.1:"+port, "A")
+		wantError(t, "far.test", err, "dial tcp A: connect: network is unreachable [ENETUNREACH SyscallError]",
+			"203.0.113.1:"+port, "A")
 		d.Resolver = nil
 		if _, err := d.Dial("tcp", net.JoinHostPort("one.test", port)); !errors.As(err, &dnsErr) || !dnsErr.IsNotFound {
 			t.Errorf("without a Resolver: %v", err)
@@ -121,12 +128,17 @@ func TestDialerSharesTime(t *testing.T) {
 	s.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	var tried []string
-	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{ConnectDone: func(_, addr string, err error) {
-		tried = append(tried, fmt.Sprint(strings.TrimSuffix(addr, ":"+port), " ", err == nil))
-	}})
-	d := bsdnet.Dialer{Stack: n.client, Timeout: 4 * time.Second, Resolver: &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return n.client.DialContext(context.Background(), "tcp", dns.Addr().String())
-	}}}
+	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+		ConnectDone: func(_, addr string, err error) {
+			tried = append(tried, fmt.Sprint(strings.TrimSuffix(addr, ":"+port), " ", err == nil))
+		},
+	})
+	d := bsdnet.Dialer{Stack: n.client, Timeout: 4 * time.Second, Resolver: &net.Resolver{
+		PreferGo: true,
+		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return n.client.DialContext(context.Background(), "tcp", dns.Addr().String())
+		},
+	}}
 	c, err := d.DialContext(ctx, "tcp", "silent.test.:"+port)
 	if err != nil {
 		t.Fatal(err)
@@ -166,8 +178,10 @@ func TestDialTrace(t *testing.T) {
 			want          []string
 		}{
 			{"success", l.Addr().String(), context.Background(), []string{"start tcp L", "done tcp L nil"}},
-			{"refused", closed.Addr().String(), context.Background(),
-				[]string{"start tcp L", "done tcp L dial tcp L: connect: connection refused [ECONNREFUSED SyscallError]"}},
+			{"refused", closed.Addr().String(), context.Background(), []string{
+				"start tcp L",
+				"done tcp L dial tcp L: connect: connection refused [ECONNREFUSED SyscallError]",
+			}},
 			{"canceled before", l.Addr().String(), canceled, nil},
 			{"no port", n.shost, context.Background(), nil},
 		} {
@@ -175,7 +189,9 @@ func TestDialTrace(t *testing.T) {
 			note := func(s string) { got = append(got, strings.ReplaceAll(s, k.address, "L")) }
 			ctx := httptrace.WithClientTrace(k.ctx, &httptrace.ClientTrace{
 				ConnectStart: func(network, addr string) { note("start " + network + " " + addr) },
-				ConnectDone:  func(network, addr string, err error) { note("done " + network + " " + addr + " " + describe(err)) },
+				ConnectDone: func(network, addr string, err error) {
+					note("done " + network + " " + addr + " " + describe(err))
+				},
 			})
 			c, err := n.dialCtx(ctx, k.address)
 			if err == nil {
@@ -203,10 +219,12 @@ func TestDialFunctions(t *testing.T) {
 	ap := addr.AddrPort()
 	from := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 7)}
 	for name, dial := range map[string]func() (net.Conn, error){
-		"DialTimeout":    func() (net.Conn, error) { return bsdnet.DialTimeout("tcp", addr.String(), time.Minute) },
-		"DialTCP":        func() (net.Conn, error) { return bsdnet.DialTCP("tcp4", nil, addr) },
-		"DialTCP from":   func() (net.Conn, error) { return bsdnet.DialTCP("tcp", from, addr) },
-		"Dialer.DialTCP": func() (net.Conn, error) { return new(bsdnet.Dialer).DialTCP(t.Context(), "tcp", netip.AddrPort{}, ap) },
+		"DialTimeout":  func() (net.Conn, error) { return bsdnet.DialTimeout("tcp", addr.String(), time.Minute) },
+		"DialTCP":      func() (net.Conn, error) { return bsdnet.DialTCP("tcp4", nil, addr) },
+		"DialTCP from": func() (net.Conn, error) { return bsdnet.DialTCP("tcp", from, addr) },
+		"Dialer.DialTCP": func() (net.Conn, error) {
+			return new(bsdnet.Dialer).DialTCP(t.Context(), "tcp", netip.AddrPort{}, ap)
+		},
 		"Dialer.DialTCP from": func() (net.Conn, error) {
 			d := bsdnet.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 9)}} // DialTCP ignores it
 			return d.DialTCP(t.Context(), "tcp", netip.MustParseAddrPort("127.0.0.7:0"), ap)
@@ -233,7 +251,8 @@ func TestDialFunctions(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("DialTCP with a canceled context: %v", err)
 	}
-	if _, err := new(bsdnet.Dialer).DialTCP(t.Context(), "udp", netip.AddrPort{}, ap); !errors.As(err, new(net.UnknownNetworkError)) {
+	_, err = new(bsdnet.Dialer).DialTCP(t.Context(), "udp", netip.AddrPort{}, ap)
+	if !errors.As(err, new(net.UnknownNetworkError)) {
 		t.Errorf("DialTCP of udp: %v", err)
 	}
 }
@@ -409,7 +428,8 @@ func TestUserTimeout(t *testing.T) {
 	n := loopback(t)
 	c, _ := n.pair(t)
 	err := c.(*bsdnet.TCPConn).SetUserTimeout(-1)
-	wantError(t, "SetUserTimeout(-1)", err, "set tcp C->S: setsockopt: invalid argument [EINVAL SyscallError]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+	wantError(t, "SetUserTimeout(-1)", err, "set tcp C->S: setsockopt: invalid argument [EINVAL SyscallError]",
+		c.LocalAddr(), "C", c.RemoteAddr(), "S")
 	c.Close()
 	if err := c.(*bsdnet.TCPConn).SetUserTimeout(limit); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after Close: %v", err)
@@ -426,7 +446,12 @@ func TestMSLBounds(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		n := &network{server: stack(t, bsdnet.Config{TCP: bsdnet.TCPConfig{MSL: 365 * 24 * time.Hour}}), client: stack(t, bsdnet.Config{}), shost: "10.0.0.1", bubble: true}
+		n := &network{
+			server: stack(t, bsdnet.Config{TCP: bsdnet.TCPConfig{MSL: 365 * 24 * time.Hour}}),
+			client: stack(t, bsdnet.Config{}),
+			shost:  "10.0.0.1",
+			bubble: true,
+		}
 		a, b, _ := netem.Pipe(netem.PipeConfig{})
 		n.server.Attach(a, netip.MustParsePrefix("10.0.0.1/24"))
 		n.client.Attach(b, netip.MustParsePrefix("10.0.0.2/24"))

@@ -23,7 +23,8 @@ import (
 // legal are the errors that calls may return, whatever the two ends do to the connection.
 func legal(err error) bool {
 	for _, e := range []error{
-		nil, io.EOF, net.ErrClosed, os.ErrDeadlineExceeded, syscall.ECONNRESET, syscall.EPIPE, syscall.ENOTCONN, syscall.ECONNREFUSED, syscall.ECONNABORTED,
+		nil, io.EOF, net.ErrClosed, os.ErrDeadlineExceeded, syscall.ECONNRESET, syscall.EPIPE,
+		syscall.ENOTCONN, syscall.ECONNREFUSED, syscall.ECONNABORTED,
 		context.Canceled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, e) {
@@ -142,7 +143,8 @@ func TestDialCloseRaces(t *testing.T) {
 			wg.Go(func() {
 				rnd := rand.New(rand.NewPCG(seed, w))
 				for range 40 {
-					ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rnd.IntN(int(5*time.Millisecond))))
+					limit := time.Duration(rnd.IntN(int(5 * time.Millisecond)))
+					ctx, cancel := context.WithTimeout(context.Background(), limit)
 					c, err := n.dialCtx(ctx, a)
 					if err == nil {
 						_, err = io.ReadAll(c)

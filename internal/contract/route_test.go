@@ -231,7 +231,8 @@ func TestTwoLinksByAddress(t *testing.T) {
 		stacktest.Attach(t, two, a2, "10.0.0.12/24")
 		stacktest.Attach(t, cli, b1, "10.0.0.2/24")
 		stacktest.Attach(t, cli, b2, "10.0.0.3/24")
-		d := bsdnet.Dialer{Stack: cli, Timeout: time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort("10.0.0.3:0"))}
+		from := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("10.0.0.3:0"))
+		d := bsdnet.Dialer{Stack: cli, Timeout: time.Second, LocalAddr: from}
 		c, err := d.Dial("tcp", "10.0.0.12:80")
 		if err != nil {
 			t.Errorf("bound to the second link's address: %v", err)

@@ -37,7 +37,8 @@ func badHour(t *testing.T, seed uint64, length time.Duration) (h hour) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		server, client := stack(t, bsdnet.Config{Rand: testutil.SeededRand(1)}), stack(t, bsdnet.Config{Rand: testutil.SeededRand(2)})
+		server := stack(t, bsdnet.Config{Rand: testutil.SeededRand(1)})
+		client := stack(t, bsdnet.Config{Rand: testutil.SeededRand(2)})
 		if err := server.Attach(a, netip.MustParsePrefix("10.0.0.1/24")); err != nil {
 			t.Fatal(err)
 		}
