@@ -29,7 +29,8 @@ var calls = []call{
 	{"SetLinger0", func(c, s tcpConn) string { return callError(c.SetLinger(0)) }},
 	{"SetLinger1", func(c, s tcpConn) string { return callError(c.SetLinger(1)) }},
 	{"options", func(c, s tcpConn) string {
-		return callError(errors.Join(c.SetNoDelay(true), c.SetKeepAlive(true), c.SetKeepAlivePeriod(time.Hour), c.SetReadBuffer(1<<16), c.SetWriteBuffer(1<<16)))
+		return callError(errors.Join(c.SetNoDelay(true), c.SetKeepAlive(true), c.SetKeepAlivePeriod(time.Hour),
+			c.SetReadBuffer(1<<16), c.SetWriteBuffer(1<<16)))
 	}},
 	{"deadline", func(c, s tcpConn) string { return callError(c.SetDeadline(past)) }},
 	{"write", func(c, s tcpConn) string {

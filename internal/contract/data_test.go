@@ -239,7 +239,8 @@ func TestBuffers(t *testing.T) {
 		}
 		if n.kernel { // WriteBuffers, below, says the same
 			_, err = (&net.Buffers{{1}}).WriteTo(c)
-			wantError(t, "WriteTo", err, "writev tcp C->S: use of closed network connection [net.ErrClosed]", c.LocalAddr(), "C", c.RemoteAddr(), "S")
+			wantError(t, "WriteTo", err, "writev tcp C->S: use of closed network connection [net.ErrClosed]",
+				c.LocalAddr(), "C", c.RemoteAddr(), "S")
 		}
 	})
 	eachOwn(t, func(t *testing.T, n *network) {
