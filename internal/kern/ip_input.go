@@ -43,9 +43,7 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 		// A link whose packets have a minimal length pads short ones. The total length says where
 		// the datagram ends (RFC 894).
 		if ip.Len < plen {
-			pkt := m.Pkt
 			m = mbuf.Adj(m, ip.Len-plen)
-			m.Pkt = pkt
 			m.Pkt.Len = ip.Len
 		}
 	}

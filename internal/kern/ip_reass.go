@@ -189,9 +189,7 @@ func (r *ipReass) insert(q *ipq, ip *wire.IPv4, m *mbuf.Mbuf, n int, more bool) 
 	if f.off == 0 {
 		q.hlen = copy(q.hdr[:], m.Bytes()[:ip.Hlen])
 	}
-	pkt := m.Pkt
 	f.m = mbuf.Adj(m, ip.Hlen)
-	f.m.Pkt = pkt
 	q.frags = slices.Insert(q.frags, i, f)
 	q.have += n
 	r.hold(q.key.src, 0, fragPins(f.m))
@@ -211,8 +209,8 @@ func fragPins(m *mbuf.Mbuf) int {
 func (r *ipReass) complete(q *ipq, ip *wire.IPv4) *mbuf.Mbuf {
 	h := r.k.pool.Gethdr()
 	h.Append(q.hdr[:q.hlen])
-	pkt := q.frags[0].m.Pkt
-	var tail *mbuf.Mbuf = h
+	h.Pkt = q.frags[0].m.Pkt
+	tail := h
 	for i := range q.frags {
 		r.hold(q.key.src, 0, -fragPins(q.frags[i].m))
 		tail.SetNext(q.frags[i].m)
@@ -224,7 +222,6 @@ func (r *ipReass) complete(q *ipq, ip *wire.IPv4) *mbuf.Mbuf {
 	total := q.total
 	q.frags = nil
 	r.forget(q)
-	h.Pkt = pkt
 	h.Pkt.Len = q.hlen + total
 	ip.Hlen, ip.Len, ip.Off, ip.Flags = q.hlen, h.Pkt.Len, 0, 0
 	r.k.Stats.IP.Reassembled.Inc()

@@ -404,10 +404,14 @@ func Copydata(m *Mbuf, off int, p []byte) int {
 }
 
 // Adj drops n bytes from the front of the chain, or -n from its end if n is negative, and returns
-// the chain, without empty Mbufs at that end, or nil if no bytes are left: BSD's m_adj. A caller
-// that needs the packet header copies it before.
+// the chain, without empty Mbufs at that end, or nil if no bytes are left: BSD's m_adj. What is left
+// begins with the same packet header, whose Len the caller sets.
 func Adj(m *Mbuf, n int) *Mbuf {
 	if n >= 0 {
+		if m == nil {
+			return nil
+		}
+		pkt := m.Pkt
 		for m != nil && n >= len(m.data) {
 			n -= len(m.data)
 			d := m
@@ -417,6 +421,7 @@ func Adj(m *Mbuf, n int) *Mbuf {
 		}
 		if m != nil {
 			m.data = m.data[n:]
+			m.Pkt = pkt
 		}
 		return m
 	}

@@ -303,8 +303,14 @@ func TestAdj(t *testing.T) {
 	var p Pool
 	sizes := []int{7, -5, 40, -1, 12}
 	for n := -70; n <= 70; n++ {
-		m := Adj(chain(&p, 0, sizes...), n)
+		whole := chain(&p, 0, sizes...)
+		pkt := Pkthdr{Len: 65, SegSize: 9, Arrived: 5, Csum: CsumVerified, Flow: 77}
+		whole.Pkt = pkt
+		m := Adj(whole, n)
 		keep := max(65-max(n, -n), 0)
+		if m != nil && m.Pkt != pkt {
+			t.Fatalf("Adj(%d) loses the packet header: %+v", n, m.Pkt)
+		}
 		if (m == nil) != (keep == 0) {
 			t.Fatalf("Adj(%d) = %p", n, m)
 		}
