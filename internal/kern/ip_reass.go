@@ -192,17 +192,8 @@ func (r *ipReass) insert(q *ipq, ip *wire.IPv4, m *mbuf.Mbuf, n int, more bool) 
 	f.m = mbuf.Adj(m, ip.Hlen)
 	q.frags = slices.Insert(q.frags, i, f)
 	q.have += n
-	r.hold(q.key.src, 0, fragPins(f.m))
+	r.hold(q.key.src, 0, mbuf.Pinned(f.m))
 	return true
-}
-
-// fragPins returns how many bytes of storage a fragment keeps alive.
-func fragPins(m *mbuf.Mbuf) int {
-	n := 0
-	for ; m != nil; m = m.Next() {
-		n += m.Pins()
-	}
-	return n
 }
 
 // complete joins the fragments behind the first one's header.
@@ -212,7 +203,7 @@ func (r *ipReass) complete(q *ipq, ip *wire.IPv4) *mbuf.Mbuf {
 	h.Pkt = q.frags[0].m.Pkt
 	tail := h
 	for i := range q.frags {
-		r.hold(q.key.src, 0, -fragPins(q.frags[i].m))
+		r.hold(q.key.src, 0, -mbuf.Pinned(q.frags[i].m))
 		tail.SetNext(q.frags[i].m)
 		for tail.Next() != nil {
 			tail = tail.Next()
@@ -231,7 +222,7 @@ func (r *ipReass) complete(q *ipq, ip *wire.IPv4) *mbuf.Mbuf {
 // drop gives a datagram up.
 func (r *ipReass) drop(q *ipq) {
 	for _, f := range q.frags {
-		r.hold(q.key.src, 0, -fragPins(f.m))
+		r.hold(q.key.src, 0, -mbuf.Pinned(f.m))
 		mbuf.Free(f.m)
 	}
 	r.k.Stats.IP.Fragdropped.Add(len(q.frags))

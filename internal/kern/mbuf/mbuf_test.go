@@ -88,8 +88,8 @@ func TestGethdr(t *testing.T) {
 	if len(m.Room()) < 60 {
 		t.Errorf("room for %d bytes, want a TCP header's 60", len(m.Room()))
 	}
-	if m.Pins() != datSize {
-		t.Errorf("pins %d", m.Pins())
+	if m.pins() != datSize {
+		t.Errorf("pins %d", m.pins())
 	}
 	if n, b := p.Outstanding(); n != 1 || b != 0 {
 		t.Errorf("outstanding %d, %d", n, b)
@@ -132,8 +132,8 @@ func TestGetcl(t *testing.T) {
 		{1 << 30, ClJumbo},
 	} {
 		m := p.Getcl(c.n)
-		if len(m.Room()) != c.class || m.Pins() != c.class || m.Len() != 0 {
-			t.Errorf("Getcl(%d): room %d, pins %d, holds %d; want a cluster of %d", c.n, len(m.Room()), m.Pins(),
+		if len(m.Room()) != c.class || m.pins() != c.class || m.Len() != 0 {
+			t.Errorf("Getcl(%d): room %d, pins %d, holds %d; want a cluster of %d", c.n, len(m.Room()), m.pins(),
 				m.Len(), c.class)
 		}
 		if n, b := p.Outstanding(); n != 1 || b != int64(c.class) {
@@ -354,6 +354,30 @@ func TestAdjGivesUpTheTail(t *testing.T) {
 	}
 	wantContent(t, "owner", m, pattern(0, 100))
 	Free(m)
+	balanced(t, &p)
+}
+
+// A chain pins the whole of each cluster that it views, and of each header.
+func TestPinned(t *testing.T) {
+	var p Pool
+	if n := Pinned(nil); n != 0 {
+		t.Errorf("an empty chain pins %d bytes", n)
+	}
+	m := p.Gethdr()
+	for _, n := range []int{1, ClMid} {
+		c := p.Getcl(n)
+		c.Append(pattern(0, 1))
+		m = Cat(m, c)
+	}
+	if n := Pinned(m); n != datSize+ClSmall+ClMid {
+		t.Errorf("a header, a small and a middle cluster pin %d bytes, want %d", n, datSize+ClSmall+ClMid)
+	}
+	v := Copym(m, 0, 2)
+	if n := Pinned(v); n != ClSmall+ClMid {
+		t.Errorf("views on one byte of each cluster pin %d bytes, want %d", n, ClSmall+ClMid)
+	}
+	Free(m)
+	Free(v)
 	balanced(t, &p)
 }
 

@@ -34,17 +34,28 @@ func (sb *Sockbuf) Space() int {
 	return int(min(hiwat-int64(sb.cc), maxPin*hiwat+4*ClHuge-int64(sb.mbcnt)))
 }
 
-// Pins returns how many bytes of storage m keeps alive.
-func (m *Mbuf) Pins() int {
+// pins returns the bytes of storage that m keeps from being used again: all of its cluster, however
+// few of them are in m.
+func (m *Mbuf) pins() int {
 	if m.cl == nil {
 		return datSize
 	}
 	return len(m.cl.buf)
 }
 
+// Pinned returns the bytes of storage that a chain keeps from being used again. A cluster that
+// several of its Mbufs share counts once for each.
+func Pinned(m *Mbuf) int {
+	n := 0
+	for ; m != nil; m = m.next {
+		n += m.pins()
+	}
+	return n
+}
+
 // wasteful reports whether m's storage is mostly empty, so that copying its bytes is cheaper than
 // pinning it.
-func (m *Mbuf) wasteful() bool { return len(m.data)*4 < m.Pins() }
+func (m *Mbuf) wasteful() bool { return len(m.data)*4 < m.pins() }
 
 // Append adds chain m, which it takes over: BSD's sbappendstream with its sbcompress. Small pieces
 // are copied into the room behind the last one, so that a stream of tiny segments cannot pin much
@@ -72,7 +83,7 @@ func (sb *Sockbuf) link(m *Mbuf) {
 	}
 	sb.tail = m
 	sb.cc += int32(len(m.data))
-	sb.mbcnt += m.Pins()
+	sb.mbcnt += m.pins()
 }
 
 // compress copies m behind the tail, into a new cluster if the tail has no room, and frees m. It
@@ -162,7 +173,7 @@ func (sb *Sockbuf) shift() *Mbuf {
 	}
 	m.next = nil
 	sb.cc -= int32(len(m.data))
-	sb.mbcnt -= m.Pins()
+	sb.mbcnt -= m.pins()
 	return m
 }
 

@@ -207,7 +207,7 @@ func (w *world) checkSide(s *side) {
 		if len(m.data) == 0 {
 			w.fatal("an empty Mbuf in a sockbuf")
 		}
-		pins += m.Pins()
+		pins += m.pins()
 		last = m
 	}
 	if s.sb.tail != last || s.sb.Pinned() != pins {

@@ -129,7 +129,7 @@ func (tp *TCB) enqueue(q *reassq, seg *segment) {
 		q.blocks = slices.Insert(q.blocks, i, rblock{start: start, end: end, m: seg.m})
 		seg.m = nil
 		q.account(tp.pool)
-		q.pinned += pinned(q.blocks[i].m)
+		q.pinned += mbuf.Pinned(q.blocks[i].m)
 		q.blocks[i].settle()
 	} else {
 		tp.merge(q, i, j, seg, start, end)
@@ -184,25 +184,15 @@ func (tp *TCB) merge(q *reassq, i, j int, seg *segment, start, end Seq) {
 	for k := i; k < j; k++ {
 		b := &q.blocks[k]
 		fill(b.start.Min(end))
-		q.pinned -= pinned(b.m)
+		q.pinned -= mbuf.Pinned(b.m)
 		add(b.m)
 		pos = b.end
 	}
 	fill(end)
 	out.end = pos
-	q.pinned += pinned(out.m)
+	q.pinned += mbuf.Pinned(out.m)
 	q.blocks[i] = out
 	q.blocks = slices.Delete(q.blocks, i+1, j)
-}
-
-// pinned returns how much memory a chain keeps from being used again: of a cluster all, however few
-// of its bytes are in the chain.
-func pinned(m *mbuf.Mbuf) int {
-	n := 0
-	for ; m != nil; m = m.Next() {
-		n += m.Pins()
-	}
-	return n
 }
 
 // deliverReassembled moves what has become contiguous to the receive buffer. It reports whether the
@@ -216,7 +206,7 @@ func (tp *TCB) deliverReassembled() (fin bool) {
 		tp.autosize(tp.clock)
 		b := q.blocks[0]
 		n := b.end.Sub(tp.rcvNxt)
-		q.pinned -= pinned(b.m)
+		q.pinned -= mbuf.Pinned(b.m)
 		m := mbuf.Adj(b.m, tp.rcvNxt.Sub(b.start))
 		q.blocks = slices.Delete(q.blocks, 0, 1)
 		tp.rcvNxt = b.end
