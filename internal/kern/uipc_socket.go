@@ -164,21 +164,21 @@ func (so *Socket) Soaccept() (*Socket, syscall.Errno) {
 
 // soqtake removes the first connection of the queue and gives it to the caller, who is its user
 // from then on.
-func (head *Socket) soqtake() *Socket {
-	so := head.lq.q[0]
-	head.soqremque(so)
-	so.lock()
-	so.state &^= ssNofdref
-	so.tp.Clear(tcp.UserClosed)
-	so.head = nil
-	so.mend = false
-	so.proto.usrreq(so, pruAccept, usrreqArgs{})
-	so.mu.Unlock()
-	if len(head.lq.q) > 0 {
-		head.sowakeup(&head.rcv.sleepers)
+func (so *Socket) soqtake() *Socket {
+	child := so.lq.q[0]
+	so.soqremque(child)
+	child.lock()
+	child.state &^= ssNofdref
+	child.tp.Clear(tcp.UserClosed)
+	child.head = nil
+	child.mend = false
+	child.proto.usrreq(child, pruAccept, usrreqArgs{})
+	child.mu.Unlock()
+	if len(so.lq.q) > 0 {
+		so.sowakeup(&so.rcv.sleepers)
 	}
-	head.unpark()
-	return so
+	so.unpark()
+	return child
 }
 
 // Limits of sosend.

@@ -430,34 +430,34 @@ func (lq *listenq) full() bool { return len(lq.q)+lq.reserved >= lq.qlimit }
 // sonewconn makes the socket of a connection that a listener's handshake has brought: BSD's
 // sonewconn. The listener is locked, and so is the socket that it returns. It returns nil if the
 // stack is at its limits.
-func (head *Socket) sonewconn() *Socket {
-	k := head.k
+func (so *Socket) sonewconn() *Socket {
+	k := so.k
 	k.chainAt("sonewconn")
 	if k.closed.Load() || k.pressed() {
 		return nil
 	}
-	so := k.newSocket(head.proto)
-	so.lock()
-	so.options = head.options &^ SO_ACCEPTCONN
-	so.linger = head.linger
-	so.state = ssNofdref
-	so.head = head
-	so.soreserve(head.snd.Hiwat(), head.rcv.Hiwat())
-	so.inp.tos, so.inp.ttl = head.inp.tos, head.inp.ttl
-	if head.proto.usrreq(so, pruAttach, usrreqArgs{}) != 0 {
-		so.state |= ssNofdref
-		so.sofree()
-		so.unlock()
+	child := k.newSocket(so.proto)
+	child.lock()
+	child.options = so.options &^ SO_ACCEPTCONN
+	child.linger = so.linger
+	child.state = ssNofdref
+	child.head = so
+	child.soreserve(so.snd.Hiwat(), so.rcv.Hiwat())
+	child.inp.tos, child.inp.ttl = so.inp.tos, so.inp.ttl
+	if so.proto.usrreq(child, pruAttach, usrreqArgs{}) != 0 {
+		child.state |= ssNofdref
+		child.sofree()
+		child.unlock()
 		return nil
 	}
-	so.tp.Inherit(&head.tp)
-	if !k.enlist(so) {
-		so.head = nil
-		so.tp.Close()
-		so.unlock()
+	child.tp.Inherit(&so.tp)
+	if !k.enlist(child) {
+		child.head = nil
+		child.tp.Close()
+		child.unlock()
 		return nil
 	}
-	return so
+	return child
 }
 
 // enlist enters a socket, which is locked and complete, in the list of all sockets. It reports
@@ -468,21 +468,21 @@ func (k *Kernel) enlist(so *Socket) bool {
 }
 
 // soqinsque puts a connection on the listener's queue: BSD's soqinsque.
-func (head *Socket) soqinsque(so *Socket) {
-	head.k.chainAt("soqinsque")
-	head.lq.q = append(head.lq.q, so)
+func (so *Socket) soqinsque(child *Socket) {
+	so.k.chainAt("soqinsque")
+	so.lq.q = append(so.lq.q, child)
 }
 
 // soqremque takes a connection off the listener's queue: BSD's soqremque. It reports whether it was
 // there.
-func (head *Socket) soqremque(so *Socket) bool {
-	head.k.chainAt("soqremque")
-	if head.lq == nil {
+func (so *Socket) soqremque(child *Socket) bool {
+	so.k.chainAt("soqremque")
+	if so.lq == nil {
 		return false
 	}
-	for i, s := range head.lq.q {
-		if s == so {
-			head.lq.q = slices.Delete(head.lq.q, i, i+1)
+	for i, s := range so.lq.q {
+		if s == child {
+			so.lq.q = slices.Delete(so.lq.q, i, i+1)
 			return true
 		}
 	}
@@ -491,16 +491,16 @@ func (head *Socket) soqremque(so *Socket) bool {
 
 // soqmend takes a connection that has died on the queue off it. The caller does not hold the
 // connection's lock, as the listener's must be taken first.
-func (head *Socket) soqmend(so *Socket) {
-	head.lock()
-	if head.soqremque(so) {
-		so.lock()
-		so.head = nil
-		so.sofree()
-		so.mu.Unlock()
+func (so *Socket) soqmend(child *Socket) {
+	so.lock()
+	if so.soqremque(child) {
+		child.lock()
+		child.head = nil
+		child.sofree()
+		child.mu.Unlock()
 	}
-	head.unpark()
-	head.unlock()
+	so.unpark()
+	so.unlock()
 }
 
 // sockMem is how many bytes a connection takes besides its buffers: the Socket and its places in
