@@ -173,8 +173,8 @@
 // last, and under which nothing is called.
 //
 //	so.mu of a listener  ->  so.mu of a connection on its queue       (tcpListenInput, soqtake, soqmend)
-//	   leaves: pcbShard, listenShard, a port's shard and a destination's, socketList, syncache, twList, ipReass,
-//	           clock, ifqueue, bucket, bpf, Proc, Kernel.ifMu and closeMu
+//	   leaves: pcbShard, listenShard, a port's shard and a destination's, portTable.nextMu, socketList,
+//	           syncache, twList, ipReass, clock, ifqueue, bucket, bpf, Proc, Kernel.ifMu and closeMu
 //
 // syncache.mu is a leaf although it is held while an answer is composed, as composing calls
 // nothing. ipReass sets its callout under its lock; the clock, which calls no one under its own, is
@@ -311,7 +311,7 @@
 // # BSD to Go
 //
 //	mbuf, cluster, m_copym    mbuf.Mbuf; a counted cluster; Copym shares it
-//	so_snd, so_rcv            so.snd, so.rcv: a mbuf.Sendbuf and a mbuf.Sockbuf, with sleepers
+//	so_snd, so_rcv            so.snd, so.rcv: an mbuf.Sendbuf and an mbuf.Sockbuf, with sleepers
 //	splnet … splx             so.lock … so.unlock
 //	tsleep, wakeup            sync.Cond with the clock's deadline: sbwait, sowakeup
 //	schednetisr, ipintrq      Ifnet.queues of lo0; ifqueue.start

@@ -21,7 +21,9 @@ type portTable struct {
 	k      *Kernel
 	shards [64]portShard
 	dests  [64]destShard
-	next   [64]uint32 // counters of the ports that bind has chosen
+
+	nextMu sync.Mutex // a leaf
+	next   [64]uint32 // counters of the ports that bind has chosen, by the start that an address has
 }
 
 // A portShard holds, by port, the sockets that use it. Connections have lists of their own, so that
@@ -71,11 +73,11 @@ func (t *portTable) bind(so *Socket, port uint16) syscall.Errno {
 	start := uint32(prf(t.k.seed.port, &a, 1))
 	c := &t.next[start%64]
 	for range portRange {
-		t.shards[0].mu.Lock()
+		t.nextMu.Lock()
 		*c++
 		// 7919 and the range have no common factor, so the search comes by every port.
 		p := portFirst + (start+*c*7919)%portRange
-		t.shards[0].mu.Unlock()
+		t.nextMu.Unlock()
 		if t.tryBind(so, uint16(p)) == 0 {
 			return 0
 		}
@@ -224,7 +226,7 @@ func (t *portTable) release(so *Socket) {
 	inp := &so.inp
 	if inp.ephemeral {
 		inp.ephemeral = false
-		t.put(inp)
+		t.giveBack(inp)
 	}
 	if inp.bound {
 		t.unlink(inp)
@@ -255,7 +257,7 @@ func (t *portTable) ephemeral(so *Socket, now int64) syscall.Errno {
 			return 0
 		}
 		inp.ephemeral = false
-		t.give(inp, true)
+		t.retry(inp)
 		inp.lport = 0
 	}
 	return syscall.EADDRNOTAVAIL
@@ -277,21 +279,28 @@ func (t *portTable) take(d *dest) (uint16, bool) {
 	return set.take()
 }
 
-// put gives a port back to its destination's set.
-func (t *portTable) put(inp *inpcb) { t.give(inp, false) }
-
-// give is put, except that it leaves the set in the table if keep is true, so that the set's
-// counter goes on.
-func (t *portTable) give(inp *inpcb, keep bool) {
+// giveBack gives a port back to its destination's set, and forgets the set if it is empty and there
+// are many.
+func (t *portTable) giveBack(inp *inpcb) {
 	d := dest{inp.laddr, inp.faddr, inp.fport}
 	ds := t.destShard(&d)
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	set := ds.sets[d]
-	set.put(inp.lport)
-	if !keep && len(ds.sets) > maxDests && set.n == 0 {
+	set.giveBack(inp.lport)
+	if len(ds.sets) > maxDests && set.n == 0 {
 		delete(ds.sets, d)
 	}
+}
+
+// retry gives back a port that could not be used, before another is taken. The set stays, so that
+// its counter goes on.
+func (t *portTable) retry(inp *inpcb) {
+	d := dest{inp.laddr, inp.faddr, inp.fport}
+	ds := t.destShard(&d)
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	ds.sets[d].giveBack(inp.lport)
 }
 
 // maxDests is how many destinations keep their counter when they have no connection any more.
@@ -351,7 +360,8 @@ func (s *portSet) free(i uint32) uint32 {
 	}
 }
 
-func (s *portSet) put(p uint16) {
+// giveBack makes a port of the set free again.
+func (s *portSet) giveBack(p uint16) {
 	s.n--
 	if s.many == nil {
 		for i, q := range s.few {

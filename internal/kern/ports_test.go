@@ -36,7 +36,7 @@ func TestPortSet(t *testing.T) {
 			continue
 		}
 		for p := range taken {
-			s.put(p)
+			s.giveBack(p)
 			delete(taken, p)
 			break
 		}
@@ -52,7 +52,7 @@ func TestPortSet(t *testing.T) {
 		t.Errorf("port %d of none", p)
 	}
 	for p := range taken {
-		s.put(p)
+		s.giveBack(p)
 	}
 	if s.n != 0 || s.many != nil {
 		t.Errorf("%d ports at the end", s.n)
@@ -471,10 +471,10 @@ func TestPortsAmongManyDestinations(t *testing.T) {
 		}
 		seen[port] = true
 		inp.lport = port
-		k.ports.give(&inp, true)
+		k.ports.retry(&inp)
 	}
 	inp.lport, _ = k.ports.take(&d)
-	k.ports.put(&inp)
+	k.ports.giveBack(&inp)
 	if k.ports.destShard(&d).sets[d] != nil {
 		t.Error("an idle destination among many is kept")
 	}

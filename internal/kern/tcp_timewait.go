@@ -201,7 +201,7 @@ func (tw *tcptw) gone() {
 	k.pcbs.remove(&tw.inpcb)
 	k.ports.unlink(&tw.inpcb)
 	if tw.ephemeral {
-		k.ports.put(&tw.inpcb)
+		k.ports.giveBack(&tw.inpcb)
 	}
 }
 
