@@ -210,16 +210,16 @@ func (t *pcbTable) lookupListener(laddr in6Addr, lport uint16) *inpcb {
 	s := &t.listen[lport%pcbShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var any *inpcb
+	var wild *inpcb // INADDR_ANY, as BSD's in_pcblookup calls it
 	for _, p := range s.ports[lport] {
 		switch {
 		case p.laddr == laddr:
 			return p
 		case p.laddr.unspecified():
-			any = p
+			wild = p
 		}
 	}
-	return any
+	return wild
 }
 
 // inPcbbind gives a socket a local address and port: BSD's in_pcbbind. If lport is 0, it chooses a

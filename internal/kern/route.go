@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// A rtentry is a route: packets to dst leave by ifp.
+// An rtentry is a route: packets to dst leave by ifp.
 type rtentry struct {
 	dst netip.Prefix
 	ifp *Ifnet

@@ -14,7 +14,7 @@ const (
 	scBucketLimit = 30
 )
 
-// A scTable finds half-open connections by their addresses. The bucket of a SYN of a flood is full
+// An scTable finds half-open connections by their addresses. The bucket of a SYN of a flood is full
 // of other entries, so a search that finds nothing must cost little. Therefore a bucket has a tag
 // of each entry: 16 bits of its keyed hash. The tags lie side by side in a cache line, and a search
 // reads an entry only if the tag is right, which happens by chance once in 65,536 times.
@@ -24,7 +24,7 @@ type scTable struct {
 	n       int
 }
 
-// A scBucket holds entries in the order in which they came. At most scBucketLimit of them are from
+// An scBucket holds entries in the order in which they came. At most scBucketLimit of them are from
 // the wire. A handshake over the loopback has a place on so_q reserved, and always finds one here.
 type scBucket struct {
 	tags    []uint16   // of entries, in the same order

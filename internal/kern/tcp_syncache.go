@@ -21,7 +21,7 @@ const (
 	scTick = int64(10 * time.Millisecond) // with more, the table is looked at this often
 )
 
-// A scEntry is a half-open connection: FreeBSD's struct syncache.
+// An scEntry is a half-open connection: FreeBSD's struct syncache.
 type scEntry struct {
 	t        tuple
 	s        tcp.SynState
@@ -140,7 +140,7 @@ func (k *Kernel) syncacheAgain(head *Socket, e *scEntry, in *tcpIn) {
 	e.synAck(&r, in.now)
 	k.syncache.mu.Unlock()
 	k.clock.arm(&k.syncache.out, k.even(at))
-	head.drain(k.syncacheRespond(&r))
+	k.syncacheRespond(head, &r)
 }
 
 // syncacheBegin makes the entry of a SYN for which there is a place, and answers the SYN. The
@@ -172,7 +172,7 @@ func (k *Kernel) syncacheBegin(head *Socket, in *tcpIn) {
 	}
 	k.Stats.TCP.ScAdded.Inc()
 	k.clock.arm(&sc.out, k.even(at))
-	head.drain(k.syncacheRespond(&r))
+	k.syncacheRespond(head, &r)
 }
 
 // syncacheCookie answers a SYN whose bucket is full. It reads no entry and makes none, so this is
@@ -191,7 +191,7 @@ func (k *Kernel) syncacheCookie(head *Socket, in *tcpIn) {
 	k.syncache.cookied.Store(in.now)
 	k.Stats.TCP.ScBucketoverflow.Inc()
 	k.Stats.TCP.ScSendcookie.Inc()
-	head.drain(k.syncacheRespond(&r))
+	k.syncacheRespond(head, &r)
 }
 
 // newEntry fills in the entry of a SYN, except for its initial sequence number and its timestamps'
@@ -256,9 +256,9 @@ func (e *scEntry) duplicate(in *tcpIn) {
 	}
 }
 
-// syncacheRespond sends the answer to a SYN, which synAck has made under the table's lock:
-// FreeBSD's syncache_respond. It returns the queue that the caller drains.
-func (k *Kernel) syncacheRespond(r *respondTo) *ifqueue { return k.tcpRespond(r) }
+// syncacheRespond sends an answer that has been made under the table's lock: FreeBSD's
+// syncache_respond. It goes out when the listener's lock is left.
+func (k *Kernel) syncacheRespond(head *Socket, r *respondTo) { head.drain(k.tcpRespond(r)) }
 
 // synAck makes the answer to the SYN: RFC 9293, 3.10.7.2, third:
 // "<SEQ=ISS><ACK=RCV.NXT><CTL=SYN,ACK>". RFC 7323, 2.2: "The window field in a segment where the
@@ -294,7 +294,7 @@ func (e *scEntry) synAck(r *respondTo, now int64) {
 	}
 }
 
-// A scVerdict is what a segment, or an ICMP error, does to a half-open connection.
+// An scVerdict is what a segment, or an ICMP error, does to a half-open connection.
 type scVerdict uint8
 
 const (
@@ -390,7 +390,7 @@ func (k *Kernel) syncacheExpand(head *Socket, in *tcpIn) (so *Socket, reset bool
 	}
 	switch v {
 	case scChallenge:
-		head.drain(k.tcpRespond(&r))
+		k.syncacheRespond(head, &r)
 	case scNoPlace:
 		st.Listendrop.Inc()
 	case scBadack:
@@ -451,7 +451,7 @@ func (k *Kernel) syncacheChkrst(head *Socket, in *tcpIn) {
 	})
 	switch v {
 	case scChallenge:
-		head.drain(k.tcpRespond(&r))
+		k.syncacheRespond(head, &r)
 	case scRemove:
 		k.Stats.TCP.ScReset.Inc()
 		if e.flags&scReserved != 0 {
@@ -528,7 +528,7 @@ func (sc *syncache) expire(now int64) {
 		sc.k.clock.arm(&sc.out, sc.k.even(next))
 	}
 	for i := range again {
-		if q := sc.k.syncacheRespond(&again[i]); q != nil {
+		if q := sc.k.tcpRespond(&again[i]); q != nil {
 			q.start()
 		}
 	}

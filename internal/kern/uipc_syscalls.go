@@ -8,8 +8,10 @@ import (
 	"bsdnet/internal/kern/tcp"
 )
 
-// A Proc is the part of a process that sockets need: a table of descriptors on one stack, and BSD's
-// system calls on them. All errors are errnos. A call that blocks sleeps in its caller's goroutine.
+// A Proc is for tests and harnesses, which speak BSD's system calls; the facade calls a Socket's
+// methods itself. It is the part of a process that sockets need: a table of descriptors on one
+// stack, and the system calls on them. All errors are errnos. A call that blocks sleeps in its
+// caller's goroutine.
 type Proc struct {
 	k *Kernel
 

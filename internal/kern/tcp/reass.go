@@ -13,7 +13,7 @@ import (
 // Blocks are disjoint, never touch, and are sorted, so that a segment is placed by binary search;
 // their number is bounded, and so is what they pin (CVE-2018-5390, CVE-2018-6922).
 
-// A rblock is a run of bytes [start, end) that is there.
+// An rblock is a run of bytes [start, end) that is there.
 type rblock struct {
 	start, end Seq
 	m          *mbuf.Mbuf
