@@ -147,75 +147,95 @@ func (tr Line) String() string {
 }
 
 // Parse reads a line of the textual form. Fields that it does not give are zero.
-func Parse(line string) (tr Line, err error) {
-	fail := func(format string, args ...any) (Line, error) {
-		return Line{}, fmt.Errorf("trace: %q: %w", line, fmt.Errorf(format, args...))
+func Parse(line string) (Line, error) {
+	var tr Line
+	if err := tr.parse(line); err != nil {
+		return Line{}, fmt.Errorf("trace: %q: %w", line, err)
 	}
+	return tr, nil
+}
+
+func (tr *Line) parse(line string) (err error) {
 	rest, opts, bracket := strings.Cut(line, "<")
 	words := strings.Fields(rest)
 	if len(words) == 0 {
-		return fail("no flags")
+		return errors.New("no flags")
 	}
 	if tr.TCP.Flags, err = parseFlags(words[0]); err != nil {
-		return fail("%w", err)
+		return err
 	}
 	for words = words[1:]; len(words) > 0; {
-		field, bits := GivenSeq, 32
-		switch words[0] {
-		case "ack":
-			field = GivenAck
-		case "win":
-			field, bits = GivenWin, 16
-		case "urg":
-			field, bits = GivenUrg, 16
+		if words, err = tr.parseField(words); err != nil {
+			return err
 		}
-		if tr.Given&field != 0 {
-			return fail("%q: given twice", words[0])
-		}
-		tr.Given |= field
-		if field == GivenSeq {
-			if tr.TCP.Seq, tr.Len, err = parseRange(words[0]); err != nil {
-				return fail("%w", err)
-			}
-			words = words[1:]
-			continue
-		}
-		if len(words) < 2 {
-			return fail("%q wants a number", words[0])
-		}
-		v, err := strconv.ParseUint(words[1], 10, bits)
-		switch {
-		case err != nil:
-			return fail("%w", err)
-		case field == GivenAck:
-			tr.TCP.Ack = wire.Seq(v)
-		case field == GivenWin:
-			tr.TCP.Win = uint16(v)
-		default:
-			tr.TCP.Urp = uint16(v)
-		}
-		words = words[2:]
 	}
 	// A line that forgets a dot would otherwise test something else than it says.
 	if f := tr.TCP.Flags; tr.Given&GivenAck != 0 && f&wire.ACK == 0 || tr.Given&GivenUrg != 0 && f&wire.URG == 0 {
-		return fail("ack or urg without its flag")
+		return errors.New("ack or urg without its flag")
 	}
 	var raw []byte
 	if bracket {
 		tr.Given |= GivenOpt
-		opts, end, closed := strings.Cut(opts, ">")
-		if !closed || strings.TrimSpace(end) != "" {
-			return fail("the options must end the line with >")
-		}
-		if raw, err = ParseOptions(opts, 0); err != nil {
-			return fail("%w", err)
-		}
-		if len(raw) > wire.TCPMaxOptLen || len(raw)%4 != 0 {
-			return fail("options of %d bytes: want at most 40, padded by nop or eol to a multiple of 4", len(raw))
+		if raw, err = parseBracket(opts); err != nil {
+			return err
 		}
 	}
 	tr.setRaw(raw)
-	return tr, nil
+	return nil
+}
+
+// parseField reads the field that words begin with, which the line must not have given before. It
+// returns the words behind it.
+func (tr *Line) parseField(words []string) (rest []string, err error) {
+	field, bits := GivenSeq, 32
+	switch words[0] {
+	case "ack":
+		field = GivenAck
+	case "win":
+		field, bits = GivenWin, 16
+	case "urg":
+		field, bits = GivenUrg, 16
+	}
+	if tr.Given&field != 0 {
+		return nil, fmt.Errorf("%q: given twice", words[0])
+	}
+	tr.Given |= field
+	if field == GivenSeq {
+		tr.TCP.Seq, tr.Len, err = parseRange(words[0])
+		return words[1:], err
+	}
+	if len(words) < 2 {
+		return nil, fmt.Errorf("%q wants a number", words[0])
+	}
+	v, err := strconv.ParseUint(words[1], 10, bits)
+	if err != nil {
+		return nil, err
+	}
+	switch field {
+	case GivenAck:
+		tr.TCP.Ack = wire.Seq(v)
+	case GivenWin:
+		tr.TCP.Win = uint16(v)
+	default:
+		tr.TCP.Urp = uint16(v)
+	}
+	return words[2:], nil
+}
+
+// parseBracket reads the options, which stand behind a < and end the line with a >.
+func parseBracket(s string) ([]byte, error) {
+	opts, end, closed := strings.Cut(s, ">")
+	if !closed || strings.TrimSpace(end) != "" {
+		return nil, errors.New("the options must end the line with >")
+	}
+	raw, err := ParseOptions(opts, 0)
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) > wire.TCPMaxOptLen || len(raw)%4 != 0 {
+		return nil, fmt.Errorf("options of %d bytes: want at most 40, padded by nop or eol to a multiple of 4", len(raw))
+	}
+	return raw, nil
 }
 
 func parseFlags(s string) (f wire.Flags, err error) {
