@@ -28,22 +28,7 @@ type acking struct {
 func (tp *TCB) senderAck(seg *segment) bool {
 	s := tp.snr
 	var a acking
-	s.ack = Ack{}
-	s.view.PriorFlight = tp.pipe()
-	s.rack.prior = s.rack.fack
-	a.dup = tp.isDuplicate(seg)
-	if tp.flags&SackPermit != 0 && seg.opt.Has&wire.TofSack != 0 {
-		tp.takeSacks(seg, &a)
-	}
-	finAcked := false
-	if seg.ack.Gt(tp.sndUna) {
-		finAcked = tp.takeAck(seg, &a)
-	} else if a.dup {
-		tp.stats.Rcvdupack.Inc()
-	}
-	if tp.flags&SackPermit == 0 {
-		tp.countDuplicates(&a)
-	}
+	finAcked := tp.readAck(seg, &a)
 	if a.news == 0 && a.acked == 0 && !a.dsack && !a.dup {
 		if seg.len == 0 && seg.win == tp.sndWnd && seg.opt.Nsack == 0 {
 			// with nothing else in flight this is no duplicate by RFC 5681, but may be the probe's
@@ -85,6 +70,28 @@ func (tp *TCB) senderAck(seg *segment) bool {
 	}
 	seg.needoutput = true
 	return tp.afterAck(seg, finAcked)
+}
+
+// readAck finds out what the acknowledgment says, and notes on the scoreboard what has arrived. It
+// reports whether our FIN has.
+func (tp *TCB) readAck(seg *segment, a *acking) (finAcked bool) {
+	s := tp.snr
+	s.ack = Ack{}
+	s.view.PriorFlight = tp.pipe()
+	s.rack.prior = s.rack.fack
+	a.dup = tp.isDuplicate(seg)
+	if tp.flags&SackPermit != 0 && seg.opt.Has&wire.TofSack != 0 {
+		tp.takeSacks(seg, a)
+	}
+	if seg.ack.Gt(tp.sndUna) {
+		finAcked = tp.takeAck(seg, a)
+	} else if a.dup {
+		tp.stats.Rcvdupack.Inc()
+	}
+	if tp.flags&SackPermit == 0 {
+		tp.countDuplicates(a)
+	}
+	return finAcked
 }
 
 // takeAck drops what is acknowledged in order. It reports whether our FIN is.
