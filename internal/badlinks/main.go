@@ -67,24 +67,75 @@ func run() error {
 	return nil
 }
 
+// pathFlags are the flags that choose the paths.
+type pathFlags struct {
+	links string
+	grid  bool
+	rate  float64
+	rtt   time.Duration
+	loss  float64
+	queue float64
+}
+
+func (p *pathFlags) register(f *flag.FlagSet) {
+	f.StringVar(&p.links, "links", "", "names of links, see -list; default: all bad links")
+	f.BoolVar(&p.grid, "grid", false, "instead of the bad links: 100 Mbit/s, 20 ms, 0 to 20 % of loss")
+	f.Float64Var(&p.rate, "rate", 0, "bits a second of all paths; without -links or -grid it makes a path")
+	f.DurationVar(&p.rtt, "rtt", 0, "round trip time, likewise")
+	f.Float64Var(&p.loss, "loss", -1, "probability of loss, 0 to 1, likewise")
+	f.Float64Var(&p.queue, "queue", 0, "queue of all paths in bandwidth-delay products; default: the path's")
+}
+
+// paths returns the paths that the flags choose, with what they change in all of them.
+func (p *pathFlags) paths() (paths []lab.Path, err error) {
+	switch {
+	case p.grid:
+		paths = lab.Grid()
+	case p.links != "":
+		for _, name := range strings.Split(p.links, ",") {
+			path, err := find(name)
+			if err != nil {
+				return nil, err
+			}
+			paths = append(paths, path)
+		}
+	case p.rate > 0 || p.rtt > 0 || p.loss >= 0:
+		paths = []lab.Path{lab.Lossy(200e6, 20*time.Millisecond, max(p.loss, 0))}
+	default:
+		paths = lab.Paths()[:lab.Bad]
+	}
+	for i := range paths {
+		path := &paths[i]
+		if p.rate > 0 {
+			path.Rate = int64(p.rate)
+		}
+		if p.rtt > 0 {
+			path.RTT = p.rtt
+		}
+		if p.loss >= 0 {
+			path.Impairment.Loss = p.loss
+		}
+		if p.queue > 0 {
+			path.Queue = max(int(p.queue*float64(path.BDP())), lab.MTU)
+		}
+	}
+	return paths, nil
+}
+
 // parse reads the flags. It returns nil if there is nothing to run.
 func parse(args []string) (*options, error) {
 	f := flag.NewFlagSet("badlinks", flag.ContinueOnError)
 	var (
-		o      options
-		pair   = f.String("pairs", "kk,bk,kb,bb", "who sends to whom: k is Linux, b bsdnet")
-		seeds  = f.String("seeds", "1", "the paths' seeds")
-		links  = f.String("links", "", "names of links, see -list; default: all bad links")
-		list   = f.Bool("list", false, "list the links and exit")
-		grid   = f.Bool("grid", false, "instead of the bad links: 100 Mbit/s, 20 ms, 0 to 20 % of loss")
-		rate   = f.Float64("rate", 0, "bits a second of all paths; without -links or -grid it makes a path")
-		rtt    = f.Duration("rtt", 0, "round trip time, likewise")
-		loss   = f.Float64("loss", -1, "probability of loss, 0 to 1, likewise")
-		queue  = f.Float64("queue", 0, "queue of all paths in bandwidth-delay products; default: the path's")
-		bytes  = f.Int64("n", 0, "bytes to send; default: the path's")
-		length = f.Duration("t", 0, "send for this time instead; default 10s with -grid")
-		limit  = f.Duration("limit", 0, "the most that a cell may take, with the dial; default 60s, more with -t")
+		o     options
+		p     pathFlags
+		pair  = f.String("pairs", "kk,bk,kb,bb", "who sends to whom: k is Linux, b bsdnet")
+		seeds = f.String("seeds", "1", "the paths' seeds")
+		list  = f.Bool("list", false, "list the links and exit")
 	)
+	p.register(f)
+	f.Int64Var(&o.cell.Bytes, "n", 0, "bytes to send; default: the path's")
+	f.DurationVar(&o.cell.Time, "t", 0, "send for this time instead; default 10s with -grid")
+	f.DurationVar(&o.cell.Limit, "limit", 0, "the most that a cell may take, with the dial; default 60s, more with -t")
 	f.StringVar(&o.cell.KernelCC, "kcc", "cubic",
 		"the kernel's congestion control: cubic, reno or bbr, if the system has it; \"\" is its default")
 	f.StringVar(&o.cell.Config.TCP.CongestionControl, "cc", "", "bsdnet's congestion control; default: cubic")
@@ -109,41 +160,12 @@ func parse(args []string) (*options, error) {
 		}
 		return nil, nil
 	}
-	o.cell.Bytes, o.cell.Time, o.cell.Limit = *bytes, *length, *limit
-	own := *rate > 0 || *rtt > 0 || *loss >= 0
-	switch {
-	case *grid:
-		o.paths = lab.Grid()
-		if o.cell.Time == 0 && o.cell.Bytes == 0 {
-			o.cell.Time = 10 * time.Second
-		}
-	case *links != "":
-		for _, name := range strings.Split(*links, ",") {
-			p, err := find(name)
-			if err != nil {
-				return nil, err
-			}
-			o.paths = append(o.paths, p)
-		}
-	case own:
-		o.paths = []lab.Path{lab.Lossy(200e6, 20*time.Millisecond, max(*loss, 0))}
-	default:
-		o.paths = lab.Paths()[:lab.Bad]
+	if p.grid && o.cell.Time == 0 && o.cell.Bytes == 0 {
+		o.cell.Time = 10 * time.Second
 	}
-	for i := range o.paths {
-		p := &o.paths[i]
-		if *rate > 0 {
-			p.Rate = int64(*rate)
-		}
-		if *rtt > 0 {
-			p.RTT = *rtt
-		}
-		if *loss >= 0 {
-			p.Impairment.Loss = *loss
-		}
-		if *queue > 0 {
-			p.Queue = max(int(*queue*float64(p.BDP())), lab.MTU)
-		}
+	var err error
+	if o.paths, err = p.paths(); err != nil {
+		return nil, err
 	}
 	for _, s := range strings.Split(*seeds, ",") {
 		seed, err := strconv.ParseUint(s, 0, 64)
