@@ -171,7 +171,11 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	if o.once && way.client == nil {
 		return badUsage("-once: only the other end of -link %s can fetch the page; use -get there", o.link)
 	}
+	return o.serve(ctx, stack, way, out)
+}
 
+// serve serves the page on the stack, and fetches it too if the other end is this program's.
+func (o *options) serve(ctx context.Context, stack *bsdnet.Stack, way *way, out io.Writer) (err error) {
 	ln, err := stack.Listen("tcp", o.addr) // the one line that differs from a server on the kernel's TCP
 	if err != nil {
 		return err
