@@ -32,16 +32,16 @@
 //
 // A stack takes the time from package time only, starts its goroutines in New and Attach, and has
 // ended all of them when Close returns. It waits on channels, sync.Cond and timers only. So a stack
-// works in a bubble if it is made there, by [New]; the default stack is made outside. If
-// Config.Rand and the seeds of package netem are fixed, a run repeats exactly, as far as the
-// program itself does.
+// works in a bubble if it is made there, by [New]; the default stack is made outside. A run repeats
+// exactly if Config.Rand and the seeds of package netem are fixed, and the program itself does the
+// same each time.
 //
 // A bubble has a time of its own, so a stack is for the goroutines of one bubble, or for those that
 // are in none. Calls from elsewhere fail with an error that says so, and change nothing: dials,
 // Listen, Accept, reads that would wait, writes, Close of a connection, options, deadlines, Attach,
-// Detach and Capture. So does a deadline that is computed outside, with time.Now, and set in a
-// bubble; one that is computed in a bubble has long passed outside. Only [Stack.Close] may be
-// called from anywhere once nobody waits for the stack any more.
+// Detach and Capture. A deadline fails in the same way if it is set in a bubble and was computed
+// outside, with time.Now; one that was computed in a bubble has long passed outside. [Stack.Close]
+// is an exception: once no call waits for the stack, it may be called from anywhere.
 //
 // # Limits
 //
@@ -92,17 +92,17 @@ type Link interface {
 	// have room for MTU bytes; a packet that is longer than its buffer is dropped, never cut.
 	// Packets of one flow are read in the order in which they have arrived.
 	//
-	// An error ends the link: net.ErrClosed after Close. If a count or a length is not as said
-	// here, in Read or in Write, the link is broken: see [Stack.LinkErr].
+	// An error ends the link: net.ErrClosed after Close. If Read or Write returns a count or a
+	// length that breaks these rules, the link is broken: see [Stack.LinkErr].
 	Read(bufs [][]byte, sizes []int) (n int, err error)
 
 	// Write takes packets, each in one or more pieces, and returns how many it has taken, from the
-	// first on. A packet is taken if it is sent, or if it is dropped as networks do, and as empty
-	// packets and those longer than the MTU are. Write never waits: if n < len(pkts) without an
-	// error, the link is full, and calls ready later. The packets are lent: the link must not
-	// change them or the slices that list them, nor keep them when Write has returned. Packets of
-	// one flow that are written one after another stay in their order, unless the link is there to
-	// disorder them.
+	// first on. A packet is taken if it is sent or dropped: a link may drop any packet, as networks
+	// do, and drops empty packets and those longer than the MTU. Write never waits: if n <
+	// len(pkts) without an error, the link is full, and calls ready later. The packets are lent:
+	// the link must not change them or the slices that list them, nor keep them after Write has
+	// returned. Packets of one flow that are written one after another stay in their order, unless
+	// the link is there to disorder them.
 	//
 	// After Close, Write returns 0 and net.ErrClosed. With any other error the packets from n on
 	// could not be sent: the stack drops them, and goes on writing.
@@ -114,14 +114,14 @@ type Link interface {
 	Close() error
 }
 
-// An OffloadLink is a [Link] that passes on what a network card would do: it carries chains of
-// segments whole, with their checksums left out, to somebody who cuts and sums them, or need not.
-// The Link of package tun is one. Wrappers that look at packets, such as those of package netem,
-// are not, and get packets as on a wire.
+// An OffloadLink is a [Link] with the offloads of a network card: it carries large segments whole
+// and without their checksums, and its other end cuts them and fills the checksums in, or has no
+// need to. The Link of package tun is one. Wrappers that look at packets, such as those of package
+// netem, are no OffloadLinks, and get packets as they are on a wire.
 type OffloadLink interface {
 	Link
 
-	// Offload is called once at most, before Start. If it returns true each packet, in Read and in
+	// Offload is called at most once, before Start. If it returns true each packet, in Read and in
 	// Write, begins with a virtio-net header of 10 bytes from then on (struct virtio_net_hdr, OASIS
 	// virtio 1.2, 5.1.6, little endian, without num_buffers), which tells the size of its segments
 	// and where a checksum is to be filled in; behind it there may be 65535 bytes, whatever the
@@ -135,8 +135,8 @@ type OffloadLink interface {
 type QueueLink interface {
 	Link
 
-	// Queues returns how many there are, always the same. With one, only Read and Write are called;
-	// else never.
+	// Queues returns the number of queues, which is always the same. If it is 1, the stack calls
+	// Read and Write; otherwise it calls ReadQueue and WriteQueue instead.
 	Queues() int
 
 	// ReadQueue and WriteQueue are Read and Write of queue q, 0 to Queues()-1.
@@ -145,23 +145,24 @@ type QueueLink interface {
 }
 
 // A DiagnosingLink is a [Link] that may know why nothing comes through. The Links of packages
-// udptunnel and wireguard are; what netem.Impair returns asks the link that it wraps.
+// udptunnel and wireguard are DiagnosingLinks; the link that netem.Impair returns asks the one that
+// it wraps.
 type DiagnosingLink interface {
 	Link
 
 	// Diagnose is asked when a dial, or a connection, to an address that the link leads to has
 	// timed out. What it returns becomes part of the error's text: "dial tcp 10.0.0.1:80: i/o
-	// timeout (udptunnel: no answer from 192.0.2.1:7000: connection refused)". By errors.Is and
-	// Timeout, the error stays the same as without. nil: nothing is known. It does not wait. It is
-	// called from any goroutine.
+	// timeout (udptunnel: no answer from 192.0.2.1:7000: connection refused)". errors.Is and the
+	// error's Timeout give the same answers with that text as without. Diagnose returns nil if the
+	// link knows nothing. It does not wait, and is called from any goroutine.
 	Diagnose(to netip.Addr) error
 }
 
 // Config configures a [Stack]. The zero Config is ready to use.
 type Config struct {
-	// Rand is the source of the stack's secrets, which New reads once, and from which initial
-	// sequence numbers, ports and the like are derived. A fixed source makes a run repeatable, and
-	// the stack predictable to an attacker. If it is nil, it is crypto/rand.Reader.
+	// Rand is the source of the stack's secrets. New reads them once, and the stack derives initial
+	// sequence numbers, ports and the like from them. A fixed source makes a run repeatable, but
+	// also lets an attacker predict what the stack does. If it is nil, it is crypto/rand.Reader.
 	Rand io.Reader
 
 	// Memory is the most that all buffers and connections together may hold, in bytes; a connection

@@ -173,7 +173,7 @@ func (c *TCPConn) SetKeepAlive(keepalive bool) error {
 }
 
 // SetKeepAlivePeriod sets the idle time before the first keep-alive probe, rounded up to seconds.
-// If d is 0, it is the default of 15 s; if d is negative, it stays as it is.
+// If d is 0, it is the default of 15 s; if d is negative, the time stays as it is.
 func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
 	if d < 0 {
 		return nil
@@ -182,7 +182,7 @@ func (c *TCPConn) SetKeepAlivePeriod(d time.Duration) error {
 }
 
 // SetKeepAliveConfig configures keep-alive probes. A zero Idle is 15 s, a zero Interval 15 s and a
-// zero Count 9; what a negative field stands for stays as it is.
+// zero Count 9; a negative field changes nothing.
 func (c *TCPConn) SetKeepAliveConfig(config net.KeepAliveConfig) error {
 	return setKeepAlive(c.so, config, c.setsockopt)
 }

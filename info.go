@@ -8,14 +8,14 @@ import (
 )
 
 // A ConnInfo describes a connection, or a listener, as of one moment: what netstat and struct
-// tcp_info tell. Of a connection in TIME_WAIT, or one that is half open, there is no more than
-// its addresses and its State; of a listener no more than what its connections will inherit.
+// tcp_info tell. A connection that is in TIME_WAIT or half open has only its addresses and its
+// State; a listener has, besides those, only what its connections will inherit.
 type ConnInfo struct {
-	// ID is the connection's number, which no other of the stack has: TraceEvent.ConnID. 0: there
-	// is no socket (TIME_WAIT, half open).
+	// ID is the connection's number, which no other connection of the stack has and which is the
+	// ConnID of its TraceEvents. It is 0 if there is no socket (TIME_WAIT, half open).
 	ID uint32
 
-	Local, Remote netip.AddrPort // of what is not connected Remote is 0.0.0.0:0, which stands for any
+	Local, Remote netip.AddrPort // Remote is 0.0.0.0:0, which stands for any, if there is no connection
 	State         string         // in BSD's spelling: "ESTABLISHED"
 
 	// Options that both ends have agreed on in the handshake (RFC 7323, RFC 2018, RFC 3168).
@@ -44,20 +44,20 @@ type ConnInfo struct {
 	Cwnd               int    // congestion window, bytes
 	Ssthresh           int    // slow start threshold, bytes; 0: there is none, as nothing has been lost yet
 	PacingRate         int64  // bytes a second; 0: segments are not paced
-	DeliveryRate       int64  // what has got through of late, bytes a second; 0: not measured yet
+	DeliveryRate       int64  // what has arrived at the peer lately, bytes a second; 0: not measured yet
 	DeliveryAppLimited bool   // DeliveryRate was measured when there was no more to send
 
 	// What is under way, in bytes.
 	InFlight      int           // sent and not acknowledged
-	Sacked        int           // of it, acknowledged selectively
-	Lost          int           // of it, found lost
-	Retransmitted int           // of it, sent again
-	ReorderWindow time.Duration // how long what has been overtaken is taken for late and not for lost (RFC 8985)
+	Sacked        int           // of that, acknowledged selectively
+	Lost          int           // of that, found lost
+	Retransmitted int           // of that, sent again
+	ReorderWindow time.Duration // how long an overtaken segment counts as late, not lost (RFC 8985)
 	Reordering    bool          // segments have overtaken each other
 
 	// Flow control, in bytes.
-	SendWindow int    // what the peer takes
-	RecvWindow int    // what the peer has been told that we take
+	SendWindow int    // the window that the peer has given us
+	RecvWindow int    // the window that we have given the peer
 	SendNext   uint32 // the next sequence number to be sent, as in a capture
 	RecvNext   uint32 // the next that is expected
 
@@ -70,8 +70,8 @@ type ConnInfo struct {
 
 	// What has limited the speed.
 	BusyTime      time.Duration // how long there has been data to send, or to be acknowledged
-	RwndLimited   time.Duration // how long of it the peer's window has held data back
-	SndbufLimited time.Duration // how long of it the send buffer was too small
+	RwndLimited   time.Duration // how much of that time the peer's window has held data back
+	SndbufLimited time.Duration // how much of that time the send buffer was too small
 }
 
 // connInfo translates a description of the kernel's.

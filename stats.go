@@ -113,7 +113,7 @@ type IPStats struct {
 	Total       uint64 // all
 	Badsum      uint64 // with a bad checksum
 	Tooshort    uint64 // shorter than their header
-	Badlen      uint64 // with a total length that cannot be
+	Badlen      uint64 // with an impossible total length
 	Badvers     uint64 // of another version than 4
 	Badoptions  uint64 // with source routes
 	Badaddr     uint64 // with source addresses that no host has
@@ -123,7 +123,7 @@ type IPStats struct {
 	Fragtimeout uint64 // packets of which not all fragments came in time
 	Reassembled uint64 // packets put together
 	Delivered   uint64 // handed to a protocol
-	Noproto     uint64 // for a protocol that there is not
+	Noproto     uint64 // for a protocol that the stack does not have
 
 	// Packets sent.
 	Localout   uint64 // all
@@ -155,11 +155,12 @@ type InterfaceStats struct {
 
 	PacketsIn, PacketsOut uint64
 	BytesIn, BytesOut     uint64 // of IP packets
-	ErrorsIn, ErrorsOut   uint64 // packets that were too short to be any; packets that the link has lost by an error
+	ErrorsIn, ErrorsOut   uint64 // packets too short for an IP header; packets lost to an error of the link
 	DropsOut              uint64 // packets for which there was no room on the queue, or no link
 
-	// Captured and CaptureDrops are of the capture that is under way ([Stack.Capture]): packets
-	// that it has taken, and packets that it has dropped as its writer took too little.
+	// Captured and CaptureDrops count the packets of the capture that is under way
+	// ([Stack.Capture]): those that it has taken, and those that it has dropped because its writer
+	// was too slow.
 	Captured, CaptureDrops uint64
 }
 

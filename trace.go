@@ -11,7 +11,7 @@ import (
 // A TraceKind says what a [TraceEvent] tells of.
 type TraceKind uint8
 
-// The kinds of events, and the fields that are theirs besides those that each event has.
+// The kinds of events. Each names the fields that it uses, besides those that every event has.
 const (
 	TraceState      TraceKind = iota // the state of the connection has changed from Old to Name, both in BSD's spelling
 	TraceTimer                       // timer Name has fired: "rexmt", "persist", "keep" and so on
@@ -38,14 +38,14 @@ func (k TraceKind) String() string {
 	return "TraceKind(" + strconv.Itoa(int(k)) + ")"
 }
 
-// A TraceEvent is something that has happened on a connection; see [Config].Trace. A field that
-// is not its kind's is zero.
+// A TraceEvent is something that has happened on a connection; see [Config].Trace. Fields that its
+// Kind does not use are zero.
 //
 // Sequence numbers count from the connection's own initial one: its SYN is 0, and the first byte
 // that it sends is 1. After 4 GiB they begin again at 0.
 type TraceEvent struct {
 	Time          time.Time
-	ConnID        uint32 // the number of the connection, which no other of its stack has: ConnInfo.ID
+	ConnID        uint32 // the connection's ConnInfo.ID
 	Local, Remote netip.AddrPort
 	Kind          TraceKind
 	Name, Old     string // what the kind says
@@ -54,20 +54,20 @@ type TraceEvent struct {
 	Len  int         // bytes; a SYN and a FIN count as one
 	Ack  uint32      // the byte that the peer expects next
 	Win  int         // the peer's window, bytes from Ack on
-	Sack [][2]uint32 // what the peer has received beyond Ack: [from, to); lent as the event is
+	Sack [][2]uint32 // what the peer has received beyond Ack: [from, to); not to be kept, as the event
 
 	RTT    time.Duration // the round trip that has been measured
 	SRTT   time.Duration // smoothed (RFC 6298)
 	RTTVar time.Duration // its mean deviation
 	MinRTT time.Duration // the least so far
 
-	// These are there in each event. Of a segment, or an acknowledgment, they are the values
-	// before it was dealt with.
+	// Every event has these. With a segment or an acknowledgment, they are the values before it was
+	// processed.
 	Cwnd         int   // congestion window, bytes
 	Ssthresh     int   // slow start threshold, bytes; 0: there is none, as nothing has been lost yet
 	Flight       int   // sent, and neither acknowledged nor found lost, bytes
 	PacingRate   int64 // bytes a second; 0: segments are not paced
-	DeliveryRate int64 // what has got through of late, bytes a second; 0: not measured yet
+	DeliveryRate int64 // what has arrived at the peer lately, bytes a second; 0: not measured yet
 }
 
 // traceEvent translates an event of the kernel's.
