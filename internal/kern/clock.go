@@ -4,14 +4,16 @@ import (
 	"container/heap"
 	"sync"
 	"time"
+
+	"bsdnet/internal/kern/tcp"
 )
 
 // The stack's clock: BSD's callouts. A heap of callouts by (deadline, id) and one time.Timer at the
 // earliest. A callout that fires early does no harm: its owner finds nothing due, and sets it
 // again. So no callout is taken out of the heap as long as its owner lives.
 
-// never is a deadline that never passes.
-const never = int64(1<<63 - 1)
+// never is a deadline that never passes. It is the machine's, whose timers become callouts.
+const never = int64(tcp.Never)
 
 // epoch is the stack's time when it begins: not 0, so that no time is mistaken for "never".
 const epoch = int64(time.Second)

@@ -225,8 +225,10 @@ type TCB struct {
 	bytesSent, bytesRcvd uint64 // payload acknowledged, and received in order
 }
 
-// never is a timer that is off.
-const never = math.MaxInt64
+// Never is the time of a timer that is off, and what Next returns if all are.
+const Never = math.MaxInt64
+
+const never = Never
 
 // An Env is what a connection shares with others, mostly with all of its stack: what BSD keeps in
 // globals.
