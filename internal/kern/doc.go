@@ -46,7 +46,8 @@
 //	kern.go            Kernel (the globals), Config, New, Close
 //	secrets.go         the secrets, and what is derived from them: ISNs, timestamps
 //	uipc_syscalls.go   Proc: descriptors and system calls, for tests and harnesses
-//	uipc_socket.go     Socreate … Soclose: what a call does; Sosend and Soreceive
+//	uipc_socket.go     Socreate … Soclose: what a call does
+//	uipc_sosend.go     Sosend and Soreceive
 //	uipc_socket2.go    Socket; lock, leave, do; sbwait, sblock; soisconnected and the like; sonewconn
 //	uipc_sockopt.go    Sosetopt, Sogetopt, TCP_INFO, deadlines
 //	uipc_stat.go       Pcblist, Tcpdrop: a socket seen from outside
