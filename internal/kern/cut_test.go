@@ -167,12 +167,6 @@ func (v *victim) checkMerge(seed uint64, th *wire.TCP, data []byte, pkts [][]byt
 func TestMergeRefuses(t *testing.T) {
 	v := attacked(t, nil)
 	defer v.done()
-	base := func() *seg {
-		s := &seg{from: netip.AddrPortFrom(attPeer, 5000), to: netip.AddrPortFrom(attHost, 80), data: make([]byte, 100)}
-		s.th = wire.TCP{Seq: 1100, Ack: 5, Flags: wire.ACK, Win: 100,
-			Opt: wire.Options{Has: wire.TofTS, TSVal: 7, TSEcr: 8}}
-		return s
-	}
 	for name, change := range map[string]func(s *seg){
 		"a hole":                  func(s *seg) { s.th.Seq++ },
 		"a duplicate":             func(s *seg) { s.th.Seq -= 100 },
@@ -197,30 +191,28 @@ func TestMergeRefuses(t *testing.T) {
 		"a fragment":              func(s *seg) { s.ip.Flags = wire.IPMF },
 	} {
 		var g gro
-		first := base()
+		first := mergeable()
 		first.th.Seq = 1000
-		feed := func(p []byte) {
-			m := v.k.pool.Getcl(len(p))
-			m.Append(p)
-			m.Pkt.Len = len(p)
-			if g.receive(v.k, v.ifp, m) {
-				mbuf.Free(m)
-			}
-		}
-		feed(first.bytes())
-		s := base()
+		v.merge(&g, first)
+		s := mergeable()
 		change(s)
-		feed(s.bytes())
+		v.merge(&g, s)
 		if g.m != nil && g.len > 101 {
 			t.Errorf("%s was merged", name)
 		}
 		mbuf.Free(g.m)
 	}
-	// Nothing follows a PUSH, or a segment shorter than those before.
+	v.k.reass.flush()
+}
+
+// Nothing follows a PUSH, or a segment shorter than those before.
+func TestMergeEnds(t *testing.T) {
+	v := attacked(t, nil)
+	defer v.done()
 	for _, short := range []bool{false, true} {
 		var g gro
 		for i, n := range []int{100, 100, 100} {
-			s := base()
+			s := mergeable()
 			s.th.Seq = tcp.Seq(1000 + 100*i)
 			if i == 1 && short {
 				n = 99
@@ -231,32 +223,52 @@ func TestMergeRefuses(t *testing.T) {
 			if i == 2 && short {
 				s.th.Seq--
 			}
-			p := s.bytes()
-			m := v.k.pool.Getcl(len(p))
-			m.Append(p)
-			m.Pkt.Len = len(p)
-			if g.receive(v.k, v.ifp, m) {
-				mbuf.Free(m)
-			}
+			v.merge(&g, s)
 		}
 		if g.len != 100 {
 			t.Errorf("short %v: %d bytes were merged behind the end of a run", short, g.len-100)
 		}
 		mbuf.Free(g.m)
 	}
-	// A bad checksum, of either header, and padding.
+}
+
+// A packet is not merged if the checksum of either header is wrong.
+func TestMergeVerifies(t *testing.T) {
+	v := attacked(t, nil)
+	defer v.done()
 	for _, at := range []int{10, 16 + 20, 70} {
-		p := base().bytes()
+		p := mergeable().bytes()
 		p[at] ^= 1
-		m := v.k.pool.Getcl(len(p))
-		m.Append(p)
-		m.Pkt.Len = len(p)
+		m := v.packet(p)
 		if _, _, _, ok := groHeader(m); ok {
 			t.Errorf("a packet with byte %d wrong can be merged", at)
 		}
 		mbuf.Free(m)
 	}
-	v.k.reass.flush()
+}
+
+// mergeable returns a segment of 100 bytes.
+func mergeable() *seg {
+	s := &seg{from: netip.AddrPortFrom(attPeer, 5000), to: netip.AddrPortFrom(attHost, 80), data: make([]byte, 100)}
+	s.th = wire.TCP{Seq: 1100, Ack: 5, Flags: wire.ACK, Win: 100,
+		Opt: wire.Options{Has: wire.TofTS, TSVal: 7, TSEcr: 8}}
+	return s
+}
+
+// packet returns a packet as a link brings it.
+func (v *victim) packet(p []byte) *mbuf.Mbuf {
+	m := v.k.pool.Getcl(len(p))
+	m.Append(p)
+	m.Pkt.Len = len(p)
+	return m
+}
+
+// merge gives a segment to g.
+func (v *victim) merge(g *gro, s *seg) {
+	m := v.packet(s.bytes())
+	if g.receive(v.k, v.ifp, m) {
+		mbuf.Free(m)
+	}
 }
 
 // If a link has taken the first segments of a chain, the rest is cut into the same packets as in
