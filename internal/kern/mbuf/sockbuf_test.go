@@ -156,33 +156,39 @@ func (w *world) step() {
 		v := w.take()
 		w.checkView(v)
 		Free(v.m)
-	case 11: // what the input path does to a packet
-		v := w.take()
-		switch w.n(3) {
-		case 0:
-			n := w.n(len(v.want) + 1)
-			if v.m = Adj(v.m, n); n == 0 {
-				break
-			}
-			v.want = v.want[n:]
-		case 1:
-			n := w.n(len(v.want) + 1)
-			v.m = Adj(v.m, -n)
-			if n > 0 {
-				v.want = v.want[:len(v.want)-n]
-			}
-		case 2:
-			n := w.n(len(v.want) + 1)
-			w.keep(Copym(v.m, n, len(v.want)-n), v.want[n:])
-			if n := min(w.n(61), len(v.want)); v.m != nil {
-				if v.m = Pullup(v.m, n); v.m == nil {
-					w.fatal("Pullup(%d) of %d failed", n, len(v.want))
-				}
-			}
-		}
+	case 11:
+		v := w.received(w.take())
 		w.views = append(w.views, v)
 	}
 	w.checkSide(s)
+}
+
+// received does to a packet what the input path does: it cuts the packet at either end, or shares
+// its end and makes its beginning contiguous.
+func (w *world) received(v view) view {
+	switch w.n(3) {
+	case 0:
+		n := w.n(len(v.want) + 1)
+		if v.m = Adj(v.m, n); n == 0 {
+			break
+		}
+		v.want = v.want[n:]
+	case 1:
+		n := w.n(len(v.want) + 1)
+		v.m = Adj(v.m, -n)
+		if n > 0 {
+			v.want = v.want[:len(v.want)-n]
+		}
+	case 2:
+		n := w.n(len(v.want) + 1)
+		w.keep(Copym(v.m, n, len(v.want)-n), v.want[n:])
+		if n := min(w.n(61), len(v.want)); v.m != nil {
+			if v.m = Pullup(v.m, n); v.m == nil {
+				w.fatal("Pullup(%d) of %d failed", n, len(v.want))
+			}
+		}
+	}
+	return v
 }
 
 func (w *world) checkView(v view) {
