@@ -88,101 +88,145 @@ func cut(sb *scoreboard, seq Seq) place {
 func TestScoreboardModel(t *testing.T) {
 	for seed := range testutil.Games(60, 10) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		var sb scoreboard
-		n := naive{una: isns[r.IntN(len(isns))]}
-		now := int64(0)
+		m := sbModel{r: r, n: naive{una: isns[r.IntN(len(isns))]}}
 		for step := range 600 {
-			now++
-			if len(n.byte) == 0 || r.IntN(3) == 0 && len(n.byte) < 4000 {
-				for range 1 + r.IntN(20) {
-					size := 1 + r.IntN(40)
-					s := span{start: n.una.Add(len(n.byte)), end: n.una.Add(len(n.byte) + size), sent: now}
-					b := naiveByte{sent: now}
-					if r.IntN(5) == 0 {
-						s.flags, b.rexmitted = spanRexmitted, true
-					}
-					sb.push(s)
-					for range size {
-						n.byte = append(n.byte, b)
-					}
-				}
+			m.now++
+			err := m.step()
+			if err == nil {
+				err = m.n.compare(&m.sb)
 			}
-			lo := r.IntN(len(n.byte))
-			hi := lo + 1 + r.IntN(min(len(n.byte)-lo, 1+r.IntN(300)))
-			l, h := n.una.Add(lo), n.una.Add(hi)
-			switch r.IntN(6) {
-			case 0, 1: // acknowledged selectively
-				cut(&sb, h)
-				for p := cut(&sb, l); sb.valid(p) && sb.at(p).start.Lt(h); p = sb.next(p) {
-					if !sb.at(p).has(spanSacked) {
-						sb.sack(p)
-						p = sb.merge(p)
-					}
-				}
-				for i := lo; i < hi; i++ {
-					n.byte[i] = naiveByte{sacked: true}
-				}
-			case 2: // found lost
-				cut(&sb, h)
-				for p := cut(&sb, l); sb.valid(p) && sb.at(p).start.Lt(h); p = sb.next(p) {
-					if sb.at(p).inFlight() {
-						sb.mark(p)
-					}
-				}
-				for i := lo; i < hi; i++ {
-					n.byte[i].lost = !n.byte[i].sacked
-				}
-			case 3: // sent again
-				p, ok := sb.nextLost(l)
-				for ; lo < len(n.byte) && !n.byte[lo].lost; lo++ {
-				}
-				if ok != (lo < len(n.byte)) || ok && sb.at(p).start.Max(l) != n.una.Add(lo) {
-					t.Fatalf("seed %d, step %d: the next that is lost is at %d", seed, step, lo)
-				}
-				if !ok {
-					break
-				}
-				run := 0
-				for k := lo; k < len(n.byte) && n.byte[k].lost; k++ {
-					run++
-				}
-				if got := sb.lostRun(p, 1<<20) - n.una.Add(lo).Sub(sb.at(p).start); got != run {
-					t.Fatalf("seed %d, step %d: %d bytes are lost without a gap, want %d", seed, step, got, run)
-				}
-				sp := sb.at(p)
-				sb.unmark(p)
-				for i := sp.start.Sub(n.una); i < sp.end.Sub(n.una); i++ {
-					n.byte[i].lost, n.byte[i].sent, n.byte[i].rexmitted = false, now, true
-				}
-				if !sp.has(spanRexmitted) {
-					sb.again += sp.len()
-				}
-				sp.flags |= spanRexmitted
-				sp.sent = now
-			case 4: // acknowledged
-				for !sb.empty() && sb.start().Lt(h) {
-					if sb.at(sb.first()).end.Leq(h) {
-						sb.drop()
-					} else {
-						sb.trim(h)
-					}
-				}
-				n.una, n.byte = h, n.byte[hi:]
-			case 5:
-				if r.IntN(100) == 0 {
-					sb.flush()
-					n.una, n.byte = n.una.Add(len(n.byte)), nil
-				}
-				if !sb.empty() && sb.end() != n.una.Add(len(n.byte)) {
-					t.Fatalf("seed %d, step %d: the end is at %d", seed, step, sb.end().Sub(n.una))
-				}
-			}
-			if err := n.compare(&sb); err != nil {
+			if err != nil {
 				t.Fatalf("seed %d, step %d: %v", seed, step, err)
 			}
 		}
-		sb.flush()
+		m.sb.flush()
 	}
+}
+
+// An sbModel is a scoreboard, and what it must be.
+type sbModel struct {
+	r   *rand.Rand
+	sb  scoreboard
+	n   naive
+	now int64
+}
+
+// step does something to a part of what is in flight.
+func (m *sbModel) step() error {
+	r, n, sb := m.r, &m.n, &m.sb
+	if len(n.byte) == 0 || r.IntN(3) == 0 && len(n.byte) < 4000 {
+		m.send()
+	}
+	lo := r.IntN(len(n.byte))
+	hi := lo + 1 + r.IntN(min(len(n.byte)-lo, 1+r.IntN(300)))
+	switch r.IntN(6) {
+	case 0, 1:
+		m.sack(lo, hi)
+	case 2:
+		m.lose(lo, hi)
+	case 3:
+		return m.resend(lo)
+	case 4: // acknowledged
+		h := n.una.Add(hi)
+		for !sb.empty() && sb.start().Lt(h) {
+			if sb.at(sb.first()).end.Leq(h) {
+				sb.drop()
+			} else {
+				sb.trim(h)
+			}
+		}
+		n.una, n.byte = h, n.byte[hi:]
+	case 5:
+		if r.IntN(100) == 0 {
+			sb.flush()
+			n.una, n.byte = n.una.Add(len(n.byte)), nil
+		}
+		if !sb.empty() && sb.end() != n.una.Add(len(n.byte)) {
+			return fmt.Errorf("the end is at %d", sb.end().Sub(n.una))
+		}
+	}
+	return nil
+}
+
+// send adds up to twenty spans.
+func (m *sbModel) send() {
+	r, n := m.r, &m.n
+	for range 1 + r.IntN(20) {
+		size := 1 + r.IntN(40)
+		s := span{start: n.una.Add(len(n.byte)), end: n.una.Add(len(n.byte) + size), sent: m.now}
+		b := naiveByte{sent: m.now}
+		if r.IntN(5) == 0 {
+			s.flags, b.rexmitted = spanRexmitted, true
+		}
+		m.sb.push(s)
+		for range size {
+			n.byte = append(n.byte, b)
+		}
+	}
+}
+
+// sack acknowledges bytes lo to hi-1 selectively.
+func (m *sbModel) sack(lo, hi int) {
+	n, sb := &m.n, &m.sb
+	h := n.una.Add(hi)
+	cut(sb, h)
+	for p := cut(sb, n.una.Add(lo)); sb.valid(p) && sb.at(p).start.Lt(h); p = sb.next(p) {
+		if !sb.at(p).has(spanSacked) {
+			sb.sack(p)
+			p = sb.merge(p)
+		}
+	}
+	for i := lo; i < hi; i++ {
+		n.byte[i] = naiveByte{sacked: true}
+	}
+}
+
+// lose finds bytes lo to hi-1 lost.
+func (m *sbModel) lose(lo, hi int) {
+	n, sb := &m.n, &m.sb
+	h := n.una.Add(hi)
+	cut(sb, h)
+	for p := cut(sb, n.una.Add(lo)); sb.valid(p) && sb.at(p).start.Lt(h); p = sb.next(p) {
+		if sb.at(p).inFlight() {
+			sb.mark(p)
+		}
+	}
+	for i := lo; i < hi; i++ {
+		n.byte[i].lost = !n.byte[i].sacked
+	}
+}
+
+// resend sends again the first lost span that ends behind byte lo, if there is one.
+func (m *sbModel) resend(lo int) error {
+	n, sb := &m.n, &m.sb
+	l := n.una.Add(lo)
+	p, ok := sb.nextLost(l)
+	for ; lo < len(n.byte) && !n.byte[lo].lost; lo++ {
+	}
+	if ok != (lo < len(n.byte)) || ok && sb.at(p).start.Max(l) != n.una.Add(lo) {
+		return fmt.Errorf("the next that is lost is at %d", lo)
+	}
+	if !ok {
+		return nil
+	}
+	run := 0
+	for k := lo; k < len(n.byte) && n.byte[k].lost; k++ {
+		run++
+	}
+	if got := sb.lostRun(p, 1<<20) - n.una.Add(lo).Sub(sb.at(p).start); got != run {
+		return fmt.Errorf("%d bytes are lost without a gap, want %d", got, run)
+	}
+	sp := sb.at(p)
+	sb.unmark(p)
+	for i := sp.start.Sub(n.una); i < sp.end.Sub(n.una); i++ {
+		n.byte[i].lost, n.byte[i].sent, n.byte[i].rexmitted = false, m.now, true
+	}
+	if !sp.has(spanRexmitted) {
+		sb.again += sp.len()
+	}
+	sp.flags |= spanRexmitted
+	sp.sent = m.now
+	return nil
 }
 
 // filled makes a connection with n segments in flight.
