@@ -78,9 +78,17 @@ func (g *gro) extends(m *mbuf.Mbuf, iphl, hl, n int) bool {
 	}
 	aip, bip := wire.IPv4View(g.m.Bytes()), wire.IPv4View(m.Bytes())
 	a, b := wire.TCPView(aip[iphl:]), wire.TCPView(bip[iphl:])
-	return b.Seq() == g.next &&
-		string(aip.Addrs()) == string(bip.Addrs()) && aip.TOS() == bip.TOS() && aip.TTL() == bip.TTL() &&
-		a.Sport() == b.Sport() && a.Dport() == b.Dport() &&
+	return b.Seq() == g.next && alikeIP(aip, bip) && alikeTCP(a, b)
+}
+
+// alikeIP reports whether two packets have the same addresses and are treated alike on their way.
+func alikeIP(a, b wire.IPv4View) bool {
+	return string(a.Addrs()) == string(b.Addrs()) && a.TOS() == b.TOS() && a.TTL() == b.TTL()
+}
+
+// alikeTCP reports whether two segments differ at most in their numbers, their data and PUSH.
+func alikeTCP(a, b wire.TCPView) bool {
+	return a.Sport() == b.Sport() && a.Dport() == b.Dport() &&
 		a.Ack() == b.Ack() && a.Win() == b.Win() && a.Reserved() == b.Reserved() &&
 		string(a.Options()) == string(b.Options())
 }
