@@ -13,8 +13,8 @@ import (
 
 // acceptableSegment looks at reset, SYN, timestamp and the place in the window, and trims the
 // segment to the window. It reports whether the acknowledgment is to be looked at. The order is
-// BSD's. RFC 9293 looks at the window first, but with RFC 5961 a reset and a SYN have rules of
-// their own for every place in or outside of it.
+// BSD's. RFC 9293 looks at the window first, but RFC 5961 has rules of its own for a reset and a
+// SYN, inside of the window and outside.
 func (tp *TCB) acceptableSegment(seg *segment) bool {
 	seg.rcvWnd = uint32(tp.rcvwin())
 	if tp.state == SynReceived && seg.flags&(wire.ACK|wire.RST) == wire.ACK && !tp.acksFlight(seg) {
@@ -105,13 +105,13 @@ func (tp *TCB) hasTS(seg *segment) bool {
 // wrap: RFC 7323, 5.2, compares them as RFC 9293, 3.4, does sequence numbers.
 func (tp *TCB) oldTS(seg *segment) bool { return int32(seg.opt.TSVal-tp.tsRecent) < 0 }
 
-// pawsIdle is how long a timestamp stays valid (RFC 7323, 5.5): its clock may tick once in a
-// millisecond, and has come half round then.
+// pawsIdle is how long a timestamp stays valid (RFC 7323, 5.5): a clock that ticks once a
+// millisecond has gone through half of its numbers by then.
 const pawsIdle = 24 * 24 * 3600 * sec
 
-// paws protects against wrapped sequence numbers: RFC 7323, 5.3, R1. It has a segment that bears an
-// older timestamp than one before it acknowledged and dropped, as one that comes from an earlier
-// round of the sequence space.
+// paws protects against wrapped sequence numbers: RFC 7323, 5.3, R1. A segment whose timestamp is
+// older than the last one is acknowledged and dropped, as it may come from an earlier round of the
+// sequence space.
 func (tp *TCB) paws(seg *segment) bool {
 	if !tp.hasTS(seg) || tp.tsRecent == 0 || !tp.oldTS(seg) {
 		return true
@@ -134,9 +134,9 @@ func (tp *TCB) paws(seg *segment) bool {
 }
 
 // disordered reports whether a segment with an old timestamp is a bare acknowledgment that others
-// have overtaken: Linux's tcp_disordered_ack. RFC 7323, 5.3 drops it; but it carries nothing into
-// the stream, and what it says of holes and duplicates is missed. It must be younger than a
-// time-out, in which sequence numbers do not come round, and must not move the window.
+// have overtaken: Linux's tcp_disordered_ack. RFC 7323, 5.3, drops it, but it carries no data, and
+// the sender would miss what it says of holes and duplicates. It must be younger than a time-out,
+// as sequence numbers do not come round in so short a time, and must not move the window.
 func (tp *TCB) disordered(seg *segment) bool {
 	const odd = wire.SYN | wire.FIN | wire.RST | wire.ACK
 	bare := seg.len == 0 && seg.flags&odd == wire.ACK && seg.seq == tp.rcvNxt
@@ -144,14 +144,14 @@ func (tp *TCB) disordered(seg *segment) bool {
 	return tp.snr != nil && bare && !news && int64(tp.tsRecent-seg.opt.TSVal)*ms <= tp.rtt.rxtcur
 }
 
-// pawsSlack is by how many ticks of its clock a peer's data may have been overtaken and is still
-// taken. To come round in so short a time, sequence numbers would have to pass at hundreds of
+// pawsSlack is how old the timestamp of data may be that is still taken, in ticks of the peer's
+// clock. To come round in so short a time, sequence numbers would have to pass at hundreds of
 // gigabits a second.
 const pawsSlack = 50
 
 // overtaken reports whether a segment with an old timestamp is data that something sent again has
 // overtaken. RFC 7323, 5.3, R1 drops it: on a path that reorders, the first retransmission that
-// fills a hole would make losses of all that it has overtaken.
+// fills a hole would turn all that it has overtaken into losses.
 func (tp *TCB) overtaken(seg *segment) bool {
 	plain := seg.flags&(wire.SYN|wire.RST) == 0
 	news := seg.len > 0 && seg.seq.Add(seg.len).Gt(tp.rcvNxt)
@@ -250,8 +250,8 @@ func (tp *TCB) trimLeft(seg *segment, todrop int) {
 // trimRight drops what lies beyond the window. It reports false if nothing of the segment is
 // acceptable.
 func (tp *TCB) trimRight(seg *segment) bool {
-	// All distances are from rcv_nxt: sums of what lies half the sequence space away with a length,
-	// or with the window, would come round.
+	// All distances are from rcv_nxt: if a segment is half the sequence space away, its number plus
+	// its length, or plus the window, would come round.
 	off := int64(seg.seq.Sub(tp.rcvNxt))
 	if off == math.MinInt32 {
 		off = 1 << 31 // as far away as can be, in either direction

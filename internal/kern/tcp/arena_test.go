@@ -201,7 +201,7 @@ func (e *end) Emit(m *mbuf.Mbuf) syscall.Errno {
 		if e.a.lose() {
 			return e.emitErrno
 		}
-		e.emitErrno = 0 // no route for ever is not what is tested here
+		e.emitErrno = 0 // the route comes back: what happens without one is not tested here
 	}
 	e.a.send(e.i, p)
 	return 0

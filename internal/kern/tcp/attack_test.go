@@ -340,7 +340,7 @@ func TestTimestampMissing(t *testing.T) {
 	})
 }
 
-// Two ends that disagree about each other do not answer each other for ever (A09).
+// Two ends that disagree about each other do not answer each other forever (A09).
 func TestNoAckStorm(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "win 0")
@@ -420,7 +420,7 @@ func TestHalfSequenceSpace(t *testing.T) {
 }
 
 // BSD's ends repeat their FIN in each answer. A FIN that comes before its turn is answered at a
-// limited rate, or two of them would answer each other for ever (A09).
+// limited rate, or two of them would answer each other forever (A09).
 func TestFinStorm(t *testing.T) {
 	each(t, func(t *T) {
 		for _, prof := range []string{"nodelay", "FreeBSD", "Net3"} {

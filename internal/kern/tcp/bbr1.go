@@ -154,9 +154,9 @@ func (b *bbr1) updateCycle(v *View, a *Ack) {
 }
 
 // checkFull finds out whether the path has been filled: three round trips without much growth of
-// the bandwidth. A round trip of packet conservation is none of them, in difference to Linux, as
-// nothing could grow: on a path that loses packets at random, Startup would end at a fraction of
-// the bandwidth, and ProbeBW takes eight round trips for each quarter more.
+// the bandwidth. A round trip of packet conservation does not count, unlike in Linux, as nothing
+// could grow: on a path that loses packets at random, Startup would end at a fraction of the
+// bandwidth, and ProbeBW takes eight round trips for each quarter more.
 func (b *bbr1) checkFull(a *Ack) {
 	if b.full || !b.roundStart || b.conserved || b.appLimited(&a.Rate) {
 		return
@@ -193,7 +193,7 @@ func (b *bbr1) updateMinRTT(v *View, a *Ack, c *Control) {
 		b.probeDone = 0
 	}
 	if b.mode == bbr1ProbeRTT {
-		b.appUntil = v.Delivered + uint64(v.Flight) // what is measured now says nothing of the path
+		b.appUntil = v.Delivered + uint64(v.Flight) // what is measured now says nothing about the path
 		switch {
 		case b.probeDone == 0 && v.Flight <= bbrMinWindow*v.MSS:
 			b.probeDone = v.Now + bbr1ProbeTime

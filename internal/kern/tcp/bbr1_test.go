@@ -201,7 +201,7 @@ func TestBBR1InitialWindow(t *testing.T) {
 	k.wantCwnd(19_000)
 }
 
-// ProbeRTT lasts for a round trip at least, and its samples say nothing of the path.
+// ProbeRTT lasts for a round trip at least, and its samples say nothing about the path.
 func TestBBR1ProbeRTT(t *testing.T) {
 	k, b := bbr1Kit(t)
 	k.v.Now += 11 * sec

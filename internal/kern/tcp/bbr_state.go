@@ -179,7 +179,7 @@ func (b *bbr) updateCycle(v *View, a *Ack, c *Control) {
 	}
 }
 
-// timeToProbe is 5.3.3.8's IsTimeToProbeBW: after two to three seconds, or so many round trips as a
+// timeToProbe is 5.3.3.8's IsTimeToProbeBW: after two to three seconds, or as many round trips as a
 // Reno flow would need to grow from half the window to all of it.
 func (b *bbr) timeToProbe(v *View, c *Control) bool {
 	if v.Now > b.cycleStamp+b.probeWait {

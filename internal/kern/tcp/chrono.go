@@ -33,7 +33,7 @@ func (c *chrono) sum(s busyState, now int64) int64 {
 	return c.total[s]
 }
 
-// busyWith says what the sender is doing, with so many bytes in flight and so many waiting.
+// busyWith says what the sender is doing, with inflight bytes in flight and unsent bytes waiting.
 func (tp *TCB) busyWith(inflight, unsent int) busyState {
 	switch {
 	case inflight == 0 && unsent == 0:

@@ -254,7 +254,7 @@ func TestFinAgain(t *testing.T) {
 	})
 }
 
-// The peer vanishes in each state: nothing stays for ever (A29).
+// The peer vanishes in each state: nothing stays forever (A29).
 func TestPeerVanishes(t *testing.T) {
 	each(t, func(t *T) {
 		for _, path := range []string{"", "< F. 1:1(0) ack 1", "fin then close"} {
@@ -271,7 +271,7 @@ func TestPeerVanishes(t *testing.T) {
 			for n := 0; k.tp.State() != Closed; n++ {
 				k.sent = nil
 				if k.tp.Next() == never || n > 100 {
-					k.fatalf("stays for ever in %s", k.tp.State())
+					k.fatalf("stays forever in %s", k.tp.State())
 				}
 				k.advance(time.Duration(k.tp.Next() - k.now))
 			}

@@ -103,7 +103,7 @@ func TestNagle(t *testing.T) {
 }
 
 // RFC 9293, 3.9.1.2: without a PUSH flag in the API "the TCP implementation MUST set the PSH bit in
-// the last buffered segment", and data is not held for ever.
+// the last buffered segment", and data is not held forever.
 //
 // RFC 9293 MUST-60
 // RFC 9293 MUST-61

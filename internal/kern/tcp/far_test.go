@@ -9,15 +9,15 @@ import (
 )
 
 // Sequence numbers compare rightly only within half of their space. A number that the machine keeps
-// from one event to the next must follow along with the stream, or a connection that has carried 2
-// GiB without that event takes the past for the future.
+// from one event to the next must be moved along with the stream: otherwise a connection that
+// carries 2 GiB between two such events takes the past for the future.
 
 // far is how much the tests send, or receive: a little more than half the sequence space.
 const far = uint64(1<<31 + 1<<20)
 
-// send sends n bytes, at least, at whose contents nobody looks. The peer acknowledges each flight,
-// with data of its own of so many bytes, and always with the same window. Afterwards the numbers of
-// scripts begin anew: the next byte of either side is 1.
+// send sends at least n bytes, whose contents do not matter. The peer acknowledges each flight,
+// with data bytes of its own, and always gives the same window. Afterwards the numbers of scripts
+// begin anew: the next byte of either side is 1.
 func (k *kit) send(n uint64, data int) {
 	k.t.Helper()
 	k.blind = true
@@ -39,8 +39,8 @@ func (k *kit) send(n uint64, data int) {
 	k.rebase()
 }
 
-// receive takes n bytes, at least, in segments that acknowledge nothing new. Then it does as send
-// does.
+// receive takes at least n bytes, in segments that acknowledge nothing new. Afterwards the numbers
+// begin anew, as after send.
 func (k *kit) receive(n uint64) {
 	k.t.Helper()
 	k.blind = true

@@ -63,7 +63,7 @@ func (tp *TCB) tooOld(seg *segment) bool {
 	}
 	tp.stats.Rcvacktooold.Inc()
 	tp.challengeAck(seg.now)
-	tp.flags &^= AckNow // nothing of the segment counts, and one answer is enough
+	tp.flags &^= AckNow // the segment is discarded, and one answer is enough
 	return true
 }
 
@@ -199,7 +199,8 @@ func (tp *TCB) limitedTransmit(seg *segment) {
 func (tp *TCB) newAck(seg *segment) bool {
 	if tp.flags&fastRecov != 0 {
 		// RFC 6582: an acknowledgment of less than all that was in flight when the loss was found
-		// is a partial one, and tells of the next hole. Reno takes any for the end of the recovery.
+		// is a partial one, and tells of the next hole. Reno takes any acknowledgment of new data
+		// for the end of the recovery.
 		if seg.ack.Lt(tp.sndRecover) && tp.prof.NewReno {
 			tp.partialAck(seg)
 			return tp.afterAck(seg, false)

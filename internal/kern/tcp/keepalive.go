@@ -69,7 +69,7 @@ func (tp *TCB) keepTimeout(now int64) {
 }
 
 // probed reports whether keep-alive watches over the connection in its state. In FIN_WAIT_2 nothing
-// is left to be acknowledged, so without it a reader would wait for ever for a peer that has
+// is left to be acknowledged, so without it a reader would wait forever for a peer that has
 // vanished; a connection that its user has closed has a timer of its own there.
 func (tp *TCB) probed() bool {
 	if tp.state == FinWait2 {

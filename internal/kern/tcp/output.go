@@ -308,7 +308,7 @@ func (tp *TCB) worth(o *outseg) bool {
 		return true
 	case tp.flags&urgent != 0 && tp.sndUp.Gt(tp.sndUna):
 		// Once: BSD sends on every event while urgent data is out, and two urgent ends could answer
-		// each other for ever.
+		// each other forever.
 		return true
 	case o.flags&wire.FIN != 0:
 		return tp.flags&SentFin == 0 || tp.sndNxt == tp.sndUna

@@ -12,14 +12,14 @@ type pacer struct {
 
 const (
 	paceTrain = ms     // a train is what the rate sends in this time
-	paceOne   = 2      // segments of a train at least
+	paceOne   = 2      // the fewest segments of a train
 	paceFirst = 10     // segments that a flight may begin with
-	paceLate  = 2 * ms // a timer that is late is made up for, by this much at the least
-	// no rate is so low that a train waits for longer; the estimate of one may be of a time when
-	// the peer's window was closed
+	paceLate  = 2 * ms // how much of a timer's delay is made up for, at least
+	// a train waits no longer than this, however low the rate: it may have been estimated while the
+	// peer's window was closed
 	paceGap = sec
-	// and by no more than this, whatever the round trip: a longer train after a stalled process
-	// would be a burst
+	// how much of a timer's delay is made up for, at most, whatever the round trip: a longer train
+	// after a stalled process would be a burst
 	paceMost = 16 * ms
 )
 
@@ -59,9 +59,9 @@ func (p *pacer) sent(now int64, n int, credit int64) {
 }
 
 // credit is how much of the time in which nothing was sent still counts: an eighth of the round
-// trip, within bounds, but no less than what as many segments take as a flight may begin with. So
-// an acknowledgment that covers a few segments is answered at once, and pacing delays nothing of a
-// window that is no larger.
+// trip, within bounds, but at least the time that the first segments of a flight take at the pacing
+// rate. So an acknowledgment that covers a few segments is answered at once, and a window of no
+// more than paceFirst segments is not delayed at all.
 func (p *pacer) credit(srtt int64, mss int) int64 {
 	c := min(max(srtt/8, paceLate), paceMost)
 	if p.rate > 0 {
@@ -72,9 +72,9 @@ func (p *pacer) credit(srtt int64, mss int) int64 {
 
 // setRate takes the rate that the congestion controller asks for, or derives one from its window:
 // twice the window in a round trip in slow start, in which the window doubles, and a fifth more
-// than the window afterwards, so that the window is what limits. out is what has been sent and not
-// been acknowledged in order, which is more than the window while losses are repaired; what goes
-// then is as much as arrives, and is not to be slower.
+// than the window afterwards, so that the window is the limit, and not the pacer. out is what has
+// been sent and not acknowledged in order. It is more than the window while losses are repaired:
+// then as much is sent as arrives, and pacing must not slow that down.
 func (p *pacer) setRate(c *Control, srtt int64, out int) {
 	cwnd := float64(max(c.Cwnd, out))
 	switch {

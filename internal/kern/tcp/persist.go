@@ -3,7 +3,7 @@ package tcp
 import "syscall"
 
 // What follows asks a peer that has closed its window whether it has opened it again: RFC 9293,
-// 3.8.6.1; BSD's persist timer. A lost window update would otherwise stop the connection for ever:
+// 3.8.6.1; BSD's persist timer. A lost window update would otherwise stop the connection forever:
 // the peer waits for data, and we for a window.
 //
 // The probes have no counter of their own. Like BSD's t_rxtshift, backoff counts retransmissions
@@ -13,10 +13,10 @@ import "syscall"
 // overflow.
 const maxPersistShift = 12
 
-// persistInterval returns when the next probe follows on as many as have been sent, with a time-out
-// of rto. RFC 9293, 3.8.6.1: "The transmitting host SHOULD send the first zero-window probe when a
-// zero window has existed for the retransmission timeout period (SHLD-29) (Section 3.8.1), and
-// SHOULD increase exponentially the interval between successive probes (SHLD-30)."
+// persistInterval returns the time until the next probe, after as many as have been sent and with a
+// time-out of rto. RFC 9293, 3.8.6.1: "The transmitting host SHOULD send the first zero-window
+// probe when a zero window has existed for the retransmission timeout period (SHLD-29) (Section
+// 3.8.1), and SHOULD increase exponentially the interval between successive probes (SHLD-30)."
 func (p *Profile) persistInterval(rto int64, sent uint8) int64 {
 	return min(max(rto<<min(sent, maxPersistShift), p.PersMin), p.PersMax)
 }
@@ -54,7 +54,7 @@ func (tp *TCB) persistTimeout(now int64) {
 		return
 	}
 	// "The behavior is subject to the implementation's resource management concerns": a connection
-	// that its user has closed, and whose peer keeps its window shut, must not live for ever
+	// that its user has closed, and whose peer keeps its window shut, must not live forever
 	// (CVE-2008-4609).
 	if tp.flags&UserClosed != 0 && silent >= tp.prof.PersMax {
 		tp.stats.Persistdrop.Inc()

@@ -29,7 +29,7 @@ const (
 )
 
 // holeSuspected is called when the retransmission timer has fired backoff times for the same data.
-// Each size has two chances. If the smallest has had them too it is not the size that matters.
+// Each size has two chances. If the smallest has had both as well, the size is not the reason.
 func (tp *TCB) holeSuspected(now int64) {
 	m := &tp.snr.pmtu
 	if m.said != 0 && tp.sndUna.Lt(m.saidEnd) {
@@ -91,7 +91,7 @@ func (tp *TCB) wantProbe(o *outseg, n int, now int64) (int, bool) {
 		return 0, false
 	}
 	// A probe that is lost must not be taken for more congestion, nor be needed to find out whether
-	// the path works at all. What has been sent to a closed window says nothing of that once the
+	// the path works at all. Time-outs of what was sent into a closed window do not count once the
 	// window is open.
 	if s.state != Open || tp.backoff > 0 && o.wants&wantOpen == 0 {
 		return 0, false

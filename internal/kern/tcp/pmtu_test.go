@@ -122,7 +122,7 @@ func TestMTUProbeIntoSmallWindow(t *testing.T) {
 		k.tp.snr.pmtu.raiseAt = k.now
 		k.write(2000)
 		k.collect(100e6)
-		k.tp.snr.ctl.Cwnd, k.tp.snr.ctl.Ssthresh = 520, 520 // a loss beside it
+		k.tp.snr.ctl.Cwnd, k.tp.snr.ctl.Ssthresh = 520, 520 // as after another loss
 		k.acked(2001)
 		k.want("maxseg", 1000)
 		if c := k.tp.snr.ctl; c.Cwnd < 1000 || c.Ssthresh < 2000 {
@@ -137,9 +137,9 @@ func TestMTUProbeIntoSmallWindow(t *testing.T) {
 	})
 }
 
-// RFC 1191, 6.3, of a message that was believed only when the time-out had found what it speaks of
-// missing: for ten minutes no segment is larger than it says; then one is tried, and when that has
-// arrived all are.
+// RFC 1191, 6.3, for a message that is believed only when the time-out has found the data that it
+// quotes missing: for ten minutes no segment is larger than the message says. Then one is tried,
+// and when it has arrived, all are larger.
 func TestMTUBelievedLateIsKept(t *testing.T) {
 	each(t, func(t *T) {
 		k := sending(t)

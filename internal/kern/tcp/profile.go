@@ -168,7 +168,7 @@ func Net3() *Profile {
 
 // AckWar returns how many answers, in how many nanoseconds, what is not acceptable and brings no
 // data may draw: ChallengeN, or if that is 0, which sets no limit to challenges, 5 a second.
-// Without any limit two ends that disagree about their numbers would answer each other for ever
+// Without any limit two ends that disagree about their numbers would answer each other forever
 // (RFC 5961, 7).
 func (p *Profile) AckWar() (n int, period int64) {
 	if p.ChallengeN == 0 {

@@ -7,12 +7,12 @@ package tcp
 // next is where those begin that have not been judged. Those that were sent again are in a queue,
 // in the order of their retransmission. So each is looked at once.
 type rack struct {
-	sent    int64 // when the segment was sent that was sent last of those delivered: RACK.xmit_ts
+	sent    int64 // when the last of the delivered segments was sent: RACK.xmit_ts
 	end     Seq   // its end: RACK.end_seq
 	rtt     int64 // the round trip of the last that was delivered: RACK.rtt
 	fack    Seq   // the highest number delivered: RACK.fack
-	prior   Seq   // fack before the acknowledgment in hand, which says nothing of the order of what it covers
-	late    int64 // by how much longer than those behind it an original has been on its way, at most
+	prior   Seq   // fack before the acknowledgment in hand: that says nothing about the order of what it covers
+	late    int64 // the most by which the round trip of an original exceeded that of those behind it
 	next    Seq
 	queue   []rexmit
 	head    int  // of the queue
@@ -109,9 +109,9 @@ func (tp *TCB) reorderWindow() int64 {
 	if tp.rtt.min == never {
 		return 0
 	}
-	// "reo_wnd = min(RACK.reo_wnd_mult * RACK.min_RTT / 4, SRTT)". What has been late by more than
-	// that, and came, would have been sent in vain; to wait as long as it took saves the detour by
-	// the peer's reports.
+	// "reo_wnd = min(RACK.reo_wnd_mult * RACK.min_RTT / 4, SRTT)". A segment that was later than
+	// that, and came, would be sent again in vain. So the window is as long as that one was late:
+	// there is no need to learn it from the peer's reports.
 	return min(max(int64(s.rack.mult)*(tp.rtt.min/4), s.rack.late+s.rack.late/4), tp.rtt.srtt)
 }
 

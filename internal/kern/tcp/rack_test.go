@@ -338,7 +338,7 @@ func TestRackAdapts(t *testing.T) {
 		lossy()
 		mult(1)
 		if k.tp.snr.rack.late != 0 {
-			t.Fatal("what was late once is waited for for ever")
+			t.Fatal("what was late once is waited for forever")
 		}
 	})
 }

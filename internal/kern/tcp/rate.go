@@ -1,14 +1,14 @@
 package tcp
 
-// rateState measures the rate of delivery: draft-ietf-ccwg-bbr, 4.1. A sample is taken over the
-// flight of a segment: what has been delivered between its sending and its acknowledgment, over the
-// longer of the times in which that was sent and acknowledged.
+// rateState measures the rate of delivery: draft-ietf-ccwg-bbr, 4.1. A sample covers the flight of
+// one segment: the bytes delivered between its sending and its acknowledgment, divided by the time
+// that it took to send them or to have them acknowledged, whichever is longer.
 type rateState struct {
 	delivered   uint64 // bytes acknowledged or selectively acknowledged so far: C.delivered
 	deliveredAt int64  // when the last of them were: C.delivered_time
-	firstSent   int64  // when the segment was sent that was acknowledged last: C.first_send_time
-	// what is in flight until delivered has passed it was sent when there was no more to send; 0:
-	// all was not
+	firstSent   int64  // when the segment that was acknowledged last had been sent: C.first_send_time
+	// until delivered passes it, what is acknowledged was sent when there was no more to send; 0:
+	// there was more
 	appUntil uint64
 	lost     uint64 // bytes found lost so far
 
@@ -30,7 +30,7 @@ type rateState struct {
 // restart begins a flight: the pipe was empty.
 func (r *rateState) restart(now int64) { r.firstSent, r.deliveredAt = now, now }
 
-// stamp notes in a span that is being sent what has been delivered until then.
+// stamp notes in a span that is being sent what has been delivered so far.
 func (r *rateState) stamp(sp *span) {
 	sp.firstSent, sp.deliveredAt, sp.delivered, sp.lost = r.firstSent, r.deliveredAt, r.delivered, r.lost
 	sp.flags &^= spanApp
@@ -42,8 +42,8 @@ func (r *rateState) stamp(sp *span) {
 // appLimited notes that there is nothing to send for the rest of the window.
 func (r *rateState) appLimited(flight int) { r.appUntil = max(r.delivered+uint64(flight), 1) }
 
-// deliver takes n bytes of a span that has just been acknowledged, or selectively. The sample is
-// that of the span that was sent last.
+// deliver counts n bytes of a span that has just been acknowledged, in order or selectively. The
+// sample is that of the span that was sent last.
 func (r *rateState) deliver(sp *span, n int, now int64) {
 	if sp.deliveredAt == 0 {
 		return

@@ -155,7 +155,7 @@ func TestReassemblyLimits(t *testing.T) {
 }
 
 // RFC 2018, 4: the block of the latest segment first, then the most recently reported ones, four of
-// them, or three beside timestamps.
+// them, or three if there are timestamps.
 func TestSackBlocks(t *testing.T) {
 	each(t, func(t *T) {
 		k := established(t, "FreeBSD, sack")

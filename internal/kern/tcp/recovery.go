@@ -190,8 +190,8 @@ func (tp *TCB) lossTimeout(now int64) {
 		return
 	}
 	if s.sb.empty() || tp.sndWnd == 0 {
-		// A window that has been closed over what is in flight: the peer is asked, and not blamed
-		// (RFC 9293, SHLD-17, MUST-36).
+		// The peer has closed its window over what is in flight: that is probed, and does not count
+		// as lost (RFC 9293, SHLD-17, MUST-36).
 		tp.startOver()
 		tp.Output(now)
 		return
@@ -245,8 +245,8 @@ func (tp *TCB) markOverdue(now int64) {
 	s.lostFrom = tp.sndUna
 }
 
-// reneged forgets what has been acknowledged selectively: what the peer must have acknowledged in
-// order, had it kept it, it has thrown away (RFC 2018, 8).
+// reneged forgets what has been acknowledged selectively: if the peer had kept it, it would have
+// acknowledged it in order, so it has thrown it away (RFC 2018, 8).
 func (tp *TCB) reneged() {
 	s := tp.snr
 	tp.stats.Sackreneged.Inc()

@@ -252,8 +252,8 @@ func (h *heard) Acked(v *View, a *Ack, c *Control) {
 	h.CC.Acked(v, a, c)
 }
 
-// What the acknowledgment that ends a recovery delivers counts with the next one, and only with
-// that.
+// The bytes that are delivered by the acknowledgment that ends a recovery count with the next one,
+// and only with that.
 func TestDeliveredCountsOnce(t *testing.T) {
 	each(t, func(t *T) {
 		for _, name := range []string{"cubic", "newreno"} {

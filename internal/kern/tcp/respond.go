@@ -7,8 +7,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// What follows is sent, or answered for, outside of Output's question: bare segments in answer to
-// what may be an attack, resets, and what IP says of a segment that it could not send.
+// What follows is sent without Output's question: bare segments in answer to what may be an attack,
+// and resets. At the end stands what an error of IP's means.
 
 // respond sends a bare segment in the connection's name: BSD's tcp_respond with a tcpcb. It is a
 // challenge ACK with seq = sndNxt, or a keep-alive probe with seq = sndUna-1.
@@ -81,8 +81,8 @@ func mayAnswer(at *uint32, n *uint8, most int, period, now int64) bool {
 	return true
 }
 
-// lately reports whether less than d has passed since *t, in milliseconds, and sets it to now
-// otherwise.
+// lately reports whether less than d has passed since *t, in milliseconds. If not, it sets *t to
+// now.
 func lately(t *uint32, now, d int64) bool {
 	if n := uint32(now / ms); n-*t >= uint32(d/ms) {
 		*t = n

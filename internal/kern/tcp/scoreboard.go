@@ -289,7 +289,7 @@ func (sb *scoreboard) mark(p place) {
 	sb.blocks[p.b].lost++
 }
 
-// unmark takes it back, as the span is sent again or has arrived after all.
+// unmark takes the mark back, as the span is sent again or has arrived after all.
 func (sb *scoreboard) unmark(p place) {
 	if s := sb.at(p); s.has(spanLost) {
 		s.flags &^= spanLost
@@ -311,8 +311,8 @@ func (sb *scoreboard) sack(p place) {
 	sb.sacked += s.len()
 }
 
-// merge joins the span at p, which has arrived, with those beside it that have too. It returns the
-// place of the whole.
+// merge joins the span at p, which has arrived, with its neighbors that have arrived too. It
+// returns the place of the whole.
 func (sb *scoreboard) merge(p place) place {
 	for r := sb.next(p); sb.valid(r) && sb.at(r).has(spanSacked); r = sb.next(p) {
 		sb.at(p).end = sb.at(r).end

@@ -427,8 +427,8 @@ func TestSenderAllocs(t *testing.T) {
 	}
 }
 
-// So are they whatever the user writes: of tiny segments in flight those that get no span of their
-// own are judged with the one before, and all that is lost is sent again.
+// They are bounded whatever the user writes: tiny segments that get no span of their own are judged
+// with the one before, and all that is lost is sent again.
 func TestScoreboardTinySegments(t *testing.T) {
 	each(t, func(t *T) {
 		const n = 4000

@@ -75,8 +75,8 @@ func (tp *TCB) number(o *outseg) Seq {
 }
 
 // ackSeq is the number of a segment without data: what comes next, or the end of the peer's window
-// if that has shrunk over what has been sent. What lies beyond its window the peer drops, and its
-// acknowledgment with it: Linux's tcp_acceptable_seq. RFC 9293, 3.10.7.4, first: "If an incoming
+// if that has shrunk over what has been sent. The peer drops a segment beyond its window, with the
+// acknowledgment in it: Linux's tcp_acceptable_seq. RFC 9293, 3.10.7.4, first: "If an incoming
 // segment is not acceptable, an acknowledgment should be sent in reply".
 func (tp *TCB) ackSeq() Seq {
 	if tp.sndMax.Sub(tp.sndUna) > int(tp.sndWnd) && tp.state.HaveEstablished() && !tp.prof.WindowByAck {

@@ -222,7 +222,7 @@ func reportsDuplicate(ack Seq, blocks []wire.SackBlock) bool {
 func (tp *TCB) takeDuplicate(b wire.SackBlock, a *acking) {
 	s := tp.snr
 	if b.Right.Gt(tp.sndMax) || tp.sndUna.Sub(b.Left) > int(tp.maxSndwnd)+maxWin {
-		return // no such thing was sent of late
+		return // nothing that was sent lately
 	}
 	s.dsacks++
 	tp.stats.Rcvdsack.Inc()
@@ -254,7 +254,7 @@ func (tp *TCB) sackRange(l, r Seq, seg *segment, a *acking) {
 		l = tp.segmentFrom(sp, l)
 		switch {
 		case full || l == sp.end:
-			p = sb.next(p) // a part of a span is not worth another
+			p = sb.next(p) // a part of a span is not worth a span of its own
 		case l.Geq(r):
 			return
 		default:
@@ -284,8 +284,7 @@ func (tp *TCB) sackRange(l, r Seq, seg *segment, a *acking) {
 	}
 }
 
-// segmentsUpTo returns where the last segment of a span ends that ends at seq, which lies within,
-// or before it.
+// segmentsUpTo rounds seq, which lies within a span, down to the end of a segment.
 func (tp *TCB) segmentsUpTo(sp *span, seq Seq) Seq {
 	if tp.flags&SentFin != 0 && seq+1 == tp.sndMax {
 		return seq // all of the data: some peers do not count an early FIN
@@ -296,8 +295,7 @@ func (tp *TCB) segmentsUpTo(sp *span, seq Seq) Seq {
 	return seq
 }
 
-// segmentFrom returns where the first segment of a span begins that begins at seq, which lies
-// within, or behind it.
+// segmentFrom rounds seq, which lies within a span, up to the beginning of a segment.
 func (tp *TCB) segmentFrom(sp *span, seq Seq) Seq {
 	if at := tp.segmentsUpTo(sp, seq); at != seq {
 		return at.Add(int(sp.seg)).Min(sp.end)

@@ -8,8 +8,8 @@ import (
 // A sender is the sending half of a connection over a path that can lose, beyond what 4.4BSD has
 // for it: the scoreboard, what recovery is at, and the congestion controller. It is made when the
 // first data is sent. A connection over the loopback of its own stack has none, as nothing is lost
-// there, and neither have those of the profiles FreeBSD and Net3: for them the duplicate
-// acknowledgments of RFC 5681 and RFC 6582 are counted in input_ack.go.
+// there. The profiles FreeBSD and Net3 have none either: input_ack.go counts the duplicate
+// acknowledgments of RFC 5681 and RFC 6582 for them.
 type sender struct {
 	sb   scoreboard
 	cc   CC
@@ -30,7 +30,7 @@ type sender struct {
 	limited   bool // the window has held back data since the last acknowledgment
 	starved   bool // there was nothing more to send
 	ended     bool // the acknowledgment in hand has ended a reduction of the window
-	delayed   int  // bytes that it has delivered, by which the window grows with the next one
+	delayed   int  // bytes that this acknowledgment has delivered: the window grows by them with the next
 	force     bool // the next retransmission goes whatever the window says
 	high      Seq  // sndNxt when the state was entered: it ends when all before has been acknowledged
 	lostFrom  Seq  // no lost span lies before
@@ -47,10 +47,10 @@ type sender struct {
 	lastNews  int64 // when something was last acknowledged
 	minRTTAt  int64 // when the least round trip was measured
 	idleAt    int64 // since when nothing has been in flight
-	// until the next acknowledgment new data goes, and not what is lost, to find out whether the
+	// until the next acknowledgment new data is sent, and not what is lost, to find out whether the
 	// time-out was spurious
 	newFirst  bool
-	dupped    uint64
+	dupped    uint64 // bytes that the peer has reported as duplicates
 	chrono    chrono
 	rexmitted uint64 // bytes
 	charge    int    // bytes that the pool counts for the scoreboard
@@ -60,7 +60,7 @@ type sender struct {
 	toldCwnd, toldSsthresh int // what a tracer has been told last
 }
 
-// A peak is the most that was in flight of late: RFC 7661, 4.2, which measures pipeACK over three
+// A peak is the most that was in flight lately: RFC 7661, 4.2, which measures pipeACK over three
 // round trips, or over a second if that is longer.
 type peak struct {
 	now, before int   // the most since at, and in the period before
@@ -228,8 +228,8 @@ func (tp *TCB) sentSpan(o *outseg, start Seq, space int, now int64) {
 	s.sb.push(sp)
 }
 
-// resent notes that what o says has been sent again. It begins the first lost span, or is the probe
-// of the tail.
+// resent notes that o, with n numbers, has been sent again: the beginning of the first lost span,
+// or the probe of the tail.
 func (tp *TCB) resent(o *outseg, n int, now int64) {
 	s := tp.snr
 	start := tp.sndUna.Add(o.off)
@@ -393,8 +393,8 @@ func (tp *TCB) beforeOutput(now int64) {
 	}
 }
 
-// paced limits n bytes of new data to what pacing lets out now, and makes a segment of its own of a
-// probe of the path's MTU.
+// paced returns how many of n bytes of new data may be sent now: as many as pacing lets out, or, if
+// a probe of the path's MTU is due, the size of that.
 func (tp *TCB) paced(o *outseg, n int, now int64) int {
 	s := tp.snr
 	if now < s.pacer.next && s.pacer.rate != 0 {

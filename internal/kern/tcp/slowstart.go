@@ -36,9 +36,9 @@ type usage struct {
 	until uint64 // of the stream: what had been sent when the window last held back data
 }
 
-// limited reports whether the window has held back data in the last round trip. In slow start, in
-// which CwndLimited allows for a window that is half used, and would allow for ever larger ones if
-// it were remembered, only the acknowledgment in hand counts.
+// limited reports whether the window has held back data in the last round trip. In slow start only
+// the acknowledgment in hand counts: CwndLimited is true there if half of the window is used, and
+// if that were remembered, the window would grow without being used.
 func (u *usage) limited(v *View, c *Control) bool {
 	if v.CwndLimited {
 		u.until = v.Sent

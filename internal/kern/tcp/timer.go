@@ -36,7 +36,7 @@ func (tp *TCB) Timeout(now int64) {
 		case t2MSL:
 			if tp.state == FinWait2 {
 				// After a full close. RFC 9293 lets it wait for the peer's FIN; no stack in use
-				// does, as a peer that has vanished would hold it for ever.
+				// does, as a peer that has vanished would hold it forever.
 				tp.close()
 			} else {
 				tp.stats.Timeoutdrop.Inc()

@@ -2,8 +2,8 @@ package tcp
 
 import "bsdnet/internal/kern/wire"
 
-// tlp probes the tail of a flight: RFC 8985, 7. A segment that is lost at the end is followed by
-// none whose arrival would tell; so when acknowledgments are overdue, one segment is sent, whose
+// tlp probes the tail of a flight: RFC 8985, 7. If the last segments of a flight are lost, no later
+// one arrives to tell of it. So when acknowledgments are overdue, one segment is sent, and its
 // answer says what is missing.
 type tlp struct {
 	end   Seq  // SND.NXT when the probe was sent: TLP.end_seq

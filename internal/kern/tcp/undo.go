@@ -63,7 +63,7 @@ func (tp *TCB) revert(evidence string, now int64) {
 }
 
 // unmarkAll takes back what has been marked lost and never been sent again. A retransmission that
-// was lost may have been lost, though the original was not.
+// was found lost stays so: it may be lost even if the original was not.
 func (tp *TCB) unmarkAll() {
 	s := tp.snr
 	s.lostFrom = tp.sndNxt

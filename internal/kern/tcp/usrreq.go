@@ -41,7 +41,7 @@ func (tp *TCB) unread() bool {
 }
 
 // Orphan takes note that the user has closed, and nobody is left to be told of errors. Whatever is
-// still to be sent is sent, but a peer that lets it make no progress cannot keep it for ever, even
+// still to be sent is sent, but a peer that lets it make no progress cannot keep it forever, even
 // by answering probes of its closed window (CVE-2008-4609). RFC 9293, 3.8.6.1, leaves that open:
 // "The behavior is subject to the implementation's resource management concerns".
 func (tp *TCB) Orphan(now int64) {
