@@ -114,9 +114,9 @@ func markdownVerdicts(w io.Writer, rep *report) {
 
 // compared returns the roles that a report compares with. Another build is one of them only if it
 // was measured.
-func (rep *report) compared() (roles []role) {
+func (r *report) compared() (roles []role) {
 	for _, a := range against {
-		if a.role != before || slices.ContainsFunc(rep.Results, func(r result) bool { return r.compares(before) }) {
+		if a.role != before || slices.ContainsFunc(r.Results, func(row result) bool { return row.compares(before) }) {
 			roles = append(roles, a.role)
 		}
 	}

@@ -19,14 +19,14 @@ type twins struct {
 func (t *twins) names() string { return strings.Join(t.rows, ", ") + ", " + t.peer }
 
 // twins returns the rows that measure the same thing, for each peer of bsdnet.
-func (rep *report) twins() []twins {
+func (r *report) twins() []twins {
 	var all []twins
-	for i := range rep.Results {
-		first := &rep.Results[i]
+	for i := range r.Results {
+		first := &r.Results[i]
 		rows := []*result{first}
-		for j := range rep.Results {
-			if r := &rep.Results[j]; r.Same == first.Row {
-				rows = append(rows, r)
+		for j := range r.Results {
+			if row := &r.Results[j]; row.Same == first.Row {
+				rows = append(rows, row)
 			}
 		}
 		for _, p := range first.Peers {
