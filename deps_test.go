@@ -53,8 +53,8 @@ var rules = map[string][]string{
 	"cmd/tcpplot":              {"bsdnet", "bsdnet/qlog"},
 	"internal/nstest":          {},
 	"internal/interop":         {},
-	// Packages for tests alone: TestImportsOfTestutil. What has no stack in it knows of none, so
-	// that tests of any package can import it.
+	// Packages for tests alone: TestImportsOfTestutil. Those that need no stack import none, so
+	// that tests of any package can import them.
 	"internal/contract":           {},
 	"internal/testutil":           {},
 	"internal/testutil/stacktest": {"bsdnet"},

@@ -233,7 +233,8 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*
 // errnoCanceled is the errno of connect when its context has ended.
 const errnoCanceled = syscall.EINTR
 
-// connect makes a socket and waits until it is connected.
+// connect makes a socket and waits until it is connected. If errno is not 0, call names the system
+// call that failed.
 func (s *Stack) connect(
 	ctx context.Context, from, to netip.AddrPort,
 ) (_ *kern.Socket, call string, errno syscall.Errno) {

@@ -166,8 +166,8 @@ func ExampleConfig_trace() {
 	// <nil>
 }
 
-// The following take rights, a peer or a file, so they are only compiled here; examples/http does
-// the same and is tested.
+// The following examples need privileges, a peer or a file, so they are only compiled here. Command
+// examples/http does the same, and is tested.
 
 func Example_tun() {
 	stack, _ := bsdnet.New(bsdnet.Config{})

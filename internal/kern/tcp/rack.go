@@ -67,9 +67,9 @@ func (r *rack) delivered(sp *span, end Seq, now, minRTT int64, denied bool) (lat
 }
 
 // overtaken notes by how much longer than those behind it an original was on its way. It is called
-// for what has just arrived. Of a segment of which the peer may have told before, in an
-// acknowledgment that was lost, nobody knows when it arrived: on a path that only loses, the
-// reordering window would open to a round trip.
+// for what has just arrived. If the peer may have told of a segment before, in an acknowledgment
+// that was lost, nobody knows when the segment arrived. If such segments counted, the reordering
+// window would open to a round trip on a path that only loses.
 func (r *rack) overtaken(late int64) {
 	if late > r.late {
 		r.late, r.persist = late, 16
