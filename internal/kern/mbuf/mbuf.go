@@ -404,8 +404,8 @@ func Copydata(m *Mbuf, off int, p []byte) int {
 }
 
 // Adj drops n bytes from the front of the chain, or -n from its end if n is negative, and returns
-// the chain, without empty Mbufs at that end, or nil if no bytes are left: BSD's m_adj. What is left
-// begins with the same packet header, whose Len the caller sets.
+// the chain, without empty Mbufs at that end, or nil if no bytes are left: BSD's m_adj. What is
+// left begins with the same packet header, whose Len the caller sets.
 func Adj(m *Mbuf, n int) *Mbuf {
 	if n >= 0 {
 		if m == nil {

@@ -233,7 +233,8 @@ func parseBracket(s string) ([]byte, error) {
 		return nil, err
 	}
 	if len(raw) > wire.TCPMaxOptLen || len(raw)%4 != 0 {
-		return nil, fmt.Errorf("options of %d bytes: want at most 40, padded by nop or eol to a multiple of 4", len(raw))
+		return nil, fmt.Errorf("options of %d bytes: want at most 40, padded by nop or eol to a multiple of 4",
+			len(raw))
 	}
 	return raw, nil
 }
