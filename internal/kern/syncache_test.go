@@ -20,6 +20,48 @@ func fullOptions() wire.Options {
 		TSVal: 1000}
 }
 
+// TestSyncacheDuplicateKarn: a SYN,ACK that has been sent again, as the peer's SYN has come again,
+// measures no round trip (RFC 6298, 3). If its timer had expired before that, the connection begins
+// with a time-out of 3 s (5.7) and one segment (RFC 5681, 3.1).
+func TestSyncacheDuplicateKarn(t *testing.T) {
+	for _, k := range []struct {
+		again  time.Duration // when the SYN comes again; 0: it does not
+		rtt    time.Duration
+		rto    time.Duration
+		window int // segments
+	}{
+		{0, 40 * time.Millisecond, 240 * time.Millisecond, 10},
+		{900 * time.Millisecond, 0, time.Second, 10},
+		{1500 * time.Millisecond, 0, 3 * time.Second, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			v := attacked(t, nil)
+			defer v.done()
+			lfd := v.listen(80, 10)
+			p := v.peer(5000, 80)
+			syn := p.syn(fullOptions()).bytes()
+			v.inject(syn)
+			if k.again > 0 {
+				pass(k.again)
+				v.link.fetch()
+				v.inject(syn)
+			}
+			g := v.one()
+			pass(40 * time.Millisecond)
+			p.seq, p.ack, p.tsecr = p.seq+1, g.th.Seq+1, g.th.Opt.TSVal
+			v.inject(p.seg(wire.ACK, nil).bytes())
+			fd, _, errno := v.p.Accept(lfd)
+			v.no(errno)
+			i, errno := v.p.TCPInfo(fd)
+			v.no(errno)
+			if i.RTT != k.rtt || i.RTO != k.rto || i.SndCwnd != k.window*(i.SndMSS-12) { // less the timestamps
+				t.Errorf("the SYN again after %v: round trip %v, RTO %v, window %d of MSS %d; want %v, %v and %d segments",
+					k.again, i.RTT, i.RTO, i.SndCwnd, i.SndMSS, k.rtt, k.rto, k.window)
+			}
+		})
+	}
+}
+
 // A SYN,ACK is sent again after 1, 2, 4, 8 and 16 seconds more, and 32 seconds later the entry
 // expires; the same SYN again is answered again, and counts as one.
 func TestSyncacheRetransmits(t *testing.T) {

@@ -136,6 +136,7 @@ func (k *Kernel) syncacheAgain(head *Socket, e *scEntry, in *tcpIn) {
 	}
 	at := in.now + k.prof.RTOInit
 	e.s.Rexmits = 0
+	e.s.Start = 0 // the ACK may be for either SYN,ACK, so it times none (RFC 6298, 3: Karn's algorithm)
 	k.syncache.schedule(e, at)
 	e.synAck(&r, in.now)
 	k.syncache.mu.Unlock()
@@ -577,6 +578,7 @@ func (sc *syncache) due(now int64) (again []respondTo, gone []*scEntry, next int
 func (sc *syncache) rexmt(e *scEntry, now int64) (r respondTo) {
 	p := &sc.k.prof
 	e.s.Rexmits++
+	e.s.Expired = true
 	e.at = now + min(p.RTOInit<<e.s.Rexmits+p.RTOSlop, p.RTOMax)
 	e.synAck(&r, now)
 	sc.k.Stats.TCP.ScRetransmitted.Inc()

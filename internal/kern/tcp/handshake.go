@@ -132,10 +132,11 @@ type SynState struct {
 	Opt      wire.Options
 	TSOffset uint32
 	TSRecent uint32
-	Rexmits  uint8
+	Rexmits  uint8 // of the SYN,ACK, since the peer's last SYN
+	Expired  bool  // its timer has expired, before that SYN or after
 	ECN      bool
 	Scale    uint8 // what we have offered
-	Start    int64
+	Start    int64 // when the SYN,ACK was sent; 0: more than once, or not known
 }
 
 // Passive makes tp a connection in SYN_RECEIVED whose SYN has been answered already: the part of
@@ -163,6 +164,10 @@ func (tp *TCB) Passive(s *SynState, now int64) {
 	}
 	tp.mss(&s.Opt)
 	tp.backoff = s.Rexmits
+	if s.Expired && tp.prof.Scoreboard {
+		// RFC 6298, 5.7, and RFC 5681, 3.1, ask whether the timer has expired at all.
+		tp.backoff = max(tp.backoff, 1)
+	}
 	if s.Rexmits == 0 && s.Start != 0 {
 		// The SYN,ACK is timed, unless it went more than once. RFC 6298, 3: "RTT samples MUST NOT
 		// be made using segments that were retransmitted".
