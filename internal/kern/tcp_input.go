@@ -235,16 +235,20 @@ func (k *Kernel) tcpListenInput(head *Socket, in *tcpIn) bool {
 		head.unlock()
 		return true
 	}
-	// The acknowledgment that completes the handshake is the new connection's first segment, and
-	// may carry data: RFC 9293, 3.10.7.4, fifth: "If SND.UNA < SEG.ACK =< SND.NXT, then enter
-	// ESTABLISHED state". The listener stays locked, as soisconnected puts the connection on its
-	// queue. Both locks are left before packets are sent.
-	if child.tp.Input(th, in.payload(), in.arrived, in.now) {
-		child.drain(k.dropwithreset(in, child.inp.tos, child.inp.ttl))
+	head.firstInput(child, in)
+	return true
+}
+
+// firstInput gives a new connection its first segment, the acknowledgment that completes the
+// handshake and may carry data: RFC 9293, 3.10.7.4, fifth: "If SND.UNA < SEG.ACK =< SND.NXT, then
+// enter ESTABLISHED state". The listener stays locked meanwhile, as soisconnected puts the
+// connection on its queue. Both locks are left before packets are sent.
+func (so *Socket) firstInput(child *Socket, in *tcpIn) {
+	if child.tp.Input(&in.th, in.payload(), in.arrived, in.now) {
+		child.drain(so.k.dropwithreset(in, child.inp.tos, child.inp.ttl))
 	}
 	ce := child.leave()
-	he := head.leave()
+	he := so.leave()
 	he.do()
 	ce.do()
-	return true
 }
