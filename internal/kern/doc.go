@@ -65,6 +65,7 @@
 //	tcp_input.go       checksum, lookup, lock; then the listener, the connection or the record
 //	tcp_syncache.go    half-open connections
 //	tcp_sctable.go     the table that holds them
+//	tcp_scverdict.go   what a segment does to one
 //	tcp_syncookie.go   the answer that needs no memory
 //	tcp_park.go        SYNs over the loopback that wait for a place on so_q; a listener's close
 //	tcp_timewait.go    TIME_WAIT records
