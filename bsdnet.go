@@ -167,7 +167,7 @@ type Config struct {
 
 	// Memory is the most that all buffers and connections together may hold, in bytes; a connection
 	// counts for 800. When they hold 13/16 of it, buffers take less and do not grow, and new
-	// connections are refused. If it is 0, it is 1 GiB; it cannot be negative.
+	// connections are refused. If it is 0, it is 1 GiB; otherwise it is at least 1 MiB.
 	Memory int64
 
 	// Backlog is how many connections may wait to be accepted by one listener. If it is 0, it is
@@ -240,6 +240,9 @@ type Stack struct {
 	client     *http.Client
 }
 
+// minMemory is the least Config.Memory: the buffers into which a link reads take a quarter of it.
+const minMemory = 1 << 20
+
 // New makes a stack, which has a loopback interface with 127.0.0.0/8. Close ends it. A stack that
 // is made in a testing/synctest bubble is for the goroutines of that bubble only, and one that is
 // made outside is for those outside of bubbles.
@@ -248,8 +251,8 @@ func New(c Config) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Memory < 0 {
-		return nil, fmt.Errorf("bsdnet: Config.Memory is %d; it can be 0, for 1 GiB, or more", c.Memory)
+	if c.Memory != 0 && c.Memory < minMemory {
+		return nil, fmt.Errorf("bsdnet: Config.Memory is %d; it can be 0, for 1 GiB, or at least 1 MiB", c.Memory)
 	}
 	if c.Backlog < 0 {
 		return nil, fmt.Errorf("bsdnet: Config.Backlog is %d; it can be 0, for 4096, or more", c.Backlog)

@@ -259,3 +259,42 @@ func TestLinkQueuesBeyond(t *testing.T) {
 		t.Errorf("Attach: %v", err)
 	}
 }
+
+// A chatterbox is a link whose Read goes on to return packets after Close.
+type chatterbox struct{ sloppyLink }
+
+func (l *chatterbox) Read(bufs [][]byte, sizes []int) (int, error) {
+	sizes[0] = copy(bufs[0], make([]byte, 20))
+	time.Sleep(time.Millisecond)
+	return 1, nil
+}
+
+// A link whose Read does not end after Close holds up neither Detach nor Close of the stack.
+func TestLinkReadsAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, end := range []func(s *bsdnet.Stack, l bsdnet.Link) error{
+			func(s *bsdnet.Stack, l bsdnet.Link) error { return s.Detach(l) },
+			func(s *bsdnet.Stack, l bsdnet.Link) error { return s.Close() },
+		} {
+			s, err := bsdnet.New(bsdnet.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := &chatterbox{sloppyLink{queues: 1, closed: make(chan struct{})}}
+			if err := s.Attach(l, netip.MustParsePrefix("10.0.0.1/24")); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- end(s, l) }()
+			select {
+			case err := <-ended:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(time.Hour):
+				t.Fatal("the link holds it up")
+			}
+			s.Close()
+		}
+	})
+}

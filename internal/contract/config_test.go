@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 // New refuses each value that makes no sense, with an error that names the field.
 func TestConfigRefused(t *testing.T) {
 	for field, c := range map[string]bsdnet.Config{
-		"Config.Memory":               {Memory: -1},
+		"Config.Memory":               {Memory: 1<<20 - 1},
 		"Config.Backlog":              {Backlog: -1},
 		"TCPConfig.Profile":           {TCP: bsdnet.TCPConfig{Profile: "BSD"}},
 		"TCPConfig.ReadBuffer":        {TCP: bsdnet.TCPConfig{ReadBuffer: -1}},
@@ -102,5 +103,40 @@ func TestHTTPClientDialTimeout(t *testing.T) {
 		if took := time.Since(start); took != 30*time.Second || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("after %v: %v", took, err)
 		}
+	})
+}
+
+// The least Memory is enough for a connection over a link.
+func TestLeastMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b, err := netem.Pipe(netem.PipeConfig{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := stack(t, bsdnet.Config{Memory: 1 << 20})
+		server := stack(t, bsdnet.Config{Memory: 1 << 20})
+		client.Attach(a, netip.MustParsePrefix("10.0.0.1/24"))
+		server.Attach(b, netip.MustParsePrefix("10.0.0.2/24"))
+		ln, err := server.Listen("tcp", ":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			if c, err := ln.Accept(); err == nil {
+				io.Copy(c, c)
+				c.Close()
+			}
+		}()
+		c, err := client.Dial("tcp", "10.0.0.2:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		data := bytes.Repeat([]byte("bsdnet"), 100_000)
+		go c.Write(data)
+		got := make([]byte, len(data))
+		if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("the echo: %v", err)
+		}
+		c.Close()
 	})
 }

@@ -58,6 +58,9 @@ func (ifp *Ifnet) receive(q *ifqueue) {
 			ifp.broken(err)
 			break
 		}
+		if ifp.down.Load() {
+			break // a link that goes on to bring packets after Close must not hold up the stack's
+		}
 	}
 	for _, m := range ms {
 		mbuf.Free(m)
