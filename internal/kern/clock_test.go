@@ -3,6 +3,7 @@ package kern
 import (
 	"fmt"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -186,4 +187,33 @@ func TestTimerAfterTheEnd(t *testing.T) {
 			v.p.Close(fd)
 		})
 	}
+}
+
+// A deadline that has passed when it is set ends a call that sleeps without the clock: net/http's
+// server ends a read in this way for each request.
+func TestPassedDeadlineTakesNoClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		_, fd := v.established(v.listen(80, 1), 5000, 80)
+		so := v.p.Sock(fd)
+		so.Setnbio(false)
+		for range 3 {
+			var errno syscall.Errno
+			var wg sync.WaitGroup
+			wg.Go(func() { _, errno = so.Soreceive(make([]byte, 1), 0) })
+			settle()
+			at, past := so.out.at, time.Unix(1, 0)
+			v.no(so.SetDeadlines(&past, nil))
+			if so.out.at != at {
+				t.Errorf("the clock is to call at %d, not at %d", so.out.at, at)
+			}
+			wg.Wait()
+			if errno != syscall.EAGAIN {
+				t.Errorf("the read ends with %v", errno)
+			}
+			none := time.Time{}
+			v.no(so.SetDeadlines(&none, nil))
+		}
+	})
 }

@@ -55,7 +55,7 @@ func TestSyncacheDuplicateKarn(t *testing.T) {
 			i, errno := v.p.TCPInfo(fd)
 			v.no(errno)
 			if i.RTT != k.rtt || i.RTO != k.rto || i.SndCwnd != k.window*(i.SndMSS-12) { // less the timestamps
-				t.Errorf("the SYN again after %v: round trip %v, RTO %v, window %d of MSS %d; want %v, %v and %d segments",
+				t.Errorf("the SYN again after %v: RTT %v, RTO %v, window %d of MSS %d; want %v, %v and %d segments",
 					k.again, i.RTT, i.RTO, i.SndCwnd, i.SndMSS, k.rtt, k.rto, k.window)
 			}
 		})

@@ -194,6 +194,10 @@ func (so *Socket) closed() bool { return so.state&(ssNofdref|ssLingering) != 0 }
 // has done.
 func (so *Socket) busy() bool { return so.txq != nil || so.wake || so.mend }
 
+// passed is a deadline that had passed when it was set, as net/http sets one to end a read: the
+// sleepers have been woken, and the clock has nothing to do for it.
+const passed = int64(0)
+
 // nextDeadline returns when the clock must call the socket next.
 func (so *Socket) nextDeadline() int64 {
 	t := never
@@ -202,10 +206,10 @@ func (so *Socket) nextDeadline() int64 {
 	} else if so.state&ssNofdref != 0 {
 		return never // all sleepers have been woken
 	}
-	if so.rcv.waiters > 0 {
+	if so.rcv.waiters > 0 && so.rcv.deadline != passed {
 		t = min(t, so.rcv.deadline)
 	}
-	if so.snd.waiters > 0 {
+	if so.snd.waiters > 0 && so.snd.deadline != passed {
 		t = min(t, so.snd.deadline)
 	}
 	return t
@@ -241,8 +245,10 @@ func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 	if so.late(sb) {
 		return syscall.EAGAIN
 	}
-	if so.k.away(so.k.now()) {
-		return EXDEV // the runtime ends a program that wakes a sleeper of another bubble
+	// The runtime ends a program that wakes a sleeper of another bubble. Outside of bubbles to find
+	// out costs a look at the clock, so only the first of the sleepers is asked there.
+	if (so.k.home != 0 || so.cond == nil) && so.k.away(so.k.now()) {
+		return EXDEV
 	}
 	sb.waiters++
 	if t := so.nextDeadline(); t < so.out.armed {
@@ -259,7 +265,9 @@ func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 
 // late reports whether the buffer's deadline has passed. Then calls fail even if they need not
 // wait, as package net's do.
-func (so *Socket) late(sb *sleepers) bool { return sb.deadline != never && so.k.now() >= sb.deadline }
+func (so *Socket) late(sb *sleepers) bool {
+	return sb.deadline == passed || sb.deadline != never && so.k.now() >= sb.deadline
+}
 
 // sbbits returns which flags are the buffer's.
 func (so *Socket) sbbits(sb *sleepers) (lock, want uint8) {
@@ -303,7 +311,10 @@ func (so *Socket) sowakeup(sb *sleepers) {
 }
 
 // setDeadline gives a buffer another deadline, and has its sleepers look at it.
-func (so *Socket) setDeadline(sb *sleepers, t int64) {
+func (so *Socket) setDeadline(sb *sleepers, t, now int64) {
+	if t <= now {
+		t = passed
+	}
 	sb.deadline = t
 	so.sowakeup(sb)
 }

@@ -373,10 +373,10 @@ func (so *Socket) SetDeadlines(read, write *time.Time) syscall.Errno {
 		return now + int64(d)
 	}
 	if read != nil {
-		so.setDeadline(&so.rcv.sleepers, at(*read))
+		so.setDeadline(&so.rcv.sleepers, at(*read), now)
 	}
 	if write != nil {
-		so.setDeadline(&so.snd.sleepers, at(*write))
+		so.setDeadline(&so.snd.sleepers, at(*write), now)
 	}
 	return 0
 }
