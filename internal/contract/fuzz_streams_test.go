@@ -98,14 +98,34 @@ type endUser struct {
 	wg          sync.WaitGroup
 	reading     atomic.Bool
 	writing     atomic.Bool
-	wrote, got  int
-	eof         bool
-	readErr     error // other than io.EOF and a deadline
-	writeErr    error
-	shut        bool // for writing
+	mu          sync.Mutex
+	progress    progress // guarded by mu
+	shut        bool     // for writing
 	closedRead  bool
 	closed      bool
 	lingerReset bool
+}
+
+// A progress is what a user's reader and writer have come to.
+type progress struct {
+	wrote, got int
+	eof        bool
+	readErr    error // other than io.EOF and a deadline
+	writeErr   error
+}
+
+// note changes the user's progress.
+func (e *endUser) note(change func(p *progress)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	change(&e.progress)
+}
+
+// now returns the user's progress.
+func (e *endUser) now() progress {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.progress
 }
 
 func (g *rally) logf(format string, args ...any) {
@@ -120,8 +140,9 @@ func (g *rally) fatalf(format string, args ...any) {
 	var b strings.Builder
 	fmt.Fprintf(&b, format+"\n", args...)
 	for i, e := range g.ends {
+		p := e.now()
 		fmt.Fprintf(&b, "end %d: wrote %d, got %d, eof %v, errors %v, %v, reads %v, writes %v, shut %v, closed %v\n",
-			i, e.wrote, e.got, e.eof, e.readErr, e.writeErr, e.reading.Load(), e.writing.Load(), e.shut, e.closed)
+			i, p.wrote, p.got, p.eof, p.readErr, p.writeErr, e.reading.Load(), e.writing.Load(), e.shut, e.closed)
 		if e.c != nil {
 			fmt.Fprintf(&b, "\t%+v\n", e.c.Info())
 		}
@@ -276,20 +297,23 @@ func (e *endUser) reader() {
 				n = len(buf)
 			}
 			k, err := e.c.Read(buf[:n])
+			got := e.now().got
 			for j, c := range buf[:k] {
-				if want := streamOf(1-e.i, e.got+j); c != want {
-					e.g.Errorf("end %d: byte %d is %#x, want %#x", e.i, e.got+j, c, want)
+				if want := streamOf(1-e.i, got+j); c != want {
+					e.g.Errorf("end %d: byte %d is %#x, want %#x", e.i, got+j, c, want)
 					break
 				}
 			}
-			e.got += k
 			e.g.logf("end %d reads %d of %d: %v", e.i, k, n, err)
-			switch {
-			case err == io.EOF:
-				e.eof = true
-			case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
-				e.readErr = err
-			}
+			e.note(func(p *progress) {
+				p.got += k
+				switch {
+				case err == io.EOF:
+					p.eof = true
+				case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
+					p.readErr = err
+				}
+			})
 			if !all || err != nil {
 				break
 			}
@@ -301,15 +325,19 @@ func (e *endUser) reader() {
 func (e *endUser) writer() {
 	for n := range e.writes {
 		b := make([]byte, n)
+		wrote := e.now().wrote
 		for j := range b {
-			b[j] = streamOf(e.i, e.wrote+j)
+			b[j] = streamOf(e.i, wrote+j)
 		}
 		k, err := e.c.Write(b)
-		e.wrote += k
 		e.g.logf("end %d writes %d of %d: %v", e.i, k, n, err)
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			e.writeErr = err
-		} else if err == nil && k != n {
+		e.note(func(p *progress) {
+			p.wrote += k
+			if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+				p.writeErr = err
+			}
+		})
+		if err == nil && k != n {
 			e.g.Errorf("end %d: Write returned %d of %d without an error", e.i, k, n)
 		}
 		e.writing.Store(false)
@@ -453,15 +481,15 @@ func (g *rally) end() {
 		e.stop()
 	}
 	for i, e := range g.ends {
-		p := g.ends[1-i]
+		u, p := e.now(), g.ends[1-i].now()
 		switch {
-		case e.got > p.wrote:
-			g.Errorf("end %d has read %d bytes of %d", i, e.got, p.wrote)
+		case u.got > p.wrote:
+			g.Errorf("end %d has read %d bytes of %d", i, u.got, p.wrote)
 		// One call returns the error of a reset, and others read an end.
-		case e.eof && !e.closedRead && e.readErr == nil && e.writeErr == nil && e.got != p.wrote:
-			g.Errorf("end %d has read the end after %d bytes of %d", i, e.got, p.wrote)
-		case !g.abrupt && (!e.eof || e.readErr != nil || e.writeErr != nil && !errors.Is(e.writeErr, syscall.EPIPE)):
-			g.Errorf("end %d: end %v, errors %v, %v, and nobody has been abrupt", i, e.eof, e.readErr, e.writeErr)
+		case u.eof && !e.closedRead && u.readErr == nil && u.writeErr == nil && u.got != p.wrote:
+			g.Errorf("end %d has read the end after %d bytes of %d", i, u.got, p.wrote)
+		case !g.abrupt && (!u.eof || u.readErr != nil || u.writeErr != nil && !errors.Is(u.writeErr, syscall.EPIPE)):
+			g.Errorf("end %d: end %v, errors %v, %v, and nobody has been abrupt", i, u.eof, u.readErr, u.writeErr)
 		}
 	}
 	if g.Failed() {
@@ -471,12 +499,13 @@ func (g *rally) end() {
 
 // proceed takes the next step to the end of one user's work, and reports whether no step is left.
 func (e *endUser) proceed() bool {
-	over := e.closed || e.readErr != nil
-	if !over && !e.eof && !e.reading.Load() {
+	u := e.now()
+	over := e.closed || u.readErr != nil
+	if !over && !u.eof && !e.reading.Load() {
 		e.read(0)
 	}
-	if !e.shut && e.writeErr == nil && !e.writing.Load() {
-		if e.wrote < 3000 {
+	if !e.shut && u.writeErr == nil && !e.writing.Load() {
+		if u.wrote < 3000 {
 			e.write(3000)
 			return false
 		}
@@ -485,9 +514,10 @@ func (e *endUser) proceed() bool {
 	}
 	// A connection whose user has closed it waits at most a minute for its peer, and most of that
 	// may have passed while the path was bad. So the users close when both have read everything.
-	p := e.g.ends[1-e.i]
-	read := (e.eof || e.readErr != nil) && (p.eof || p.readErr != nil || p.closed)
-	if read && (e.shut || e.writeErr != nil) && !e.writing.Load() && !e.reading.Load() && !e.closed {
+	peer := e.g.ends[1-e.i]
+	p := peer.now()
+	read := (u.eof || u.readErr != nil) && (p.eof || p.readErr != nil || peer.closed)
+	if read && (e.shut || u.writeErr != nil) && !e.writing.Load() && !e.reading.Load() && !e.closed {
 		if e.lingerReset {
 			e.c.SetLinger(-1)
 		}

@@ -195,7 +195,10 @@ func (g *siege) check() {
 			g.fatalf("%v", err)
 		}
 	}
-	if n := len(g.k.clock.heap); n > len(all)+len(g.k.clock.tables) {
+	g.k.clock.mu.Lock()
+	n := len(g.k.clock.heap)
+	g.k.clock.mu.Unlock()
+	if n > len(all)+len(g.k.clock.tables) {
 		g.fatalf("%d callouts for %d sockets", n, len(all))
 	}
 	if n := len(all); n > 64 {
