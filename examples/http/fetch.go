@@ -60,9 +60,9 @@ func about(stack *bsdnet.Stack, local, remote net.Addr) string {
 	for range 2 {
 		for _, c := range stack.Conns() {
 			if c.Local.String() == local.String() && c.Remote.String() == remote.String() {
-				return fmt.Sprintf("%s %v -> %v, RTT %v, cwnd %d bytes, "+
+				return fmt.Sprintf("%s %v -> %v, RTT %v, cwnd %s, "+
 					"sent %d and received %d bytes, %d retransmissions",
-					c.State, c.Local, c.Remote, rtt(c.RTT), c.Cwnd, c.Sent, c.Recv, c.Retransmits)
+					c.State, c.Local, c.Remote, rtt(c.RTT), window(c.Cwnd, c.SendBuffer), c.Sent, c.Recv, c.Retransmits)
 			}
 		}
 		local, remote = remote, local

@@ -158,13 +158,16 @@ func bytes(n any) string {
 	return fmt.Sprintf("%.1f %s", f, unit)
 }
 
-// cwnd formats a connection's congestion window. A window that is larger than the send buffer, as
-// over the loopback, limits nothing.
-func cwnd(c conn) string {
-	if c.Cwnd >= c.SendBuffer {
+// cwnd formats a connection's congestion window.
+func cwnd(c conn) string { return window(c.Cwnd, c.SendBuffer) }
+
+// window formats a congestion window. A window that is larger than the send buffer, as over the
+// loopback, limits nothing.
+func window(cwnd, sendBuffer int) string {
+	if cwnd >= sendBuffer {
 		return "no limit"
 	}
-	return bytes(c.Cwnd)
+	return bytes(cwnd)
 }
 
 func (s *site) page(w http.ResponseWriter, r *http.Request) {
