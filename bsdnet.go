@@ -32,16 +32,19 @@
 //
 // A stack takes the time from package time only, starts its goroutines in New and Attach, and has
 // ended all of them when Close returns. It waits on channels, sync.Cond and timers only. So a stack
-// works in a bubble if it is made there, by [New]; the default stack is made outside. A run repeats
-// exactly if Config.Rand and the seeds of package netem are fixed, and the program itself does the
-// same each time.
+// works in a bubble if it is made there, by [New]; the first use makes the default stack. A run
+// repeats exactly if Config.Rand and the seeds of package netem are fixed, and the program itself
+// does the same each time.
 //
 // A bubble has a time of its own, so a stack is for the goroutines of one bubble, or for those that
 // are in none. Calls from elsewhere fail with an error that says so, and change nothing: dials,
 // Listen, Accept, reads that would wait, writes, Close of a connection, options, deadlines, Attach,
 // Detach and Capture. A deadline fails in the same way if it is set in a bubble and was computed
 // outside, with time.Now; one that was computed in a bubble has long passed outside. [Stack.Close]
-// is an exception: once no call waits for the stack, it may be called from anywhere.
+// is an exception: once no call waits for the stack, it may be called from anywhere. One case is
+// not noticed, as it would slow down every read: if a connection of a stack that is in no bubble
+// has had reads or writes that waited a moment ago, a read in a bubble may wait as well, and the
+// runtime ends the program when that read is woken.
 //
 // # Limits
 //

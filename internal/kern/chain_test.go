@@ -235,8 +235,8 @@ func (g *prog) drain(fd int) {
 }
 
 // Calls nest as in the book: each call, and each timer, leads through the functions that the book's
-// leads through. Where a modern part makes another way, testdata/chains.txt says so beside the
-// book's.
+// leads through. If a modern part calls other functions, testdata/chains.txt has the book's
+// chain as well.
 func TestChains(t *testing.T) {
 	for _, p := range []*tcp.Profile{tcp.Default(), tcp.FreeBSD(), tcp.Net3()} {
 		t.Run(p.Name, func(t *testing.T) {

@@ -197,7 +197,7 @@ func TestRestartAfterIdle(t *testing.T) {
 			k.advance(rto + idle)
 			sends(k, 10000)
 		}
-		// What is sent between goes on from what is in flight.
+		// Data that is sent before the time has passed keeps the window from restarting.
 		k, rto = grown()
 		k.advance(rto - 10*time.Millisecond)
 		k.write(1000)
