@@ -41,10 +41,7 @@
 // Listen, Accept, reads that would wait, writes, Close of a connection, options, deadlines, Attach,
 // Detach and Capture. A deadline fails in the same way if it is set in a bubble and was computed
 // outside, with time.Now; one that was computed in a bubble has long passed outside. [Stack.Close]
-// is an exception: once no call waits for the stack, it may be called from anywhere. One case is
-// not noticed, as it would slow down every read: if a connection of a stack that is in no bubble
-// has had reads or writes that waited a moment ago, a read in a bubble may wait as well, and the
-// runtime ends the program when that read is woken.
+// is an exception: once no call waits for the stack, it may be called from anywhere.
 //
 // # Limits
 //

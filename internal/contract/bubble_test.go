@@ -266,3 +266,37 @@ func TestBubbleDefaultStack(t *testing.T) {
 	}
 	c.Close()
 }
+
+// A read in a bubble fails too if reads outside have waited on the connection before.
+func TestBubbleReadAfterOthers(t *testing.T) {
+	s := stack(t, bsdnet.Config{})
+	ln, err := s.Listen("tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		if d, err := ln.Accept(); err == nil {
+			io.Copy(d, d)
+			d.Close()
+		}
+	}()
+	defer c.Close()
+	for range 10 {
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != nil { // it waits for the echo
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		_, err := c.Read(make([]byte, 1))
+		if err == nil || !strings.Contains(err.Error(), "belongs to another testing/synctest bubble, or to none") {
+			t.Errorf("Read: %v", err)
+		}
+	})
+}

@@ -12,8 +12,7 @@ import (
 // has a time of its own, which begins with the year 2000, so to a caller from elsewhere the stack's
 // clock would seem to jump by decades, and every timer of every connection to be due. And the
 // runtime ends the program if a goroutine from elsewhere touches a timer or a sleeper of a bubble.
-// Therefore calls from elsewhere fail with EXDEV, and change nothing. The exception is a sleeper of
-// a stack that is in no bubble, on a socket that has had other sleepers a moment ago: see sbwait.
+// Therefore calls from elsewhere fail with EXDEV, and change nothing.
 
 // EXDEV is the errno of a call from another bubble than the stack's. No other call fails with it.
 const EXDEV = syscall.EXDEV

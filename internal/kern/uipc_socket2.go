@@ -245,10 +245,8 @@ func (so *Socket) sbwait(sb *sleepers) syscall.Errno {
 	if so.late(sb) {
 		return syscall.EAGAIN
 	}
-	// The runtime ends a program that wakes a sleeper of another bubble. Outside of bubbles to find
-	// out costs a look at the clock, so only the first of the sleepers is asked there.
-	if (so.k.home != 0 || so.cond == nil) && so.k.away(so.k.now()) {
-		return EXDEV
+	if so.k.away(so.k.now()) {
+		return EXDEV // the runtime ends a program that wakes a sleeper of another bubble
 	}
 	sb.waiters++
 	if t := so.nextDeadline(); t < so.out.armed {
