@@ -13,13 +13,17 @@ import (
 // these bytes. All packets that are not IP belong to the flow with the zero key.
 type flowKey [38]byte
 
-// The extension headers of IPv6 (RFC 8200, section 4; numbers assigned by IANA). flowOf looks
-// behind all of them except the fragment header.
+// The extension headers of IPv6 (RFC 8200, 4; RFC 4302; numbers assigned by IANA). flowOf looks
+// behind all of them.
 const (
-	protoHopByHop    = 0
-	protoRouting     = 43
-	protoFragment    = 44
-	protoDestination = 60
+	protoHopByHop       = 0
+	protoRouting        = 43
+	protoFragment       = 44
+	protoAuthentication = 51
+	protoDestination    = 60
+	protoMobility       = 135
+	protoHIP            = 139
+	protoShim6          = 140
 )
 
 // flowOf returns the flow of a packet, which may be malformed.
@@ -61,20 +65,46 @@ func flowOf6(b []byte) (k flowKey) {
 	k[0] = 6
 	copy(k[2:], b[8:24])
 	copy(k[18:], b[24:40])
-	next := b[6]
+	k[1] = b[6]
 	for rest := b[40:]; ; {
-		k[1] = next
-		switch next {
-		case protoHopByHop, protoRouting, protoDestination:
-			if len(rest) < 2 || len(rest) < (int(rest[1])+1)*8 {
-				return k
-			}
-			next, rest = rest[0], rest[(int(rest[1])+1)*8:]
-		default:
+		n := extensionLen(k[1], rest)
+		if n == 0 {
 			k.setPorts(rest)
 			return k
 		}
+		if len(rest) < n {
+			return k
+		}
+		// As in IPv4, all fragments of the conversation are in one flow. Every fragment of a packet
+		// has the same Next Header value. A packet that is whole in spite of its Fragment header
+		// (RFC 6946, an "atomic fragment") has its ports.
+		fragment := k[1] == protoFragment && binary.BigEndian.Uint16(rest[2:])&^6 != 0
+		k[1] = rest[0]
+		if fragment {
+			return k
+		}
+		rest = rest[n:]
 	}
+}
+
+// extensionLen returns the length of an extension header that begins b, in bytes, which may be more
+// than b has. It returns 0 if next is not the number of an extension header.
+func extensionLen(next byte, b []byte) int {
+	switch next {
+	case protoHopByHop, protoRouting, protoDestination, protoMobility, protoHIP, protoShim6:
+		if len(b) < 2 {
+			return 8
+		}
+		return (int(b[1]) + 1) * 8
+	case protoFragment:
+		return 8
+	case protoAuthentication:
+		if len(b) < 2 {
+			return 8
+		}
+		return (int(b[1]) + 2) * 4 // RFC 4302, 2.2: "in 32-bit words (4-byte units), minus \"2\""
+	}
+	return 0
 }
 
 // setPorts sets the ports from b, the bytes behind the IP headers, if the protocol has ports.

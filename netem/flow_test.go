@@ -44,6 +44,9 @@ func TestFlowOf(t *testing.T) {
 	options[0] = 0x46
 	options = append(options, udp[20:]...)
 	eight := func(next, length byte) []byte { return []byte{next, length, 0, 0, 0, 0, 0, 0} }
+	fragment := func(off uint16) []byte {
+		return append(binary.BigEndian.AppendUint16([]byte{wire.ProtoUDP, 0}, off), 0, 0, 0, 7)
+	}
 	chain := append(append(eight(protoRouting, 0), append(eight(protoDestination, 1), make([]byte, 8)...)...),
 		append(eight(wire.ProtoTCP, 0), ports...)...)
 	for _, c := range []struct {
@@ -68,7 +71,16 @@ func TestFlowOf(t *testing.T) {
 		{"ICMPv6", packet6(58, ports...), key(6, 58)},
 		{"extension headers", packet6(protoHopByHop, chain...), key(6, 6, ports...)},
 		{"extension headers cut", packet6(protoHopByHop, chain[:20]...), key(6, protoRouting)},
-		{"IPv6 fragment", packet6(protoFragment, append(eight(wire.ProtoUDP, 0), ports...)...), key(6, protoFragment)},
+		{"IPv6 first fragment", packet6(protoFragment, append(fragment(0x0001), ports...)...), key(6, 17)},
+		{"IPv6 last fragment", packet6(protoFragment, append(fragment(0x0100), ports...)...), key(6, 17)},
+		{"IPv6 atomic fragment", packet6(protoFragment, append(fragment(0x0006), ports...)...), key(6, 17, ports...)},
+		{"IPv6 fragment cut", packet6(protoFragment, fragment(0)[:7]...), key(6, protoFragment)},
+		{"IPv6 fragment behind options", packet6(protoDestination, append(eight(protoFragment, 0), fragment(1)...)...),
+			key(6, 17)},
+		{"authentication", packet6(protoAuthentication, append([]byte{wire.ProtoTCP, 1, 11: 0}, ports...)...),
+			key(6, 6, ports...)},
+		{"authentication cut", packet6(protoAuthentication, wire.ProtoTCP, 1, 0), key(6, protoAuthentication)},
+		{"mobility", packet6(protoMobility, append(eight(wire.ProtoTCP, 0), ports...)...), key(6, 6, ports...)},
 		{"IPv6 header cut", packet6(wire.ProtoUDP)[:39], flowKey{}},
 	} {
 		if got := flowOf(c.packet); got != c.want {
