@@ -20,13 +20,21 @@ type inpcb struct {
 	hashed   bool   // (b) in the table of connections
 	dead     bool   // (b) detached; a goroutine that has found it looks again
 
-	bound              bool      // (p)
-	ephemeral          bool      // (s) the port was taken from the destination's set
-	bindOpts           soOptions // (p) the options that bind saw
-	tos, ttl           uint8     // (s)
-	portNext, portPrev *inpcb    // (p) others of the same local port and list
-	ifp                *Ifnet    // (s) the way to the peer: inp_route
+	bound              bool   // (p)
+	ephemeral          bool   // (s) the port was taken from the destination's set
+	bindOpts           uint8  // (p) those of the options that bind saw: see reuse
+	vflag              uint8  // (c) the families that it takes: inpIPv4, inpIPv6
+	tos, ttl           uint8  // (s)
+	portNext, portPrev *inpcb // (p) others of the same local port and list
+	ifp                *Ifnet // (s) the way to the peer: inp_route
 }
+
+// The bits of inp_vflag, as BSD's INP_IPV4 and INP_IPV6. A listener has both if it takes
+// connections of both families.
+const (
+	inpIPv4 = 1 << iota
+	inpIPv6
+)
 
 // pcbShards is how many locks the tables of connections have.
 const pcbShards = 64
@@ -215,7 +223,7 @@ func (t *pcbTable) lookupListener(laddr in6Addr, lport uint16) *inpcb {
 		switch {
 		case p.laddr == laddr:
 			return p
-		case p.laddr.unspecified():
+		case p.laddr.unspecified() && p.vflag&laddr.family() != 0:
 			wild = p
 		}
 	}

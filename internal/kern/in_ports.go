@@ -106,19 +106,27 @@ func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 			continue
 		}
 		connected := p.fport != 0
-		theirs := p.bindOpts
 		switch {
-		case mine&theirs&SO_REUSEPORT != 0:
+		case mine.reuse()&p.bindOpts&reusePort != 0:
 		case connected && mine&SO_REUSEADDR != 0:
 		default:
 			return syscall.EADDRINUSE
 		}
 	}
 	so.inp.lport = port
-	so.inp.bindOpts = mine
+	so.inp.bindOpts = mine.reuse()
 	s.link(&so.inp)
 	return 0
 }
+
+// The options that decide whether two sockets may share a port, in one byte.
+const (
+	reuseAddr = uint8(SO_REUSEADDR)
+	reusePort = uint8(SO_REUSEPORT >> 8)
+)
+
+// reuse returns those of the options that decide whether two sockets may share a port.
+func (o soOptions) reuse() uint8 { return uint8(o)&reuseAddr | uint8(o>>8)&reusePort }
 
 // boundTo returns a socket without a peer that is bound to a local address, or nil.
 func (t *portTable) boundTo(laddr in6Addr, port uint16) *Socket {

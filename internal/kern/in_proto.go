@@ -1,6 +1,7 @@
 package kern
 
 import (
+	"net/netip"
 	"syscall"
 
 	"bsdnet/internal/kern/mbuf"
@@ -12,7 +13,10 @@ import (
 // Socket types and address families, as in sys/socket.h.
 const (
 	AF_INET     = 2
+	AF_INET6    = 28
 	SOCK_STREAM = 1
+	SOCK_DGRAM  = 2
+	SOCK_RAW    = 3
 )
 
 // A protosw describes a protocol: BSD's struct protosw.
@@ -21,14 +25,28 @@ type protosw struct {
 	proto       int
 	name        string
 
-	// input takes a packet from IP: pr_input. ip is the IP header, already parsed; the chain begins
-	// with it. input takes over the chain.
-	input func(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet)
+	// input takes a packet from IP: pr_input. ip describes the IP headers, with which the chain
+	// begins. It is no pointer, which would be an allocation for each packet, as the compiler does
+	// not know what a function in a table does with it. input takes over the chain.
+	input func(k *Kernel, ip ipHdr, m *mbuf.Mbuf, ifp *Ifnet)
 	// ctlinput takes an ICMP error about a packet of ours: pr_ctlinput.
 	ctlinput func(k *Kernel, e *icmpError)
 	// usrreq takes a request of the socket layer: pr_usrreq.
 	usrreq func(so *Socket, req pruReq, a usrreqArgs) syscall.Errno
 }
+
+// An ipHdr is what a protocol above IP needs of a packet's IP headers, of either family. The
+// addresses of a packet have no zone; the interface says the link.
+type ipHdr struct {
+	src, dst netip.Addr
+	hlen     int   // all IP headers, with options or extension headers, in bytes
+	len      int   // total length, with the IP headers
+	tos, ttl uint8 // of IPv6, traffic class and hop limit
+	proto    uint8
+}
+
+// is6 reports whether the packet is IPv6.
+func (ip *ipHdr) is6() bool { return ip.src.Is6() }
 
 // inetsw is the switch, BSD's inetsw.
 var inetsw = []*protosw{

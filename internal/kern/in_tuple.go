@@ -29,6 +29,14 @@ func (a *in6Addr) is4() bool {
 	return binary.LittleEndian.Uint64(a[:]) == 0 && binary.LittleEndian.Uint32(a[8:]) == 0xffff0000
 }
 
+// family returns the bit of the address's family in inp_vflag.
+func (a *in6Addr) family() uint8 {
+	if a.is4() {
+		return inpIPv4
+	}
+	return inpIPv6
+}
+
 // unspecified reports whether a is no address, or is 0.0.0.0, which stands for any address.
 func (a *in6Addr) unspecified() bool {
 	return *a == in6Addr{} || a.is4() && binary.LittleEndian.Uint32(a[12:]) == 0

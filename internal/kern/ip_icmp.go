@@ -2,6 +2,7 @@ package kern
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"syscall"
 
 	"bsdnet/internal/kern/mbuf"
@@ -15,24 +16,24 @@ type ICMPStats struct {
 }
 
 // icmpInput takes an ICMP message from IP: BSD's icmp_input. It takes over the chain.
-func icmpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
-	n := ip.Len - ip.Hlen
+func icmpInput(k *Kernel, ip ipHdr, m *mbuf.Mbuf, ifp *Ifnet) {
+	n := ip.len - ip.hlen
 	if n < wire.ICMPLen {
 		k.Stats.ICMP.Tooshort.Inc()
 		mbuf.Free(m)
 		return
 	}
-	if m.Pkt.Csum&mbuf.CsumValid == 0 && wire.Fold(sumChain(m, ip.Hlen, n, 0)) != 0xffff {
+	if m.Pkt.Csum&mbuf.CsumValid == 0 && wire.Fold(sumChain(m, ip.hlen, n, 0)) != 0xffff {
 		k.Stats.ICMP.Checksum.Inc()
 		mbuf.Free(m)
 		return
 	}
 	var b [wire.ICMPLen + wire.IPv4MaxLen + 8]byte
-	got := b[:mbuf.Copydata(m, ip.Hlen, b[:])]
+	got := b[:mbuf.Copydata(m, ip.hlen, b[:])]
 	ic, _ := wire.ParseICMP(got)
 	switch ic.Type {
 	case wire.ICMPEcho:
-		if ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst) {
+		if ip.dst.IsMulticast() || ifp.broadcast(ip.dst) {
 			// RFC 1122, 3.2.2.6: "An ICMP Echo Request destined to an IP broadcast or IP multicast
 			// address MAY be silently discarded." An answer from each host would multiply a forged
 			// request (the smurf attack).
@@ -42,7 +43,7 @@ func icmpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 		k.icmpReflect(&ip, m, ic)
 		return
 	case wire.ICMPUnreach, wire.ICMPTimxceed, wire.ICMPParamProb, wire.ICMPSourceQuench:
-		k.icmpDeliver(ic, got[wire.ICMPLen:])
+		k.icmpDeliver(&ip, ic, got[wire.ICMPLen:])
 	}
 	mbuf.Free(m)
 }
@@ -51,10 +52,10 @@ func icmpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 // received in an ICMP Echo Request MUST be entirely included in the resulting Echo Reply", and "The
 // IP source address in an ICMP Echo Reply MUST be the same as the specific-destination address" of
 // the request.
-func (k *Kernel) icmpReflect(ip *wire.IPv4, m *mbuf.Mbuf, ic wire.ICMP) {
+func (k *Kernel) icmpReflect(ip *ipHdr, m *mbuf.Mbuf, ic wire.ICMP) {
 	pkt := m.Pkt
-	n := ip.Len - ip.Hlen
-	data := mbuf.Adj(m, ip.Hlen+wire.ICMPLen)
+	n := ip.len - ip.hlen
+	data := mbuf.Adj(m, ip.hlen+wire.ICMPLen)
 	ic.Type = wire.ICMPEchoReply
 	k.Stats.ICMP.Reflect.Inc()
 	h := k.pool.Gethdr()
@@ -62,7 +63,7 @@ func (k *Kernel) icmpReflect(ip *wire.IPv4, m *mbuf.Mbuf, ic wire.ICMP) {
 	ic.Put(h.Bytes())
 	h.SetNext(data)
 	h.Pkt.Len, h.Pkt.Flow = n, pkt.Flow
-	k.icmpSend(h, &ipOut{src: ip.Dst, dst: ip.Src, proto: wire.ProtoICMP, tos: ip.TOS, ttl: 255})
+	k.icmpSend(h, &ipOut{src: ip.dst, dst: ip.src, proto: wire.ProtoICMP, tos: ip.tos, ttl: 255})
 }
 
 // icmpSend completes a message with its checksum and sends it: BSD's icmp_send.
@@ -75,33 +76,40 @@ func (k *Kernel) icmpSend(m *mbuf.Mbuf, o *ipOut) {
 	}
 }
 
+// portUnreach tells the sender of packet m, which stays the caller's, that no socket has the port:
+// RFC 1122, 3.2.2.1, and RFC 4443, 3.1.
+func (k *Kernel) portUnreach(ifp *Ifnet, ip *ipHdr, m *mbuf.Mbuf) {
+	k.icmpError(ifp, ip, m, wire.ICMPUnreach, wire.ICMPUnreachPort, 0)
+}
+
 // icmpError reports an error about packet m, which stays the caller's: BSD's icmp_error. RFC 1122,
 // 3.2.2: "Every ICMP error message includes the Internet header and at least the first 8 data
 // octets of the datagram that triggered the error".
-func (k *Kernel) icmpError(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, typ, code uint8, rest uint32) {
+func (k *Kernel) icmpError(ifp *Ifnet, ip *ipHdr, m *mbuf.Mbuf, typ, code uint8, rest uint32) {
 	var b [wire.IPv4MaxLen + 8]byte
-	got := b[:mbuf.Copydata(m, 0, b[:min(ip.Hlen+8, len(b))])]
+	got := b[:mbuf.Copydata(m, 0, b[:min(ip.hlen+8, len(b))])]
 	k.icmpSendError(ifp, ip, got, typ, code, rest)
 }
 
 // icmpSendError sends an error about the packet that begins with orig, unless RFC 1122, 3.2.2,
 // forbids it, or more errors are due than net.inet.icmp.icmplim allows in a second.
-func (k *Kernel) icmpSendError(ifp *Ifnet, ip *wire.IPv4, orig []byte, typ, code uint8, rest uint32) {
+func (k *Kernel) icmpSendError(ifp *Ifnet, ip *ipHdr, orig []byte, typ, code uint8, rest uint32) {
 	// "An ICMP error message MUST NOT be sent as the result of receiving: an ICMP error message, or
 	// a datagram destined to an IP broadcast or IP multicast address, or a datagram sent as a
 	// link-layer broadcast, or a non-initial fragment, or a datagram whose source address does not
 	// define a single host". Links of this stack have no broadcasts below IP.
-	if ip.Off != 0 || ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst) ||
-		ip.Src.IsMulticast() || ip.Src.IsUnspecified() {
+	v := wire.IPv4View(orig)
+	if v.Off() != 0 || ip.dst.IsMulticast() || ifp.broadcast(ip.dst) ||
+		ip.src.IsMulticast() || ip.src.IsUnspecified() {
 		return
 	}
-	if wire.IPv4View(orig).Proto() == wire.ProtoICMP {
+	if v.Proto() == wire.ProtoICMP {
 		// Of ICMP messages, only echo and its reply are known to be no errors.
-		if t := orig[ip.Hlen:]; len(t) == 0 || t[0] != wire.ICMPEcho && t[0] != wire.ICMPEchoReply {
+		if t := orig[ip.hlen:]; len(t) == 0 || t[0] != wire.ICMPEcho && t[0] != wire.ICMPEchoReply {
 			return
 		}
 	}
-	if !k.icmpLimit.take(in6(ip.Src), k.now()) {
+	if !k.icmpLimit.take(in6(ip.src), k.now()) {
 		k.Stats.ICMP.Limited.Inc()
 		return
 	}
@@ -113,29 +121,37 @@ func (k *Kernel) icmpSendError(ifp *Ifnet, ip *wire.IPv4, orig []byte, typ, code
 	d.Append(orig)
 	h.SetNext(d)
 	h.Pkt.Len = wire.ICMPLen + len(orig)
-	k.icmpSend(h, &ipOut{src: ip.Dst, dst: ip.Src, proto: wire.ProtoICMP, tos: 0xc0, ttl: 255})
+	k.icmpSend(h, &ipOut{src: ip.dst, dst: ip.src, proto: wire.ProtoICMP, tos: 0xc0, ttl: 255})
 }
 
-// An icmpError is an error about a packet that we have sent.
+// An icmpError is an error about a packet that we have sent, from a message of either family.
 type icmpError struct {
 	errno syscall.Errno // 0: the error tells only an MTU
 	hard  bool          // may end an attempt to connect
-	mtu   int           // fragmentation needed: the next hop's MTU; -1: the router does not tell it
-	t     tuple
-	seq   tcp.Seq
+	mtu   int           // the packet was too big: the next hop's MTU; -1: the router does not tell it; 0: another error
+	t     tuple         // of the packet that it quotes
+	seq   tcp.Seq       // TCP's sequence number there
+	quote [8]byte       // the first bytes behind the IP headers there
+
+	from      netip.Addr // who reports the error
+	typ, code uint8      // of the message
+	rest      uint32     // of the message: see wire.ICMP
 }
 
 // icmpDeliver gives an error to the protocol whose packet it quotes: the deliver part of BSD's
 // icmp_input, with inetctlerrmap. RFC 9293, 3.9.2.2, MUST-54: the IP header in the message says to
 // which connection the error belongs.
-func (k *Kernel) icmpDeliver(ic wire.ICMP, orig []byte) {
+func (k *Kernel) icmpDeliver(by *ipHdr, ic wire.ICMP, orig []byte) {
 	k.Stats.ICMP.Inerror.Inc()
 	ip, ok := wire.ViewIPv4(orig)
 	if !ok || len(ip.Payload()) < 8 {
 		k.Stats.ICMP.Badlen.Inc()
 		return
 	}
-	e := icmpError{t: tuple{laddr: in6(ip.Src()), faddr: in6(ip.Dst())}}
+	e := icmpError{
+		t:    tuple{laddr: in6(ip.Src()), faddr: in6(ip.Dst())},
+		from: by.src, typ: ic.Type, code: ic.Code, rest: ic.Rest,
+	}
 	if !e.classify(ic) {
 		return
 	}
@@ -143,9 +159,15 @@ func (k *Kernel) icmpDeliver(ic wire.ICMP, orig []byte) {
 	if p == nil || p.ctlinput == nil {
 		return
 	}
-	th := wire.TCPView(ip.Payload())
-	e.t.lport, e.t.fport, e.seq = th.Sport(), th.Dport(), th.Seq()
+	e.setQuote(ip.Payload())
 	p.ctlinput(k, &e)
+}
+
+// setQuote notes what the message quotes of the transport's header, of which there are 8 bytes.
+func (e *icmpError) setQuote(p []byte) {
+	copy(e.quote[:], p)
+	th := wire.TCPView(e.quote[:]) // ports are in the same place in each transport
+	e.t.lport, e.t.fport, e.seq = th.Sport(), th.Dport(), th.Seq()
 }
 
 // classify finds the errno of an error, from its type and code, and whether the error may end an

@@ -57,14 +57,15 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 		}
 	}
 	k.Stats.IP.Delivered.Inc()
+	h := ipHdr{src: ip.Src, dst: ip.Dst, hlen: ip.Hlen, len: ip.Len, tos: ip.TOS, ttl: ip.TTL, proto: ip.Proto}
 	if p := pffindproto(AF_INET, int(ip.Proto)); p != nil && p.input != nil {
-		p.input(k, ip, m, ifp)
+		p.input(k, h, m, ifp)
 		return
 	}
 	// RFC 1122, 3.2.2.1: a host sends Protocol Unreachable if it does not support the transport
 	// protocol.
 	k.Stats.IP.Noproto.Inc()
-	k.icmpError(ifp, &ip, m, wire.ICMPUnreach, wire.ICMPUnreachProtocol, 0)
+	k.icmpError(ifp, &h, m, wire.ICMPUnreach, wire.ICMPUnreachProtocol, 0)
 	mbuf.Free(m)
 }
 

@@ -267,7 +267,7 @@ func (r *ipReass) expire(now int64) {
 	for i := range reports {
 		rep := &reports[i]
 		v := wire.IPv4View(rep.hdr[:])
-		ip := wire.IPv4{Src: v.Src(), Dst: v.Dst(), Hlen: v.Hlen()}
+		ip := ipHdr{src: v.Src(), dst: v.Dst(), hlen: v.Hlen()}
 		r.k.icmpSendError(rep.ifp, &ip, rep.hdr[:rep.n], wire.ICMPTimxceed, wire.ICMPTimxceedReass, 0)
 	}
 }

@@ -28,7 +28,7 @@ func (in *tcpIn) payload() tcp.Payload {
 // tcpInput takes a segment from IP: 4.4BSD's tcp_input up to the state machine. It verifies the
 // checksum, finds the control block and takes its lock; tcp.(*TCB).Input does the rest. tcpInput
 // takes over the chain.
-func tcpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
+func tcpInput(k *Kernel, ip ipHdr, m *mbuf.Mbuf, ifp *Ifnet) {
 	var in tcpIn
 	if !k.tcpParse(&in, &ip, m, ifp) {
 		return
@@ -59,16 +59,16 @@ func tcpInput(k *Kernel, ip wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) {
 
 // tcpParse verifies the segment and reads its header. If the packet is no valid segment, or was
 // sent to more than one host, tcpParse frees the chain and reports false.
-func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bool {
+func (k *Kernel) tcpParse(in *tcpIn, ip *ipHdr, m *mbuf.Mbuf, ifp *Ifnet) bool {
 	st := &k.Stats.TCP
 	st.Rcvtotal.Inc()
-	n := ip.Len - ip.Hlen
+	n := ip.len - ip.hlen
 	pkt := m.Pkt
 	// RFC 9293, 3.1, MUST-3: "the receiver MUST check it". Segments over the loopback have no
 	// checksum, and gro, or the link, may have verified others already.
 	if pkt.Csum&(mbuf.CsumValid|mbuf.CsumVerified) == 0 {
-		sum := wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, n)
-		if wire.Fold(sumChain(m, ip.Hlen, n, sum)) != 0xffff {
+		sum := wire.PseudoSum(ip.src, ip.dst, wire.ProtoTCP, n)
+		if wire.Fold(sumChain(m, ip.hlen, n, sum)) != 0xffff {
 			st.Rcvbadsum.Inc()
 			mbuf.Free(m)
 			return false
@@ -76,14 +76,14 @@ func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bo
 	}
 	var hb [wire.TCPMaxLen]byte
 	h := m.Bytes()
-	if len(h) > ip.Hlen {
-		h = h[ip.Hlen:]
+	if len(h) > ip.hlen {
+		h = h[ip.hlen:]
 	} else {
 		h = nil
 	}
 	// If the header may reach beyond the first Mbuf, it is copied.
 	if len(h) < wire.TCPMaxLen && n > len(h) {
-		h = hb[:mbuf.Copydata(m, ip.Hlen, hb[:min(n, len(hb))])]
+		h = hb[:mbuf.Copydata(m, ip.hlen, hb[:min(n, len(hb))])]
 	} else if len(h) > n {
 		h = h[:n]
 	}
@@ -95,9 +95,9 @@ func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bo
 		mbuf.Free(m)
 		return false
 	}
-	in.t = tuple{laddr: in6(ip.Dst), faddr: in6(ip.Src), lport: in.th.Dport, fport: in.th.Sport}
+	in.t = tuple{laddr: in6(ip.dst), faddr: in6(ip.src), lport: in.th.Dport, fport: in.th.Sport}
 	in.len = n - in.th.Hlen
-	in.m = mbuf.Adj(m, ip.Hlen+in.th.Hlen)
+	in.m = mbuf.Adj(m, ip.hlen+in.th.Hlen)
 	// Congestion control counts segments, so a chain that a link, gro or the loopback has left
 	// whole counts as what it was on the wire, or would have been.
 	in.segs = 1
@@ -105,9 +105,9 @@ func (k *Kernel) tcpParse(in *tcpIn, ip *wire.IPv4, m *mbuf.Mbuf, ifp *Ifnet) bo
 		in.segs = (in.len + pkt.SegSize - 1) / pkt.SegSize
 		in.size = pkt.SegSize
 	}
-	in.ifp, in.tos = ifp, ip.TOS
+	in.ifp, in.tos = ifp, ip.tos
 	in.arrived, in.now = pkt.Arrived, pkt.Arrived
-	if ip.Dst.IsMulticast() || ifp.broadcast(ip.Dst) {
+	if ip.dst.IsMulticast() || ifp.broadcast(ip.dst) {
 		// RFC 9293, 3.9.2.3, MUST-57: "A TCP implementation MUST silently discard an incoming SYN
 		// segment that is addressed to a broadcast or multicast address". Other segments have no
 		// use there either: a connection has two ends, and an answer to each copy would multiply a

@@ -421,7 +421,10 @@ func (k *Kernel) newSocket(p *protosw) *Socket {
 	so.rcv.deadline, so.snd.deadline = never, never
 	so.out = callout{at: never, armed: never, so: so, id: k.socketID.Add(1)}
 	so.inp.so = so
-	so.inp.ttl = defTTL
+	so.inp.ttl, so.inp.vflag = defTTL, inpIPv4
+	if p.domain == AF_INET6 {
+		so.inp.vflag = inpIPv6
+	}
 	return so
 }
 
