@@ -3,7 +3,6 @@ package bsdnet
 import (
 	"context"
 	"net"
-	"net/http/httptrace"
 	"net/netip"
 	"syscall"
 	"time"
@@ -104,65 +103,6 @@ func (d *Dialer) dialTCP(ctx context.Context, network string, laddr, raddr *net.
 	return from.dial(ctx, network, to)
 }
 
-// Dial connects to an address.
-func (d *Dialer) Dial(network, address string) (net.Conn, error) {
-	return d.DialContext(context.Background(), network, address)
-}
-
-// DialContext connects to an address, as [Stack.DialContext] does. If ctx has an
-// httptrace.ClientTrace, DialContext calls its hooks ConnectStart and ConnectDone, as package net
-// does.
-func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	ctx, cancel := d.context(ctx)
-	defer cancel()
-	var few [1]netip.AddrPort // most addresses are literal, and take no slice of their own
-	to, err := resolveTCP(ctx, d.Resolver, network, address, few[:0])
-	if err != nil {
-		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
-	}
-	var first error
-	for i, a := range to {
-		one, cancel := share(ctx, len(to)-i)
-		c, err := d.dialTraced(one, network, a)
-		cancel()
-		if err == nil {
-			return c, nil
-		}
-		if first == nil {
-			first = err // of the preferred address, as package net returns it
-		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return nil, first
-}
-
-// share gives the first of n addresses its share of the time that ctx has left, but at least
-// saneShare, so that an address that does not answer leaves time for the others. It is package
-// net's partialDeadline.
-func share(ctx context.Context, n int) (context.Context, context.CancelFunc) {
-	const saneShare = 2 * time.Second
-	deadline, ok := ctx.Deadline()
-	if !ok || n < 2 {
-		return ctx, func() {}
-	}
-	return context.WithTimeout(ctx, max(time.Until(deadline)/time.Duration(n), saneShare))
-}
-
-// dialTraced calls dial, and the httptrace hooks of ctx before and after it.
-func (d *Dialer) dialTraced(ctx context.Context, network string, to netip.AddrPort) (c *TCPConn, err error) {
-	if trace := httptrace.ContextClientTrace(ctx); trace != nil && ctx.Err() == nil {
-		if trace.ConnectStart != nil {
-			trace.ConnectStart(network, to.String())
-		}
-		if trace.ConnectDone != nil {
-			defer func() { trace.ConnectDone(network, to.String(), err) }()
-		}
-	}
-	return d.dial(ctx, network, to)
-}
-
 // context returns ctx with the Dialer's own time limits.
 func (d *Dialer) context(ctx context.Context) (context.Context, context.CancelFunc) {
 	if ctx == nil {
@@ -172,6 +112,14 @@ func (d *Dialer) context(ctx context.Context) (context.Context, context.CancelFu
 		return context.WithDeadline(ctx, deadline)
 	}
 	return ctx, func() {}
+}
+
+// stack returns the stack to dial on.
+func (d *Dialer) stack() (*Stack, error) {
+	if d.Stack == nil {
+		return defaultStack()
+	}
+	return d.Stack, nil
 }
 
 // deadline returns the earlier of the Dialer's own time limits, or the zero time if it has none.
@@ -186,12 +134,9 @@ func (d *Dialer) deadline() (t time.Time) {
 }
 
 func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*TCPConn, error) {
-	s := d.Stack
-	if s == nil {
-		var err error
-		if s, err = defaultStack(); err != nil {
-			return nil, err
-		}
+	s, err := d.stack()
+	if err != nil {
+		return nil, err
 	}
 	fail := func(err error) (*TCPConn, error) {
 		addr := net.TCPAddrFromAddrPort(to)

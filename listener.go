@@ -100,11 +100,12 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	if address == "" {
 		address = ":0"
 	}
-	a, err := resolveTCP(ctx, nil, network, address, nil)
+	var few [1]netip.AddrPort
+	list, err := s.internetAddrList(ctx, nil, network, address, few[:0])
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
 	}
-	l, err := s.listen(network, a[0])
+	l, err := s.listen(network, preferIPv4(list))
 	if err != nil {
 		return nil, err
 	}
