@@ -181,6 +181,14 @@ type Config struct {
 	// NoLoopback leaves the loopback interface out, so that the stack has the attached links only.
 	NoLoopback bool
 
+	// Forwarding makes a router of the stack (RFC 1812): packets that arrive for other hosts leave
+	// by the link that the longest prefix among the routes leads to. Packets that no router may
+	// forward are dropped, and senders are told by ICMP of an exhausted TTL, of a packet that is
+	// too long for the next link, and of a destination without a route. There are no redirects and
+	// no multicast routing, and packets in transit are not put together from fragments. Without
+	// Forwarding, packets for other hosts are dropped.
+	Forwarding bool
+
 	// Trace is called with each event on the stack's connections, from several goroutines at the
 	// same time. The connection is locked meanwhile: Trace must return soon, and a call of the
 	// stack, or of anything that belongs to it, would block forever. The event must not be kept
@@ -263,7 +271,8 @@ func New(c Config) (*Stack, error) {
 	}
 	k, err := kern.New(kern.Config{
 		Profile: prof, Rand: c.Rand, LoopbackMTU: c.LoopbackMTU, NoLoopback: c.NoLoopback,
-		Memory: c.Memory, Somaxconn: c.Backlog, Trace: trace,
+		Forwarding: c.Forwarding,
+		Memory:     c.Memory, Somaxconn: c.Backlog, Trace: trace,
 	})
 	if err != nil {
 		return nil, err

@@ -117,7 +117,7 @@ type IPStats struct {
 	Badvers     uint64 // of another version than 4
 	Badoptions  uint64 // with source routes
 	Badaddr     uint64 // with source addresses that no host has
-	Cantforward uint64 // for other hosts
+	Cantforward uint64 // for other hosts, if the stack does not forward them, or may not
 	Fragments   uint64 // fragments
 	Fragdropped uint64 // fragments dropped
 	Fragtimeout uint64 // packets of which not all fragments came in time
@@ -130,6 +130,11 @@ type IPStats struct {
 	Noroute    uint64 // without a route
 	Fragmented uint64 // cut into fragments
 	Ofragments uint64 // fragments made
+
+	// Packets forwarded.
+	Forward  uint64 // all
+	Cantfrag uint64 // packets not forwarded because they were too long and may not be cut
+	Odropped uint64 // packets and fragments lost to a full queue
 }
 
 // ICMPStats are the counters of ICMP, under the names of BSD's struct icmpstat.

@@ -72,6 +72,7 @@
 //	tcp_subr.go        segments without a machine: tcpRespond, dropwithreset; tcpCtlinput
 //	tcp_debug.go       events of connections, for Config.Trace: BSD's tcp_trace
 //	ip_input.go        ipintr              ip_output.go    ipOutput
+//	ip_forward.go      packets in transit, if the stack is a router
 //	ip_reass.go        fragments, bounded  ip_icmp.go      echo, errors both ways
 //	route.go           rtalloc: longest prefix, copied on write
 //	if.go              Ifnet, Link, attach and detach
@@ -289,6 +290,12 @@
 //     makes a closure for every packet.
 //   - Secrets are drawn once and used under AES, one key for each purpose: with Config.Rand fixed a
 //     run repeats, and a cookie reveals nothing about a port.
+//   - A router's errors come from the address of the interface at which the packet arrived, as
+//     traceroute should show it. RFC 1812, 4.3.2.4, names the interface on which the error leaves;
+//     over links with two ends both are the same unless routes differ by direction.
+//   - A router sends no redirects, as a link has no other routers, and passes on IP options as they
+//     are. It merges segments (gro.go) only if they must not be fragmented, and cuts them again
+//     into the same segments.
 //
 // # Driving a stack from outside
 //

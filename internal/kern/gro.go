@@ -25,7 +25,10 @@ type gro struct {
 // is still the caller's.
 func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) bool {
 	iphl, hl, n, ok := groHeader(m)
-	if !ok || m.Pkt.SegSize > 0 { // a link that has merged packets already leaves nothing to do
+	// A link that has merged packets already leaves nothing to do. A router merges only what it can
+	// cut again into the same packets: those that may be fragmented need identifications of their
+	// own, which would be lost.
+	if !ok || m.Pkt.SegSize > 0 || k.ipforwarding.Load() && wire.IPv4View(m.Bytes()).Flags()&wire.IPDF == 0 {
 		g.flush(k, ifp)
 		k.ipintr(ifp, m)
 		return false

@@ -402,6 +402,7 @@ func (ifp *Ifnet) Inject(pkt []byte) {
 	m.Pkt.Len, m.Pkt.Arrived = len(pkt), ifp.k.now()
 	ifp.bpfMtap(m)
 	ifp.k.ipintr(ifp, m)
+	ifp.k.ipForwardStart()
 }
 
 // output puts a packet on the queue of its flow. The caller starts the drainer once it has left all

@@ -54,6 +54,7 @@ func (ifp *Ifnet) receive(q *ifqueue) {
 		if held {
 			q.run(drainBudget)
 		}
+		k.ipForwardStart()
 		if err != nil {
 			ifp.broken(err)
 			break

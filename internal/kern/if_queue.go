@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -22,6 +23,8 @@ type ifqueue struct {
 	bytes    int
 	draining bool // a goroutine drains it
 	oactive  bool // the link is full: IFF_OACTIVE
+
+	forwarded atomic.Bool // ipForward has put packets on it: see ipForwardStart
 
 	packets, sent uint64 // how many packets, and bytes, have been taken from the queue, for the loopback's counters
 

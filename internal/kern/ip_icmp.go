@@ -109,6 +109,14 @@ func (k *Kernel) icmpSendError(ifp *Ifnet, ip *ipHdr, orig []byte, typ, code uin
 			return
 		}
 	}
+	src := ip.dst
+	if k.ifaWithAddr(src) == nil {
+		// The packet was in transit. The error comes from the interface at which the sender's
+		// packets arrive, as traceroute should show it.
+		if src = ifp.addrFor(ip.src); !src.IsValid() {
+			return
+		}
+	}
 	if !k.icmpLimit.take(in6(ip.src), k.now()) {
 		k.Stats.ICMP.Limited.Inc()
 		return
@@ -121,7 +129,7 @@ func (k *Kernel) icmpSendError(ifp *Ifnet, ip *ipHdr, orig []byte, typ, code uin
 	d.Append(orig)
 	h.SetNext(d)
 	h.Pkt.Len = wire.ICMPLen + len(orig)
-	k.icmpSend(h, &ipOut{src: ip.dst, dst: ip.src, proto: wire.ProtoICMP, tos: 0xc0, ttl: 255})
+	k.icmpSend(h, &ipOut{src: src, dst: ip.src, proto: wire.ProtoICMP, tos: 0xc0, ttl: 255})
 }
 
 // An icmpError is an error about a packet that we have sent, from a message of either family.

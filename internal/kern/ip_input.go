@@ -1,6 +1,8 @@
 package kern
 
 import (
+	"net/netip"
+
 	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/tcp"
 	"bsdnet/internal/kern/wire"
@@ -10,7 +12,7 @@ import (
 type IPStats struct {
 	Total, Badsum, Tooshort, Badhlen, Badlen, Badvers, Badoptions, Badaddr, Cantforward tcp.Counter
 	Fragments, Fragdropped, Fragtimeout, Reassembled, Delivered, Noproto                tcp.Counter
-	Localout, Noroute, Fragmented, Ofragments                                           tcp.Counter
+	Localout, Noroute, Fragmented, Ofragments, Forward, Cantfrag, Odropped              tcp.Counter
 }
 
 // ipintr takes a packet that has arrived on an interface, and takes over its chain: 4.4BSD's
@@ -45,6 +47,17 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 		if ip.Len < plen {
 			m = mbuf.Adj(m, ip.Len-plen)
 			m.Pkt.Len = ip.Len
+		}
+		if !k.ipOurs(ifp, ip.Dst) {
+			if k.ipforwarding.Load() {
+				k.ipForward(ifp, &ip, m)
+				return
+			}
+			// RFC 1122, 3.2.1.3: "A host MUST silently discard an incoming datagram that is not
+			// destined for the host."
+			k.Stats.IP.Cantforward.Inc()
+			mbuf.Free(m)
+			return
 		}
 	}
 	if ip.Flags&wire.IPMF != 0 || ip.Off != 0 {
@@ -96,8 +109,14 @@ func ipHeader(p []byte, plen int) wire.IPv4 {
 	}
 }
 
-// ipAcceptable reports whether a packet from a wire is for this host, comes from an address that a
-// host can have, and bears no source route: RFC 1122, 3.2.1.3; RFC 7126, 4.3 and 4.4.
+// ipOurs reports whether a packet to dst that has arrived on ifp is for this host, among others
+// perhaps.
+func (k *Kernel) ipOurs(ifp *Ifnet, dst netip.Addr) bool {
+	return ifp.broadcast(dst) || dst.IsMulticast() || k.ifaWithAddr(dst) != nil
+}
+
+// ipAcceptable reports whether a packet from a wire comes from an address that a host can have, and
+// bears no source route: RFC 1122, 3.2.1.3; RFC 7126, 4.3 and 4.4.
 func (k *Kernel) ipAcceptable(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) bool {
 	src, dst := ip.Src, ip.Dst
 	// Of 127.0.0.0/8: "Addresses of this form MUST NOT appear outside a host."
@@ -113,11 +132,6 @@ func (k *Kernel) ipAcceptable(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) bool {
 		// A packet with our own address as its source has been forged: this host's packets to
 		// itself go over the loopback. A SYN of this kind would have a connection talk to itself
 		// (the LAND attack).
-		return false
-	}
-	if k.ifaWithAddr(dst) == nil && !ifp.broadcast(dst) && !dst.IsMulticast() {
-		// "A host MUST silently discard an incoming datagram that is not destined for the host."
-		k.Stats.IP.Cantforward.Inc()
 		return false
 	}
 	return k.ipDooptions(m.Bytes()[wire.IPv4MinLen:ip.Hlen])

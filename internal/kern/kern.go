@@ -18,6 +18,7 @@ type Config struct {
 	Rand        io.Reader    // secrets are drawn from it once; nil: crypto/rand
 	LoopbackMTU int          // bytes; 0: 65535, at which segments are never cut
 	NoLoopback  bool         // no lo0
+	Forwarding  bool         // net.inet.ip.forwarding is 1 from the beginning
 	Memory      int64        // the most bytes that buffers and connections take; 0: 1 GiB
 	Somaxconn   int          // kern.ipc.somaxconn, 0: 4096
 	Trace       func(*Trace) // is called with each event on a connection, under its lock; may be nil
@@ -69,6 +70,10 @@ type Kernel struct {
 
 	somaxconn int
 	memory    int64
+
+	ipforwarding atomic.Bool // net.inet.ip.forwarding
+	forwarded    atomic.Bool // there are queues on which ipForward has put packets
+
 	socketID  atomic.Uint32
 	twMax     int
 	icmpLimit limiter
@@ -146,6 +151,7 @@ func New(c Config) (*Kernel, error) {
 	k.ports.init(k)
 	k.icmpLimit.init(k.seed.hash, 200, 50)
 	k.rstLimit.init(k.seed.hash, 1000, 500)
+	k.ipforwarding.Store(c.Forwarding)
 	ifs := []*Ifnet{}
 	k.ifs.Store(&ifs)
 	if !c.NoLoopback {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,6 +33,19 @@ func boolVar(f func(p *tcp.Profile) *bool) sysctlVar {
 			return 0
 		},
 		set: func(k *Kernel, v int64) { *f(&k.prof) = v != 0 },
+	}
+}
+
+// flagVar makes a variable, 0 or 1, of a flag that f finds. It holds at once.
+func flagVar(f func(k *Kernel) *atomic.Bool) sysctlVar {
+	return sysctlVar{max: 1,
+		get: func(k *Kernel) int64 {
+			if f(k).Load() {
+				return 1
+			}
+			return 0
+		},
+		set: func(k *Kernel, v int64) { f(k).Store(v != 0) },
 	}
 }
 
@@ -65,6 +79,7 @@ const maxInt = 1<<31 - 1
 var sysctls = map[string]sysctlVar{
 	"kern.ipc.maxsockbuf":                    intVar(2048, 1<<32-1, func(p *profile) *int { return &p.Maxsockbuf }),
 	"kern.ipc.somaxconn":                     kernelVar(1, maxInt, func(k *Kernel) *int { return &k.somaxconn }),
+	"net.inet.ip.forwarding":                 flagVar(func(k *Kernel) *atomic.Bool { return &k.ipforwarding }),
 	"net.inet.tcp.sendspace":                 intVar(1, mbuf.MaxHiwat, func(p *profile) *int { return &p.Sendspace }),
 	"net.inet.tcp.recvspace":                 intVar(1, mbuf.MaxHiwat, func(p *profile) *int { return &p.Recvspace }),
 	"net.inet.tcp.sendbuf_auto":              boolVar(func(p *profile) *bool { return &p.SendbufAuto }),

@@ -150,14 +150,16 @@ func dropSegments(m *mbuf.Mbuf, cut int) *mbuf.Mbuf {
 	th.SetSeq(th.Seq().Add(cut))
 	th.SetFlags(th.Flags() &^ wire.CWR)
 	fixUrg(th, cut)
-	if d := th.Payload(); len(d) > 0 { // the data of a small segment, which is all in one Mbuf
-		copy(d, d[cut:])
-		m.Pkt.Len -= cut
-		return mbuf.Adj(m, -cut)
-	}
-	rest := mbuf.Adj(m.Next(), cut)
-	m.SetNext(rest)
 	m.Pkt.Len -= cut
+	rest := m.Next()
+	if d := th.Payload(); len(d) > 0 { // data behind the headers: of a small segment, or of one that has arrived
+		m.SetNext(nil)
+		n := min(cut, len(d))
+		copy(d, d[n:])
+		m = mbuf.Adj(m, -n)
+		cut -= n
+	}
+	m.SetNext(mbuf.Adj(rest, cut))
 	return m
 }
 

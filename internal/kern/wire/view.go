@@ -68,6 +68,25 @@ func (v IPv4View) SetLen(n int) {
 	binary.BigEndian.PutUint16(v[10:], InCksum(v[:v.Hlen()]))
 }
 
+// DecTTL takes one off the time to live, which is not 0, and mends the checksum (RFC 1624, 3).
+func (v IPv4View) DecTTL() {
+	old := binary.BigEndian.Uint16(v[8:])
+	v[8]--
+	sum := uint32(^binary.BigEndian.Uint16(v[10:])) + uint32(^old) + uint32(binary.BigEndian.Uint16(v[8:]))
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(v[10:], ^uint16(sum>>16+sum&0xffff))
+}
+
+// SetFragment writes the fragment's offset in bytes, a multiple of 8, and whether more fragments
+// follow. It clears IPDF, and leaves the checksum to SetLen.
+func (v IPv4View) SetFragment(off int, more bool) {
+	fo := uint16(off / 8)
+	if more {
+		fo |= IPMF
+	}
+	binary.BigEndian.PutUint16(v[6:], fo)
+}
+
 // A TCPView reads and writes the fields of a TCP header where it lies. It is a conversion of the
 // header's bytes, of which the caller has checked that there are TCPMinLen, or as many as the field
 // needs. No method of it keeps the checksum right, which SetSum writes.
