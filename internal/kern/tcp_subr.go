@@ -151,13 +151,17 @@ func tcpCtlinput(k *Kernel, e *icmpError) {
 	so.tp.Ctlinput(e.errno, e.seq, e.hard, now)
 }
 
-// pathMTU takes a smaller MTU from a router, if it may be true: RFC 1191, with the checks of RFC
-// 5927, 7.
+// pathMTU takes a smaller MTU from a router, if it may be true: RFC 1191 and RFC 8201, with the
+// checks of RFC 5927, 7.
 func (so *Socket) pathMTU(e *icmpError, now int64) {
 	if !so.tp.Inflight(e.seq) {
 		return
 	}
-	cur := so.tp.Maxseg() + wire.IPv4MinLen + wire.TCPMinLen
+	least := minPMTU
+	if !so.inp.laddr.is4() {
+		least = minPMTU6
+	}
+	cur := so.tp.Maxseg() + so.tp.HdrLen() + wire.TCPMinLen
 	mtu := e.mtu
 	if mtu < 0 {
 		for _, p := range pmtuPlateaus {
@@ -170,12 +174,16 @@ func (so *Socket) pathMTU(e *icmpError, now int64) {
 	if mtu <= 0 || mtu >= cur {
 		return
 	}
-	so.tp.Mtudisc(max(mtu, minPMTU), wire.IPv4MinLen, now)
+	so.tp.Mtudisc(max(mtu, least), now)
 }
 
 // pmtuPlateaus are the MTUs to try if a router does not tell its own: RFC 1191, 7.1.
 var pmtuPlateaus = []int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 552}
 
-// minPMTU is the smallest MTU that an ICMP message can set. RFC 1191 allows 68, with which an
-// attacker could have us send tiny segments.
-const minPMTU = 552
+// These are the smallest MTUs that an ICMP message can set. RFC 1191 allows 68, with which an
+// attacker could have us send tiny segments. RFC 8201, 4: "A node MUST NOT reduce its estimate of the
+// Path MTU below the IPv6 minimum link MTU."
+const (
+	minPMTU  = 552
+	minPMTU6 = 1280
+)

@@ -136,7 +136,7 @@ func (so *Socket) setPath() {
 	so.flow = so.inp.tuple.flow(so.k.seed.hash)
 	so.local = ifp.loopback
 	so.tp.SetPath(tcp.Path{
-		MTU: ifp.mtu, Hdr: wire.IPv4MinLen, TSOmax: ifp.tsomax(so.k),
+		MTU: ifp.mtu, V6: !so.inp.laddr.is4(), TSOmax: ifp.tsomax(so.k),
 		Whole: ifp.whole(), Local: ifp.loopback,
 	})
 }

@@ -171,7 +171,7 @@ func (m *machine) rare() {
 	case 7, 8, 9:
 		m.emitErrno = 0
 	case 10:
-		tp.Mtudisc(d.N(10000), 20, m.now)
+		tp.Mtudisc(d.N(10000), m.now)
 	case 11:
 		tp.Ctlinput(syscall.EHOSTUNREACH, tp.sndUna.Add(d.N(3)-1), d.One(2), m.now)
 	case 12:

@@ -375,7 +375,7 @@ func (l *liar) user() {
 		l.after()
 	case 1:
 		l.logf("Mtudisc")
-		l.tp.Mtudisc(300+l.d.N(1300), 20, l.now)
+		l.tp.Mtudisc(300+l.d.N(1300), l.now)
 		l.after()
 	case 2:
 		l.room = false

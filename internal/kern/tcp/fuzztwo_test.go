@@ -116,7 +116,7 @@ func newArena(t *testing.T, data []byte, verbose bool) *arena {
 		e.snd.SetHiwat([]int{65536, 4096, 2000, 30000, 262144, 8192}[a.d.N(6)])
 		e.tp.Init(Config{Sock: e, Env: NewEnv(e.prof, &e.pool, &e.stats), Snd: &e.snd, Rcv: &e.rcv})
 		e.tp.Lport, e.tp.Fport = uint16(1+i), uint16(2-i)
-		e.tp.SetPath(Path{MTU: mss + 40, Hdr: 20, TSOmax: []int{0, 4000, 65000}[a.d.N(3)], Whole: isWhole})
+		e.tp.SetPath(Path{MTU: mss + 40, TSOmax: []int{0, 4000, 65000}[a.d.N(3)], Whole: isWhole})
 		e.iss = isns[a.d.N(len(isns))]
 		e.total = []int{0, 1, 3000, 20000, 100000, 300000}[a.d.N(6)]
 		a.ends[i] = e
@@ -221,7 +221,7 @@ func (e *end) whim() {
 		e.emitErrno = 0
 	case 6:
 		if !e.gone && e.started {
-			e.tp.Mtudisc(300+a.d.N(1200), 20, a.now)
+			e.tp.Mtudisc(300+a.d.N(1200), a.now)
 		}
 	case 7:
 		if e.written > 0 && e.started {

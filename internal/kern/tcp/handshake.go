@@ -12,7 +12,7 @@ import (
 // A Path is what IP knows of the way to the peer.
 type Path struct {
 	MTU    int  // largest IP packet
-	Hdr    int  // length of the IP header
+	V6     bool // the peer's address is IPv6
 	TSOmax int  // largest TCP payload to emit in one chain; 0: one segment
 	Whole  bool // chains are never cut
 	Local  bool // the peer is on this stack
@@ -23,7 +23,10 @@ type Path struct {
 func (tp *TCB) SetPath(p Path) {
 	// RFC 9293, 3.7.1: "The MSS value to be sent in an MSS Option should be equal to the effective
 	// MTU minus the fixed IP and TCP headers."
-	tp.mssopt = int32(p.MTU - p.Hdr - wire.TCPMinLen)
+	if p.V6 {
+		tp.flags2 |= inet6
+	}
+	tp.mssopt = int32(p.MTU - tp.HdrLen() - wire.TCPMinLen)
 	tp.maxseg = int(min(tp.mssopt, 65535))
 	tp.tsomax = int32(p.TSOmax)
 	if p.Whole {
@@ -42,7 +45,7 @@ func (tp *TCB) mss(o *wire.Options) {
 		// RFC 9293, 3.7.1: "If an MSS Option is not received at connection setup, TCP
 		// implementations MUST assume a default send MSS of 536 (576 - 40) for IPv4 or 1220 (1280 -
 		// 60) for IPv6 (MUST-15)."
-		offer = tp.prof.MSSDflt
+		offer = tp.mssdflt()
 	case offer < tp.prof.MinMSS:
 		// A peer must not make us send a flood of tiny segments (CVE-2019-11479).
 		offer = tp.prof.MinMSS

@@ -189,7 +189,7 @@ func closed(t *T, opts ...any) *kit {
 	}
 	k.tp.Init(Config{Sock: k, Env: env, Snd: &k.snd, Rcv: &k.rcv})
 	k.tp.Lport, k.tp.Fport = 80, 4000
-	k.tp.SetPath(Path{MTU: k.opts.mss + 40, Hdr: 20, TSOmax: k.opts.tso, Whole: k.opts.whole})
+	k.tp.SetPath(Path{MTU: k.opts.mss + 40, TSOmax: k.opts.tso, Whole: k.opts.whole})
 	t.Cleanup(k.done)
 	return k
 }

@@ -156,7 +156,7 @@ func (tp *TCB) refuse(seg *segment) {
 	if seg.seq.Leq(tp.rcvNxt) {
 		// What lies behind a hole is sent again anyway; of what would have been the next the peer
 		// must learn that it cannot be taken now.
-		tp.short = true
+		tp.flags2 |= short
 		tp.rcvAdv, tp.rcvFloor = tp.rcvNxt, tp.rcvNxt
 	}
 }

@@ -143,7 +143,7 @@ func TestBlackholeNot(t *testing.T) {
 // A router's word ends the guessing, and so does the user's.
 func TestBlackholeToldOtherwise(t *testing.T) {
 	each(t, func(t *T) {
-		for i, tell := range []func(k *kit){func(k *kit) { k.tp.Mtudisc(1040, 20, k.now) },
+		for i, tell := range []func(k *kit){func(k *kit) { k.tp.Mtudisc(1040, k.now) },
 			func(k *kit) { k.tp.SetMaxseg(1000) }} {
 			k := established(t, "mss 1460, nodelay")
 			k.write(1460)

@@ -232,7 +232,7 @@ func (h *pathHost) init(s *pathNet, f *pathFlow, peer *pathHost, out *pathLink, 
 	h.rcv.SetHiwat(prof.Recvspace)
 	h.tp.Init(Config{Sock: h, Env: NewEnv(prof, &s.pool, &h.stats), Snd: &h.snd, Rcv: &h.rcv})
 	h.tp.Lport, h.tp.Fport = uint16(1000+i), uint16(2000+i)
-	h.tp.SetPath(Path{MTU: pathMTU, Hdr: wire.IPv4MinLen, TSOmax: 65000})
+	h.tp.SetPath(Path{MTU: pathMTU, TSOmax: 65000})
 }
 
 // add makes an event.

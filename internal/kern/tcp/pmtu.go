@@ -23,7 +23,8 @@ type pmtu struct {
 }
 
 const (
-	// net.inet.tcp.pmtud_blackhole_mss: passes nearly everywhere; the last resort is MSSDflt
+	// net.inet.tcp.pmtud_blackhole_mss: passes nearly everywhere; the last resort over IPv4 is
+	// MSSDflt
 	holeSmall = 1200
 	holeAge   = int64(10 * time.Minute) // after so long the path may have changed (RFC 1191, 6.3)
 )
@@ -47,8 +48,10 @@ func (tp *TCB) holeSuspected(now int64) {
 	switch {
 	case tp.backoff == 2 || tp.backoff == 4:
 		mss := holeSmall
-		if tp.maxseg <= holeSmall {
-			mss = tp.prof.MSSDflt
+		if tp.maxseg <= holeSmall || tp.flags2&inet6 != 0 {
+			// RFC 8200, 5: "IPv6 requires that every link in the Internet have an MTU of 1280 octets
+			// or greater", so what V6MSSDflt leaves room for passes everywhere.
+			mss = tp.mssdflt()
 		}
 		if mss >= tp.maxseg || tp.sndNxt.Sub(tp.sndUna) <= mss-tp.optLen() {
 			return // nothing would change
@@ -124,9 +127,10 @@ func (tp *TCB) probeLost() {
 	m.raiseAt = tp.clock + min(max(tp.rtt.srtt, ms)<<m.fails, holeAge)
 }
 
-// Mtudisc takes what a router says of the MTU of the path: BSD's tcp_mtudisc (RFC 1191, 6.4).
-func (tp *TCB) Mtudisc(mtu, hdr int, now int64) {
-	mss := max(mtu-hdr-wire.TCPMinLen, tp.prof.MinMSS)
+// Mtudisc takes what a router says of the MTU of the path: BSD's tcp_mtudisc (RFC 1191, 6.4; RFC
+// 8201, 5).
+func (tp *TCB) Mtudisc(mtu int, now int64) {
+	mss := max(mtu-tp.HdrLen()-wire.TCPMinLen, tp.prof.MinMSS)
 	if mss >= tp.maxseg {
 		return
 	}

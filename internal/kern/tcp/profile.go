@@ -28,7 +28,8 @@ type Profile struct {
 	DropOptions   bool // rexmit_drop_options: none of them from the third retransmission of a SYN on
 	ECN           int  // 0 never, 1 offered and accepted, 2 accepted (RFC 3168)
 	ECNRetries    int  // SYNs retransmitted with the offer
-	MSSDflt       int  // if the peer names none (RFC 9293, MUST-15)
+	MSSDflt       int  // if the peer names none (RFC 9293, MUST-15), over IPv4
+	V6MSSDflt     int  // the same over IPv6
 	MinMSS        int  // floor of what a peer or an ICMP message can make us send
 
 	// Congestion control (RFC 5681).
@@ -98,6 +99,7 @@ type Profile struct {
 	KeepHalfClosed bool // in FIN_WAIT_2 too, while somebody reads: BSD's TCP leaves it out
 
 	Nodelay bool // TCP_NODELAY on for every new socket
+	V6Only  bool // IPV6_V6ONLY on for every new socket of AF_INET6 (net.inet6.ip6.v6only); Linux: off
 }
 
 const (
@@ -128,7 +130,7 @@ func Default() *Profile {
 	p.RFC6191, p.TwAckSyn, p.NoLocalTimeWait = true, true, true
 	p.Keepalive, p.Keepidle, p.Keepintvl, p.Keepcnt = true, 15*sec, 15*sec, 9
 	p.KeepHalfClosed, p.UserTimeout = true, true
-	p.Nodelay = true
+	p.Nodelay, p.V6Only = true, false
 	return p
 }
 
@@ -137,7 +139,7 @@ func FreeBSD() *Profile {
 	return &Profile{
 		Name:      "FreeBSD",
 		Sendspace: 32 << 10, Recvspace: 64 << 10, Maxsockbuf: 2 << 20, RoundBufs: true, ReassMaxqueuelen: 100,
-		RFC1323: true, Sack: true, ECN: 2, ECNRetries: 1, MSSDflt: 536, MinMSS: 216,
+		RFC1323: true, Sack: true, ECN: 2, ECNRetries: 1, MSSDflt: 536, V6MSSDflt: 1220, MinMSS: 216,
 		InitCwndSegs: 10, ABC: true, LimitedTransmit: true, NewReno: true,
 		WindowByAck: true, AnySynTS: true,
 		AckEvery: 2, AckBySegs: true, TruncRespond: true, Delack: 40 * ms, ChallengeN: 5, ChallengeT: sec,
@@ -145,7 +147,7 @@ func FreeBSD() *Profile {
 		PersMin: 5 * sec, PersMax: 60 * sec, MaxRxtShift: 12, SynAckRexmits: 3,
 		RepeatFIN: true, MSL: 30 * sec, FinWait2: 60 * sec,
 		Keepinit: 75 * sec, Keepidle: 7200 * sec, Keepintvl: 75 * sec, Keepcnt: 8,
-		ICMPMayRST: true,
+		ICMPMayRST: true, V6Only: true,
 	}
 }
 

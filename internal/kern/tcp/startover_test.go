@@ -75,7 +75,7 @@ func TestClosedOverMTUProbe(t *testing.T) {
 		k := sending(t)
 		k.write(1000)
 		k.collect(100e6)
-		k.tp.Mtudisc(840, 20, k.now)
+		k.tp.Mtudisc(840, k.now)
 		k.collect(0)
 		k.ack(1001)
 		k.want("maxseg", 800)

@@ -121,6 +121,14 @@ const (
 	synRexmitted                  // our SYN, or our answer to the peer's, was sent more than once
 )
 
+// A flag2 is one of the booleans for which Flag has no room: BSD's t_flags2.
+type flag2 uint8
+
+const (
+	short flag2 = 1 << iota // data was refused for want of memory: the window says so
+	inet6                   // the connection is over IPv6: INP_IPV6
+)
+
 // The timers, under BSD's TCPT_ names.
 const (
 	tRexmt = iota
@@ -179,7 +187,7 @@ type TCB struct {
 	ccWant       uint8 // the congestion controller that was asked for, one of CCNames from 1 on; 0: the profile's
 	challenges   uint8 // challenge ACKs since challengeTime
 	oowAcks      uint8 // answers to unacceptable acknowledgments since oowTime
-	short        bool  // data was refused for want of memory: the window says so
+	flags2       flag2
 	Lport, Fport uint16
 	softerr      uint32 // the errno that a time-out will report: t_softerror; no system's have more bits
 	flags        Flag
@@ -317,6 +325,22 @@ func (tp *TCB) Clear(f Flag) { tp.flags &^= f }
 
 // Maxseg returns the payload of a full segment without options.
 func (tp *TCB) Maxseg() int { return tp.maxseg }
+
+// HdrLen returns the length of the connection's IP header, without options or extension headers.
+func (tp *TCB) HdrLen() int {
+	if tp.flags2&inet6 != 0 {
+		return 40
+	}
+	return wire.IPv4MinLen
+}
+
+// mssdflt returns the segment size that every path and peer can be expected to take.
+func (tp *TCB) mssdflt() int {
+	if tp.flags2&inet6 != 0 {
+		return tp.prof.V6MSSDflt
+	}
+	return tp.prof.MSSDflt
+}
 
 // SetMaxseg lowers it, for TCP_MAXSEG: EINVAL if that would raise it.
 func (tp *TCB) SetMaxseg(n int) syscall.Errno {

@@ -13,7 +13,7 @@ func (tp *TCB) recwin() int {
 		// Eff.snd.MSS )".
 		win = 0
 	}
-	if tp.short {
+	if tp.flags2&short != 0 {
 		win = tp.shortWindow(win)
 	}
 	// RFC 9293, 3.8.6: "A TCP receiver SHOULD NOT shrink the window, i.e., move the right window
@@ -24,8 +24,8 @@ func (tp *TCB) recwin() int {
 // relieve takes note that there is memory again for data that was refused. Its callers are about to
 // advertise a window.
 func (tp *TCB) relieve() {
-	if tp.short && tp.pool.Relieved() {
-		tp.short = false
+	if tp.flags2&short != 0 && tp.pool.Relieved() {
+		tp.flags2 &^= short
 	}
 }
 
@@ -80,7 +80,7 @@ func (tp *TCB) windowUpdate(recwin int) bool {
 	if old>>tp.rcvScale >= (adv+old)>>tp.rcvScale {
 		return false // the peer could not see it: the field would say the same
 	}
-	if tp.short && old == 0 {
+	if tp.flags2&short != 0 && old == 0 {
 		return true // data was refused, and the peer waits for it
 	}
 	return tp.largeUpdate(adv, recwin)
