@@ -58,6 +58,7 @@
 //	ratelimit.go       token buckets
 //	in_proto.go        the protocol switch, PRU_ requests
 //	in_pcb.go          inpcb, the table of connections, the listeners and their match order
+//	in6_pcb.go         sockets and the addresses of both families; zones
 //	in_ports.go        bind, connect, ephemeral ports (RFC 6056)
 //	in_tuple.go        the addresses of a connection, and their hashes
 //	in_cksum.go        checksums of chains

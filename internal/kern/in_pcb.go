@@ -23,18 +23,42 @@ type inpcb struct {
 	bound              bool   // (p)
 	ephemeral          bool   // (s) the port was taken from the destination's set
 	bindOpts           uint8  // (p) those of the options that bind saw: see reuse
-	vflag              uint8  // (c) the families that it takes: inpIPv4, inpIPv6
-	tos, ttl           uint8  // (s)
+	vflag              uint8  // (p) the families that it may have: see families
+	tos, ttl           uint8  // (s) traffic class and hop limit, if the connection is over IPv6
 	portNext, portPrev *inpcb // (p) others of the same local port and list
 	ifp                *Ifnet // (s) the way to the peer: inp_route
 }
 
-// The bits of inp_vflag, as BSD's INP_IPV4 and INP_IPV6. A listener has both if it takes
-// connections of both families.
+// Bits of vflag, which BSD calls INP_IPV4 and INP_IPV6. A socket of AF_INET has the first. One of
+// AF_INET6 has both, or only the second if it is IPV6_V6ONLY.
 const (
 	inpIPv4 = 1 << iota
 	inpIPv6
 )
+
+// families returns the families of the addresses that inp stands for: that of its local address, or
+// all of vflag's if it has none. The unspecified address of a socket for both families is the zero
+// in6Addr.
+func (inp *inpcb) families() uint8 {
+	if inp.laddr == (in6Addr{}) {
+		return inp.vflag
+	}
+	return inp.laddr.family()
+}
+
+// takes reports whether inp has a local address, or stands for any address of its family.
+func (inp *inpcb) takes(laddr *in6Addr) bool {
+	return inp.laddr == *laddr || inp.laddr.unspecified() && inp.families()&laddr.family() != 0
+}
+
+// overlaps reports whether there is a local address that both inp and o have, so that they cannot
+// both listen on a port.
+func (inp *inpcb) overlaps(o *inpcb) bool {
+	if inp.laddr.unspecified() && o.laddr.unspecified() {
+		return inp.families()&o.families() != 0
+	}
+	return inp.takes(&o.laddr) || o.takes(&inp.laddr)
+}
 
 // pcbShards is how many locks the tables of connections have.
 const pcbShards = 64
@@ -213,25 +237,31 @@ func (t *pcbTable) delListener(inp *inpcb) {
 
 // lookupListener finds the socket that listens on a local address and port: the second part of
 // BSD's in_pcblookup. A listener that is bound to the address itself goes before one that takes any
-// address.
+// address of the family, and that before one that takes any address of both.
 func (t *pcbTable) lookupListener(laddr in6Addr, lport uint16) *inpcb {
 	s := &t.listen[lport%pcbShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var wild *inpcb // INADDR_ANY, as BSD's in_pcblookup calls it
+	var wild, mapped *inpcb // local_wild and local_wild_mapped in FreeBSD's in_pcblookup
 	for _, p := range s.ports[lport] {
 		switch {
 		case p.laddr == laddr:
 			return p
-		case p.laddr.unspecified() && p.vflag&laddr.family() != 0:
+		case !p.takes(&laddr):
+		case p.families() == inpIPv4|inpIPv6:
+			mapped = p
+		default:
 			wild = p
 		}
+	}
+	if wild == nil {
+		return mapped
 	}
 	return wild
 }
 
-// inPcbbind gives a socket a local address and port: BSD's in_pcbbind. If lport is 0, it chooses a
-// free port. The socket is locked.
+// inPcbbind gives a socket a local address and port: BSD's in_pcbbind and in6_pcbbind. If lport is
+// 0, it chooses a free port. The socket is locked.
 func (so *Socket) inPcbbind(laddr netip.Addr, lport uint16) syscall.Errno {
 	k, inp := so.k, &so.inp
 	k.chainAt("in_pcbbind")
@@ -239,51 +269,44 @@ func (so *Socket) inPcbbind(laddr netip.Addr, lport uint16) syscall.Errno {
 		return syscall.EINVAL
 	}
 	if !laddr.IsValid() {
-		laddr = netip.IPv4Unspecified()
+		laddr = so.inAny()
+	}
+	if errno := so.inFamily(laddr); errno != 0 {
+		return errno
+	}
+	if laddr.Is4In6() && inp.vflag&inpIPv4 == 0 {
+		return syscall.EINVAL
+	}
+	laddr = laddr.Unmap()
+	ifp, laddr, errno := k.inScope(laddr)
+	if errno != 0 {
+		return errno
 	}
 	if laddr.IsMulticast() {
 		return syscall.EADDRNOTAVAIL
 	}
-	if !laddr.IsUnspecified() && k.ifaWithAddr(laddr) == nil {
-		return syscall.EADDRNOTAVAIL
+	if !laddr.IsUnspecified() {
+		if own := k.ifaWithAddr(laddr); own == nil || ifp != nil && own != ifp {
+			return syscall.EADDRNOTAVAIL
+		}
 	}
 	inp.laddr = in6(laddr)
-	errno := k.ports.bind(so, lport)
-	if errno != 0 {
+	if errno = k.ports.bind(so, lport); errno != 0 {
 		inp.laddr = in6Addr{}
 	}
 	return errno
 }
 
 // inPcbconnect gives a socket its peer, and, if it has none yet, a local address and port: BSD's
-// in_pcbconnect. The socket is locked.
+// in_pcbconnect and in6_pcbconnect. The socket is locked.
 func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscall.Errno {
 	k, inp := so.k, &so.inp
 	if !faddr.IsValid() || fport == 0 {
 		return syscall.EADDRNOTAVAIL
 	}
-	// BSD takes an unspecified destination for this host.
-	if faddr.IsUnspecified() {
-		faddr = k.thisHost()
-		if !faddr.IsValid() {
-			return syscall.ENETUNREACH
-		}
-	}
-	if !faddr.Is4() || !inp.laddr.unspecified() && !inp.laddr.is4() {
-		return syscall.EAFNOSUPPORT
-	}
-	ifp, src, errno := k.rtalloc(faddr, inp.laddr.addr())
-	if errno == syscall.EHOSTUNREACH && inp.laddr.unspecified() {
-		// There is no local address to connect from either: FreeBSD's in_pcbladdr.
-		errno = syscall.ENETUNREACH
-	}
+	ifp, src, faddr, errno := so.inPcbladdr(faddr)
 	if errno != 0 {
 		return errno
-	}
-	if faddr.IsMulticast() || ifp.broadcast(faddr) {
-		// RFC 9293, 3.9.1.1, MUST-46: "A TCP implementation MUST reject as an error a local OPEN
-		// call for an invalid remote IP address (e.g., a broadcast or multicast address)".
-		return syscall.EACCES
 	}
 	old, laddr := inp.laddr, in6(src)
 	if !old.unspecified() {
@@ -303,19 +326,6 @@ func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscal
 	return errno
 }
 
-// thisHost returns the address that an unspecified destination stands for: the loopback's, or if
-// there is none the first interface's.
-func (k *Kernel) thisHost() netip.Addr {
-	for _, ifp := range *k.ifs.Load() {
-		for _, p := range ifp.prefixes {
-			if p.Addr().Is4() {
-				return p.Addr()
-			}
-		}
-	}
-	return netip.Addr{}
-}
-
 // inPcbdetach takes a socket's addresses out of the tables: BSD's in_pcbdetach. The socket keeps
 // them, for calls that ask what they were. The socket is locked.
 func (so *Socket) inPcbdetach() {
@@ -328,21 +338,21 @@ func (so *Socket) inPcbdetach() {
 	so.sofree()
 }
 
-// inSetsockaddr returns the local address, 0.0.0.0:0 if there is none: BSD's in_setsockaddr. The
-// socket is locked.
+// inSetsockaddr returns the local address, the unspecified one and port 0 if there is none: BSD's
+// in_setsockaddr. The socket is locked.
 func (so *Socket) inSetsockaddr() netip.AddrPort {
 	a := so.inp.laddr.addr()
 	if !a.IsValid() {
-		a = netip.IPv4Unspecified()
+		a = so.inAny()
 	}
-	return netip.AddrPortFrom(a, so.inp.lport)
+	return netip.AddrPortFrom(so.zoned(a), so.inp.lport)
 }
 
 // inSetpeeraddr returns the peer's address, not valid if there is none: BSD's in_setpeeraddr. The
 // socket is locked.
 func (so *Socket) inSetpeeraddr() netip.AddrPort {
 	so.k.chainAt("in_setpeeraddr")
-	return so.inp.remote()
+	return netip.AddrPortFrom(so.zoned(so.inp.faddr.addr()), so.inp.fport)
 }
 
 // pcbInsert enters a connection that is being opened. A TIME_WAIT record with the same addresses

@@ -96,7 +96,7 @@ func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 	defer s.mu.Unlock()
 	mine := so.options
 	for p := s.first(port); p != nil; p = s.after(p) {
-		if !p.laddr.unspecified() && !so.inp.laddr.unspecified() && p.laddr != so.inp.laddr {
+		if !so.inp.overlaps(p) {
 			continue
 		}
 		if p.so == nil || p.ephemeral {
@@ -134,7 +134,7 @@ func (t *portTable) boundTo(laddr in6Addr, port uint16) *Socket {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p := s.users[port]; p != nil; p = p.portNext {
-		if p.so != nil && (p.laddr == laddr || p.laddr.unspecified()) {
+		if p.so != nil && p.takes(&laddr) {
 			return p.so
 		}
 	}

@@ -52,10 +52,15 @@ func (ip *ipHdr) is6() bool { return ip.src.Is6() }
 var inetsw = []*protosw{
 	{domain: AF_INET, typ: SOCK_STREAM, proto: wire.ProtoTCP, name: "tcp"},
 	{domain: AF_INET, proto: wire.ProtoICMP, name: "icmp"},
+	{domain: AF_INET6, typ: SOCK_STREAM, proto: wire.ProtoTCP, name: "tcp6"},
 }
 
 func init() { // a literal would be an initialization cycle, as the functions use the switch
-	inetsw[0].input, inetsw[0].ctlinput, inetsw[0].usrreq = tcpInput, tcpCtlinput, tcpUsrreq
+	for _, p := range inetsw {
+		if p.proto == wire.ProtoTCP {
+			p.input, p.ctlinput, p.usrreq = tcpInput, tcpCtlinput, tcpUsrreq
+		}
+	}
 	inetsw[1].input = icmpInput
 }
 

@@ -181,8 +181,8 @@ func (so *Socket) pathMTU(e *icmpError, now int64) {
 var pmtuPlateaus = []int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 552}
 
 // These are the smallest MTUs that an ICMP message can set. RFC 1191 allows 68, with which an
-// attacker could have us send tiny segments. RFC 8201, 4: "A node MUST NOT reduce its estimate of the
-// Path MTU below the IPv6 minimum link MTU."
+// attacker could have us send tiny segments. RFC 8201, 4: "A node MUST NOT reduce its estimate of
+// the Path MTU below the IPv6 minimum link MTU."
 const (
 	minPMTU  = 552
 	minPMTU6 = 1280

@@ -423,7 +423,7 @@ func (k *Kernel) newSocket(p *protosw) *Socket {
 	so.inp.so = so
 	so.inp.ttl, so.inp.vflag = defTTL, inpIPv4
 	if p.domain == AF_INET6 {
-		so.inp.vflag = inpIPv6
+		so.inp.setV6only(k.prof.V6Only)
 	}
 	return so
 }
@@ -455,7 +455,7 @@ func (so *Socket) sonewconn() *Socket {
 	child.state = ssNofdref
 	child.head = so
 	child.soreserve(so.snd.Hiwat(), so.rcv.Hiwat())
-	child.inp.tos, child.inp.ttl = so.inp.tos, so.inp.ttl
+	child.inp.tos, child.inp.ttl, child.inp.vflag = so.inp.tos, so.inp.ttl, so.inp.vflag
 	if so.proto.usrreq(child, pruAttach, usrreqArgs{}) != 0 {
 		child.state |= ssNofdref
 		child.sofree()

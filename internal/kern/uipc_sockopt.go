@@ -32,12 +32,13 @@ const (
 
 // Levels.
 const (
-	SOL_SOCKET  = 0xffff
-	IPPROTO_IP  = 0
-	IPPROTO_TCP = 6
+	SOL_SOCKET   = 0xffff
+	IPPROTO_IP   = 0
+	IPPROTO_TCP  = 6
+	IPPROTO_IPV6 = 41
 )
 
-// Options of the levels IPPROTO_TCP and IPPROTO_IP. Times are in seconds.
+// Options of the levels IPPROTO_TCP, IPPROTO_IP and IPPROTO_IPV6. Times are in seconds.
 const (
 	TCP_NODELAY      = 1
 	TCP_MAXSEG       = 2
@@ -52,6 +53,10 @@ const (
 
 	IP_TOS = 3
 	IP_TTL = 4
+
+	IPV6_UNICAST_HOPS = 4
+	IPV6_V6ONLY       = 27
+	IPV6_TCLASS       = 61
 )
 
 // Sosetopt sets an option: 4.4BSD's sosetopt, with TCP's and IP's ctloutput. It fails with EBADF if
@@ -76,19 +81,78 @@ func (so *Socket) Sosetopt(level, name, val int) syscall.Errno {
 		}
 		return so.tcpCtloutput(name, val)
 	case IPPROTO_IP:
-		if val < 0 || val > 255 || name == IP_TTL && val == 0 {
-			return syscall.EINVAL
-		}
-		switch name {
-		case IP_TOS:
-			so.inp.tos = uint8(val)
-			return 0
-		case IP_TTL:
-			so.inp.ttl = uint8(val)
-			return 0
-		}
+		return so.ipCtloutput(name, val)
+	case IPPROTO_IPV6:
+		return so.ip6Ctloutput(name, val)
 	}
 	return syscall.ENOPROTOOPT
+}
+
+// ipCtloutput sets one of IP's options: BSD's ip_ctloutput. As on FreeBSD, those of a socket of
+// AF_INET6 hold for IPv4 and IPv6.
+func (so *Socket) ipCtloutput(name, val int) syscall.Errno {
+	if val < 0 || val > 255 || name == IP_TTL && val == 0 {
+		return syscall.EINVAL
+	}
+	switch name {
+	case IP_TOS:
+		so.inp.tos = uint8(val)
+	case IP_TTL:
+		so.inp.ttl = uint8(val)
+	default:
+		return syscall.ENOPROTOOPT
+	}
+	return 0
+}
+
+// ip6Ctloutput sets one of IPv6's options: BSD's ip6_ctloutput. RFC 3493, 5.1, and RFC 3542, 6.5:
+// -1 stands for the default. As on Linux, IPV6_V6ONLY cannot change any more once the socket is
+// bound: then it is EINVAL.
+func (so *Socket) ip6Ctloutput(name, val int) syscall.Errno {
+	inp := &so.inp
+	if so.proto.domain != AF_INET6 {
+		return syscall.ENOPROTOOPT
+	}
+	switch name {
+	case IPV6_UNICAST_HOPS:
+		if val < -1 || val == 0 || val > 255 {
+			return syscall.EINVAL
+		}
+		if inp.ttl = uint8(val); val < 0 {
+			inp.ttl = defTTL
+		}
+	case IPV6_TCLASS:
+		if val < -1 || val > 255 {
+			return syscall.EINVAL
+		}
+		inp.tos = uint8(max(val, 0))
+	case IPV6_V6ONLY:
+		if inp.lport != 0 {
+			return syscall.EINVAL
+		}
+		inp.setV6only(val != 0)
+	default:
+		return syscall.ENOPROTOOPT
+	}
+	return 0
+}
+
+// ip6Getoption reads one of IPv6's options.
+func (so *Socket) ip6Getoption(name int) (int, syscall.Errno) {
+	if so.proto.domain == AF_INET6 {
+		switch name {
+		case IPV6_UNICAST_HOPS:
+			return int(so.inp.ttl), 0
+		case IPV6_TCLASS:
+			return int(so.inp.tos), 0
+		case IPV6_V6ONLY:
+			if so.inp.vflag&inpIPv4 == 0 {
+				return 1, 0
+			}
+			return 0, 0
+		}
+	}
+	return 0, syscall.ENOPROTOOPT
 }
 
 func (so *Socket) setSocketOption(name, val int) syscall.Errno {
@@ -259,6 +323,8 @@ func (so *Socket) Sogetopt(level, name int) (int, syscall.Errno) {
 		case IP_TTL:
 			return int(so.inp.ttl), 0
 		}
+	case IPPROTO_IPV6:
+		return so.ip6Getoption(name)
 	}
 	return 0, syscall.ENOPROTOOPT
 }

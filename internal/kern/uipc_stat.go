@@ -32,8 +32,12 @@ func (so *Socket) Conn() Conn {
 // conn is Conn with the lock held.
 func (so *Socket) conn() Conn {
 	info := so.tcpInfo()
+	local, remote := so.Addrs()
+	if so.inp.lport != 0 && !local.Addr().IsValid() {
+		local = so.inSetsockaddr() // of a socket for both families
+	}
 	return Conn{
-		ID: so.out.id, Local: so.inp.local(), Remote: so.inp.remote(), State: info.State,
+		ID: so.out.id, Local: local, Remote: remote, State: info.State,
 		SndQ: so.snd.Cc(), RcvQ: so.rcv.Cc(), SndBuf: so.snd.Hiwat(), RcvBuf: so.rcv.Hiwat(),
 		Accepted: so.inp.bound && so.inp.fport != 0 && !so.inp.ephemeral, Orphan: so.state&ssNofdref != 0, Info: info,
 	}
@@ -55,9 +59,11 @@ func (so *Socket) Faddr() netip.AddrPort {
 }
 
 // Addrs returns both addresses of a socket that is connected, or has been. It takes no lock, as
-// they do not change any more.
+// they do not change any more. Addresses of a socket of AF_INET6 whose connection is over IPv4 are
+// not mapped.
 func (so *Socket) Addrs() (local, remote netip.AddrPort) {
-	return so.inp.local(), so.inp.remote()
+	l, r := so.inp.local(), so.inp.remote()
+	return netip.AddrPortFrom(so.zoned(l.Addr()), l.Port()), netip.AddrPortFrom(so.zoned(r.Addr()), r.Port())
 }
 
 // Connected reports whether the connection is established.

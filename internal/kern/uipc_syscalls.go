@@ -106,7 +106,7 @@ func (p *Proc) Accept(fd int) (nfd int, nam netip.AddrPort, errno syscall.Errno)
 		aso.Soabort()
 		return -1, nam, errno
 	}
-	return nfd, aso.Faddr(), 0
+	return nfd, aso.sockaddr(aso.Faddr()), 0
 }
 
 // Connect is connect(2). If the socket does not block, it returns EINPROGRESS, and SO_ERROR has the
@@ -248,7 +248,7 @@ func (p *Proc) Getsockname(fd int) (netip.AddrPort, syscall.Errno) {
 	if errno != 0 {
 		return netip.AddrPort{}, errno
 	}
-	return so.Laddr(), 0
+	return so.sockaddr(so.Laddr()), 0
 }
 
 // Getpeername is getpeername(2). It fails with ENOTCONN if the socket is not connected.
@@ -260,7 +260,7 @@ func (p *Proc) Getpeername(fd int) (netip.AddrPort, syscall.Errno) {
 	if !so.Connected() {
 		return netip.AddrPort{}, syscall.ENOTCONN
 	}
-	return so.Faddr(), 0
+	return so.sockaddr(so.Faddr()), 0
 }
 
 // Poll reports whether a descriptor can be read from (or accepted on), and written to, without

@@ -49,8 +49,8 @@ func (tp *TCB) holeSuspected(now int64) {
 	case tp.backoff == 2 || tp.backoff == 4:
 		mss := holeSmall
 		if tp.maxseg <= holeSmall || tp.flags2&inet6 != 0 {
-			// RFC 8200, 5: "IPv6 requires that every link in the Internet have an MTU of 1280 octets
-			// or greater", so what V6MSSDflt leaves room for passes everywhere.
+			// RFC 8200, 5: "IPv6 requires that every link in the Internet have an MTU of 1280
+			// octets or greater", so what V6MSSDflt leaves room for passes everywhere.
 			mss = tp.mssdflt()
 		}
 		if mss >= tp.maxseg || tp.sndNxt.Sub(tp.sndUna) <= mss-tp.optLen() {
