@@ -57,27 +57,39 @@ func contractOrder(t *testing.T, connect connect) {
 	a, b := connect.start(t)
 	defer ends.Close(t, a, b)
 	rnd := rand.New(rand.NewPCG(1, 2))
-	for _, dir := range [][2]*ends.End{{a, b}, {b, a}} {
-		const n = 300
-		var want [][]byte
-		var lists []net.Buffers
-		for i := range n {
-			p := ends.Packet(1, i, 32+rnd.IntN(a.MTU()-31))
-			want = append(want, p)
-			x, y := rnd.IntN(len(p)+1), rnd.IntN(len(p)+1)
-			lists = append(lists, net.Buffers{p[:min(x, y)], nil, p[min(x, y):max(x, y)], p[max(x, y):]})
+	for _, packet := range families {
+		inOrder(t, rnd, a, b, packet)
+		inOrder(t, rnd, b, a, packet)
+	}
+}
+
+// families make packets of the two families, of minPacket bytes or more.
+var families = [...]func(flow, number, size int) []byte{ends.Packet, ends.Packet6}
+
+const minPacket = 52
+
+// inOrder sends packets of one flow from one end to the other.
+func inOrder(t *testing.T, rnd *rand.Rand, from, to *ends.End, packet func(flow, number, size int) []byte) {
+	t.Helper()
+	const n = 300
+	var want [][]byte
+	var lists []net.Buffers
+	for i := range n {
+		p := packet(1, i, minPacket+rnd.IntN(from.MTU()-minPacket+1))
+		want = append(want, p)
+		x, y := rnd.IntN(len(p)+1), rnd.IntN(len(p)+1)
+		lists = append(lists, net.Buffers{p[:min(x, y)], nil, p[min(x, y):max(x, y)], p[max(x, y):]})
+	}
+	sent := make(chan error, 1)
+	go func() { sent <- from.Send(lists...) }()
+	for i, p := range to.Receive(t, n) {
+		if !bytes.Equal(p, want[i]) {
+			t.Fatalf("packet %d arrives as %d, %d bytes long instead of %d",
+				i, ends.Number(p), len(p), len(want[i]))
 		}
-		sent := make(chan error, 1)
-		go func() { sent <- dir[0].Send(lists...) }()
-		for i, p := range dir[1].Receive(t, n) {
-			if !bytes.Equal(p, want[i]) {
-				t.Fatalf("packet %d arrives as %d, %d bytes long instead of %d",
-					i, ends.Number(p), len(p), len(want[i]))
-			}
-		}
-		if err := <-sent; err != nil {
-			t.Fatal(err)
-		}
+	}
+	if err := <-sent; err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -124,11 +136,20 @@ func contractSize(t *testing.T, connect connect) {
 	if mtu < link.MinMTU || mtu != b.MTU() || mtu != a.MTU() {
 		t.Fatalf("MTU %d, %d at the other end", mtu, b.MTU())
 	}
-	half := ends.Packet(1, 0, mtu)[:mtu/2+1]
+	for _, packet := range families {
+		ofSize(t, a, b, packet)
+	}
+}
+
+// ofSize sends packets of which some do not fit.
+func ofSize(t *testing.T, a, b *ends.End, packet func(flow, number, size int) []byte) {
+	t.Helper()
+	mtu := a.MTU()
+	half := packet(1, 0, mtu)[:mtu/2+1]
 	go func() {
 		if err := a.Send(
-			net.Buffers{half, half}, net.Buffers{}, net.Buffers{nil, nil}, net.Buffers{ends.Packet(1, 1, mtu)},
-			net.Buffers{ends.Packet(1, 2, 61)}, net.Buffers{ends.Packet(1, 3, 60)},
+			net.Buffers{half, half}, net.Buffers{}, net.Buffers{nil, nil}, net.Buffers{packet(1, 1, mtu)},
+			net.Buffers{packet(1, 2, 61)}, net.Buffers{packet(1, 3, 60)},
 		); err != nil {
 			t.Error(err)
 		}
@@ -227,20 +248,22 @@ func contractLent(t *testing.T, connect connect) {
 	a, b := connect.start(t)
 	defer ends.Close(t, a, b)
 	const size = 500
-	go lend(t, a, 50, size)
-	for i, p := range b.Receive(t, 50) {
-		if !bytes.Equal(p, ends.Packet(1, i, size)) {
-			t.Fatalf("packet %d is kept without a copy", i)
+	for _, packet := range families {
+		go lend(t, a, 50, size, packet)
+		for i, p := range b.Receive(t, 50) {
+			if !bytes.Equal(p, packet(1, i, size)) {
+				t.Fatalf("packet %d is kept without a copy", i)
+			}
 		}
 	}
 }
 
 // lend writes n packets from one buffer, which it clears after each.
-func lend(t *testing.T, a *ends.End, n, size int) {
+func lend(t *testing.T, a *ends.End, n, size int, packet func(flow, number, size int) []byte) {
 	buf := make([]byte, size)
 	list := []net.Buffers{{nil, nil}}
 	for i := range n {
-		p := ends.Packet(1, i, len(buf))
+		p := packet(1, i, len(buf))
 		copy(buf, p)
 		list[0][0], list[0][1] = buf[:100], buf[100:]
 		if err := a.Send(list...); err != nil {
@@ -259,9 +282,10 @@ func contractConcurrent(t *testing.T, connect connect) {
 	defer ends.Close(t, a, b)
 	const writers, each = 4, 100
 	for w := range writers {
+		packet := families[w%len(families)]
 		go func() {
 			for i := 0; i < each; i += 2 {
-				err := a.Send(net.Buffers{ends.Packet(w, i, 100)}, net.Buffers{ends.Packet(w, i+1, minMTU)})
+				err := a.Send(net.Buffers{packet(w, i, 100)}, net.Buffers{packet(w, i+1, minMTU)})
 				if err != nil {
 					t.Error(err)
 				}
@@ -271,7 +295,7 @@ func contractConcurrent(t *testing.T, connect connect) {
 	var next [writers]int
 	for _, p := range b.Receive(t, writers*each) {
 		w := ends.Flow(p)
-		if !bytes.Equal(p, ends.Packet(w, next[w], len(p))) {
+		if !bytes.Equal(p, families[w%len(families)](w, next[w], len(p))) {
 			t.Fatalf("packet %d of flow %d arrives as %d", next[w], w, ends.Number(p))
 		}
 		next[w]++
@@ -350,7 +374,7 @@ func contractCloseRace(t *testing.T, connect connect) {
 			})
 			for w := range 2 {
 				wg.Go(func() {
-					pkts := []net.Buffers{{ends.Packet(w, 0, 40)}, {ends.Packet(w, 1, 400)}}
+					pkts := []net.Buffers{{ends.Packet(w, 0, 40)}, {ends.Packet6(w, 1, 400)}}
 					for range 10000 {
 						if _, err := e.Write(pkts); err != nil {
 							if !errors.Is(err, net.ErrClosed) {
@@ -386,7 +410,7 @@ func contractLeak(t *testing.T, connect connect) {
 			packages = append(packages, packageOf(e.Link)+".")
 		}
 		for i := range 20 {
-			pkts := []net.Buffers{{ends.Packet(i, 0, 40)}, {ends.Packet(1, i, 400)}}
+			pkts := []net.Buffers{{ends.Packet(i, 0, 40)}, {ends.Packet6(1, i, 400)}}
 			a.Write(pkts)
 			b.Write(pkts)
 		}

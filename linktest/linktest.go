@@ -34,8 +34,8 @@ type Config struct {
 
 // Test runs a subtest for each requirement of [bsdnet.Link]:
 //
-//   - Packets arrive unchanged and in the order of their flow, also in batches and when several
-//     goroutines write.
+//   - Packets of IPv4 and of IPv6 arrive unchanged and in the order of their flow, also in batches
+//     and when several goroutines write.
 //   - Empty packets, and packets that are too large for the MTU or the reader's buffer, are
 //     dropped.
 //   - A link that is full calls ready when there is room, and not from within Write.

@@ -1,6 +1,7 @@
 package linktest_test
 
 import (
+	"encoding/binary"
 	"net"
 	"os"
 	"os/exec"
@@ -20,6 +21,7 @@ var faults = []struct {
 	end         func(l bsdnet.Link) bsdnet.Link
 }{
 	{"reorders", "Order", func(l bsdnet.Link) bsdnet.Link { return &reorders{l} }},
+	{"only4", "Order", func(l bsdnet.Link) bsdnet.Link { return &only4{l} }},
 	{"cuts", "Size", func(l bsdnet.Link) bsdnet.Link { return &cuts{l} }},
 	{"readyInWrite", "Full", func(l bsdnet.Link) bsdnet.Link { return &readyInWrite{Link: l} }},
 	{"scribbles", "Lent", func(l bsdnet.Link) bsdnet.Link { return &scribbles{l} }},
@@ -36,6 +38,20 @@ func (l *reorders) Write(pkts []net.Buffers) (int, error) {
 	slices.Reverse(backwards)
 	return l.Link.Write(backwards)
 }
+
+// A link that takes every packet for IPv4, and cuts it to the length at that place of the header.
+type only4 struct{ bsdnet.Link }
+
+func (l *only4) Read(bufs [][]byte, sizes []int) (int, error) {
+	n, err := l.Link.Read(bufs, sizes)
+	for i := range n {
+		sizes[i] = min(sizes[i], max(int(binary.BigEndian.Uint16(bufs[i][2:])), minPacket))
+	}
+	return n, err
+}
+
+// minPacket is the size of the headers that the tests look at.
+const minPacket = 52
 
 // A link that cuts what its buffer has no room for.
 type cuts struct{ bsdnet.Link }

@@ -13,7 +13,7 @@ import (
 // A Link keeps the contract of all links, except that it is lossy: behind its queue is a network
 // that drops packets when there are too many.
 func TestContract(t *testing.T) {
-	all := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+	all := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	linktest.Test(t, linktest.Config{Lossy: true, Connect: func(t testing.TB) (a, b bsdnet.Link) {
 		sa, sb := NewSecret(), NewSecret()
 		x, err := Open(&Config{PrivateKey: sa, Addresses: all, Peers: []Peer{

@@ -94,23 +94,49 @@ func (e *End) Receive(t testing.TB, n int) [][]byte {
 // flow, and the contents depend on number.
 func Packet(flow, number, size int) []byte {
 	b := make([]byte, size)
-	for i := 32; i < size; i++ {
-		b[i] = byte(i * (number + 1))
-	}
 	b[0] = 0x45
 	binary.BigEndian.PutUint16(b[2:], uint16(size))
 	b[8] = 64
 	b[9] = wire.ProtoUDP
 	copy(b[12:], []byte{10, 0, 0, 1, 10, 0, 0, 2})
-	binary.BigEndian.PutUint16(b[20:], uint16(flow))
-	binary.BigEndian.PutUint16(b[22:], 9)
-	binary.BigEndian.PutUint16(b[24:], uint16(size-20))
-	binary.BigEndian.PutUint32(b[28:], uint32(number))
+	putUDP(b[20:], flow, number)
 	return b
 }
 
-// Flow returns the flow of a packet that [Packet] has made.
-func Flow(b []byte) int { return int(binary.BigEndian.Uint16(b[20:])) }
+// Packet6 returns a packet like [Packet]'s over IPv6, of size bytes, at least 52.
+func Packet6(flow, number, size int) []byte {
+	b := make([]byte, size)
+	b[0] = 0x60
+	binary.BigEndian.PutUint16(b[4:], uint16(size-40))
+	b[6] = wire.ProtoUDP
+	b[7] = 64
+	b[8], b[23] = 0xfd, 1 // from fd00::1
+	b[24], b[39] = 0xfd, 2
+	putUDP(b[40:], flow, number)
+	return b
+}
 
-// Number returns the number of a packet that [Packet] has made.
-func Number(b []byte) int { return int(binary.BigEndian.Uint32(b[28:])) }
+// putUDP writes a UDP header, and a payload that begins with number and depends on it.
+func putUDP(b []byte, flow, number int) {
+	binary.BigEndian.PutUint16(b, uint16(flow))
+	binary.BigEndian.PutUint16(b[2:], 9)
+	binary.BigEndian.PutUint16(b[4:], uint16(len(b)))
+	binary.BigEndian.PutUint32(b[8:], uint32(number))
+	for i := 12; i < len(b); i++ {
+		b[i] = byte(i * (number + 1))
+	}
+}
+
+// Flow returns the flow of a packet that [Packet] or [Packet6] has made.
+func Flow(b []byte) int { return int(binary.BigEndian.Uint16(udp(b))) }
+
+// Number returns the number of a packet that [Packet] or [Packet6] has made.
+func Number(b []byte) int { return int(binary.BigEndian.Uint32(udp(b)[8:])) }
+
+// udp returns what follows the IP header.
+func udp(b []byte) []byte {
+	if b[0]>>4 == 6 {
+		return b[40:]
+	}
+	return b[20:]
+}
