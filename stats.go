@@ -12,6 +12,7 @@ import (
 // they may differ by what happens meanwhile.
 type Stats struct {
 	TCP        TCPStats
+	UDP        UDPStats
 	IP         IPStats
 	ICMP       ICMPStats
 	Interfaces []InterfaceStats // the loopback first
@@ -107,6 +108,19 @@ type TCPStats struct {
 	ScRecvcookie     uint64 // SYN cookies that came back
 }
 
+// UDPStats are the counters of UDP, under the names of BSD's struct udpstat.
+type UDPStats struct {
+	Ipackets    uint64 // datagrams received
+	Hdrops      uint64 // packets that were shorter than a header
+	Badsum      uint64 // with a bad checksum, or with none over IPv6
+	Nosum       uint64 // with no checksum, over IPv4, where that is allowed
+	Badlen      uint64 // with a length field that contradicts the packet
+	Noport      uint64 // for ports that no socket has
+	Noportmcast uint64 // those of them that were sent to a multicast or broadcast address
+	Fullsock    uint64 // dropped because the socket's queue was full, or memory short
+	Opackets    uint64 // datagrams sent
+}
+
 // IPStats are the counters of IP, under the names of BSD's struct ipstat.
 type IPStats struct {
 	// Packets received.
@@ -180,6 +194,7 @@ type MemoryStats struct {
 func (s *Stack) Stats() Stats {
 	var st Stats
 	loadCounters(&st.TCP, &s.k.Stats.TCP)
+	loadCounters(&st.UDP, &s.k.Stats.UDP)
 	loadCounters(&st.IP, &s.k.Stats.IP)
 	loadCounters(&st.ICMP, &s.k.Stats.ICMP)
 	for _, ifp := range s.k.Ifs() {

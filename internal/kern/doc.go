@@ -27,7 +27,7 @@
 //
 // A goroutine that changes a socket enters by lock and leaves by unlock, which is leave and do.
 // While it holds the lock, it sends nothing and wakes no one: Emit puts a segment on its
-// interface's queue and notes the queue in so.txq, and sowakeup makes a note in so.wake. leave
+// interface's queue and notes the queue in so.txq, and sowakeup makes a note in so.sbflags. leave
 // takes both notes and releases the lock. do then acts on them, like BSD's splx: it wakes the
 // sleepers and drains the queues. So the order of segments is made under the lock, and the work is
 // done outside of it. leave and do are separate for callers that have something to do in between
@@ -48,6 +48,8 @@
 //	uipc_syscalls.go   Proc: descriptors and system calls, for tests and harnesses
 //	uipc_socket.go     Socreate … Soclose: what a call does
 //	uipc_sosend.go     Sosend and Soreceive
+//	uipc_dgram.go      the receive queue of datagram sockets
+//	uipc_dgsend.go     sending datagrams
 //	uipc_socket2.go    Socket; lock, leave, do; sbwait, sblock; soisconnected and the like; sonewconn
 //	uipc_sockopt.go    Sosetopt, Sogetopt, TCP_INFO, deadlines
 //	uipc_stat.go       Pcblist, Tcpdrop: a socket seen from outside
@@ -62,6 +64,9 @@
 //	in_ports.go        bind, connect, ephemeral ports (RFC 6056)
 //	in_tuple.go        the addresses of a connection, and their hashes
 //	in_cksum.go        checksums of chains
+//	in_mcast.go        multicast groups
+//	udp_usrreq.go      udpUsrreq, udpOutput, udpCtlinput
+//	udp_input.go       checksum, lookup, delivery
 //	tcp_usrreq.go      tcpUsrreq, and what the machine asks of its socket (tcp.Sock)
 //	tcp_input.go       checksum, lookup, lock; then the listener, the connection or the record
 //	tcp_syncache.go    half-open connections
@@ -85,8 +90,9 @@
 //
 //	mbuf/mbuf.go       Mbuf on shared clusters    mbuf/sockbuf.go   the buffers of a socket
 //	mbuf/zone.go       pools for the machine      mbuf/stripe.go    counters without contention
+//	mbuf/queue.go      lists of packets
 //	mbuf/poison.go     freed memory is marked, with the build tag mbufpoison
-//	wire/              IPv4, TCP with options, ICMP, virtio-net headers, checksums, pcap
+//	wire/              IPv4, TCP with options, UDP, ICMP, virtio-net headers, checksums, pcap
 //	wire/trace         tcpdump's notation, for the tests
 //	tcp/tcb.go         TCB, states, flags, Sock   tcp/usrreq.go     the user's requests
 //	tcp/handshake.go   up to ESTABLISHED          tcp/respond.go    challenges, probes, resets
@@ -183,7 +189,7 @@
 // syncache.mu is a leaf although it is held while an answer is composed, as composing calls
 // nothing. ipReass sets its callout under its lock; the clock, which calls no one under its own, is
 // the leaf there. A connection that ends on its listener's queue must not lock the listener: sofree
-// sets so.mend, and soqmend removes it from the queue after the unlock. If two connections would
+// sets sbMend, and soqmend removes it from the queue after the unlock. If two connections would
 // have to be locked, as for both ends of a loopback connection, neither is: the segment between
 // them goes through the queue.
 //

@@ -29,6 +29,7 @@ type (
 type Ifnet struct {
 	k        *Kernel
 	Name     string
+	index    uint16 // from 1 on, never used again: if_index
 	mtu      int
 	loopback bool
 	prefixes []netip.Prefix // addresses with their networks; constant
@@ -218,8 +219,11 @@ func (k *Kernel) addIf(ifp *Ifnet) error {
 			k.routes.rtadd(rtentry{dst: p, ifp: ifp, src: p.Addr()}) // the first of a network gets the route
 		}
 	}
+	k.ifNum++
+	ifp.index = k.ifNum
 	ifs := append(slices.Clone(*k.ifs.Load()), ifp)
 	k.ifs.Store(&ifs)
+	k.rtgen.Add(1)
 	return nil
 }
 
@@ -259,6 +263,17 @@ func (k *Kernel) dropIf(ifp *Ifnet) {
 		}
 	}
 	k.ifs.Store(&ifs)
+	k.rtgen.Add(1)
+}
+
+// ifByIndex returns the interface with an index, or nil: BSD's ifnet_byindex.
+func (k *Kernel) ifByIndex(i uint16) *Ifnet {
+	for _, ifp := range *k.ifs.Load() {
+		if ifp.index == i {
+			return ifp
+		}
+	}
+	return nil
 }
 
 // Detach takes an interface off the stack, closes its link and waits for its goroutines.
@@ -283,6 +298,7 @@ func (k *Kernel) AddRoute(dst netip.Prefix, ifp *Ifnet) error {
 	if err := k.routes.rtadd(rtentry{dst: dst, ifp: ifp}); err != nil {
 		return fmt.Errorf("bsdnet: route to %v: %w", dst, err)
 	}
+	k.rtgen.Add(1)
 	return nil
 }
 
@@ -296,6 +312,7 @@ func (k *Kernel) DelRoute(dst netip.Prefix, ifp *Ifnet) error {
 	if err := k.routes.rtdelete(dst, ifp); err != nil {
 		return fmt.Errorf("bsdnet: route to %v over %s: %w", dst, ifp.Name, err)
 	}
+	k.rtgen.Add(1)
 	return nil
 }
 
@@ -409,7 +426,7 @@ func (ifp *Ifnet) Inject(pkt []byte) {
 // locks. so is the socket that is charged, or nil.
 func (ifp *Ifnet) output(m *mbuf.Mbuf, so *Socket) (*ifqueue, syscall.Errno) {
 	if ifp.loopback {
-		return ifp.looutput(m)
+		return ifp.looutput(m, so)
 	}
 	q := &ifp.queues[m.Pkt.Flow%uint32(len(ifp.queues))]
 	return q, q.enqueue(m, so)

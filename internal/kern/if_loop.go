@@ -45,10 +45,13 @@ func (ifp *Ifnet) whole() bool { return ifp.loopback && ifp.mtu == loMTU }
 
 // looutput hands a packet to the input queue: BSD's looutput, which ends in schednetisr. Nothing is
 // received until the queue is drained.
-func (ifp *Ifnet) looutput(m *mbuf.Mbuf) (*ifqueue, syscall.Errno) {
+func (ifp *Ifnet) looutput(m *mbuf.Mbuf, so *Socket) (*ifqueue, syscall.Errno) {
 	ifp.k.chainAt("looutput")
 	q := &ifp.queues[m.Pkt.Flow&(loQueues-1)]
-	return q, q.enqueue(m, nil)
+	if so != nil && so.dg == nil {
+		so = nil // the peer's window bounds what a connection has on the queue
+	}
+	return q, q.enqueue(m, so)
 }
 
 // looptransmit is the other half of looutput: the packet arrives. atOnce says that the packet has

@@ -29,6 +29,9 @@ type inpcb struct {
 	ifp                *Ifnet // (s) the way to the peer: inp_route
 }
 
+// overLo reports whether the peer is on this stack, over the loopback.
+func (inp *inpcb) overLo() bool { return inp.ifp != nil && inp.ifp.loopback }
+
 // Bits of vflag, which BSD calls INP_IPV4 and INP_IPV6. A socket of AF_INET has the first. One of
 // AF_INET6 has both, or only the second if it is IPV6_V6ONLY.
 const (
@@ -282,19 +285,30 @@ func (so *Socket) inPcbbind(laddr netip.Addr, lport uint16) syscall.Errno {
 	if errno != 0 {
 		return errno
 	}
-	if laddr.IsMulticast() {
-		return syscall.EADDRNOTAVAIL
-	}
-	if !laddr.IsUnspecified() {
+	if !laddr.IsUnspecified() && !(so.dg != nil && k.toSeveral(laddr)) {
 		if own := k.ifaWithAddr(laddr); own == nil || ifp != nil && own != ifp {
 			return syscall.EADDRNOTAVAIL
 		}
 	}
 	inp.laddr = in6(laddr)
-	if errno = k.ports.bind(so, lport); errno != 0 {
+	if errno = so.ports().bind(so, lport); errno != 0 {
 		inp.laddr = in6Addr{}
 	}
 	return errno
+}
+
+// toSeveral reports whether packets to an address go to several hosts. A datagram socket that is
+// bound to such an address receives nothing else.
+func (k *Kernel) toSeveral(a netip.Addr) bool {
+	if a.IsMulticast() {
+		return true
+	}
+	for _, ifp := range *k.ifs.Load() {
+		if ifp.broadcast(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // inPcbconnect gives a socket its peer, and, if it has none yet, a local address and port: BSD's
@@ -332,10 +346,26 @@ func (so *Socket) inPcbdetach() {
 	k, inp := so.k, &so.inp
 	k.chainAt("in_pcbdetach")
 	if inp.hashed {
-		k.pcbs.remove(inp)
+		so.pcbs().remove(inp)
 	}
-	k.ports.release(so)
+	so.ports().release(so)
 	so.sofree()
+}
+
+// pcbs returns the table of connections that the socket's protocol has.
+func (so *Socket) pcbs() *pcbTable {
+	if so.dg != nil {
+		return &so.k.udb
+	}
+	return &so.k.pcbs
+}
+
+// ports returns the table of ports that the socket's protocol has.
+func (so *Socket) ports() *portTable {
+	if so.dg != nil {
+		return &so.k.udpPorts
+	}
+	return &so.k.ports
 }
 
 // inSetsockaddr returns the local address, the unspecified one and port 0 if there is none: BSD's

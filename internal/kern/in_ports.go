@@ -19,10 +19,12 @@ const (
 
 type portTable struct {
 	k      *Kernel
+	dgram  bool // its sockets have UDP's rules
 	shards [64]portShard
 	dests  [64]destShard
 
 	nextMu sync.Mutex // a leaf
+	drawn  uint64     // how often bindRandom has drawn
 	next   [64]uint32 // counters of the ports that bind has chosen, by the start that an address has
 }
 
@@ -70,6 +72,9 @@ func (t *portTable) bind(so *Socket, port uint16) syscall.Errno {
 	// The search for a free port begins at a keyed hash of the address, and a counter goes on from
 	// there, so that an attacker cannot guess the port (RFC 6056, 3.3.3).
 	a := tuple{laddr: so.inp.laddr, faddr: so.inp.laddr}
+	if t.dgram {
+		return t.bindRandom(so, &a)
+	}
 	start := uint32(prf(t.k.seed.port, &a, 1))
 	c := &t.next[start%64]
 	for range portRange {
@@ -79,6 +84,28 @@ func (t *portTable) bind(so *Socket, port uint16) syscall.Errno {
 		p := portFirst + (start+*c*7919)%portRange
 		t.nextMu.Unlock()
 		if t.tryBind(so, uint16(p)) == 0 {
+			return 0
+		}
+	}
+	return syscall.EADDRNOTAVAIL
+}
+
+// bindRandom gives so a free port at random. The answer to a datagram is believed if it comes to
+// the right port, so a port must tell nothing about the next, as it does if a counter goes on from
+// it: RFC 6056, 3.3.2 (algorithm 2), and RFC 5452, 9.2, of the ports of resolvers.
+func (t *portTable) bindRandom(so *Socket, a *tuple) syscall.Errno {
+	t.nextMu.Lock()
+	t.drawn++
+	n := t.drawn
+	t.nextMu.Unlock()
+	var p uint32
+	for i := range uint32(portRange) {
+		if i < 64 {
+			p = uint32(prf(t.k.seed.port, a, uint64(i)<<48|n<<1) % portRange)
+		} else { // nearly all are taken
+			p = (p + 1) % portRange
+		}
+		if t.tryBind(so, uint16(portFirst+p)) == 0 {
 			return 0
 		}
 	}
@@ -108,7 +135,8 @@ func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 		connected := p.fport != 0
 		switch {
 		case mine.reuse()&p.bindOpts&reusePort != 0:
-		case connected && mine&SO_REUSEADDR != 0:
+		case t.dgram && mine.reuse()&p.bindOpts&reuseAddr != 0: // as on Linux; the last one gets what is for one socket
+		case connected && mine&SO_REUSEADDR != 0 && !t.dgram:
 		default:
 			return syscall.EADDRINUSE
 		}

@@ -53,6 +53,8 @@ var inetsw = []*protosw{
 	{domain: AF_INET, typ: SOCK_STREAM, proto: wire.ProtoTCP, name: "tcp"},
 	{domain: AF_INET, proto: wire.ProtoICMP, name: "icmp"},
 	{domain: AF_INET6, typ: SOCK_STREAM, proto: wire.ProtoTCP, name: "tcp6"},
+	{domain: AF_INET, typ: SOCK_DGRAM, proto: wire.ProtoUDP, name: "udp"},
+	{domain: AF_INET6, typ: SOCK_DGRAM, proto: wire.ProtoUDP, name: "udp6"},
 }
 
 func init() { // a literal would be an initialization cycle, as the functions use the switch
@@ -62,6 +64,11 @@ func init() { // a literal would be an initialization cycle, as the functions us
 		}
 	}
 	inetsw[1].input = icmpInput
+	for _, p := range inetsw {
+		if p.proto == wire.ProtoUDP {
+			p.input, p.ctlinput, p.usrreq = udpInput, udpCtlinput, udpUsrreq
+		}
+	}
 }
 
 // pffindtype finds the protocol of a socket type, or nil if there is none: BSD's pffindtype.

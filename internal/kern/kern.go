@@ -82,19 +82,24 @@ type Kernel struct {
 
 	pcbs     pcbTable
 	ports    portTable
+	udb      pcbTable  // UDP's connected sockets
+	udpPorts portTable // all of UDP's sockets
 	syncache syncache
 	tw       twList
 	reass    ipReass
 	routes   rtable
+	rtgen    atomic.Uint32 // counts changes of routes and addresses, for those who keep a route
 	sockets  socketList
 
-	ifMu sync.Mutex
-	ifs  atomic.Pointer[[]*Ifnet] // copy on write
-	lo0  *Ifnet
+	ifMu  sync.Mutex
+	ifs   atomic.Pointer[[]*Ifnet] // copy on write
+	ifNum uint16                   // the last index of an interface; guarded by ifMu
+	lo0   *Ifnet
 
 	// Stats are the counters of netstat -s.
 	Stats struct {
 		TCP  tcp.Stats
+		UDP  UDPStats
 		IP   IPStats
 		ICMP ICMPStats
 	}
@@ -149,6 +154,9 @@ func New(c Config) (*Kernel, error) {
 	k.tw.init(k)
 	k.reass.init(k)
 	k.ports.init(k)
+	k.udb.init(k.seed.hash)
+	k.udpPorts.init(k)
+	k.udpPorts.dgram = true
 	k.icmpLimit.init(k.seed.hash, 200, 50)
 	k.rstLimit.init(k.seed.hash, 1000, 500)
 	k.ipforwarding.Store(c.Forwarding)

@@ -139,7 +139,7 @@ func TestBackPressure(t *testing.T) {
 			if n != size || errno != 0 {
 				t.Fatalf("send took %d, %v", n, errno)
 			}
-			if n := v.p.Sock(fd).txPending.Load(); n < txShare || n > txShare+70000 {
+			if n := v.p.Sock(fd).pending(); n < txShare || n > txShare+70000 {
 				t.Errorf("connection %d has %d bytes pending, want about its share of %d", i, n, txShare)
 			}
 		}
@@ -169,7 +169,7 @@ func TestBackPressure(t *testing.T) {
 			t.Fatalf("sent %v of %d", seen, size)
 		}
 		for i := range fds {
-			if n := v.p.Sock(fds[i]).txPending.Load(); n != 0 {
+			if n := v.p.Sock(fds[i]).pending(); n != 0 {
 				t.Errorf("connection %d still has %d bytes pending", i, n)
 			}
 		}

@@ -98,7 +98,7 @@ func (k *Kernel) tcpDrain() {
 	var list []stalled
 	for _, so := range k.sockets.all() {
 		so.lock()
-		if !so.dead && so.tp.Stalled() {
+		if !so.dead && so.dg == nil && so.tp.Stalled() {
 			list = append(list, stalled{so, so.tp.Has(tcp.UserClosed)})
 		}
 		so.mu.Unlock()

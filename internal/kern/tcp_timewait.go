@@ -54,7 +54,7 @@ func (so *Socket) TcpTwstart() {
 	}
 	k, inp := so.k, &so.inp
 	now := k.now()
-	if so.local && k.prof.NoLocalTimeWait || k.closed.Load() {
+	if so.inp.overLo() && k.prof.NoLocalTimeWait || k.closed.Load() {
 		so.tp.Close()
 		return
 	}

@@ -134,7 +134,6 @@ func (so *Socket) tcpConnect(a usrreqArgs) syscall.Errno {
 func (so *Socket) setPath() {
 	ifp := so.inp.ifp
 	so.flow = so.inp.tuple.flow(so.k.seed.hash)
-	so.local = ifp.loopback
 	so.tp.SetPath(tcp.Path{
 		MTU: ifp.mtu, V6: !so.inp.laddr.is4(), TSOmax: ifp.tsomax(so.k),
 		Whole: ifp.whole(), Local: ifp.loopback,
@@ -210,7 +209,7 @@ func (so *Socket) TcpClose() {
 
 // tcpTimers runs the timers that are due: BSD's tcp_timers.
 func (so *Socket) tcpTimers(now int64) {
-	if so.dead {
+	if so.dead || so.dg != nil {
 		return
 	}
 	if so.tp.Next() <= now {
@@ -247,14 +246,21 @@ func (so *Socket) reroute() {
 	}
 }
 
+// txBlocked is a bit of txPending: the socket has stopped at its share of the queue, and waits
+// until the queue has drained.
+const txBlocked = 1 << 30
+
+// pending returns how many bytes of the socket are on an interface's queue.
+func (so *Socket) pending() int { return int(so.txPending.Load() &^ txBlocked) }
+
 // Room reports whether the interface's queue takes more of this connection's data. On the loopback
 // it always does, as the peer's window limits the data.
 func (so *Socket) Room() bool {
-	if so.local || so.txPending.Load() < txShare {
+	if so.inp.overLo() || so.pending() < txShare {
 		return true
 	}
-	so.txBlocked.Store(true)
-	return so.txPending.Load() < txShare // the queue may have drained meanwhile
+	so.txPending.Or(txBlocked)
+	return so.pending() < txShare // the queue may have drained meanwhile
 }
 
 // txDone notes that n bytes of the socket have left the queue. A connection that has stopped at its
@@ -263,11 +269,15 @@ func (so *Socket) txDone(n int) {
 	if so == nil {
 		return
 	}
-	if so.txPending.Add(int32(-n)) > txShare/2 || !so.txBlocked.Load() || !so.txBlocked.CompareAndSwap(true, false) {
+	v := so.txPending.Add(int32(-n))
+	if v&txBlocked == 0 || v&^txBlocked > txShare/2 || so.txPending.And(^txBlocked)&txBlocked == 0 {
 		return
 	}
 	so.lock()
-	if !so.dead {
+	switch {
+	case so.dg != nil:
+		so.sowakeup(&so.snd.sleepers)
+	case !so.dead:
 		so.tp.Unblock(so.k.now())
 	}
 	so.unlock()

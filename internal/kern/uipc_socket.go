@@ -91,6 +91,11 @@ func (so *Socket) Soconnect(nam netip.AddrPort) syscall.Errno {
 		return EXDEV
 	}
 	switch {
+	case so.dg != nil:
+		if so.closed() {
+			return syscall.EBADF
+		}
+		return so.proto.usrreq(so, pruConnect, usrreqArgs{nam: nam, now: now}) // which may be connected already
 	case so.options&SO_ACCEPTCONN != 0:
 		return syscall.EOPNOTSUPP
 	case so.state&ssIsconnected != 0:
@@ -170,7 +175,7 @@ func (so *Socket) soqtake() *Socket {
 	child.state &^= ssNofdref
 	child.tp.Clear(tcp.UserClosed)
 	child.head = nil
-	child.mend = false
+	child.sbflags &^= sbMend
 	child.proto.usrreq(child, pruAccept, usrreqArgs{})
 	child.mu.Unlock()
 	if len(so.lq.q) > 0 {
@@ -201,6 +206,8 @@ func (so *Socket) Soshutdown(how int) syscall.Errno {
 		return syscall.EINVAL
 	case so.closed():
 		return syscall.EBADF
+	case so.dg != nil:
+		return so.dgshutdown(how)
 	case so.options&SO_ACCEPTCONN != 0 && how != SHUT_WR:
 		so.state |= ssCantrcvmore // accept returns ECONNABORTED from now on, as in FreeBSD
 		so.sowakeup(&so.rcv.sleepers)
@@ -242,6 +249,12 @@ func (so *Socket) Soclose() syscall.Errno {
 	if so.k.away(now) {
 		so.unlock()
 		return EXDEV
+	}
+	if so.dg != nil {
+		so.state |= ssNofdref
+		so.unlock()
+		so.dgclose(pruDetach)
+		return 0
 	}
 	var orphans []*Socket
 	if so.options&SO_ACCEPTCONN != 0 {
@@ -306,6 +319,10 @@ func (so *Socket) lingering(now int64) {
 
 // Soabort ends a socket at once, with a reset if there is a connection: BSD's soabort.
 func (so *Socket) Soabort() {
+	if so.dg != nil {
+		so.dgclose(pruAbort)
+		return
+	}
 	so.lock()
 	var orphans []*Socket
 	if so.options&SO_ACCEPTCONN != 0 && so.lq != nil {
@@ -345,7 +362,7 @@ func (so *Socket) sofree() {
 		return
 	}
 	if so.head != nil {
-		so.mend = true // it waits on so_q, and the listener's lock must be taken first, so leave does this
+		so.sbflags |= sbMend // it waits on so_q, and the listener's lock must be taken first, so leave does this
 		return
 	}
 	so.k.chainAt("sofree")

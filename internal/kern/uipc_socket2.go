@@ -57,12 +57,15 @@ func (s soState) String() string {
 }
 
 // Flags of the two sockbufs: BSD's SB_LOCK, if a call has the buffer, and SB_WANT, if another waits
-// for it.
+// for it. The last two are notes of what leave must do: wake the sleepers; take the socket, which
+// has died there, off the listener's queue.
 const (
 	rcvLock = 1 << iota
 	rcvWant
 	sndLock
 	sndWant
+	sbWake
+	sbMend
 )
 
 // An rcvbuf and a sndbuf are the directions of a socket: data, and the calls that sleep for it.
@@ -90,22 +93,17 @@ type Socket struct {
 	proto *protosw
 	out   callout // its place in the clock
 
-	txPending atomic.Int32 // bytes on an interface's queue
-	txBlocked atomic.Bool  // the connection has stopped at its share of the queue
-
-	listIdx int32 // its index in its shard of the list of sockets; guarded by the shard
+	txPending atomic.Int32 // bytes on an interface's queue, and txBlocked
+	listIdx   int32        // its index in its shard of the list of sockets; guarded by the shard
 
 	mu      sync.Mutex // guards all fields below
 	options soOptions
 	state   soState
 	err     uint32     // so_error: an errno, which has no more bits on any system
 	linger  uint16     // seconds
-	sbflags uint8      // sb_flags of both buffers
-	flow    uint32     // of its segments: see tuple.flow
-	local   bool       // the peer is on this stack
-	wake    bool       // leave must wake the sleepers
+	sbflags uint8      // sb_flags of both buffers, and notes for leave
 	dead    bool       // the connection is over; every call checks this
-	mend    bool       // it has died on the listener's queue
+	flow    uint32     // of its segments: see tuple.flow
 	cond    *sync.Cond // wakes the sleepers of both buffers; nil: there has been none for a while
 	rcv     rcvbuf
 	snd     sndbuf
@@ -113,6 +111,7 @@ type Socket struct {
 	lq      *listenq
 	inp     inpcb
 	tp      tcp.TCB
+	dg      *dgram // of a datagram socket, whose tp is not used; else nil
 
 	txq    *ifqueue
 	txMore *[]*ifqueue // more queues; a listener may have several
@@ -135,13 +134,14 @@ type exit struct {
 func (so *Socket) leave() exit {
 	e := exit{so: so, q: so.txq, more: so.txMore}
 	so.txq, so.txMore = nil, nil
-	if so.wake {
-		so.wake = false
-		e.wake = so.cond
-	}
-	if so.mend {
-		so.mend = false
-		e.mend = so.head
+	if so.sbflags&(sbWake|sbMend) != 0 {
+		if so.sbflags&sbWake != 0 {
+			e.wake = so.cond
+		}
+		if so.sbflags&sbMend != 0 {
+			e.mend = so.head
+		}
+		so.sbflags &^= sbWake | sbMend
 	}
 	if t := so.nextDeadline(); t < so.out.armed {
 		so.out.armed = t
@@ -192,7 +192,7 @@ func (so *Socket) closed() bool { return so.state&(ssNofdref|ssLingering) != 0 }
 
 // busy reports whether the caller must leave the lock before it sleeps, as others wait for what it
 // has done.
-func (so *Socket) busy() bool { return so.txq != nil || so.wake || so.mend }
+func (so *Socket) busy() bool { return so.txq != nil || so.sbflags&(sbWake|sbMend) != 0 }
 
 // passed is a deadline that had passed when it was set, as net/http sets one to end a read: the
 // sleepers have been woken, and the clock has nothing to do for it.
@@ -201,7 +201,9 @@ const passed = int64(0)
 // nextDeadline returns when the clock must call the socket next.
 func (so *Socket) nextDeadline() int64 {
 	t := never
-	if !so.dead {
+	if so.dg != nil {
+		// It has no timers.
+	} else if !so.dead {
 		t = so.k.even(so.tp.Next())
 	} else if so.state&ssNofdref != 0 {
 		return never // all sleepers have been woken
@@ -223,7 +225,7 @@ func (so *Socket) expire(now int64) {
 	so.tcpTimers(now)
 	switch {
 	case so.rcv.waiters > 0 && so.rcv.deadline <= now, so.snd.waiters > 0 && so.snd.deadline <= now:
-		so.wake = true
+		so.sbflags |= sbWake
 	case so.rcv.waiters+so.snd.waiters == 0:
 		so.cond = nil // an idle connection needs no cond
 	}
@@ -304,7 +306,7 @@ func (so *Socket) sbunlock(sb *sleepers) {
 // sowakeup wakes the sleepers of a buffer, once the lock is left: BSD's sowakeup.
 func (so *Socket) sowakeup(sb *sleepers) {
 	if sb.waiters > 0 {
-		so.wake = true
+		so.sbflags |= sbWake
 	}
 }
 
@@ -378,7 +380,7 @@ func (so *Socket) Sorwakeup() { so.sowakeup(&so.rcv.sleepers) }
 // Sowwakeup wakes the writers if there is room for as much as the low-water mark: BSD's sowwakeup.
 func (so *Socket) Sowwakeup() {
 	if so.snd.waiters > 0 && (so.snd.Space() >= int(so.snd.lowat) || so.snd.Cc() == 0) {
-		so.wake = true
+		so.sbflags |= sbWake
 	}
 }
 

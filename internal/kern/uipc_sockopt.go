@@ -76,6 +76,9 @@ func (so *Socket) Sosetopt(level, name, val int) syscall.Errno {
 	case SOL_SOCKET:
 		return so.setSocketOption(name, val)
 	case IPPROTO_TCP:
+		if so.dg != nil {
+			return syscall.ENOPROTOOPT
+		}
 		if so.dead && !so.k.prof.OptionsLast {
 			return syscall.ECONNRESET
 		}
@@ -159,7 +162,7 @@ func (so *Socket) setSocketOption(name, val int) syscall.Errno {
 	switch opt := soOptions(name); opt {
 	case SO_KEEPALIVE:
 		so.setFlag(opt, val)
-		if !so.dead {
+		if !so.dead && so.dg == nil {
 			so.tp.KeepaliveOn(val != 0, so.k.now())
 		}
 		return 0
@@ -174,6 +177,10 @@ func (so *Socket) setSocketOption(name, val int) syscall.Errno {
 		}
 		if val > so.k.sbMax() {
 			return syscall.ENOBUFS
+		}
+		if so.dg != nil {
+			so.dgreserve(name, val)
+			return 0
 		}
 		if name == SO_SNDBUF {
 			so.sbreserve(&so.snd.Sockbuf, val)
@@ -238,6 +245,8 @@ func (so *Socket) Setcongestion(name string) syscall.Errno {
 	switch {
 	case so.closed():
 		return syscall.EBADF
+	case so.dg != nil:
+		return syscall.ENOPROTOOPT
 	case so.dead && !so.k.prof.OptionsLast:
 		return syscall.ECONNRESET
 	}
@@ -312,6 +321,9 @@ func (so *Socket) Sogetopt(level, name int) (int, syscall.Errno) {
 	case SOL_SOCKET:
 		return so.getSocketOption(name)
 	case IPPROTO_TCP:
+		if so.dg != nil {
+			return 0, syscall.ENOPROTOOPT
+		}
 		if so.dead && !so.inTimeWait() {
 			return 0, syscall.ECONNRESET
 		}
@@ -397,6 +409,9 @@ func (so *Socket) TCPInfo() tcp.Info {
 
 // tcpInfo is TCPInfo with the lock held.
 func (so *Socket) tcpInfo() tcp.Info {
+	if so.dg != nil {
+		return tcp.Info{} // its TCB is not used
+	}
 	i := so.tp.Info()
 	if so.dead && !so.inTimeWait() {
 		i.State = tcp.Closed // the connection is over, and has no record in TIME_WAIT
@@ -440,6 +455,9 @@ func (so *Socket) SetDeadlines(read, write *time.Time) syscall.Errno {
 	}
 	if read != nil {
 		so.setDeadline(&so.rcv.sleepers, at(*read), now)
+		if so.dg != nil {
+			so.dgnote()
+		}
 	}
 	if write != nil {
 		so.setDeadline(&so.snd.sleepers, at(*write), now)

@@ -1,6 +1,7 @@
 package kern
 
 import (
+	"net/netip"
 	"syscall"
 
 	"bsdnet/internal/kern/mbuf"
@@ -18,6 +19,8 @@ const (
 const (
 	MSG_OOB      = 0x1
 	MSG_PEEK     = 0x2
+	MSG_TRUNC    = 0x10 // the datagram was longer than the buffer: a result
+	MSG_CTRUNC   = 0x20 // so were the control messages
 	MSG_WAITALL  = 0x40
 	MSG_DONTWAIT = 0x80
 
@@ -28,6 +31,9 @@ const (
 // how many bytes it has taken. It fails with EPIPE once nothing more can be sent, with EWOULDBLOCK
 // when the deadline has passed, and with so_error if there is one.
 func (so *Socket) Sosend(p []byte, flags int) (n int, errno syscall.Errno) {
+	if so.dg != nil {
+		return so.dgsendto(p, netip.AddrPort{}, flags)
+	}
 	if so.k.pressed() {
 		so.k.tcpDrain()
 	}
@@ -179,6 +185,10 @@ func (so *Socket) sendsome(p []byte, limit, flags int, now int64) int {
 // when the deadline has passed, with ENOTCONN if there never was a connection, and with so_error
 // once no data is left.
 func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
+	if so.dg != nil {
+		n, _, _, errno = so.dgreceive(p, flags)
+		return n, errno
+	}
 	// Outside of bubbles sbwait finds out whether the caller is elsewhere: data that is there can
 	// be read without the clock, and to read the clock in every call would cost too much.
 	if so.k.home != 0 && so.k.away(so.k.now()) {
@@ -227,6 +237,9 @@ func (so *Socket) Soreceive(p []byte, flags int) (n int, errno syscall.Errno) {
 // allocate a buffer only when there is data for it. It fails with EWOULDBLOCK when the deadline has
 // passed, and with EBADF if the socket is closed.
 func (so *Socket) Sorcvwait() syscall.Errno {
+	if so.dg != nil {
+		return so.dgrcvwait()
+	}
 	if so.k.home != 0 && so.k.away(so.k.now()) {
 		return EXDEV
 	}

@@ -62,6 +62,11 @@ func (so *Socket) Faddr() netip.AddrPort {
 // they do not change any more. Addresses of a socket of AF_INET6 whose connection is over IPv4 are
 // not mapped.
 func (so *Socket) Addrs() (local, remote netip.AddrPort) {
+	if so.dg != nil { // they may change
+		so.lock()
+		defer so.mu.Unlock()
+		return so.inSetsockaddr(), so.inSetpeeraddr()
+	}
 	l, r := so.inp.local(), so.inp.remote()
 	return netip.AddrPortFrom(so.zoned(l.Addr()), l.Port()), netip.AddrPortFrom(so.zoned(r.Addr()), r.Port())
 }
@@ -91,7 +96,7 @@ func (k *Kernel) Pcblist() []Conn {
 		so.lock()
 		// A socket whose connection is over stays in the list, in CLOSED, until it is closed; if it
 		// is in TIME_WAIT, its record below stands for it.
-		if !so.dead || so.state&ssNofdref == 0 && !so.inTimeWait() {
+		if so.dg == nil && (!so.dead || so.state&ssNofdref == 0 && !so.inTimeWait()) {
 			list = append(list, so.conn())
 		}
 		so.mu.Unlock()

@@ -162,11 +162,14 @@ type Pkthdr struct {
 	Ect     bool   // IP marks it as capable of explicit congestion notification
 	Ack     bool   // a bare acknowledgment that a later one of its connection makes superfluous
 	Flow    uint32 // hash of its flow, the same in both directions
+	Hlen    uint16 // of a datagram on a receive queue: bytes of the headers before its data
+	Rcvif   uint16 // of such a datagram: index of the interface that it has come from
 }
 
 // An Mbuf is a view on part of a cluster, or a header that carries its own bytes.
 type Mbuf struct {
 	next  *Mbuf
+	pkt   *Mbuf // the next packet of a Queue: m_nextpkt
 	cl    *cluster
 	data  []byte
 	pool  *Pool
@@ -216,6 +219,26 @@ func (p *Pool) Getcl(n int) *Mbuf {
 	return m
 }
 
+// Headroom is how many bytes [Pool.Getpkt] leaves for headers: IPv6's or IPv4's, and UDP's or those
+// of ICMP.
+const Headroom = 40 + 8
+
+// Getpkt returns an empty Mbuf for a packet with n bytes of data, with room in front for its
+// headers: BSD's MGETHDR, MCLGET and max_hdr. The data lies in the Mbuf itself if it fits there. If
+// n is larger than the largest cluster, it is on one of those.
+func (p *Pool) Getpkt(n int) *Mbuf {
+	m := p.get()
+	if n <= datSize-Headroom {
+		m.data = m.dat[Headroom:Headroom]
+		return m
+	}
+	c := getCluster(n + Headroom)
+	p.charge(m.home, int64(len(c.buf)))
+	m.cl, m.own = c, true
+	m.data = c.buf[Headroom:Headroom]
+	return m
+}
+
 func getCluster(n int) *cluster {
 	class := 0
 	for class < len(classSize)-1 && classSize[class] < n {
@@ -260,7 +283,7 @@ func (m *Mbuf) free() {
 		p.charge(m.home, -datSize)
 	}
 	p.mbufs[m.home].n.Add(-1)
-	m.next, m.data, m.pool, m.own = nil, nil, nil, false
+	m.next, m.pkt, m.data, m.pool, m.own = nil, nil, nil, nil, false
 	m.Pkt = Pkthdr{}
 	mbufs.Put(m)
 }
@@ -315,14 +338,18 @@ func (m *Mbuf) Append(p []byte) int {
 // writable reports whether bytes behind m's data belong to no other Mbuf.
 func (m *Mbuf) writable() bool { return m.own || m.cl.ref.Load() == 1 }
 
-// Prepend grows a header Mbuf by n bytes in front, and returns them for the caller to fill: BSD's
-// M_PREPEND.
+// Prepend grows a header Mbuf, or one of Getpkt's, by n bytes in front, and returns them for the
+// caller to fill: BSD's M_PREPEND.
 func (m *Mbuf) Prepend(n int) []byte {
+	buf := m.dat[:]
 	if m.cl != nil {
+		buf = m.cl.buf
+	}
+	off := cap(buf) - cap(m.data)
+	if m.cl != nil && (!m.own || off < n) {
 		panic("mbuf: prepend to a cluster")
 	}
-	off := cap(m.dat[:]) - cap(m.data)
-	m.data = m.dat[off-n : off+len(m.data)]
+	m.data = buf[off-n : off+len(m.data)]
 	m.Pkt.Len += n
 	return m.data[:n]
 }
@@ -384,6 +411,14 @@ func Copym(m *Mbuf, off, n int) *Mbuf {
 		panic("mbuf: Copym beyond the end")
 	}
 	return head
+}
+
+// Copypkt returns a chain that shares the bytes of chain m, with a copy of the packet header: BSD's
+// m_copypacket.
+func Copypkt(m *Mbuf) *Mbuf {
+	c := Copym(m, 0, m.Len())
+	c.Pkt = m.Pkt
+	return c
 }
 
 // Copydata copies bytes of the chain, from offset off, into p and returns how many: BSD's

@@ -1,0 +1,93 @@
+package kern
+
+import (
+	"net/netip"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func ap(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+
+// A udpStack is a stack with a loopback, for tests of UDP.
+func udpStack(t testing.TB) *Kernel {
+	t.Helper()
+	k, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		k.Close()
+		if m, n := k.Pool().Outstanding(); m != 0 || n != 0 {
+			t.Errorf("%d mbufs and %d bytes of clusters are left", m, n)
+		}
+	})
+	return k
+}
+
+// udpSocket makes a socket, which is bound to an address if it is not empty.
+func udpSocket(t testing.TB, k *Kernel, addr string) *Socket {
+	t.Helper()
+	so, errno := k.Socreate(AF_INET, SOCK_DGRAM, 0)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	if addr != "" {
+		if errno := so.Sobind(ap(addr)); errno != 0 {
+			t.Fatalf("bind to %s: %v", addr, errno)
+		}
+	}
+	return so
+}
+
+// Two sockets over the loopback send each other datagrams of all sizes.
+func TestUDPLoopback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := udpStack(t)
+		a, b := udpSocket(t, k, "127.0.0.1:7"), udpSocket(t, k, "")
+		if errno := b.Soconnect(ap("127.0.0.1:7")); errno != 0 {
+			t.Fatal(errno)
+		}
+		for _, n := range []int{0, 1, 64, 88, 89, 512, 1472, 2000, 2001, 9000, udpMaxLen4} {
+			msg := make([]byte, n)
+			for i := range msg {
+				msg[i] = byte(i * n)
+			}
+			if got, errno := b.Sosendto(msg, netip.AddrPort{}); got != n || errno != 0 {
+				t.Fatalf("send of %d: %d, %v", n, got, errno)
+			}
+			buf := make([]byte, n+1)
+			got, from, flags, errno := a.Soreceivefrom(buf)
+			if got != n || from != b.Laddr() || flags != 0 || errno != 0 || string(buf[:got]) != string(msg) {
+				t.Fatalf("received %d of %d from %v (%v), flags %#x, %v", got, n, from, b.Laddr(), flags, errno)
+			}
+			if _, errno := a.Sosendto(msg, from); errno != 0 {
+				t.Fatal(errno)
+			}
+			if got, errno := b.Soreceive(buf, 0); got != n || errno != 0 {
+				t.Fatalf("echo of %d: %d, %v", n, got, errno)
+			}
+		}
+		if _, errno := b.Sosendto(make([]byte, udpMaxLen4+1), netip.AddrPort{}); errno != syscall.EMSGSIZE {
+			t.Errorf("%d bytes: %v", udpMaxLen4+1, errno)
+		}
+		deadline := time.Now().Add(time.Second)
+		a.SetDeadlines(&deadline, nil)
+		if _, _, _, errno := a.Soreceivefrom(nil); errno != syscall.EAGAIN || time.Now() != deadline {
+			t.Errorf("at the deadline: %v, %v late", errno, time.Since(deadline))
+		}
+		a.SetDeadlines(&time.Time{}, nil)
+		go func() { time.Sleep(time.Second); a.Soclose() }()
+		if _, _, _, errno := a.Soreceivefrom(nil); errno != syscall.EBADF {
+			t.Errorf("closed: %v", errno)
+		}
+		if _, errno := b.Sosendto(nil, netip.AddrPort{}); errno != 0 {
+			t.Error(errno)
+		}
+		if _, errno := b.Sosendto(nil, netip.AddrPort{}); errno != syscall.ECONNREFUSED {
+			t.Errorf("to a closed port: %v", errno)
+		}
+		b.Soclose()
+	})
+}

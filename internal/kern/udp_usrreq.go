@@ -1,0 +1,290 @@
+package kern
+
+import (
+	"net/netip"
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/kern/wire"
+)
+
+// UDP: RFC 768, RFC 1122, 4.1, and RFC 8200, 8.1.
+
+// UDPStats are the counters of UDP: BSD's struct udpstat.
+type UDPStats struct {
+	Ipackets    tcp.Counter // datagrams received
+	Hdrops      tcp.Counter // packets shorter than a header
+	Badsum      tcp.Counter // wrong checksum
+	Nosum       tcp.Counter // no checksum, over IPv4
+	Badlen      tcp.Counter // length field below that of a header, or beyond the packet
+	Noport      tcp.Counter // no socket on the port
+	Noportmcast tcp.Counter // of those, to a multicast or broadcast address
+	Fullsock    tcp.Counter // no room on the socket's queue
+	Opackets    tcp.Counter // datagrams sent
+}
+
+// Sizes of a UDP socket's buffers, in bytes: those of Linux (net.core.wmem_default, rmem_default).
+// FreeBSD's receive buffer, of 42 KB, holds less than one datagram of 64 KB. What a buffer is
+// charged for is memory, as on Linux: the whole of each datagram's Mbuf.
+const (
+	udpSendspace = 208 << 10
+	udpRecvspace = 208 << 10
+)
+
+// Data of the largest datagrams.
+const (
+	udpMaxLen4 = wire.MaxPacket - wire.IPv4MinLen - wire.UDPLen
+	udpMaxLen6 = wire.MaxPacket - wire.UDPLen // IPv6's length field does not count its header
+)
+
+// udpUsrreq carries out a request of the socket layer: 4.4BSD's udp_usrreq. The socket is locked.
+func udpUsrreq(so *Socket, req pruReq, a usrreqArgs) syscall.Errno {
+	if so.dead && req != pruAttach {
+		mbuf.Free(a.m)
+		return syscall.EINVAL
+	}
+	switch req {
+	case pruAttach:
+		so.dg = &dgram{}
+		so.soreserve(udpSendspace, udpRecvspace)
+		so.inPcballoc()
+		so.dgnote()
+	case pruDetach, pruAbort:
+		so.dead = true
+		so.inPcbdetach()
+	case pruBind:
+		return so.udpBind(a.nam)
+	case pruConnect:
+		return so.udpConnect(a.nam)
+	case pruSend:
+		return so.udpOutput(a.m, a.nam)
+	default:
+		return syscall.EOPNOTSUPP
+	}
+	return 0
+}
+
+// udpBind gives the socket a local address and port.
+func (so *Socket) udpBind(nam netip.AddrPort) syscall.Errno {
+	if errno := so.inPcbbind(nam.Addr(), nam.Port()); errno != 0 {
+		return errno
+	}
+	so.dg.bindAddr, so.dg.bindPort = so.inp.laddr, nam.Port() != 0
+	so.dg.route = dgroute{}
+	return 0
+}
+
+// udpConnect gives the socket a peer, or another, or, if nam is not valid, none: connect(2), whose
+// address of family AF_UNSPEC dissolves the association.
+func (so *Socket) udpConnect(nam netip.AddrPort) syscall.Errno {
+	k, inp, dg := so.k, &so.inp, so.dg
+	if !nam.IsValid() {
+		so.udpDisconnect()
+		return 0
+	}
+	r, errno := so.udpRoute(nam)
+	if errno != 0 {
+		return errno
+	}
+	if inp.lport == 0 {
+		if errno := so.udpAutobind(); errno != 0 {
+			return errno
+		}
+	}
+	old := inp.tuple
+	if inp.hashed {
+		k.udb.remove(inp)
+	}
+	laddr := dg.bindAddr
+	if laddr.unspecified() || laddr.addr().IsMulticast() {
+		laddr = in6(r.src)
+	}
+	k.udpPorts.rename(inp, laddr, in6(r.dst), nam.Port())
+	if errno := k.udb.insert(inp, nil); errno != 0 {
+		k.udpPorts.rename(inp, old.laddr, old.faddr, old.fport)
+		if old.fport != 0 {
+			k.udb.insert(inp, nil)
+		}
+		return errno
+	}
+	inp.ifp = r.ifp
+	so.state |= ssIsconnected
+	so.flow = inp.tuple.flow(k.seed.hash)
+	dg.route = dgroute{}
+	return 0
+}
+
+// udpDisconnect takes the socket's peer away: BSD's udp_disconnect. What bind has set remains.
+func (so *Socket) udpDisconnect() {
+	k, inp, dg := so.k, &so.inp, so.dg
+	if so.state&ssIsconnected == 0 {
+		return
+	}
+	k.udb.remove(inp)
+	if !dg.bindPort {
+		k.udpPorts.release(so)
+		inp.tuple = tuple{laddr: dg.bindAddr}
+	} else {
+		k.udpPorts.rename(inp, dg.bindAddr, in6Addr{}, 0)
+	}
+	inp.dead = false
+	so.state &^= ssIsconnected
+	dg.route = dgroute{}
+}
+
+// udpAutobind gives a socket that sends, and has no port yet, a free one.
+func (so *Socket) udpAutobind() syscall.Errno {
+	laddr := so.inp.laddr
+	if errno := so.k.udpPorts.bind(so, 0); errno != 0 {
+		return syscall.EAGAIN // as on Linux
+	}
+	so.dg.bindAddr = laddr
+	return 0
+}
+
+// A dgroute is the way that the last datagram has taken. It holds until a route, an address or the
+// socket changes.
+type dgroute struct {
+	to       netip.AddrPort // as the caller has given it; not valid: the peer
+	src, dst netip.Addr
+	ifp      *Ifnet // nil: there is no way
+	gen      uint32 // the routes' generation
+	dport    uint16
+	flow     uint32
+}
+
+// udpRoute finds the way to an address.
+func (so *Socket) udpRoute(to netip.AddrPort) (r dgroute, errno syscall.Errno) {
+	k, inp := so.k, &so.inp
+	r = dgroute{to: to, gen: k.rtgen.Load(), dport: to.Port()}
+	dst := to.Addr()
+	if r.dport == 0 {
+		return r, syscall.EINVAL
+	}
+	bound4 := inp.laddr.is4() // 0.0.0.0 too
+	if so.proto.domain == AF_INET && !dst.Is4() {
+		return r, syscall.EAFNOSUPPORT
+	}
+	// BSD takes an unspecified destination for this host.
+	if dst = dst.Unmap(); dst.IsUnspecified() {
+		if dst = k.thisHost(dst.Is6() && !bound4); !dst.IsValid() {
+			return r, syscall.ENETUNREACH
+		}
+	}
+	switch {
+	case dst.Is4() && inp.vflag&inpIPv4 == 0:
+		return r, syscall.ENETUNREACH // IPV6_V6ONLY, as on Linux
+	case dst.Is4() != bound4 && (bound4 || !inp.laddr.unspecified()):
+		return r, syscall.ENETUNREACH // the socket is bound to an address of the other family
+	}
+	way, dst, errno := k.inScope(dst)
+	if errno != 0 {
+		return r, errno
+	}
+	from := inp.laddr.addr()
+	if from.IsValid() && (from.IsUnspecified() || from.IsMulticast()) {
+		from = netip.Addr{}
+	}
+	if way != nil && !from.IsValid() {
+		from = way.addrFor(dst) // several interfaces have a route to the link-local prefix
+	}
+	ifp, src, errno := k.rtalloc(dst, from)
+	if errno == 0 && way != nil && ifp != way && !ifp.loopback {
+		errno = syscall.EHOSTUNREACH
+	}
+	if errno == syscall.EHOSTUNREACH {
+		errno = syscall.ENETUNREACH // there is no route at all: Linux's errno, and FreeBSD's in_pcbladdr
+	}
+	if errno != 0 {
+		return r, errno
+	}
+	if ifp.broadcast(dst) && so.options&SO_BROADCAST == 0 {
+		// RFC 919 has broadcasts need care; all systems want SO_BROADCAST.
+		return r, syscall.EACCES
+	}
+	if from.IsValid() {
+		src = from
+	}
+	r.src, r.dst, r.ifp = src, dst, ifp
+	t := tuple{laddr: in6(src), faddr: in6(dst), lport: inp.lport, fport: r.dport}
+	r.flow = t.flow(k.seed.hash)
+	return r, 0
+}
+
+// udpOutput sends a datagram to an address, or, if that is not valid, to the peer: 4.4BSD's
+// udp_output. It takes over the chain. It fails with EDESTADDRREQ if there is neither, with
+// EMSGSIZE if the datagram is longer than IP can carry, with ENETUNREACH if there is no route, with
+// EAFNOSUPPORT if the address is of another family, with EACCES if it is a broadcast address and
+// the socket does not have SO_BROADCAST, with EINVAL if the port is 0, with ENOBUFS if the
+// interface's queue is full, and with ENETDOWN if the interface is down.
+func (so *Socket) udpOutput(m *mbuf.Mbuf, to netip.AddrPort) syscall.Errno {
+	k, inp, dg := so.k, &so.inp, so.dg
+	if !to.IsValid() && so.state&ssIsconnected == 0 {
+		mbuf.Free(m)
+		return syscall.EDESTADDRREQ
+	}
+	r := &dg.route
+	if r.ifp == nil || r.to != to || r.gen != k.rtgen.Load() || r.ifp.down.Load() {
+		if inp.lport == 0 {
+			if errno := so.udpAutobind(); errno != 0 {
+				mbuf.Free(m)
+				return errno
+			}
+		}
+		nam := to
+		if !to.IsValid() {
+			nam = inp.remote()
+		}
+		found, errno := so.udpRoute(nam)
+		if errno != 0 {
+			mbuf.Free(m)
+			return errno
+		}
+		found.to = to
+		*r = found
+	}
+	n := m.Pkt.Len
+	if n > udpMaxLen4 && (r.dst.Is4() || n > udpMaxLen6) {
+		mbuf.Free(m)
+		return syscall.EMSGSIZE
+	}
+	wire.UDP{Sport: inp.lport, Dport: r.dport, Len: n + wire.UDPLen}.Put(m.Prepend(wire.UDPLen))
+	if !r.ifp.loopback {
+		k.udpSum(m, r.src, r.dst)
+	}
+	m.Pkt.Flow = r.flow
+	k.Stats.UDP.Opackets.Inc()
+	q, errno := k.ipOutput(m, &ipOut{
+		src: r.src, dst: r.dst, proto: wire.ProtoUDP, tos: inp.tos, ttl: inp.ttl, ifp: r.ifp, so: so,
+	})
+	so.drain(q)
+	return errno
+}
+
+// udpSum puts the checksum into a datagram that begins with its UDP header.
+func (k *Kernel) udpSum(m *mbuf.Mbuf, src, dst netip.Addr) {
+	n := m.Pkt.Len
+	sum := wire.PseudoSum(src, dst, wire.ProtoUDP, n)
+	wire.UDPView(m.Bytes()).SetSum(^wire.Fold(sumChain(m, 0, n, sum)))
+}
+
+// udpCtlinput tells a socket of an ICMP error about a datagram of its: BSD's udp_ctlinput. As on
+// Linux, only a connected socket learns of it: RFC 1122, 4.1.3.3: "UDP MUST pass to the application
+// layer all ICMP error messages that it receives from the IP layer"; a socket without a peer could
+// not say whom the error is about. An error that may pass is no reason to fail (4.2.3.9).
+func udpCtlinput(k *Kernel, e *icmpError) {
+	inp := k.udb.lookup(&e.t)
+	if inp == nil || e.errno == 0 || !e.hard {
+		return
+	}
+	so := inp.so
+	so.lock()
+	if !so.dead && inp.tuple == e.t {
+		so.err = uint32(e.errno)
+		so.dgnote()
+		so.sowakeup(&so.rcv.sleepers)
+		so.sowakeup(&so.snd.sleepers)
+	}
+	so.unlock()
+}

@@ -1,0 +1,127 @@
+package kern
+
+import (
+	"net/netip"
+	"syscall"
+
+	"bsdnet/internal/kern/mbuf"
+)
+
+// This file sends datagrams: sosend for protocols that are atomic. There is no send buffer, as
+// nothing is kept for the protocol. SO_SNDBUF bounds what waits on the interfaces' queues instead,
+// as it does on Linux.
+
+// maxDgram is more than a datagram of any protocol has in bytes: a call with more need not be
+// copied to be refused.
+const maxDgram = 65535
+
+// Sosendto sends b as one datagram to an address, or, if that is not valid, to the socket's peer:
+// 4.4BSD's sosend for a protocol with PR_ATOMIC. It sleeps while SO_SNDBUF bytes of the socket's
+// wait on an interface's queue, or the queue is full. It fails with EBADF if the socket is closed,
+// with EPIPE if the user has shut it down, with EDESTADDRREQ if there is no address, with EMSGSIZE
+// if b is too long, with EWOULDBLOCK when the deadline has passed, with so_error, which it clears,
+// if there is one, and as the protocol's output does.
+func (so *Socket) Sosendto(b []byte, to netip.AddrPort) (int, syscall.Errno) {
+	return so.dgsendto(b, to, 0)
+}
+
+// dgsendto is Sosendto with flags.
+func (so *Socket) dgsendto(b []byte, to netip.AddrPort, flags int) (int, syscall.Errno) {
+	if len(b) > maxDgram {
+		return 0, syscall.EMSGSIZE
+	}
+	m := so.k.pool.Getpkt(len(b))
+	m.Pkt.Len = m.Append(b)
+	so.lock()
+	errno := so.dgsend(m, to, flags)
+	so.unlock()
+	if errno != 0 {
+		return 0, errno
+	}
+	return len(b), 0
+}
+
+// dgsend sends a datagram, and takes over its chain. The socket is locked.
+func (so *Socket) dgsend(m *mbuf.Mbuf, to netip.AddrPort, flags int) syscall.Errno {
+	errno := so.dgwritable(flags)
+	if errno != 0 {
+		mbuf.Free(m)
+		return errno
+	}
+	return so.proto.usrreq(so, pruSend, usrreqArgs{m: m, nam: to})
+}
+
+// dgwritable sleeps until the socket may send, and returns 0 then. The socket is locked.
+func (so *Socket) dgwritable(flags int) syscall.Errno {
+	for {
+		switch {
+		case so.closed(), so.dead:
+			return syscall.EBADF
+		case so.k.home != 0 && so.k.away(so.k.now()):
+			return EXDEV
+		case so.snd.deadline != never && so.late(&so.snd.sleepers):
+			return syscall.EAGAIN
+		case so.err != 0: // before EPIPE, as on Linux
+			errno := so.takeError()
+			so.dgnote()
+			return errno
+		case so.state&ssCantsendmore != 0:
+			return syscall.EPIPE
+		}
+		if so.dgroom() {
+			return 0
+		}
+		if flags&MSG_DONTWAIT != 0 {
+			return syscall.EAGAIN
+		}
+		if errno := so.sbwait(&so.snd.sleepers); errno != 0 {
+			return errno
+		}
+	}
+}
+
+// dgroom reports whether the socket may put another datagram on a queue. If not, txDone will wake
+// the writers.
+func (so *Socket) dgroom() bool {
+	limit := so.snd.Hiwat()
+	if so.k.pressed() {
+		limit = min(limit, so.k.share())
+	}
+	if so.pending() < limit {
+		return true
+	}
+	so.txPending.Or(txBlocked)
+	return so.pending() < limit // the queue may have drained meanwhile
+}
+
+// Sosendmsgs sends several datagrams: sendmmsg(2). It returns how many it has sent. It fails as
+// Sosendto does, but only if it has not sent the first; flags can have MSG_DONTWAIT.
+func (so *Socket) Sosendmsgs(msgs []Msg, flags int) (n int, errno syscall.Errno) {
+	so.lock()
+	for n < len(msgs) {
+		msg := &msgs[n]
+		size := 0
+		for _, b := range msg.Bufs {
+			size += len(b)
+		}
+		if size > maxDgram {
+			errno = syscall.EMSGSIZE
+			break
+		}
+		m := so.k.pool.Getpkt(size)
+		for _, b := range msg.Bufs {
+			m.Append(b)
+		}
+		m.Pkt.Len = size
+		if errno = so.dgsend(m, msg.Addr, flags); errno != 0 {
+			break
+		}
+		msg.N = size
+		n++
+	}
+	so.unlock()
+	if n > 0 {
+		errno = 0
+	}
+	return n, errno
+}
