@@ -32,7 +32,8 @@ import (
 // netem, which wraps any bsdnet.Link, and WireGuard, which is attached with its routes, and reaches
 // the stack by a pipe.
 var rules = map[string][]string{
-	".": {"bsdnet/internal/kern"},
+	".":               {"bsdnet/internal/kern", "bsdnet/internal/resolv"},
+	"internal/resolv": {},
 	"internal/kern": {
 		"bsdnet/internal/kern/tcp", "bsdnet/internal/kern/wire", "bsdnet/internal/kern/mbuf", "bsdnet/internal/link",
 	},
@@ -58,6 +59,7 @@ var rules = map[string][]string{
 	"internal/contract":           {},
 	"internal/testutil":           {},
 	"internal/testutil/stacktest": {"bsdnet"},
+	"internal/testutil/dnstest":   {},
 }
 
 // pure are the packages that must not know of the world; what they may not import, each with what
