@@ -67,6 +67,7 @@
 //	in_mcast.go        multicast groups
 //	udp_usrreq.go      udpUsrreq, udpOutput, udpCtlinput
 //	udp_input.go       checksum, lookup, delivery
+//	udp_local.go       delivery to a socket of the same stack
 //	tcp_usrreq.go      tcpUsrreq, and what the machine asks of its socket (tcp.Sock)
 //	tcp_input.go       checksum, lookup, lock; then the listener, the connection or the record
 //	tcp_syncache.go    half-open connections

@@ -3,6 +3,7 @@ package kern
 import (
 	"math/bits"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -19,7 +20,8 @@ const (
 
 type portTable struct {
 	k      *Kernel
-	dgram  bool // its sockets have UDP's rules
+	dgram  bool          // its sockets have UDP's rules
+	gen    atomic.Uint32 // of UDP: counts changes of sockets' addresses, for those who keep a socket
 	shards [64]portShard
 	dests  [64]destShard
 
@@ -144,6 +146,7 @@ func (t *portTable) tryBind(so *Socket, port uint16) syscall.Errno {
 	so.inp.lport = port
 	so.inp.bindOpts = mine.reuse()
 	s.link(&so.inp)
+	t.gen.Add(1)
 	return 0
 }
 
@@ -182,6 +185,7 @@ func (t *portTable) rename(inp *inpcb, laddr, faddr in6Addr, fport uint16) {
 		}
 	}
 	inp.laddr, inp.faddr, inp.fport = laddr, faddr, fport
+	t.gen.Add(1)
 }
 
 // list returns the lists, by port, that inp belongs in.
@@ -264,6 +268,7 @@ func (t *portTable) release(so *Socket) {
 		inp.ephemeral = false
 		t.giveBack(inp)
 	}
+	t.gen.Add(1)
 	if inp.bound {
 		t.unlink(inp)
 	}

@@ -101,7 +101,9 @@ func (so *Socket) udpConnect(nam netip.AddrPort) syscall.Errno {
 		laddr = in6(r.src)
 	}
 	k.udpPorts.rename(inp, laddr, in6(r.dst), nam.Port())
-	if errno := k.udb.insert(inp, nil); errno != 0 {
+	errno = k.udb.insert(inp, nil)
+	k.udpPorts.gen.Add(1)
+	if errno != 0 {
 		k.udpPorts.rename(inp, old.laddr, old.faddr, old.fport)
 		if old.fport != 0 {
 			k.udb.insert(inp, nil)
@@ -152,6 +154,11 @@ type dgroute struct {
 	gen      uint32 // the routes' generation
 	dport    uint16
 	flow     uint32
+
+	// If the destination is a socket of this stack, and its packets need not be whole on any wire:
+	peer *Socket // nil: it is not
+	pgen uint32  // the generation of the sockets' addresses in which it was found
+	hdr  [wire.IPv4MinLen + wire.UDPLen]byte
 }
 
 // udpRoute finds the way to an address.
@@ -243,6 +250,15 @@ func (so *Socket) udpOutput(m *mbuf.Mbuf, to netip.AddrPort) syscall.Errno {
 		}
 		found.to = to
 		*r = found
+		so.udpFindPeer(r)
+	}
+	if r.peer != nil {
+		if r.pgen != k.udpPorts.gen.Load() {
+			so.udpFindPeer(r)
+		}
+		if r.peer != nil && so.pending() == 0 && r.ifp.tap.Load() == nil {
+			return so.udpLocal(m, r)
+		}
 	}
 	n := m.Pkt.Len
 	if n > udpMaxLen4 && (r.dst.Is4() || n > udpMaxLen6) {

@@ -48,6 +48,7 @@ type dgram struct {
 	fullsock uint64     // (s) packets dropped because there was no room
 
 	route dgroute     // (s)
+	local mbuf.Queue  // (s) for route's peer: leave's caller delivers them
 	mo    *ipMoptions // (s) nil: nobody has set an option of multicast
 
 	bindAddr in6Addr // (s) the address that bind has set, which remains if the socket is disconnected

@@ -34,7 +34,7 @@ func (so *Socket) dgsendto(b []byte, to netip.AddrPort, flags int) (int, syscall
 	m.Pkt.Len = m.Append(b)
 	so.lock()
 	errno := so.dgsend(m, to, flags)
-	so.unlock()
+	so.dgunlock()
 	if errno != 0 {
 		return 0, errno
 	}
@@ -74,9 +74,25 @@ func (so *Socket) dgwritable(flags int) syscall.Errno {
 		if flags&MSG_DONTWAIT != 0 {
 			return syscall.EAGAIN
 		}
+		if !so.dg.local.Empty() { // what the caller has queued goes out first
+			so.dgunlock()
+			so.lock()
+			continue
+		}
 		if errno := so.sbwait(&so.snd.sleepers); errno != 0 {
 			return errno
 		}
+	}
+}
+
+// dgunlock leaves the lock, does what remains to be done, and delivers the datagrams that are for a
+// socket on this stack.
+func (so *Socket) dgunlock() {
+	q, peer, gen := so.dg.local, so.dg.route.peer, so.dg.route.pgen
+	so.dg.local = mbuf.Queue{}
+	so.unlock()
+	if !q.Empty() {
+		so.k.udpDeliver(&q, peer, gen)
 	}
 }
 
@@ -108,6 +124,10 @@ func (so *Socket) Sosendmsgs(msgs []Msg, flags int) (n int, errno syscall.Errno)
 			errno = syscall.EMSGSIZE
 			break
 		}
+		if !so.dg.local.Empty() && msg.Addr != so.dg.route.to {
+			so.dgunlock() // delivers what is for another peer
+			so.lock()
+		}
 		m := so.k.pool.Getpkt(size)
 		for _, b := range msg.Bufs {
 			m.Append(b)
@@ -119,7 +139,7 @@ func (so *Socket) Sosendmsgs(msgs []Msg, flags int) (n int, errno syscall.Errno)
 		msg.N = size
 		n++
 	}
-	so.unlock()
+	so.dgunlock()
 	if n > 0 {
 		errno = 0
 	}
