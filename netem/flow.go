@@ -3,6 +3,7 @@ package netem
 import (
 	"encoding/binary"
 	"math/bits"
+	"net/netip"
 
 	"bsdnet/internal/kern/wire"
 )
@@ -114,6 +115,15 @@ func (k *flowKey) setPorts(b []byte) {
 	}
 }
 
+// dst returns the destination address of a flow, or the zero Addr if it is not IP.
+func (k *flowKey) dst() netip.Addr {
+	if k[0] == 0 {
+		return netip.Addr{}
+	}
+	_, dst := k.addrs()
+	return dst.Addr()
+}
+
 // hash mixes a flow with a seed.
 func (k *flowKey) hash(seed uint64) uint64 {
 	var words [40]byte
@@ -178,8 +188,10 @@ type flow struct {
 	hash       uint64
 	n          uint64 // packets seen
 	due        int64  // when the last packet leaves, among those that keep their order
+	path       uint64 // the model's path when due was set
 	bad        bool   // the state of the Gilbert-Elliott model
-	prev, next *flow  // in the order of use
+	tcp        conversation
+	prev, next *flow // in the order of use
 }
 
 // maxFlows is how many flows a line remembers.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,11 +22,12 @@ import (
 // the line's bandwidth; a packet that the queue drops has not.
 //
 // Each probability is between 0 and 1 and applies to each packet separately. The draws of a packet
-// depend on Path.Seed, the direction, the packet's flow, and how many packets of that flow came
-// before it. They do not depend on other flows. A flow is all packets that have the same protocol,
-// source address, destination address and, in TCP and UDP, source and destination port, so the two
-// directions of a connection are two flows. All packets that are not IP form one flow. The 8192
-// most recently used flows are remembered.
+// depend on Path.Seed (of a port or trunk, SwitchConfig.Seed and its name), the direction, the
+// packet's flow, and how many packets of that flow came before it. They do not depend on other
+// flows. A flow is all packets that have the same protocol, source address, destination address
+// and, in TCP and UDP, source and destination port, so the two directions of a connection are two
+// flows. All packets that are not IP form one flow. The 8192 most recently used flows are
+// remembered.
 type Impairment struct {
 	// Loss is the probability that a packet is lost.
 	Loss float64
@@ -104,13 +106,15 @@ type Path struct {
 }
 
 // Counts are the counters of the packets of one direction. When no packet is on its way, Packets +
-// Duplicated = Lost + Dropped + Delivered.
+// Duplicated = Lost + Cut + Filtered + Dropped + Delivered.
 type Counts struct {
 	Packets    uint64 // written by the stack, or read from the wrapped link
 	Lost       uint64 // lost on the line, by Loss or Burst
-	Duplicated uint64
+	Cut        uint64 // lost because the line was cut
+	Filtered   uint64 // dropped by a script
+	Duplicated uint64 // copies made, by Duplicate or a script
 	Corrupted  uint64
-	Reordered  uint64 // held back
+	Reordered  uint64 // held back, by Reorder or a script
 	Dropped    uint64 // dropped by Queue or Limit, too large for the link, or refused by it
 	Delivered  uint64
 }
@@ -141,6 +145,7 @@ type Impaired struct {
 	state link.State
 
 	sched  scheduler
+	ways   ways
 	out    line          // from Write to inner.Write
 	in     line          // from inner.Read to rx
 	vecs   []net.Buffers // for out.deliver
@@ -169,23 +174,25 @@ const (
 // Impaired reads all its queues and writes to queue 0. It does not use the offloads of a
 // bsdnet.OffloadLink.
 //
-// If inner is nil, its MTU is not within 1..65535, or a field of path is out of range, Impair
-// returns an error that names the field, and inner still belongs to the caller.
+// If inner is nil, or a nil pointer, or its MTU is not within 1..65535, or a field of path is out
+// of range, Impair returns an error that names the field, and inner still belongs to the caller.
 func Impair(inner bsdnet.Link, path Path) (*Impaired, error) {
 	if inner == nil {
-		return nil, errors.New("netem: impair: the link is nil")
+		return nil, errNilLink
+	}
+	if v := reflect.ValueOf(inner); v.Kind() == reflect.Pointer && v.IsNil() {
+		return nil, fmt.Errorf("%w %T", errNilLink, inner)
 	}
 	mtu := inner.MTU()
 	if mtu < 1 || mtu > link.MaxPacket {
 		return nil, fmt.Errorf("netem: impair: the link's MTU %d is not within 1..%d", mtu, link.MaxPacket)
 	}
-	if err := path.Write.complete(mtu); err != nil {
-		return nil, fmt.Errorf("netem: impair: Write.%w", err)
-	}
-	if err := path.Read.complete(mtu); err != nil {
-		return nil, fmt.Errorf("netem: impair: Read.%w", err)
-	}
 	im := &Impaired{inner: inner, mtu: mtu, vecs: make([]net.Buffers, batchLen), write: inner.Write}
+	im.ways = ways{sched: &im.sched, out: &im.out, in: &im.in, mtu: mtu, where: "netem: impair"}
+	if err := im.ways.complete(&path); err != nil {
+		return nil, err
+	}
+	im.ways.path = path
 	if m, ok := inner.(bsdnet.QueueLink); ok && m.Queues() > 1 {
 		im.write = func(pkts []net.Buffers) (int, error) { return m.WriteQueue(0, pkts) }
 	}
@@ -318,12 +325,19 @@ func (im *Impaired) Write(pkts []net.Buffers) (int, error) {
 	if im.broken.Load() {
 		return 0, net.ErrClosed
 	}
+	submit(&im.sched, &im.out, pkts, im.mtu)
+	return len(pkts), nil
+}
+
+// submit passes copies of packets to a line with a model. It drops and counts packets that are
+// empty or larger than mtu.
+func submit(s *scheduler, l *line, pkts []net.Buffers, mtu int) {
 	var batch [batchLen]*packet
 	unfit := 0
 	for done := 0; done < len(pkts); {
 		n := min(len(pkts)-done, len(batch))
 		for i, bufs := range pkts[done : done+n] {
-			p := copyPacket(bufs, im.mtu)
+			p := copyPacket(bufs, mtu)
 			if p != nil {
 				p.flow = flowOf(p.data)
 			} else {
@@ -331,16 +345,15 @@ func (im *Impaired) Write(pkts []net.Buffers) (int, error) {
 			}
 			batch[i] = p
 		}
-		im.sched.submit(&im.out, batch[:n])
+		s.submit(l, batch[:n])
 		done += n
 	}
 	if unfit > 0 {
-		im.sched.mu.Lock()
-		im.out.model.counts.Packets += uint64(unfit)
-		im.out.model.counts.Dropped += uint64(unfit)
-		im.sched.mu.Unlock()
+		s.mu.Lock()
+		l.model.counts.Packets += uint64(unfit)
+		l.model.counts.Dropped += uint64(unfit)
+		s.mu.Unlock()
 	}
-	return len(pkts), nil
 }
 
 // Close implements bsdnet.Link. It drops the packets that are on their way, closes the wrapped link
@@ -374,11 +387,7 @@ func (im *Impaired) Diagnose(to netip.Addr) error {
 
 // Stats returns what has happened to the packets so far. The fate of a packet is decided 1 ns after
 // the packet has come.
-func (im *Impaired) Stats() Stats {
-	im.sched.mu.Lock()
-	defer im.sched.mu.Unlock()
-	return Stats{Write: im.out.model.counts, Read: im.in.model.counts}
-}
+func (im *Impaired) Stats() Stats { return im.ways.stats() }
 
 // deliverOut sends packets on the wrapped link. It returns how many need not be offered again.
 func (im *Impaired) deliverOut(pkts []*packet) int {

@@ -19,6 +19,7 @@ type packet struct {
 	due     int64  // when it is to leave, in the same units
 	order   uint64 // its place among the packets of its line
 	flow    flowKey
+	mark    mark
 }
 
 // classes are the sizes of buffers. A packet occupies the smallest buffer that it fits into, so
@@ -70,7 +71,7 @@ func copyPacket(bufs net.Buffers, mtu int) *packet {
 func (p *packet) clone() *packet {
 	c := newPacket(len(p.data))
 	copy(c.data, p.data)
-	c.arrival, c.due, c.order, c.flow = p.arrival, p.due, p.order, p.flow
+	c.arrival, c.due, c.order, c.flow, c.mark = p.arrival, p.due, p.order, p.flow, p.mark
 	return c
 }
 

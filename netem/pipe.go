@@ -3,6 +3,7 @@ package netem
 import (
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"bsdnet/internal/link"
@@ -53,8 +54,12 @@ type Link struct {
 	rx    queue // what this end reads
 	peer  *Link
 
-	sched *scheduler // that of both ends, nil without a delay
+	sched *scheduler // that of both ends
 	toRx  line       // brings packets to rx
+
+	delayed atomic.Bool   // what this end writes goes through toRx of the peer, and always will
+	severed atomic.Bool   // what this end writes is lost; only without a delay
+	lost    atomic.Uint64 // packets written by this end that Cut has dropped
 }
 
 var _ link.Link = (*Link)(nil)
@@ -85,12 +90,12 @@ func Pipe(config PipeConfig) (a, b *Link, err error) {
 		e.rx.init(config.Queue)
 		e.toRx.delay = int64(config.Delay)
 		e.toRx.deliver = e.deliver
+		e.toRx.refuse = e.refuse
+		e.delayed.Store(config.Delay > 0)
 	}
-	if config.Delay > 0 {
-		s := new(scheduler)
-		s.init(&a.toRx, &b.toRx)
-		a.sched, b.sched = s, s
-	}
+	s := new(scheduler)
+	s.init(&a.toRx, &b.toRx)
+	a.sched, b.sched = s, s
 	return a, b, nil
 }
 
@@ -131,22 +136,27 @@ func (e *Link) Write(pkts []net.Buffers) (int, error) {
 	if err := e.state.IOError("netem"); err != nil {
 		return 0, err
 	}
+	delayed := e.delayed.Load()
+	if !delayed && e.severed.Load() {
+		e.lost.Add(uint64(len(pkts)))
+		return len(pkts), nil
+	}
 	var batch [batchLen]*packet
 	for done := 0; done < len(pkts); {
 		n := min(len(pkts)-done, len(batch))
 		for i, bufs := range pkts[done : done+n] {
 			p := copyPacket(bufs, e.mtu)
-			if p != nil && e.sched != nil {
+			if p != nil && delayed {
 				p.flow = flowOf(p.data)
 			}
 			batch[i] = p
 		}
-		taken, closed := e.peer.rx.put(batch[:n], e.sched == nil)
+		taken, closed := e.peer.rx.put(batch[:n], !delayed)
 		freeAll(batch[taken:n])
 		if closed {
 			break
 		}
-		if e.sched != nil {
+		if delayed {
 			e.sched.submit(&e.peer.toRx, batch[:taken])
 		}
 		done += taken
@@ -169,10 +179,60 @@ func (e *Link) Close() error {
 	if e.rx.close() {
 		e.peer.callReady()
 	}
-	if e.sched != nil {
-		e.sched.drop(&e.toRx)
-	}
+	e.sched.drop(&e.toRx)
 	return nil
+}
+
+// SetDelay changes how long the packets take that this end writes after the present instant. If the
+// delay becomes shorter, packets may overtake those that are on their way; if it is 0, it is 1 ns,
+// unless the direction has never had a delay. SetDelay returns an error if d is not within 0 to 24
+// hours.
+func (e *Link) SetDelay(d time.Duration) error {
+	if d < 0 || d > maxDelay {
+		return fmt.Errorf("netem: pipe: Delay %v is not within 0..%v", d, maxDelay)
+	}
+	if d == 0 && !e.delayed.Load() {
+		return nil
+	}
+	e.sched.change(func() {
+		e.peer.toRx.delay = int64(max(d, 1))
+		e.peer.toRx.cut = e.severed.Load()
+	})
+	e.delayed.Store(true)
+	return nil
+}
+
+// Cut makes the cable lose all packets in the directions of d, as this end sees them. With a delay,
+// Cut and Heal take effect when the instant is over: a packet is lost if the direction is cut when
+// the packet is written, or when it would arrive. Without a delay they take effect at once, and
+// packets that can be read already stay.
+func (e *Link) Cut(d Direction) { e.sever(d, true) }
+
+// Heal ends the effect of [Link.Cut] in the directions of d.
+func (e *Link) Heal(d Direction) { e.sever(d, false) }
+
+func (e *Link) sever(d Direction, cut bool) {
+	for _, way := range []struct {
+		Direction
+		from *Link
+	}{{Write, e}, {Read, e.peer}} {
+		if d&way.Direction != 0 {
+			way.from.severed.Store(cut)
+			e.sched.change(func() { way.from.peer.toRx.cut = cut })
+		}
+	}
+}
+
+// Lost returns how many of the packets that this end has written were lost because of Cut.
+func (e *Link) Lost() uint64 { return e.lost.Load() }
+
+// refuse drops packets on their way to this end, and gives their places in the queue free.
+func (e *Link) refuse(pkts []*packet) {
+	e.peer.lost.Add(uint64(len(pkts)))
+	if e.rx.release(len(pkts)) {
+		go e.peer.callReady() // the scheduler is locked
+	}
+	freeAll(pkts)
 }
 
 // deliver puts packets that have travelled for the delay into the queue, where Write has reserved

@@ -68,6 +68,19 @@ func (q *queue) arrive(pkts []*packet) {
 	q.filled.Signal()
 }
 
+// release gives n places free that put has reserved. It returns what read returns as room.
+func (q *queue) release(n int) (room bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return false
+	}
+	q.held -= n
+	room = q.cut && q.held <= q.limit/2
+	q.cut = q.cut && !room
+	return room
+}
+
 // push appends a packet to the ring. q.mu is held.
 func (q *queue) push(p *packet) {
 	if q.n == len(q.ring) {
