@@ -28,7 +28,9 @@ func (so *Socket) Sosendto(b []byte, to netip.AddrPort) (int, syscall.Errno) {
 // dgsendto is Sosendto with flags.
 func (so *Socket) dgsendto(b []byte, to netip.AddrPort, flags int) (int, syscall.Errno) {
 	if len(b) > maxDgram {
-		return 0, syscall.EMSGSIZE
+		so.lock()
+		defer so.unlock()
+		return 0, so.dgtoolong()
 	}
 	m := so.k.pool.Getpkt(len(b))
 	m.Pkt.Len = m.Append(b)
@@ -54,13 +56,10 @@ func (so *Socket) dgsend(m *mbuf.Mbuf, to netip.AddrPort, flags int) syscall.Err
 // dgwritable sleeps until the socket may send, and returns 0 then. The socket is locked.
 func (so *Socket) dgwritable(flags int) syscall.Errno {
 	for {
+		if errno := so.dgintime(); errno != 0 {
+			return errno
+		}
 		switch {
-		case so.closed(), so.dead:
-			return syscall.EBADF
-		case so.k.home != 0 && so.k.away(so.k.now()):
-			return EXDEV
-		case so.snd.deadline != never && so.late(&so.snd.sleepers):
-			return syscall.EAGAIN
 		case so.err != 0: // before EPIPE, as on Linux
 			errno := so.takeError()
 			so.dgnote()
@@ -96,6 +95,29 @@ func (so *Socket) dgunlock() {
 	}
 }
 
+// dgintime returns the errno of every call that sends, whatever it sends: once the socket is
+// closed, in another bubble, and after the deadline. The socket is locked.
+func (so *Socket) dgintime() syscall.Errno {
+	switch {
+	case so.closed(), so.dead:
+		return syscall.EBADF
+	case so.k.home != 0 && so.k.away(so.k.now()):
+		return EXDEV
+	case so.snd.deadline != never && so.late(&so.snd.sleepers):
+		return syscall.EAGAIN
+	}
+	return 0
+}
+
+// dgtoolong returns the errno of a call with more bytes than a datagram has. As on Linux, an error
+// that waits for the user still waits for the next call. The socket is locked.
+func (so *Socket) dgtoolong() syscall.Errno {
+	if errno := so.dgintime(); errno != 0 {
+		return errno
+	}
+	return syscall.EMSGSIZE
+}
+
 // dgroom reports whether the socket may put another datagram on a queue. If not, txDone will wake
 // the writers.
 func (so *Socket) dgroom() bool {
@@ -121,7 +143,7 @@ func (so *Socket) Sosendmsgs(msgs []Msg, flags int) (n int, errno syscall.Errno)
 			size += len(b)
 		}
 		if size > maxDgram {
-			errno = syscall.EMSGSIZE
+			errno = so.dgtoolong()
 			break
 		}
 		if !so.dg.local.Empty() && msg.Addr != so.dg.route.to {
