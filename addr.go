@@ -8,12 +8,20 @@ import (
 // checkNetwork returns an error if the stack does not have the network. The error may name address.
 func checkNetwork(network, address string) error {
 	switch network {
-	case "tcp", "tcp4":
+	case "tcp", "tcp4", "udp", "udp4":
 		return nil
-	case "tcp6":
+	case "tcp6", "udp6":
 		return &net.AddrError{Err: "IPv6 is not available", Addr: address}
 	}
 	return net.UnknownNetworkError(network)
+}
+
+// checkTCP is checkNetwork for calls that know only networks of TCP.
+func checkTCP(network, address string) error {
+	if isUDP(network) {
+		return net.UnknownNetworkError(network)
+	}
+	return checkNetwork(network, address)
 }
 
 func onlyIPv4(ip netip.Addr) (netip.Addr, error) {

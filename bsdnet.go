@@ -1,5 +1,6 @@
-// Package bsdnet is a TCP/IP stack in user space, in the shape of 4.4BSD, behind net.Listener and
-// net.Conn. Replace net.Listen by bsdnet.Listen, and an unmodified net/http server runs on it:
+// Package bsdnet is a TCP/IP stack in user space, in the shape of 4.4BSD, behind net.Listener,
+// net.Conn and net.PacketConn. Replace net.Listen by bsdnet.Listen, and an unmodified net/http
+// server runs on it:
 //
 //	ln, err := bsdnet.Listen("tcp", "127.0.0.1:80")
 //	…
@@ -45,8 +46,8 @@
 //
 // # Limits
 //
-// The stack has IPv4 and TCP. A [Dialer] that has a Resolver resolves names; without one, only
-// localhost is known, which is 127.0.0.1. There are no users, so a port below 1024 is like any
+// The stack has TCP and UDP over IPv4. A [Dialer] that has a Resolver resolves names; without one,
+// only localhost is known, which is 127.0.0.1. There are no users, so a port below 1024 is like any
 // other.
 package bsdnet
 
@@ -535,6 +536,28 @@ func DialContext(ctx context.Context, network, address string) (net.Conn, error)
 // made there, by [New].
 func DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
 	return (&Dialer{Timeout: timeout}).Dial(network, address)
+}
+
+// ListenPacket is [Stack.ListenPacket] on the default stack. In a testing/synctest bubble use a
+// stack made there, by [New].
+func ListenPacket(network, address string) (net.PacketConn, error) {
+	return new(ListenConfig).ListenPacket(context.Background(), network, address)
+}
+
+// ListenUDP is [Stack.ListenUDP] on the default stack. In a testing/synctest bubble use a stack
+// made there, by [New].
+func ListenUDP(network string, laddr *net.UDPAddr) (*UDPConn, error) {
+	s, err := defaultStack()
+	if err != nil {
+		return nil, err
+	}
+	return s.ListenUDP(network, laddr)
+}
+
+// DialUDP is [Stack.DialUDP] on the default stack. In a testing/synctest bubble use a stack made
+// there, by [New].
+func DialUDP(network string, laddr, raddr *net.UDPAddr) (*UDPConn, error) {
+	return new(Dialer).dialUDP(context.Background(), network, laddr, raddr)
 }
 
 // DialTCP is [Stack.DialTCP] on the default stack. In a testing/synctest bubble use a stack made

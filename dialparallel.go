@@ -200,6 +200,9 @@ func (d *Dialer) dialSingle(ctx context.Context, network string, to netip.AddrPo
 			defer func() { trace.ConnectDone(network, to.String(), err) }()
 		}
 	}
+	if isUDP(network) {
+		return d.dialUDPTo(ctx, network, to)
+	}
 	tc, err := d.dial(ctx, network, to)
 	if err != nil {
 		return nil, err // not a nil *TCPConn in an interface

@@ -85,17 +85,26 @@ type ListenConfig struct {
 	// KeepAliveConfig configures the keep-alive probes of accepted connections if its Enable is
 	// true.
 	KeepAliveConfig net.KeepAliveConfig
+
+	// ReusePort sets SO_REUSEPORT: sockets that have it, and listeners that have it, can share an
+	// address.
+	ReusePort bool
+}
+
+// stack returns the stack to listen on.
+func (lc *ListenConfig) stack() (*Stack, error) {
+	if lc.Stack == nil {
+		return defaultStack()
+	}
+	return lc.Stack, nil
 }
 
 // Listen is net.ListenConfig.Listen. If ctx ends while the address is being resolved, Listen fails;
 // later, ctx has no effect.
 func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (net.Listener, error) {
-	s := lc.Stack
-	if s == nil {
-		var err error
-		if s, err = defaultStack(); err != nil {
-			return nil, err
-		}
+	s, err := lc.stack()
+	if err != nil {
+		return nil, err
 	}
 	if address == "" {
 		address = ":0"
@@ -105,7 +114,12 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Err: err}
 	}
-	l, err := s.listen(network, preferIPv4(list))
+	a := preferIPv4(list)
+	if isUDP(network) {
+		return nil, &net.OpError{Op: "listen", Net: network, Addr: net.UDPAddrFromAddrPort(a),
+			Err: &net.AddrError{Err: "unexpected address type", Addr: address}}
+	}
+	l, err := s.listen(network, a, lc.ReusePort)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +145,7 @@ func (s *Stack) Listen(network, address string) (net.Listener, error) {
 // ListenTCP is net.ListenTCP. If laddr is nil, the listener accepts connections to every address of
 // the stack, on a free port.
 func (s *Stack) ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
-	err := checkNetwork(network, laddr.String())
+	err := checkTCP(network, laddr.String())
 	var a netip.AddrPort
 	if err == nil {
 		a, err = fromTCPAddr(laddr)
@@ -139,11 +153,11 @@ func (s *Stack) ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, err
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: network, Addr: opAddr(laddr), Err: err}
 	}
-	return s.listen(network, a)
+	return s.listen(network, a, false)
 }
 
 // listen makes the socket, with the options that package net sets.
-func (s *Stack) listen(network string, a netip.AddrPort) (*TCPListener, error) {
+func (s *Stack) listen(network string, a netip.AddrPort, reusePort bool) (*TCPListener, error) {
 	fail := func(call string, errno syscall.Errno) error {
 		return &net.OpError{Op: "listen", Net: network, Addr: net.TCPAddrFromAddrPort(a), Err: sysError(call, errno)}
 	}
@@ -152,6 +166,9 @@ func (s *Stack) listen(network string, a netip.AddrPort) (*TCPListener, error) {
 		return nil, fail("socket", errno)
 	}
 	so.Sosetopt(kern.SOL_SOCKET, int(kern.SO_REUSEADDR), 1) // listen again over TIME_WAIT
+	if reusePort {
+		so.Sosetopt(kern.SOL_SOCKET, int(kern.SO_REUSEPORT), 1)
+	}
 	if errno := so.Sobind(a); errno != 0 {
 		so.Soclose()
 		return nil, fail("bind", errno)

@@ -24,7 +24,9 @@ import (
 const (
 	netsOwn   = "programs use package net's own"
 	noNames   = "names are a Resolver's, and package net's"
-	noUDP     = "TCP is the stack's only transport"
+	noUnix    = "Unix sockets are the system's"
+	noIP      = "there are no raw sockets"
+	noMcast   = "there is no multicast yet"
 	noFD      = "there are no file descriptors"
 	noIface   = "a stack's links are not the system's interfaces"
 	noMPTCP   = "there is no multipath TCP to choose"
@@ -34,10 +36,9 @@ const (
 
 // notHere are the exported functions, variables and types of package net that are not here.
 var notHere = map[string]string{
-	"DialIP": noUDP, "DialUDP": noUDP, "DialUnix": noUDP, "ListenIP": noUDP,
-	"ListenMulticastUDP": noUDP, "ListenPacket": noUDP, "ListenUDP": noUDP, "ListenUnix": noUDP,
-	"ListenUnixgram": noUDP, "IPConn": noUDP, "UDPConn": noUDP, "UnixConn": noUDP,
-	"UnixListener": noUDP, "PacketConn": noUDP, "ErrWriteToConnected": noUDP,
+	"DialIP": noIP, "ListenIP": noIP, "IPConn": noIP,
+	"DialUnix": noUnix, "ListenUnix": noUnix, "ListenUnixgram": noUnix, "UnixConn": noUnix, "UnixListener": noUnix,
+	"ListenMulticastUDP": noMcast, "PacketConn": isATypeOf, "ErrWriteToConnected": netsOwn,
 	"FileConn": noFD, "FileListener": noFD, "FilePacketConn": noFD,
 	"InterfaceAddrs": noIface, "InterfaceByIndex": noIface, "InterfaceByName": noIface,
 	"Interfaces": noIface, "Interface": noIface, "Flags": noIface,
@@ -64,10 +65,10 @@ var notHere = map[string]string{
 var membersNotHere = map[string]string{
 	"Dialer.Cancel": obsolete, "Dialer.DualStack": obsolete,
 	"Dialer.Control": noFD, "Dialer.ControlContext": noFD, "ListenConfig.Control": noFD,
-	"Dialer.DialIP": noUDP, "Dialer.DialUDP": noUDP, "Dialer.DialUnix": noUDP, "ListenConfig.ListenPacket": noUDP,
+	"Dialer.DialIP": noIP, "Dialer.DialUnix": noUnix,
 	"Dialer.MultipathTCP": noMPTCP, "Dialer.SetMultipathTCP": noMPTCP,
 	"ListenConfig.MultipathTCP": noMPTCP, "ListenConfig.SetMultipathTCP": noMPTCP,
-	"TCPConn.SyscallConn": noFD, "TCPListener.SyscallConn": noFD,
+	"TCPConn.SyscallConn": noFD, "TCPListener.SyscallConn": noFD, "UDPConn.SyscallConn": noFD,
 }
 
 // TestAPIWhole tests that every exported name of this Go's package net is here, or listed as

@@ -217,7 +217,8 @@ var targets = []struct {
 	{"EADDRINUSE", syscall.EADDRINUSE}, {"EADDRNOTAVAIL", syscall.EADDRNOTAVAIL},
 	{"ETIMEDOUT", syscall.ETIMEDOUT}, {"ENOTCONN", syscall.ENOTCONN},
 	{"EHOSTUNREACH", syscall.EHOSTUNREACH}, {"ENETUNREACH", syscall.ENETUNREACH},
-	{"EINVAL", syscall.EINVAL}, {"EBADF", syscall.EBADF},
+	{"EINVAL", syscall.EINVAL}, {"EBADF", syscall.EBADF}, {"EMSGSIZE", syscall.EMSGSIZE},
+	{"EDESTADDRREQ", syscall.EDESTADDRREQ}, {"EISCONN", syscall.EISCONN}, {"EACCES", syscall.EACCES},
 }
 
 // describe returns everything that a program can see of an error: its text, which contains Op, Net,

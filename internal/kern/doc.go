@@ -344,7 +344,7 @@
 // This is TCP over IPv4, on the loopback and over links. In the order that makes sense, these are
 // missing:
 //
-//   - UDP and ListenPacket; IPv6 (addresses are netip.Addr, in tables in6Addr; wire, ICMPv6 and the
+//   - IPv6 (addresses are netip.Addr, in tables in6Addr; wire, ICMPv6 and the
 //     dual-stack listener are missing); names by DNS, Happy Eyeballs.
 //   - Speed: bench/RESULTS.md shows where the stack stands. Delivery straight into a waiting
 //     reader's slice would save a copy.
