@@ -7,7 +7,7 @@ import (
 
 // These are the reasons why tests are excluded.
 const (
-	needsFile    = "TCPConn.File and TCPListener.File: a file descriptor"
+	needsFile    = "File of a connection or a listener: a file descriptor"
 	needsRawConn = "SyscallConn or Control: a file descriptor"
 	needsSyscall = "counts or replaces system calls on the connection's file descriptor"
 	needsNetFD   = "looks at package net's netFD, which a connection over bsdnet does not have"
@@ -26,8 +26,10 @@ var excluded = map[string]map[string]string{
 		"TestDialerKeepAlive":                 needsNetFD, // the same hook
 		"TestEndlessWrite":                    needsNetFD,
 		"TestFileConn/tcp":                    needsFile,
+		"TestFileConn/udp":                    needsFile,
 		"TestFileError":                       needsFile,
 		"TestFileListener/tcp":                needsFile,
+		"TestFilePacketConn/udp":              needsFile,
 		"TestMultiPathTCP":                    needsMPTCP,
 		"TestRawConnControl/TCP":              needsRawConn,
 		"TestRawConnReadWrite":                needsRawConn,
@@ -46,6 +48,8 @@ var excluded = map[string]map[string]string{
 		"TestTCPConnKeepAliveConfigListener":  needsRawConn,
 		"TestTCPListener":                     needsNetFD, // its address family
 		"TestTCPListenerSpecificMethods":      needsFile,
+		"TestUDPConnSpecificMethods":          needsFile,
+		"TestUDPListener":                     needsNetFD, // its address family
 	},
 	"net/http": {
 		"TestLinuxSendfile": needsSyscall, // sendfile, under strace

@@ -4,11 +4,11 @@
 //	go run ./internal/stdtest [-run regexp] [-short=false] [package ...]
 //
 // It copies GOROOT into a temporary directory. There, package net gets a hook, which makes every
-// TCP socket if it is set (testdata/net/bsdnethook.go), bsdnet's packages become part of the
-// standard library, and each test binary gets a file that sets the hook (testdata/bsdnethook).
-// Tests and the code that they test do not change otherwise: a *net.TCPConn is still one, and a
-// bsdnet.TCPConn does its work. UDP, Unix sockets and the resolver stay with the kernel, and IPv6
-// is off.
+// TCP socket if it is set, and every UDP socket of the loopback (testdata/net), bsdnet's packages
+// become part of the standard library, and each test binary gets a file that sets the hook
+// (testdata/bsdnethook). Tests and the code that they test do not change otherwise: a *net.TCPConn
+// is still one, and a bsdnet.TCPConn does its work. Unix sockets and the resolver stay with the
+// kernel, and IPv6 is off.
 //
 // Each test binary runs twice, over the kernel and over bsdnet. The program fails if a test or a
 // subtest passes over the kernel and not over bsdnet, unless the list in exclude.go has it with a

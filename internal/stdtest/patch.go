@@ -33,13 +33,26 @@ var edits = []edit{
 		"\tif c, err, ok := hookDial(ctx, d, network, address); ok {\n\t\treturn c, err\n\t}\n"},
 	{"dial.go", "func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (Listener, error) {\n",
 		"\tif l, err, ok := hookListen(ctx, lc, network, address); ok {\n\t\treturn l, err\n\t}\n"},
+	{"udpsock.go", "type UDPConn struct {\n\tconn\n", "\thook UDPHookConn\n"},
+	{"udpsock.go", "func DialUDP(network string, laddr, raddr *UDPAddr) (*UDPConn, error) {\n",
+		"\tif hookTakesUDP(laddr, raddr) {\n" +
+			"\t\treturn hookedUDP(UDPHooked.DialUDP(context.Background(), nil, network, laddr, raddr))\n\t}\n"},
+	{"udpsock.go", "func ListenUDP(network string, laddr *UDPAddr) (*UDPConn, error) {\n",
+		"\tif hookTakesUDP(laddr) {\n\t\treturn hookedUDP(UDPHooked.ListenUDP(network, laddr))\n\t}\n"},
+	{"udpsock_posix.go", "dialUDP(ctx context.Context, laddr, raddr *UDPAddr) (*UDPConn, error) {\n",
+		"\tif hookTakesUDP(laddr, raddr) && sd.Control == nil && sd.ControlContext == nil {\n" +
+			"\t\tc, err := hookedUDP(UDPHooked.DialUDP(ctx, &sd.Dialer, sd.network, laddr, raddr))\n" +
+			"\t\treturn c, inner(err)\n\t}\n"},
+	{"udpsock_posix.go", "listenUDP(ctx context.Context, laddr *UDPAddr) (*UDPConn, error) {\n",
+		"\tif hookTakesUDP(laddr) && sl.Control == nil {\n" +
+			"\t\tc, err := hookedUDP(UDPHooked.ListenUDP(sl.network, laddr))\n\t\treturn c, inner(err)\n\t}\n"},
 	// Both runs are without IPv6, which bsdnet does not have yet. A test that needs it skips.
 	{"ipsock.go", "func supportsIPv6() bool {\n", "\tif true {\n\t\treturn false\n\t}\n"},
 	{"ipsock.go", "func supportsIPv4map() bool {\n", "\tif true {\n\t\treturn false\n\t}\n"},
 }
 
-// method matches the head of an exported method of TCPConn or TCPListener.
-var method = regexp.MustCompile(`(?m)^func \((c|l) \*(?:TCPConn|TCPListener)\) ([A-Z]\w*)\(([^)]*)\)[^{\n]*\{`)
+// method matches the head of an exported method of TCPConn, TCPListener or UDPConn.
+var method = regexp.MustCompile(`(?m)^func \((c|l) \*(?:TCPConn|TCPListener|UDPConn)\) ([A-Z]\w*)\(([^)]*)\)[^{\n]*\{`)
 
 // patchNet changes the package net in dir so that it asks the hook first.
 func patchNet(dir string) error {
@@ -63,6 +76,7 @@ func patchNet(dir string) error {
 	}
 	for name, b := range files {
 		b = bytes.ReplaceAll(b, []byte("&TCPConn{conn{fd}}"), []byte("&TCPConn{conn: conn{fd}}"))
+		b = bytes.ReplaceAll(b, []byte("&UDPConn{conn{fd}}"), []byte("&UDPConn{conn: conn{fd}}"))
 		b = method.ReplaceAllFunc(b, divert)
 		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
 			return err

@@ -1,4 +1,4 @@
-// Package bsdnethook makes package net's TCP bsdnet's, where the environment says STDTEST_NET=bsdnet. Test binaries import it.
+// Package bsdnethook makes package net's TCP and UDP bsdnet's, where the environment says STDTEST_NET=bsdnet. Test binaries import it.
 package bsdnethook
 
 import (
@@ -20,6 +20,7 @@ func init() {
 		panic(err)
 	}
 	net.TCPHooked = hook{s}
+	net.UDPHooked = udpHook{s}
 }
 
 type hook struct{ s *bsdnet.Stack }
