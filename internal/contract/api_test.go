@@ -95,6 +95,7 @@ func TestAPIWhole(t *testing.T) {
 		{reflect.TypeFor[net.ListenConfig](), reflect.TypeFor[bsdnet.ListenConfig]()},
 		{reflect.TypeFor[net.TCPConn](), reflect.TypeFor[bsdnet.TCPConn]()},
 		{reflect.TypeFor[net.TCPListener](), reflect.TypeFor[bsdnet.TCPListener]()},
+		{reflect.TypeFor[net.UDPConn](), reflect.TypeFor[bsdnet.UDPConn]()},
 	} {
 		have := membersOf(p.ours)
 		for name, typ := range membersOf(p.nets) {
@@ -119,11 +120,14 @@ func TestAPIWhole(t *testing.T) {
 	}
 	// The functions have the types of those of package net.
 	for name, p := range map[string][2]any{
-		"Dial":        {net.Dial, bsdnet.Dial},
-		"DialTimeout": {net.DialTimeout, bsdnet.DialTimeout},
-		"DialTCP":     {net.DialTCP, bsdnet.DialTCP},
-		"Listen":      {net.Listen, bsdnet.Listen},
-		"ListenTCP":   {net.ListenTCP, bsdnet.ListenTCP},
+		"Dial":         {net.Dial, bsdnet.Dial},
+		"DialTimeout":  {net.DialTimeout, bsdnet.DialTimeout},
+		"DialTCP":      {net.DialTCP, bsdnet.DialTCP},
+		"DialUDP":      {net.DialUDP, bsdnet.DialUDP},
+		"Listen":       {net.Listen, bsdnet.Listen},
+		"ListenPacket": {net.ListenPacket, bsdnet.ListenPacket},
+		"ListenTCP":    {net.ListenTCP, bsdnet.ListenTCP},
+		"ListenUDP":    {net.ListenUDP, bsdnet.ListenUDP},
 	} {
 		nt, ot := ourType(reflect.TypeOf(p[0])), ourType(reflect.TypeOf(p[1]))
 		if nt != ot {
@@ -132,7 +136,8 @@ func TestAPIWhole(t *testing.T) {
 	}
 	for name := range ours {
 		if nets[name] && notHere[name] == "" && !slices.Contains([]string{
-			"Dial", "DialTimeout", "DialTCP", "Listen", "ListenTCP", "Dialer", "ListenConfig", "TCPConn", "TCPListener",
+			"Dial", "DialTimeout", "DialTCP", "DialUDP", "Listen", "ListenPacket", "ListenTCP", "ListenUDP",
+			"Dialer", "ListenConfig", "TCPConn", "TCPListener", "UDPConn",
 		}, name) {
 			t.Errorf("%s has a name of package net's, and no test says that it is the same", name)
 		}
