@@ -326,9 +326,10 @@ func (c *TCPConfig) profile() (*kern.Profile, error) {
 // methods find it by its value.
 //
 // If Attach fails, the link stays open, unless the error is net.ErrClosed: then the stack has been
-// closed, and the link with it. If an address is IPv6, the error wraps syscall.EAFNOSUPPORT; if the
-// stack already has the address, syscall.EADDRINUSE; if no host can have it, such as the network's
-// own address in 10.0.0.0/24, syscall.EADDRNOTAVAIL.
+// closed, and the link with it. If the stack already has the address, the error wraps
+// syscall.EADDRINUSE, except that each link may have the same IPv6 link-local address; if no host
+// can have it, such as the network's own address in 10.0.0.0/24, syscall.EADDRNOTAVAIL; if it is
+// IPv6 and the link's MTU is less than 1280 bytes (RFC 8200, 5), syscall.EINVAL.
 //
 // Several links may be in one network. Dials use the first link that works, and a connection stays
 // with the link that has its local address.
@@ -403,9 +404,10 @@ func (s *Stack) Detach(link Link) error {
 var errNotAttached = errors.New("bsdnet: the link is not attached to this stack")
 
 // AddRoute adds a route to dst over link, in addition to the routes to the link's own networks. Of
-// the routes to an address the one with the longest prefix is used; 0.0.0.0/0 is the default route.
-// If there already is a route to dst, the error wraps syscall.EEXIST; if dst is IPv6,
-// syscall.EAFNOSUPPORT.
+// the routes to an address the one with the longest prefix is used; 0.0.0.0/0 and ::/0 are the
+// default routes of IPv4 and IPv6. If there already is a route to dst, the error wraps
+// syscall.EEXIST. An IPv6 link-local address is reached over the link that its zone names, never
+// over a route.
 func (s *Stack) AddRoute(dst netip.Prefix, link Link) error {
 	ifp := s.ifnet(link)
 	if ifp == nil {
@@ -436,9 +438,9 @@ type Route struct {
 	Src netip.Addr
 }
 
-// Routes returns all routes, including those to the links' own networks and that of the loopback,
-// sorted by address and then by length. Of several routes to one prefix the stack uses the first
-// over a link that works.
+// Routes returns all routes, including those to the links' own networks and those of the loopback,
+// sorted by family, by address and then by length. Of several routes to one prefix the stack uses
+// the first over a link that works.
 func (s *Stack) Routes() []Route {
 	list := s.k.Routes()
 	routes := make([]Route, len(list))

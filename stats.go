@@ -15,6 +15,8 @@ type Stats struct {
 	UDP        UDPStats
 	IP         IPStats
 	ICMP       ICMPStats
+	IP6        IP6Stats
+	ICMP6      ICMP6Stats
 	Interfaces []InterfaceStats // the loopback first
 	Memory     MemoryStats
 }
@@ -163,6 +165,45 @@ type ICMPStats struct {
 	Inerror    uint64 // errors received
 }
 
+// IP6Stats are the counters of IPv6, under the names of FreeBSD's struct ip6stat. Those that IP
+// also has are named as there.
+type IP6Stats struct {
+	// Packets received.
+	Total       uint64 // all
+	Tooshort    uint64 // shorter than their headers
+	Badlen      uint64 // with a payload length beyond the packet
+	Badoptions  uint64 // with options or headers that have them discarded
+	Badaddr     uint64 // with addresses that no packet on a link may have
+	Toomanyhdr  uint64 // with more extension headers, or longer ones, than a packet has a use for
+	Notmember   uint64 // for groups that the stack has not joined
+	Cantforward uint64 // for other hosts
+	Fragments   uint64 // fragments
+	Fragdropped uint64 // fragments dropped
+	Fragtimeout uint64 // packets of which not all fragments came in time
+	Reassembled uint64 // packets put together
+	Delivered   uint64 // handed to a protocol
+	Noproto     uint64 // for a protocol that the stack does not have
+
+	// Packets sent.
+	Localout   uint64 // all
+	Noroute    uint64 // without a route
+	Fragmented uint64 // cut into fragments
+	Ofragments uint64 // fragments made
+}
+
+// ICMP6Stats are the counters of ICMPv6, under the names of FreeBSD's struct icmp6stat.
+type ICMP6Stats struct {
+	Error     uint64 // errors sent
+	Canterror uint64 // errors not sent, as none may be sent about such a packet (RFC 4443, 2.4)
+	Toofreq   uint64 // errors, and echoes to groups, not sent, to keep to a rate
+	Reflect   uint64 // echoes answered
+	Tooshort  uint64 // messages received that were too short
+	Checksum  uint64 // with a bad checksum
+	Badlen    uint64 // with a quoted packet that was too short
+	Badpmtu   uint64 // Packet Too Big with an MTU that no link may have (RFC 8201, 4)
+	Inerror   uint64 // errors received
+}
+
 // InterfaceStats are the state and the counters of an interface. A packet that an [OffloadLink]
 // takes or brings whole, or that the loopback carries whole, counts as one.
 type InterfaceStats struct {
@@ -197,6 +238,8 @@ func (s *Stack) Stats() Stats {
 	loadCounters(&st.UDP, &s.k.Stats.UDP)
 	loadCounters(&st.IP, &s.k.Stats.IP)
 	loadCounters(&st.ICMP, &s.k.Stats.ICMP)
+	loadCounters(&st.IP6, &s.k.Stats.IP6)
+	loadCounters(&st.ICMP6, &s.k.Stats.ICMP6)
 	for _, ifp := range s.k.Ifs() {
 		c := ifp.Counts()
 		i := InterfaceStats{

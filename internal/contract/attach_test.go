@@ -2,6 +2,7 @@ package contract
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -39,7 +40,8 @@ func TestAttachRefused(t *testing.T) {
 		want   string
 	}{
 		{"10.0.0.1/24", syscall.EADDRINUSE, "10.0.0.1 belongs to if0"},
-		{"fd00::1/64", syscall.EAFNOSUPPORT, "IPv4 only"},
+		{"::1/64", syscall.EADDRNOTAVAIL, "the address of the loopback"},
+		{"::ffff:10.0.0.9/120", nil, "not an address with its prefix length"},
 		{"", nil, "not an address with its prefix length"},
 	} {
 		p, _ := netip.ParsePrefix(c.prefix)
@@ -51,10 +53,37 @@ func TestAttachRefused(t *testing.T) {
 	if err := s.Attach(nil); err == nil {
 		t.Error("no link is attached")
 	}
+	small, _, err := netem.Pipe(netem.PipeConfig{MTU: 1279})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// RFC 8200, 5: a link that carries IPv6 carries packets of 1280 bytes.
+	if err := s.Attach(small, netip.MustParsePrefix("10.0.2.1/24"), netip.MustParsePrefix("fd00::1/64")); err == nil ||
+		!errors.Is(err, syscall.EINVAL) || !strings.Contains(err.Error(), "MTU of at least 1280") {
+		t.Errorf("an IPv6 address on a link with an MTU of 1279: %v", err)
+	}
 	if l.asked || l.started {
 		t.Errorf("a link that is not attached has been asked for offloads: %v, and started: %v", l.asked, l.started)
 	}
 	if err := s.Attach(l, netip.MustParsePrefix("10.0.1.1/24")); err != nil || !l.asked || !l.started {
 		t.Errorf("then with a good address: %v", err)
 	}
+}
+
+// The loopback has ::1 unless its MTU is too small for IPv6. Each link may have the same link-local
+// address, and no other address twice.
+func TestAttachIPv6(t *testing.T) {
+	for mtu, want := range map[int]string{0: "[127.0.0.1/8 ::1/128]", 1280: "[127.0.0.1/8 ::1/128]", 1279: "[127.0.0.1/8]"} {
+		s := stack(t, bsdnet.Config{LoopbackMTU: mtu})
+		if got := fmt.Sprint(s.Stats().Interfaces[0].Addrs); got != want {
+			t.Errorf("with an MTU of %d the loopback has %s, want %s", mtu, got, want)
+		}
+	}
+	s := stack(t, bsdnet.Config{})
+	a, b := pipe(t)
+	stacktest.Attach(t, s, a, "fd00::1/64", "fe80::1/64", "10.0.0.1/24")
+	if err := s.Attach(b, netip.MustParsePrefix("fd00::1/64")); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("an address twice: %v", err)
+	}
+	stacktest.Attach(t, s, b, "fe80::1/64")
 }

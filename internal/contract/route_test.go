@@ -296,7 +296,7 @@ func TestRoutes(t *testing.T) {
 		}
 	}
 	want("0.0.0.0/0 b 10.0.0.3", "10.0.0.0/24 a 10.0.0.1", "10.0.0.0/24 b 10.0.0.3", "10.0.0.0/25 b 10.0.0.3",
-		"127.0.0.0/8 lo0 127.0.0.1", "172.16.0.0/12 b 172.16.0.1")
+		"127.0.0.0/8 lo0 127.0.0.1", "172.16.0.0/12 b 172.16.0.1", "::1/128 lo0 ::1")
 	for _, c := range []struct {
 		what string
 		f    func(netip.Prefix, bsdnet.Link) error
@@ -304,13 +304,17 @@ func TestRoutes(t *testing.T) {
 		l    bsdnet.Link
 		want error
 	}{
-		{"AddRoute", s.AddRoute, "::/0", a, syscall.EAFNOSUPPORT},
-		{"AddRoute", s.AddRoute, "fd00::/8", a, syscall.EAFNOSUPPORT},
-		{"AddRoute", s.AddRoute, "::ffff:10.0.0.0/104", a, syscall.EAFNOSUPPORT},
+		{"AddRoute", s.AddRoute, "::/0", a, nil},
+		{"AddRoute", s.AddRoute, "fd00::5/8", b, nil},
+		{"AddRoute", s.AddRoute, "fd00::/8", a, syscall.EEXIST},
+		{"AddRoute", s.AddRoute, "::ffff:10.0.0.0/104", a, syscall.EINVAL},
 		{"AddRoute", s.AddRoute, "", a, syscall.EINVAL},
 		{"AddRoute", s.AddRoute, "0.0.0.0/0", a, syscall.EEXIST},
 		{"AddRoute", s.AddRoute, "10.0.0.0/24", b, syscall.EEXIST},
-		{"DelRoute", s.DelRoute, "::/0", a, syscall.EAFNOSUPPORT},
+		{"DelRoute", s.DelRoute, "::/0", b, syscall.ESRCH},
+		{"DelRoute", s.DelRoute, "fd00::/9", b, syscall.ESRCH},
+		{"DelRoute", s.DelRoute, "::/0", a, nil},
+		{"DelRoute", s.DelRoute, "::ffff:10.0.0.0/104", a, syscall.EINVAL},
 		{"DelRoute", s.DelRoute, "", a, syscall.EINVAL},
 		{"DelRoute", s.DelRoute, "0.0.0.0/0", a, syscall.ESRCH},
 		{"DelRoute", s.DelRoute, "10.0.0.0/26", b, syscall.ESRCH},
@@ -329,11 +333,12 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s(%s) over a link that is not attached", c.what, c.dst)
 		}
 	}
-	want("0.0.0.0/0 a 10.0.0.1", "10.0.0.0/24 b 10.0.0.3", "127.0.0.0/8 lo0 127.0.0.1", "172.16.0.0/12 b 172.16.0.1")
+	want("0.0.0.0/0 a 10.0.0.1", "10.0.0.0/24 b 10.0.0.3", "127.0.0.0/8 lo0 127.0.0.1", "172.16.0.0/12 b 172.16.0.1",
+		"::1/128 lo0 ::1", "fd00::/8 b invalid IP")
 	if err := s.Detach(b); err != nil {
 		t.Fatal(err)
 	}
-	want("0.0.0.0/0 a 10.0.0.1", "127.0.0.0/8 lo0 127.0.0.1")
+	want("0.0.0.0/0 a 10.0.0.1", "127.0.0.0/8 lo0 127.0.0.1", "::1/128 lo0 ::1")
 	if got := s.Links(); !slices.Equal(got, []bsdnet.Link{a}) {
 		t.Errorf("Links: %v", got)
 	}
@@ -354,8 +359,8 @@ func TestManyRoutes(t *testing.T) {
 	for i := range n {
 		addRoute(t, s, prefix(i*7919%n).String(), a)
 	}
-	if got := len(s.Routes()); got != n+2 {
-		t.Errorf("%d routes, want %d", got, n+2)
+	if got := len(s.Routes()); got != n+3 {
+		t.Errorf("%d routes, want %d", got, n+3)
 	}
 	for i := range n {
 		if err := s.DelRoute(prefix(i), a); err != nil {
@@ -366,7 +371,7 @@ func TestManyRoutes(t *testing.T) {
 	if got := (after.TotalAlloc - before.TotalAlloc) >> 20; got > 200 {
 		t.Errorf("%d routes made and removed take %d MiB", n, got)
 	}
-	if got := len(s.Routes()); got != 2 {
-		t.Errorf("then %d routes are left, want 2", got)
+	if got := len(s.Routes()); got != 3 {
+		t.Errorf("then %d routes are left, want 3", got)
 	}
 }

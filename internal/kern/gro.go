@@ -28,7 +28,7 @@ func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) bool {
 	// A link that has merged packets already leaves nothing to do. A router merges only what it can
 	// cut again into the same packets: those that may be fragmented need identifications of their
 	// own, which would be lost.
-	if !ok || m.Pkt.SegSize > 0 || k.ipforwarding.Load() && wire.IPv4View(m.Bytes()).Flags()&wire.IPDF == 0 {
+	if !ok || m.Pkt.SegSize > 0 || k.ipforwarding.Load() && !wire.IPView(m.Bytes()).DF() {
 		g.flush(k, ifp)
 		k.ipintr(ifp, m)
 		return false
@@ -45,16 +45,16 @@ func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) bool {
 }
 
 // groHeader reports whether m is a segment that may be merged: it has data, the flag ACK and
-// perhaps PUSH, no other flags, an IP header without options and marks, and right checksums. It
-// returns the lengths of the IP header, of both headers, and of the data.
+// perhaps PUSH, no other flags, an IP header without options, extension headers and marks, and
+// right checksums. It returns the lengths of the IP header, of both headers, and of the data.
 func groHeader(m *mbuf.Mbuf) (iphl, hl, n int, ok bool) {
 	b := m.Bytes()
-	ip, ok := wire.ViewIPv4(b)
-	iphl = wire.IPv4MinLen
-	if !ok || ip.Hlen() != iphl || len(b) < iphl+wire.TCPMinLen || ip.Proto() != wire.ProtoTCP {
+	ip, ok := wire.ViewIP(b)
+	if !ok || ip.Proto() != wire.ProtoTCP {
 		return 0, 0, 0, false
 	}
-	if ip.Len() != len(b) || ip.FlagsOff()&^wire.IPDF != 0 || ip.TOS()&3 == 3 {
+	iphl = ip.Hlen()
+	if len(b) < iphl+wire.TCPMinLen || ip.Len() != len(b) || ip.TOS()&3 == 3 {
 		return 0, 0, 0, false
 	}
 	th := wire.TCPView(b[iphl:])
@@ -62,7 +62,7 @@ func groHeader(m *mbuf.Mbuf) (iphl, hl, n int, ok bool) {
 	if hl < iphl+wire.TCPMinLen || len(b) <= hl || th.Flags()&^wire.PUSH != wire.ACK {
 		return 0, 0, 0, false
 	}
-	if wire.Fold(wire.Sum(b[:iphl], 0)) != 0xffff {
+	if !ip.Is6() && !groIPv4(b) {
 		return 0, 0, 0, false
 	}
 	if m.Pkt.Csum&mbuf.CsumVerified == 0 {
@@ -74,19 +74,28 @@ func groHeader(m *mbuf.Mbuf) (iphl, hl, n int, ok bool) {
 	return iphl, hl, len(b) - hl, true
 }
 
+// groIPv4 reports whether an IPv4 header allows that its packet is merged: it has no options, is no
+// fragment's, and has a right checksum.
+func groIPv4(b []byte) bool {
+	ip := wire.IPv4View(b)
+	return ip.Hlen() == wire.IPv4MinLen && ip.FlagsOff()&^wire.IPDF == 0 &&
+		wire.Fold(wire.Sum(b[:wire.IPv4MinLen], 0)) == 0xffff
+}
+
 // extends reports whether the packet continues the one that segments are added to.
 func (g *gro) extends(m *mbuf.Mbuf, iphl, hl, n int) bool {
 	if g.ended || hl != g.hl || n > g.seg || g.len+n+hl > wire.MaxPacket {
 		return false
 	}
-	aip, bip := wire.IPv4View(g.m.Bytes()), wire.IPv4View(m.Bytes())
+	aip, bip := wire.IPView(g.m.Bytes()), wire.IPView(m.Bytes())
 	a, b := wire.TCPView(aip[iphl:]), wire.TCPView(bip[iphl:])
 	return b.Seq() == g.next && alikeIP(aip, bip) && alikeTCP(a, b)
 }
 
 // alikeIP reports whether two packets have the same addresses and are treated alike on their way.
-func alikeIP(a, b wire.IPv4View) bool {
-	return string(a.Addrs()) == string(b.Addrs()) && a.TOS() == b.TOS() && a.TTL() == b.TTL()
+func alikeIP(a, b wire.IPView) bool {
+	return string(a.Addrs()) == string(b.Addrs()) && a.TOS() == b.TOS() && a.TTL() == b.TTL() &&
+		(!a.Is6() || wire.IPv6View(a).Label() == wire.IPv6View(b).Label())
 }
 
 // alikeTCP reports whether two segments differ at most in their numbers, their data and PUSH.
@@ -136,7 +145,7 @@ func (g *gro) flush(k *Kernel, ifp *Ifnet) {
 	m.Pkt.Len = g.hl + g.len
 	if g.len > g.seg {
 		m.Pkt.SegSize = g.seg
-		wire.IPv4View(m.Bytes()).SetLen(m.Pkt.Len)
+		wire.IPView(m.Bytes()).SetLen(m.Pkt.Len)
 	}
 	k.ipintr(ifp, m)
 }

@@ -41,6 +41,7 @@ type Ifnet struct {
 	readers  sync.WaitGroup // the receive goroutines
 	lastErr  atomic.Pointer[error]
 	tap      atomic.Pointer[bpf]
+	multi    inMulti
 	Stats    IfStats
 }
 
@@ -101,8 +102,14 @@ func (ifp *Ifnet) Err() error {
 }
 
 // owns reports whether a is one of the interface's addresses. The loopback has all addresses of its
-// prefixes (RFC 1122, 3.2.1.3).
+// prefixes (RFC 1122, 3.2.1.3). If a has a zone, it must be this interface.
 func (ifp *Ifnet) owns(a netip.Addr) bool {
+	if z := a.Zone(); z != "" {
+		if z != ifp.Name {
+			return false
+		}
+		a = a.WithZone("")
+	}
 	for _, p := range ifp.prefixes {
 		if p.Addr() == a || ifp.loopback && p.Contains(a) {
 			return true
@@ -111,15 +118,18 @@ func (ifp *Ifnet) owns(a netip.Addr) bool {
 	return false
 }
 
-// addrFor returns the interface's address for packets to dst: one in the network of dst, or else
-// the first of the same family.
+// addrFor returns the interface's address for packets to dst, not valid if it has none: of IPv4 one
+// in the network of dst, or else the first; of IPv6 what in6Selectsrc chooses.
 func (ifp *Ifnet) addrFor(dst netip.Addr) netip.Addr {
 	var first netip.Addr
+	if dst.Is6() {
+		return ifp.in6Selectsrc(dst)
+	}
 	for _, p := range ifp.prefixes {
 		if p.Contains(dst) {
 			return p.Addr()
 		}
-		if !first.IsValid() && p.Addr().Is4() == dst.Is4() {
+		if !first.IsValid() && p.Addr().Is4() {
 			first = p.Addr()
 		}
 	}
@@ -170,12 +180,6 @@ func (k *Kernel) Attach(name string, link Link, prefixes []netip.Prefix) (*Ifnet
 			ifp.mq, ifp.queues = mq, make([]ifqueue, n)
 		}
 	}
-	for _, p := range prefixes {
-		if p.IsValid() && p.Addr().Is6() && !p.Addr().Is4In6() {
-			return nil, fmt.Errorf(
-				"bsdnet: attach %s: %w: %v: the stack speaks IPv4 only", name, syscall.EAFNOSUPPORT, p)
-		}
-	}
 	k.ifMu.Lock()
 	err := k.checkIf(ifp)
 	k.ifMu.Unlock()
@@ -215,9 +219,7 @@ func (k *Kernel) addIf(ifp *Ifnet) error {
 		return err
 	}
 	for _, p := range ifp.prefixes {
-		if p.Addr().Is4() {
-			k.routes.rtadd(rtentry{dst: p, ifp: ifp, src: p.Addr()}) // the first of a network gets the route
-		}
+		k.routes.rtadd(rtentry{dst: p, ifp: ifp, src: p.Addr()}) // the first of a network gets the route
 	}
 	k.ifNum++
 	ifp.index = k.ifNum
@@ -239,15 +241,19 @@ func (k *Kernel) checkIf(ifp *Ifnet) error {
 				return fmt.Errorf("bsdnet: attach %s: %w", ifp.Name, err)
 			}
 		}
-		if other := k.ifaWithAddr(p.Addr()); other != nil {
+		if p.Addr().Is6() && ifp.mtu < wire.IPv6MinMTU {
+			return fmt.Errorf(
+				"bsdnet: attach %s: %w: %v: IPv6 needs an MTU of at least %d bytes (RFC 8200, 5), and the link's is %d",
+				ifp.Name, syscall.EINVAL, p, wire.IPv6MinMTU, ifp.mtu)
+		}
+		// Each link may have the same link-local address (RFC 4007, 6).
+		if other := k.ifaWithAddr(p.Addr()); other != nil && !needsZone(p.Addr()) {
 			return fmt.Errorf(
 				"bsdnet: attach %s: %w: %v belongs to %s", ifp.Name, syscall.EADDRINUSE, p.Addr(), other.Name)
 		}
 	}
-	for _, o := range *k.ifs.Load() {
-		if o.Name == ifp.Name {
-			return fmt.Errorf("bsdnet: attach %s: %w: there is an interface of that name", ifp.Name, syscall.EEXIST)
-		}
+	if k.ifByName(ifp.Name) != nil {
+		return fmt.Errorf("bsdnet: attach %s: %w: there is an interface of that name", ifp.Name, syscall.EEXIST)
 	}
 	return nil
 }
@@ -321,8 +327,9 @@ func checkRoute(dst netip.Prefix) error {
 	if !dst.IsValid() {
 		return fmt.Errorf("bsdnet: route: %w: not a valid prefix, such as 10.0.0.0/24", syscall.EINVAL)
 	}
-	if !dst.Addr().Is4() {
-		return fmt.Errorf("bsdnet: route to %v: %w: the stack speaks IPv4 only", dst, syscall.EAFNOSUPPORT)
+	if dst.Addr().Is4In6() {
+		return fmt.Errorf("bsdnet: route to %v: %w: give an IPv4 prefix as one, such as 10.0.0.0/24",
+			dst, syscall.EINVAL)
 	}
 	return nil
 }
@@ -334,19 +341,29 @@ type Route struct {
 	Src netip.Addr // the source address of packets; not valid: there is none, and the route is not used
 }
 
-// Routes returns all routes, sorted by address and then by length; the routes to one prefix are in
-// the order of their use.
+// Routes returns all routes, sorted by family, by address and then by length; the routes to one
+// prefix are in the order of their use.
 func (k *Kernel) Routes() []Route {
-	list := k.routes.root.Load().appendTo(nil)
+	list := k.routes.list()
 	routes := make([]Route, len(list))
 	for i, e := range list {
 		src := e.src
-		if !src.IsValid() {
+		if !src.IsValid() || src.Is6() {
 			src = e.ifp.addrFor(e.dst.Addr())
 		}
 		routes[i] = Route{Dst: e.dst, Ifp: e.ifp, Src: src}
 	}
 	return routes
+}
+
+// ifByName returns the interface of a name, or nil: BSD's ifunit.
+func (k *Kernel) ifByName(name string) *Ifnet {
+	for _, ifp := range *k.ifs.Load() {
+		if ifp.Name == name {
+			return ifp
+		}
+	}
+	return nil
 }
 
 // Ifs returns the interfaces.

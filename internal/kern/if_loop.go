@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
 )
 
 // The loopback is an interface of the kernel's own, as in BSD: looutput puts a packet on an input
@@ -19,7 +20,8 @@ const (
 	loTSO    = 4 * mbuf.ClHuge // largest chain over the loopback
 )
 
-// loopattach makes lo0, with 127.0.0.0/8, and reserves ::1 for it: BSD's loopattach.
+// loopattach makes lo0, with 127.0.0.0/8, and ::1 unless its MTU is too small for IPv6: BSD's
+// loopattach.
 func (k *Kernel) loopattach(mtu int) error {
 	if mtu == 0 {
 		mtu = loMTU
@@ -27,10 +29,13 @@ func (k *Kernel) loopattach(mtu int) error {
 	if mtu < MinMTU || mtu > loMTU {
 		return fmt.Errorf("bsdnet: the loopback's MTU of %d is not between %d and %d", mtu, MinMTU, loMTU)
 	}
+	prefixes := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}
+	if mtu >= wire.IPv6MinMTU {
+		prefixes = append(prefixes, netip.MustParsePrefix("::1/128"))
+	}
 	ifp := &Ifnet{
-		k: k, Name: "lo0", mtu: mtu, loopback: true,
-		prefixes: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("::1/128")},
-		queues:   make([]ifqueue, loQueues),
+		k: k, Name: "lo0", mtu: mtu, loopback: true, prefixes: prefixes,
+		queues: make([]ifqueue, loQueues),
 	}
 	for i := range ifp.queues {
 		ifp.queues[i].init(ifp, i)

@@ -106,14 +106,11 @@ func (so *Socket) inPcbladdr(to netip.Addr) (ifp *Ifnet, src, faddr netip.Addr, 
 	if faddr.Is6() && faddr.IsMulticast() {
 		return fail(syscall.ENETUNREACH)
 	}
-	from := inp.laddr.addr()
-	if way != nil && inp.laddr.unspecified() {
-		from = way.addrFor(faddr) // several interfaces have a route to the link-local prefix
+	dst := faddr
+	if way != nil {
+		dst = faddr.WithZone(way.Name)
 	}
-	ifp, src, errno = k.rtalloc(faddr, from)
-	if errno == 0 && way != nil && ifp != way && !ifp.loopback {
-		errno = syscall.EHOSTUNREACH
-	}
+	ifp, src, errno = k.rtalloc(dst, inp.laddr.addr())
 	if errno == syscall.EHOSTUNREACH && inp.laddr.unspecified() {
 		// There is no local address to connect from either: FreeBSD's in_pcbladdr.
 		errno = syscall.ENETUNREACH

@@ -48,13 +48,14 @@ type ipHdr struct {
 // is6 reports whether the packet is IPv6.
 func (ip *ipHdr) is6() bool { return ip.src.Is6() }
 
-// inetsw is the switch, BSD's inetsw.
+// inetsw is the switch: BSD's inetsw and inet6sw.
 var inetsw = []*protosw{
 	{domain: AF_INET, typ: SOCK_STREAM, proto: wire.ProtoTCP, name: "tcp"},
 	{domain: AF_INET, proto: wire.ProtoICMP, name: "icmp"},
 	{domain: AF_INET6, typ: SOCK_STREAM, proto: wire.ProtoTCP, name: "tcp6"},
 	{domain: AF_INET, typ: SOCK_DGRAM, proto: wire.ProtoUDP, name: "udp"},
 	{domain: AF_INET6, typ: SOCK_DGRAM, proto: wire.ProtoUDP, name: "udp6"},
+	{domain: AF_INET6, proto: wire.ProtoICMPv6, name: "icmp6"},
 }
 
 func init() { // a literal would be an initialization cycle, as the functions use the switch
@@ -69,6 +70,7 @@ func init() { // a literal would be an initialization cycle, as the functions us
 			p.input, p.ctlinput, p.usrreq = udpInput, udpCtlinput, udpUsrreq
 		}
 	}
+	inetsw[5].input = icmp6Input
 }
 
 // pffindtype finds the protocol of a socket type, or nil if there is none: BSD's pffindtype.

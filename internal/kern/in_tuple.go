@@ -29,6 +29,20 @@ func (a *in6Addr) is4() bool {
 	return binary.LittleEndian.Uint64(a[:]) == 0 && binary.LittleEndian.Uint32(a[8:]) == 0xffff0000
 }
 
+// onLink reports whether a is a link-local address, which says nothing about the way to it.
+func (a *in6Addr) onLink() bool { return a[0] == 0xfe && a[1]&0xc0 == 0x80 }
+
+// network returns what an address is counted by if its host must not count twice: an IPv4 address
+// itself, or the first 64 bits of an IPv6 address, behind which a host may take any number of
+// addresses (RFC 4291, 2.5.1; RFC 4862).
+func (a *in6Addr) network() in6Addr {
+	n := *a
+	if !a.is4() {
+		clear(n[8:])
+	}
+	return n
+}
+
 // family returns the bit of the address's family in inp_vflag.
 func (a *in6Addr) family() uint8 {
 	if a.is4() {

@@ -15,14 +15,18 @@ type IPStats struct {
 	Localout, Noroute, Fragmented, Ofragments, Forward, Cantfrag, Odropped              tcp.Counter
 }
 
-// ipintr takes a packet that has arrived on an interface, and takes over its chain: 4.4BSD's
-// ipintr. When it returns, all that the packet brings about has been done, except that packets wait
-// on queues, which the caller drains.
+// ipintr takes a packet of either family that has arrived on an interface, and takes over its
+// chain: 4.4BSD's ipintr. When it returns, all that the packet brings about has been done, except
+// that packets wait on queues, which the caller drains.
 func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
-	k.Stats.IP.Total.Inc()
 	if m.Pkt.Arrived == 0 {
 		m.Pkt.Arrived = k.now()
 	}
+	if b := m.Bytes(); len(b) > 0 && b[0]>>4 == 6 {
+		k.ip6Input(ifp, m)
+		return
+	}
+	k.Stats.IP.Total.Inc()
 	plen := m.Pkt.Len
 	if m = mbuf.Pullup(m, min(wire.IPv4MinLen, plen)); m == nil {
 		k.Stats.IP.Tooshort.Inc()

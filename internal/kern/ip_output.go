@@ -8,12 +8,13 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// An ipOut holds the fields of a packet's IP header, and its way, for ipOutput.
+// An ipOut holds the fields of a packet's IP header, of the family of its addresses, and its way,
+// for ipOutput.
 type ipOut struct {
-	src, dst netip.Addr
+	src, dst netip.Addr // dst may have a zone
 	proto    uint8
-	tos, ttl uint8
-	df       bool
+	tos, ttl uint8  // of IPv6, traffic class and hop limit
+	df       bool   // the packet may not be cut into fragments
 	ifp      *Ifnet // the interface, if the caller knows it; nil: ipOutput finds it
 	so       *Socket
 }
@@ -22,10 +23,13 @@ type ipOut struct {
 const defTTL = 64
 
 // ipOutput puts an IP header before the chain, which it takes over, and the packet on its
-// interface's queue: BSD's ip_output. It returns the queue, which the caller starts once it has
-// left all locks, or nil and an error. If a packet is longer than the MTU, ipOutput cuts it into
-// fragments, or returns EMSGSIZE if df forbids that.
+// interface's queue: BSD's ip_output; ip6Output serves IPv6. It returns the queue, which the caller
+// starts once it has left all locks, or nil and an error. If a packet is longer than the MTU,
+// ipOutput cuts it into fragments, or returns EMSGSIZE if df forbids that.
 func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
+	if o.dst.Is6() {
+		return k.ip6Output(m, o)
+	}
 	ifp := o.ifp
 	if ifp == nil {
 		var errno syscall.Errno
@@ -39,7 +43,7 @@ func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 		mbuf.Free(m)
 		return nil, syscall.ENETDOWN
 	}
-	if o.dst.Is4() && !ifp.loopback && ifp.broadcast(o.dst) {
+	if !ifp.loopback && ifp.broadcast(o.dst) {
 		mbuf.Free(m)
 		return nil, syscall.EACCES
 	}

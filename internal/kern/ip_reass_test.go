@@ -324,7 +324,7 @@ func TestReassShareOfSource(t *testing.T) {
 					wire.ProtoICMP, body))
 			}
 		}
-		if n := v.k.reass.sources[greedy]; n.bytes > reassShare || n.bytes < reassShare/2 {
+		if n := v.k.reass.sources[in6(greedy)]; n.bytes > reassShare || n.bytes < reassShare/2 {
 			t.Errorf("one source has %d bytes", n.bytes)
 		}
 		if n, s, _ := v.waiting(); s != 2 || n < 2 {

@@ -79,6 +79,7 @@ type Kernel struct {
 	icmpLimit limiter
 	rstLimit  limiter
 	ipIDs     [1024]atomic.Uint32 // counters of identifications; a keyed hash chooses a packet's
+	ip6IDs    [1024]atomic.Uint32 // of IPv6 fragments
 
 	pcbs     pcbTable
 	ports    portTable
@@ -102,6 +103,9 @@ type Kernel struct {
 		UDP  UDPStats
 		IP   IPStats
 		ICMP ICMPStats
+
+		IP6   IP6Stats
+		ICMP6 ICMP6Stats
 	}
 
 	workers sync.WaitGroup // goroutines of the stack

@@ -57,5 +57,8 @@ func (l *limiter) init(key [2]uint64, rate, burst int64) {
 // take reports whether one more answer to src is allowed at now.
 func (l *limiter) take(src in6Addr, now int64) bool {
 	t := tuple{laddr: in6Addr{10: 0xff, 11: 0xff}, faddr: src}
+	if !src.is4() {
+		t.laddr, t.faddr = in6Addr{}, src.network()
+	}
 	return l.sources[t.hash(l.key)>>8%uint64(len(l.sources))].take(now) && l.all.take(now)
 }

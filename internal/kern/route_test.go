@@ -10,21 +10,32 @@ import (
 
 // The trie finds what a look at all routes finds, after any adding and removing.
 func TestRtallocRandom(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(100) {
+		v6 := seed%2 == 1
 		r := rand.New(rand.NewPCG(seed, 19))
 		k := &Kernel{}
 		ifs := []*Ifnet{}
 		for i := range 3 {
-			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(i), 1}), 24)
-			ifs = append(ifs, &Ifnet{k: k, Name: fmt.Sprint("if", i), prefixes: []netip.Prefix{p}})
+			ifs = append(ifs, &Ifnet{k: k, Name: fmt.Sprint("if", i), prefixes: []netip.Prefix{
+				netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, byte(i), 1}), 24),
+				netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, byte(i), 15: 1}), 64),
+			}})
 		}
 		k.ifs.Store(&ifs)
 		addr := func() netip.Addr { // few bits of an address vary, so that prefixes meet
-			return netip.AddrFrom4([4]byte{byte(r.IntN(2)) << 7, byte(r.IntN(4)), byte(r.IntN(2)), byte(r.IntN(256))})
+			b := [4]byte{byte(r.IntN(2)) << 7, byte(r.IntN(4)), byte(r.IntN(2)), byte(r.IntN(256))}
+			if v6 {
+				return netip.AddrFrom16([16]byte{0x20, b[0], 7: b[1], 8: b[2], 15: b[3]})
+			}
+			return netip.AddrFrom4(b)
+		}
+		width := 33
+		if v6 {
+			width = 129
 		}
 		var all []rtentry
 		for range 300 {
-			e := rtentry{dst: netip.PrefixFrom(addr(), r.IntN(33)).Masked(), ifp: ifs[r.IntN(3)]}
+			e := rtentry{dst: netip.PrefixFrom(addr(), r.IntN(width)).Masked(), ifp: ifs[r.IntN(3)]}
 			switch at := slices.IndexFunc(all, func(o rtentry) bool { return o.dst == e.dst }); {
 			case r.IntN(20) == 0:
 				k.routes.rtdelif(e.ifp)
@@ -62,7 +73,7 @@ func TestRtallocRandom(t *testing.T) {
 					t.Fatalf("seed %d: rtalloc(%v) is %v, want %v, of %d routes", seed, a, got, want, len(all))
 				}
 			}
-			list := k.routes.root.Load().appendTo(nil)
+			list := k.routes.list()
 			sorted := slices.SortedFunc(slices.Values(all), func(a, b rtentry) int { return a.dst.Compare(b.dst) })
 			if len(list) != len(all) || !slices.EqualFunc(list, sorted,
 				func(a, b rtentry) bool { return a.dst == b.dst && a.ifp == b.ifp }) {

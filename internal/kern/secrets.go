@@ -12,19 +12,19 @@ import (
 // secrets are a stack's keys. Each purpose has a key of its own, so that values made with one key
 // tell an attacker nothing about another (CVE-2024-10026).
 type secrets struct {
-	iss, ts, port, cookie, ipid cipher.Block
-	hash                        [2]uint64
+	iss, ts, port, cookie, ipid, ip6id cipher.Block
+	hash, label                        [2]uint64
 }
 
 func (s *secrets) init(r io.Reader) error {
-	var b [5*16 + 16]byte
+	var b [8 * 16]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return err
 	}
-	for i, c := range []*cipher.Block{&s.iss, &s.ts, &s.port, &s.cookie, &s.ipid} {
+	for i, c := range []*cipher.Block{&s.iss, &s.ts, &s.port, &s.cookie, &s.ipid, &s.ip6id} {
 		at := 16 * i
-		if i == 4 {
-			at += 16 // the key of the hash lies before the last key
+		if i >= 4 {
+			at += 16 // the key of the hash lies before the last two keys
 		}
 		blk, err := aes.NewCipher(b[at : at+16])
 		if err != nil {
@@ -34,6 +34,8 @@ func (s *secrets) init(r io.Reader) error {
 	}
 	s.hash[0] = binary.LittleEndian.Uint64(b[64:])
 	s.hash[1] = binary.LittleEndian.Uint64(b[72:])
+	s.label[0] = binary.LittleEndian.Uint64(b[112:])
+	s.label[1] = binary.LittleEndian.Uint64(b[120:])
 	return nil
 }
 

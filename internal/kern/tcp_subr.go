@@ -59,7 +59,7 @@ func (k *Kernel) dropwithreset(in *tcpIn, tos, ttl uint8) *ifqueue {
 		return nil
 	}
 	r := respondTo{t: in.t, tos: tos, ttl: ttl}
-	if in.ifp.loopback {
+	if in.ifp.loopback || in.t.faddr.onLink() {
 		r.ifp = in.ifp
 	}
 	if th.Flags&wire.ACK != 0 {

@@ -269,7 +269,7 @@ func (e *scEntry) synAck(r *respondTo, now int64) {
 		t: e.t, seq: e.s.Iss, ack: e.s.Irs + 1, flags: wire.SYN | wire.ACK, win: e.s.SentWin,
 		tos: e.tos, ttl: e.ttl,
 	}
-	if e.ifp.loopback {
+	if e.ifp.loopback || e.t.faddr.onLink() {
 		r.ifp = e.ifp
 	}
 	// RFC 3168, 6.1.1: "we call a SYN-ACK packet with only the ECE flag set but the CWR flag not
@@ -346,7 +346,7 @@ func (k *Kernel) syncacheSocket(head *Socket, e *scEntry, now int64) *Socket {
 	}
 	inp := &so.inp
 	inp.tuple, inp.ifp = e.t, e.ifp
-	if !e.ifp.loopback {
+	if !e.ifp.loopback && !e.t.faddr.onLink() {
 		if ifp, _, errno := k.rtalloc(e.t.faddr.addr(), e.t.laddr.addr()); errno == 0 {
 			inp.ifp = ifp
 		}

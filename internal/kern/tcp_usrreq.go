@@ -241,7 +241,11 @@ func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
 // since, with the connection's address.
 func (so *Socket) reroute() {
 	inp := &so.inp
-	if ifp, _, errno := so.k.rtalloc(inp.faddr.addr(), inp.laddr.addr()); errno == 0 && ifp.owns(inp.laddr.addr()) {
+	to := inp.faddr.addr()
+	if inp.faddr.onLink() {
+		to = to.WithZone(inp.ifp.Name)
+	}
+	if ifp, _, errno := so.k.rtalloc(to, inp.laddr.addr()); errno == 0 && ifp.owns(inp.laddr.addr()) {
 		inp.ifp = ifp
 	}
 }

@@ -30,7 +30,7 @@ type cutter struct {
 // may follow them there.
 func (c *cutter) start(m *mbuf.Mbuf, vnet bool) {
 	*c = cutter{m: m, hdr: m.Bytes(), data: m, partial: m.Pkt.Csum&mbuf.CsumPartial != 0, vnet: vnet}
-	ip := wire.IPv4View(c.hdr)
+	ip := wire.IPView(c.hdr)
 	c.iphl = ip.Hlen()
 	if c.partial {
 		c.tcp = ip.Proto() == wire.ProtoTCP
@@ -87,7 +87,7 @@ func (c *cutter) next(hbuf []byte, bufs net.Buffers) ([]byte, net.Buffers) {
 	switch {
 	case c.partial && c.vnet:
 		// virtio 1.2, 5.1.6.2: the link finds the sum of the pseudo-header in the checksum's field.
-		ip := wire.IPv4View(h)
+		ip := wire.IPView(h)
 		c.th(h).SetSum(wire.Fold(wire.PseudoSum(ip.Src(), ip.Dst(), wire.ProtoTCP, len(h)-c.iphl+n)))
 	case c.partial:
 		c.sum(h, bufs[b0:], n)
@@ -104,7 +104,7 @@ func (c *cutter) next(hbuf []byte, bufs net.Buffers) ([]byte, net.Buffers) {
 // bytes. Only the last segment has FIN and PUSH, which stand at the end of the data, and only the
 // first has CWR, which tells of one reduction of the window (RFC 3168, 6.1.2).
 func (c *cutter) fixTCP(h []byte, n int, last bool) {
-	wire.IPv4View(h).SetLen(len(h) + n)
+	wire.IPView(h).SetLen(len(h) + n)
 	th := c.th(h)
 	th.SetSeq(th.Seq().Add(c.sent))
 	if !last {
@@ -131,7 +131,7 @@ func fixUrg(th wire.TCPView, n int) {
 
 // sum computes the transport checksum of a TCP segment.
 func (c *cutter) sum(h []byte, data net.Buffers, n int) {
-	ip, th := wire.IPv4View(h), c.th(h)
+	ip, th := wire.IPView(h), c.th(h)
 	th.SetSum(0)
 	s := wire.PseudoSum(ip.Src(), ip.Dst(), wire.ProtoTCP, len(th)+n)
 	s = wire.Sum(th, s)
@@ -146,7 +146,7 @@ func (c *cutter) sum(h []byte, data net.Buffers, n int) {
 // dropSegments removes the first cut bytes of payload, which are whole segments, from a chain that
 // has not been cut.
 func dropSegments(m *mbuf.Mbuf, cut int) *mbuf.Mbuf {
-	th := wire.TCPView(wire.IPv4View(m.Bytes()).Payload())
+	th := wire.TCPView(wire.IPView(m.Bytes()).Payload())
 	th.SetSeq(th.Seq().Add(cut))
 	th.SetFlags(th.Flags() &^ wire.CWR)
 	fixUrg(th, cut)
@@ -174,6 +174,9 @@ func (c *cutter) vnetHeader(b []byte, n int) []byte {
 	}
 	if c.gso > 0 && n > c.gso {
 		v.GSOType, v.GSOSize = wire.VnetTCPv4, uint16(c.gso)
+		if wire.IPView(c.hdr).Is6() {
+			v.GSOType = wire.VnetTCPv6
+		}
 		if c.sent == 0 && c.th(c.hdr).Flags()&wire.CWR != 0 {
 			v.GSOType |= wire.VnetECN
 		}

@@ -44,6 +44,7 @@ func TestState(t *testing.T) {
 func TestCheckHost(t *testing.T) {
 	for _, p := range []string{
 		"10.0.0.1/24", "10.0.0.0/31", "10.0.0.1/31", "10.0.0.0/32", "223.255.255.254/0", "fe80::1/64",
+		"2001:db8::/64", "2001:db8::1/128", "fd00::ffff:ffff:ffff:ffff/64",
 	} {
 		if err := CheckHost(netip.MustParsePrefix(p)); err != nil {
 			t.Errorf("%s: %v", p, err)
@@ -51,7 +52,7 @@ func TestCheckHost(t *testing.T) {
 	}
 	for _, p := range []string{
 		"10.0.0.0/24", "10.0.0.255/24", "0.0.0.0/0", "127.0.0.1/8", "224.0.0.1/24", "240.0.0.1/24",
-		"255.255.255.255/32",
+		"255.255.255.255/32", "::/0", "::1/128", "ff02::1/64", "::ffff:10.0.0.1/120",
 	} {
 		if err := CheckHost(netip.MustParsePrefix(p)); !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			t.Errorf("%s: %v", p, err)

@@ -11,6 +11,7 @@ const (
 	VnetDataValid = 2 // the transport checksum has been verified
 
 	VnetTCPv4 = 1    // the packet is a chain of TCP segments over IPv4
+	VnetTCPv6 = 4    // over IPv6
 	VnetECN   = 0x80 // only the first segment has CWR
 )
 
@@ -58,10 +59,10 @@ func (v *Vnet) Complete(p []byte) {
 	binary.BigEndian.PutUint16(p[at:], sum)
 }
 
-// isTCP reports whether p is an IPv4 packet with a whole TCP header, and the checksum of the
-// virtio-net header is TCP's.
+// isTCP reports whether p is an IP packet with a whole TCP header, and without extension headers,
+// and the checksum of the virtio-net header is TCP's.
 func (v *Vnet) isTCP(p []byte) bool {
-	ip, ok := ViewIPv4(p)
+	ip, ok := ViewIP(p)
 	if !ok || ip.Proto() != ProtoTCP || len(ip.Payload()) < TCPMinLen {
 		return false
 	}
@@ -72,7 +73,7 @@ func (v *Vnet) isTCP(p []byte) bool {
 // SegSize returns the payload of the segments that the packet is to be cut into, or has been merged
 // from. It returns 0 for a packet that is one segment.
 func (v *Vnet) SegSize() int {
-	if v.GSOType&^VnetECN != VnetTCPv4 {
+	if t := v.GSOType &^ VnetECN; t != VnetTCPv4 && t != VnetTCPv6 {
 		return 0
 	}
 	return int(v.GSOSize)
