@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"bsdnet"
+	"bsdnet/internal/testutil/stacktest"
 	"bsdnet/netem"
 )
 
@@ -73,7 +74,9 @@ func TestAttachRefused(t *testing.T) {
 // The loopback has ::1 unless its MTU is too small for IPv6. Each link may have the same link-local
 // address, and no other address twice.
 func TestAttachIPv6(t *testing.T) {
-	for mtu, want := range map[int]string{0: "[127.0.0.1/8 ::1/128]", 1280: "[127.0.0.1/8 ::1/128]", 1279: "[127.0.0.1/8]"} {
+	for mtu, want := range map[int]string{
+		0: "[127.0.0.1/8 ::1/128]", 1280: "[127.0.0.1/8 ::1/128]", 1279: "[127.0.0.1/8]",
+	} {
 		s := stack(t, bsdnet.Config{LoopbackMTU: mtu})
 		if got := fmt.Sprint(s.Stats().Interfaces[0].Addrs); got != want {
 			t.Errorf("with an MTU of %d the loopback has %s, want %s", mtu, got, want)

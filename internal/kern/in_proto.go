@@ -60,17 +60,17 @@ var inetsw = []*protosw{
 
 func init() { // a literal would be an initialization cycle, as the functions use the switch
 	for _, p := range inetsw {
-		if p.proto == wire.ProtoTCP {
+		switch p.proto {
+		case wire.ProtoTCP:
 			p.input, p.ctlinput, p.usrreq = tcpInput, tcpCtlinput, tcpUsrreq
-		}
-	}
-	inetsw[1].input = icmpInput
-	for _, p := range inetsw {
-		if p.proto == wire.ProtoUDP {
+		case wire.ProtoUDP:
 			p.input, p.ctlinput, p.usrreq = udpInput, udpCtlinput, udpUsrreq
+		case wire.ProtoICMP:
+			p.input = icmpInput
+		case wire.ProtoICMPv6:
+			p.input = icmp6Input
 		}
 	}
-	inetsw[5].input = icmp6Input
 }
 
 // pffindtype finds the protocol of a socket type, or nil if there is none: BSD's pffindtype.

@@ -9,8 +9,8 @@ import (
 // IP6Stats are the counters of IPv6: FreeBSD's struct ip6stat.
 type IP6Stats struct {
 	Total, Tooshort, Badlen, Badaddr, Badoptions, Toomanyhdr, Notmember, Cantforward tcp.Counter
-	Fragments, Fragdropped, Fragtimeout, Reassembled, Delivered, Noproto                      tcp.Counter
-	Localout, Noroute, Fragmented, Ofragments                                                 tcp.Counter
+	Fragments, Fragdropped, Fragtimeout, Reassembled, Delivered, Noproto             tcp.Counter
+	Localout, Noroute, Fragmented, Ofragments                                        tcp.Counter
 }
 
 // ip6Input takes an IPv6 packet from ipintr, and takes over its chain: BSD's ip6_input.

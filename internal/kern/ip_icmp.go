@@ -79,6 +79,10 @@ func (k *Kernel) icmpSend(m *mbuf.Mbuf, o *ipOut) {
 // portUnreach tells the sender of packet m, which stays the caller's, that no socket has the port:
 // RFC 1122, 3.2.2.1, and RFC 4443, 3.1.
 func (k *Kernel) portUnreach(ifp *Ifnet, ip *ipHdr, m *mbuf.Mbuf) {
+	if ip.is6() {
+		k.icmp6Error(ifp, ip, m, wire.ICMPv6Unreach, wire.ICMPv6UnreachPort, 0)
+		return
+	}
 	k.icmpError(ifp, ip, m, wire.ICMPUnreach, wire.ICMPUnreachPort, 0)
 }
 
