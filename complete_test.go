@@ -3,6 +3,7 @@ package bsdnet_test
 import (
 	"go/ast"
 	"math"
+	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
@@ -80,6 +81,38 @@ func TestConnInfoComplete(t *testing.T) {
 	}
 	if got := bsdnet.ConnInfoOf(&kern.Conn{Info: tcp.Info{SndSsthresh: 65535 << 14}}).Ssthresh; got != 0 {
 		t.Errorf("a threshold beyond any window is told as %d", got)
+	}
+}
+
+// TestUDPInfoComplete: each field of a socket's line is told, by a field of its own.
+func TestUDPInfoComplete(t *testing.T) {
+	zero := reflect.ValueOf(bsdnet.UDPInfoOf(&kern.Dgram{}))
+	line := reflect.TypeFor[kern.Dgram]()
+	told := map[string]bool{}
+	for i := range line.NumField() {
+		var d kern.Dgram
+		switch f := reflect.ValueOf(&d).Elem().Field(i); {
+		case f.CanInt():
+			f.SetInt(5)
+		case f.CanUint():
+			f.SetUint(5)
+		default:
+			f.Set(reflect.ValueOf(netip.AddrPortFrom(netip.IPv6Unspecified(), 5)))
+		}
+		got := reflect.ValueOf(bsdnet.UDPInfoOf(&d))
+		n := 0
+		for j := range got.NumField() {
+			if got.Field(j).Interface() != zero.Field(j).Interface() {
+				told[got.Type().Field(j).Name] = true
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("%s is told by %d fields", line.Field(i).Name, n)
+		}
+	}
+	if len(told) != zero.NumField() {
+		t.Errorf("only %v are told of UDPInfo's fields", told)
 	}
 }
 

@@ -120,3 +120,41 @@ func (s *Stack) Conns() []ConnInfo {
 	}
 	return list
 }
+
+// A UDPInfo describes a UDP socket as of one moment: what "netstat -u" tells.
+type UDPInfo struct {
+	// ID is the socket's number, which no other socket of the stack has.
+	ID uint32
+
+	Local, Remote netip.AddrPort // Remote is 0.0.0.0:0, which stands for any, if there is no peer
+
+	SendQueue  int // bytes that wait on an interface's queue
+	RecvQueue  int // memory of the datagrams that have not been read, in bytes: more than their data
+	SendBuffer int // the most that SendQueue may be before Write waits, in bytes
+	RecvBuffer int // the most that RecvQueue may be before datagrams are dropped, in bytes
+
+	Drops uint64 // datagrams dropped because the receive buffer was full, or memory short
+}
+
+// udpInfo translates a description of the kernel's.
+func udpInfo(d *kern.Dgram) UDPInfo {
+	return UDPInfo{
+		ID: d.ID, Local: orAny(d.Local), Remote: orAny(d.Remote),
+		SendQueue: d.SndQ, RecvQueue: d.RcvQ, SendBuffer: d.SndBuf, RecvBuffer: d.RcvBuf, Drops: d.Drops,
+	}
+}
+
+// Info returns a description of the socket.
+func (c *UDPConn) Info() UDPInfo {
+	d := c.so.Dgram()
+	return udpInfo(&d)
+}
+
+// UDPConns lists the stack's UDP sockets, in the order of their addresses: netstat -u -a.
+func (s *Stack) UDPConns() []UDPInfo {
+	var list []UDPInfo
+	for _, d := range s.k.UDPPcblist() {
+		list = append(list, udpInfo(&d))
+	}
+	return list
+}

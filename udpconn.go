@@ -21,7 +21,7 @@ import (
 // A datagram that is longer than the buffers it is read into loses its end, without an error; only
 // the flags of [UDPConn.ReadMsgUDP] and [UDPConn.ReadBatch] tell. An empty datagram is read as 0
 // bytes, and is no end of anything. Datagrams that arrive while the receive buffer is full are
-// dropped, and counted in UDPInfo.Drops.
+// dropped, and counted: see [UDPInfo].
 type UDPConn struct {
 	so      *kern.Socket
 	network string       // as it was dialed, or listened on

@@ -53,6 +53,7 @@
 //	uipc_socket2.go    Socket; lock, leave, do; sbwait, sblock; soisconnected and the like; sonewconn
 //	uipc_sockopt.go    Sosetopt, Sogetopt, TCP_INFO, deadlines
 //	uipc_stat.go       Pcblist, Tcpdrop: a socket seen from outside
+//	uipc_dgstat.go     Dgram, UDPPcblist: the same for datagram sockets
 //	pressure.go        what a socket may keep while memory is short
 //	sysctl.go          variables under FreeBSD's names
 //	clock.go           callouts: the heap and its one timer

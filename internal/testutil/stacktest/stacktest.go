@@ -31,6 +31,9 @@ func New(t testing.TB, c bsdnet.Config) *bsdnet.Stack {
 		if l := s.Conns(); len(l) != 0 {
 			t.Errorf("after Close there are %d connections, the first %+v", len(l), l[0])
 		}
+		if l := s.UDPConns(); len(l) != 0 {
+			t.Errorf("after Close there are %d UDP sockets, the first %+v", len(l), l[0])
+		}
 	})
 	return s
 }
