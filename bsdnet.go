@@ -44,11 +44,24 @@
 // outside, with time.Now; one that was computed in a bubble has long passed outside. [Stack.Close]
 // is an exception: once no call waits for the stack, it may be called from anywhere.
 //
+// # Names
+//
+// A stack looks names up by its own configuration, and asks name servers over its own links:
+//
+//	s, err := bsdnet.New(bsdnet.Config{DNS: bsdnet.DNSConfig{
+//		Servers: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.53:53")},
+//		Search:  []string{"corp.example"},
+//		Hosts:   map[string][]netip.Addr{"db": {netip.MustParseAddr("10.0.0.7")}},
+//	}})
+//	conn, err := s.Dial("tcp", "db:5432")
+//
+// Nothing is read from the system. A stack without name servers knows localhost, and the hosts in
+// its configuration. [Stack.LookupHost] and its siblings look up what dials do, and
+// [Stack.Resolver] is a net.Resolver for other programs.
+//
 // # Limits
 //
-// The stack has TCP and UDP over IPv4. A [Dialer] that has a Resolver resolves names; without one,
-// only localhost is known, which is 127.0.0.1. There are no users, so a port below 1024 is like any
-// other.
+// The stack has TCP and UDP over IPv4. There are no users, so a port below 1024 is like any other.
 package bsdnet
 
 import (
@@ -64,6 +77,7 @@ import (
 	"time"
 
 	"bsdnet/internal/kern"
+	"bsdnet/internal/resolv"
 )
 
 // A Link carries IP packets between a stack and the world. Anyone may write one: its methods use
@@ -199,6 +213,17 @@ type Config struct {
 
 	// TCP has the defaults of TCP.
 	TCP TCPConfig
+
+	// DNS has the name servers, the search list and a table of hosts. [Stack.SetDNS] changes it.
+	DNS DNSConfig
+
+	// Hosts looks up names before DNS does, for tests and for networks that have other names than
+	// those of DNS. It gets each name, except localhost and those that end in .localhost, in lower
+	// case and without a dot at its end. If it returns an error, the lookup fails with it. If it
+	// returns nil and no error, it does not know the name, and DNS is asked. If it returns an empty
+	// slice that is not nil, the name does not exist. Calls come from several goroutines at the
+	// same time, and should end when their context does. Hosts may use the stack.
+	Hosts func(ctx context.Context, name string) ([]netip.Addr, error)
 }
 
 // A Profile names a set of defaults and choices for TCP.
@@ -247,6 +272,8 @@ type Stack struct {
 
 	clientOnce sync.Once
 	client     *http.Client
+
+	names *resolv.Resolver
 }
 
 // minMemory is the least Config.Memory: the buffers into which a link reads take a quarter of it.
@@ -278,7 +305,12 @@ func New(c Config) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Stack{k: k, links: map[Link]*kern.Ifnet{}}, nil
+	s := &Stack{k: k, links: map[Link]*kern.Ifnet{}}
+	if err := s.newNames(&c); err != nil {
+		k.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
 // maxMSL keeps the end of TIME_WAIT within the range of the clock.
@@ -506,7 +538,17 @@ func (s *Stack) Close() error {
 	return nil
 }
 
-var defaultStack = sync.OnceValues(func() (*Stack, error) { return New(Config{}) })
+var firstUse struct {
+	sync.Once
+	s   *Stack
+	err error
+}
+
+// defaultStack returns the default stack, and makes it if this is its first use.
+func defaultStack() (*Stack, error) {
+	firstUse.Do(func() { firstUse.s, firstUse.err = New(Config{}) })
+	return firstUse.s, firstUse.err
+}
 
 // Listen is [Stack.Listen] on the default stack. In a testing/synctest bubble use a stack made
 // there, by [New].

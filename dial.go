@@ -32,15 +32,8 @@ type Dialer struct {
 	// only IPv4.
 	FallbackDelay time.Duration
 
-	// Resolver finds the IPv4 addresses of names. A dial tries them one after the other until one
-	// answers. To resolve names over the stack's own links, set the Resolver's PreferGo, and a Dial
-	// that connects to a server over TCP:
-	//
-	//	func(ctx context.Context, _, _ string) (net.Conn, error) {
-	//		return stack.DialContext(ctx, "tcp", "10.0.0.1:53")
-	//	}
-	//
-	// If Resolver is nil, only localhost is resolved; it never takes a Resolver.
+	// Resolver finds the addresses of names. If it is nil, the stack looks them up, as Config.DNS
+	// and Config.Hosts say. A dial tries the addresses one after the other until one answers.
 	Resolver *net.Resolver
 
 	// KeepAlive is the keep-alive period. If it is 0, the period is 15 s; if it is negative,

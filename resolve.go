@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"strings"
 )
 
 // internetAddrList parses host:port, and appends the addresses that it stands for to to. The host
@@ -39,7 +38,7 @@ func (s *Stack) internetAddrList(
 	if r != nil {
 		ips, err = r.LookupNetIP(ctx, "ip4", host)
 	} else {
-		ips, err = s.lookupNetIP(ctx, "ip4", host)
+		ips, err = s.LookupNetIP(ctx, "ip4", host)
 	}
 	for _, ip := range ips {
 		to = append(to, netip.AddrPortFrom(ip.Unmap(), port))
@@ -56,15 +55,4 @@ func preferIPv4(list []netip.AddrPort) netip.AddrPort {
 		}
 	}
 	return list[0]
-}
-
-// lookupNetIP finds the addresses of a name.
-func (s *Stack) lookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
-	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
-		// RFC 6761, 6.3: "name resolution APIs and libraries SHOULD recognize localhost names as
-		// special and SHOULD always return the IP loopback address". Capitals make no difference
-		// (RFC 4343), nor does the root's dot.
-		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
-	}
-	return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 }

@@ -346,7 +346,7 @@
 // missing:
 //
 //   - IPv6 (addresses are netip.Addr, in tables in6Addr; wire, ICMPv6 and the
-//     dual-stack listener are missing); names by DNS, Happy Eyeballs.
+//     dual-stack listener are missing).
 //   - Speed: bench/RESULTS.md shows where the stack stands. Delivery straight into a waiting
 //     reader's slice would save a copy.
 //   - Accurate ECN (RFC 9768), and a search for a path's MTU beyond that of the interface at the

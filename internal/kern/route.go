@@ -241,6 +241,16 @@ func (k *Kernel) rtalloc(dst, from netip.Addr) (ifp *Ifnet, src netip.Addr, errn
 	return ifp, src, 0
 }
 
+// Source returns the source address of packets to dst if the sender does not choose one, or the
+// zero Addr if there is no route: what connect and getsockname would tell.
+func (k *Kernel) Source(dst netip.Addr) netip.Addr {
+	_, src, errno := k.rtalloc(dst, netip.Addr{})
+	if errno != 0 {
+		return netip.Addr{}
+	}
+	return src
+}
+
 // A diagnoser is a Link that may know why no packets come back. It has the methods of
 // bsdnet.DiagnosingLink.
 type diagnoser interface {

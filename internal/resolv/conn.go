@@ -154,7 +154,7 @@ func (r *Resolver) answerKnown(ctx context.Context, c *Config, query []byte, q q
 	}
 	addrs, ok, err := r.known(ctx, c, name)
 	if err != nil {
-		return nil, r.hostsError(ctx, err, name)
+		return nil, reason(r.hostsError(ctx, err, name))
 	}
 	canonical := ""
 	if !ok {
@@ -168,7 +168,7 @@ func (r *Resolver) answerKnown(ctx context.Context, c *Config, query []byte, q q
 		if addrs, canonical, err = r.search(ctx, c, network, name); notFound(err) && len(c.Servers) > 0 {
 			return mkanswer(query, rcodeName), nil
 		} else if err != nil {
-			return nil, err
+			return nil, reason(err)
 		}
 	}
 	msg := mkanswer(query, rcodeSuccess)
@@ -182,4 +182,13 @@ func (r *Resolver) answerKnown(ctx context.Context, c *Config, query []byte, q q
 		}
 	}
 	return msg, nil
+}
+
+// reason returns an error without the name, of which package net makes a DNSError again.
+func reason(err error) error {
+	de, ok := err.(*net.DNSError)
+	if !ok {
+		return err
+	}
+	return &lookupError{text: de.Err, timeout: de.IsTimeout, temporary: de.IsTemporary, is: de.UnwrapErr}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"time"
 )
 
 // The errors of lookups, with package net's texts.
@@ -32,7 +33,7 @@ type lookupError struct {
 func (e *lookupError) Error() string        { return e.text }
 func (e *lookupError) Timeout() bool        { return e.timeout }
 func (e *lookupError) Temporary() bool      { return e.temporary || e.timeout }
-func (e *lookupError) Is(target error) bool { return e.is != nil && target == e.is }
+func (e *lookupError) Is(target error) bool { return e.is != nil && errors.Is(e.is, target) }
 
 // ctxError returns the error that package net makes of a context's.
 func ctxError(err error) error {
@@ -43,6 +44,18 @@ func ctxError(err error) error {
 		return errTimeout
 	}
 	return err
+}
+
+// ended returns the error of a context that has ended, or whose deadline is now: a try may time out
+// at the same instant.
+func ended(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return ctxError(err)
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return errTimeout
+	}
+	return nil
 }
 
 // dnsError makes the error of a lookup of name, as package net does. server may be empty.

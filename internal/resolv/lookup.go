@@ -109,8 +109,8 @@ func (r *Resolver) traced(ctx context.Context, network, name string) (addrs []ne
 // lookup finds the addresses of a name: gethostbyname. There is at least one if there is no error.
 func (r *Resolver) lookup(ctx context.Context, network, name string) ([]netip.Addr, error) {
 	c := r.conf.Load()
-	if ctx.Err() != nil {
-		return nil, dnsError(ctxError(ctx.Err()), name, "")
+	if err := ended(ctx); err != nil {
+		return nil, dnsError(err, name, "")
 	}
 	addrs, ok, err := r.known(ctx, c, name)
 	switch {
@@ -142,8 +142,8 @@ func (r *Resolver) search(
 ) (addrs []netip.Addr, canonical string, err error) {
 	for _, full := range c.nameList(name) {
 		addrs, canonical, fullErr := r.query(ctx, c, network, full)
-		if ctx.Err() != nil {
-			return nil, "", dnsError(ctxError(ctx.Err()), name, "")
+		if err := ended(ctx); err != nil && len(addrs) == 0 {
+			return nil, "", dnsError(err, name, "")
 		}
 		if len(addrs) > 0 {
 			return addrs, canonical, nil

@@ -15,7 +15,7 @@ const ndots = 1
 // should be asked. A name that is known to have no address has none.
 func (r *Resolver) known(ctx context.Context, c *Config, name string) (addrs []netip.Addr, ok bool, err error) {
 	key := hostKey(name)
-	if isLocalhost(key) {
+	if isLocalhost(key) && isDomainName(key) {
 		// RFC 6761, 6.3: "Name resolution APIs and libraries SHOULD recognize localhost names as
 		// special and SHOULD always return the IP loopback address for address queries".
 		return []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}, true, nil

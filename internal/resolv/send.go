@@ -154,8 +154,8 @@ func (x *exchange) run(ctx context.Context) (msg []byte, server string, err erro
 		}
 		answer, tryErr := x.wait(ctx)
 		x.err = nil
-		if ctx.Err() != nil {
-			return nil, "", ctxError(ctx.Err())
+		if err := ended(ctx); err != nil {
+			return nil, "", err
 		}
 		if answer != nil {
 			msg = answer
