@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"time"
+
+	"bsdnet"
 
 	"golang.zx2c4.com/wireguard/device"
 )
@@ -20,6 +23,7 @@ const DefaultMTU = 1420
 
 const (
 	overhead = 80
+	dnsPort  = 53
 	minMTU   = 68 // RFC 791, 3.2
 	maxMTU   = min(device.MaxContentSize, 65535-overhead)
 )
@@ -51,7 +55,8 @@ type Config struct {
 	// NoRoutes says that AttachTo adds no routes. In a file this is Table = off.
 	NoRoutes bool
 
-	// DNS has the name servers and search domains of the file. The package does not use them.
+	// DNS has the name servers, which are addresses, and the search domains. AttachTo gives them to
+	// a stack that has no servers.
 	DNS []string
 
 	// Hooks has the commands of the file. Open fails while there are any.
@@ -119,6 +124,9 @@ func (c *Config) check() error {
 			return fmt.Errorf("Address %v is not an address with its prefix length, such as 10.0.0.1/24", a)
 		}
 	}
+	if _, err := c.resolver(); err != nil {
+		return err
+	}
 	own, seen := c.PrivateKey.Public(), map[Key]bool{}
 	for i := range c.Peers {
 		p := &c.Peers[i]
@@ -137,6 +145,32 @@ func (c *Config) check() error {
 	}
 	return nil
 }
+
+// resolver returns DNS in a stack's form. As in wg-quick, what is no address is a search domain.
+func (c *Config) resolver() (dns bsdnet.DNSConfig, err error) {
+	for _, s := range c.DNS {
+		if err := checkDNS(s); err != nil {
+			return dns, fmt.Errorf("DNS: %w", err)
+		}
+		if a, err := netip.ParseAddr(s); err == nil {
+			dns.Servers = append(dns.Servers, netip.AddrPortFrom(a, dnsPort))
+		} else {
+			dns.Search = append(dns.Search, s)
+		}
+	}
+	return dns, nil
+}
+
+func checkDNS(s string) error {
+	a, err := netip.ParseAddr(s)
+	if err == nil && (a.IsUnspecified() || a.IsMulticast()) || err != nil && !domain.MatchString(s) {
+		return fmt.Errorf("%s; it should be a name server's address or a search domain", show(s))
+	}
+	return nil
+}
+
+// domain matches a search domain, of which at least one letter is no digit.
+var domain = regexp.MustCompile(`^([0-9A-Za-z_-]{1,63}\.)*[0-9A-Za-z_-]*[A-Za-z_-][0-9A-Za-z_-]*\.?$`)
 
 func (p *Peer) check() error {
 	if p.PublicKey == (Key{}) {

@@ -25,7 +25,8 @@
 //     fails), and on FreeBSD and OpenBSD.
 //   - Table is auto, which is the default, or off. If it is off, [Link.AttachTo] adds no routes. A
 //     number is an error, because a stack has one routing table.
-//   - DNS is parsed into [Config.DNS]. This package does not use it; the program may.
+//   - DNS has name servers and search domains. [Link.AttachTo] gives them to the stack, unless the
+//     stack has name servers.
 //   - PreUp, PostUp, PreDown and PostDown are commands, which this package never runs. [Parse] puts
 //     them into [Config.Hooks]. [Open] fails while there are any, because they may be the firewall
 //     that the file relies on. A program that does not need them empties Hooks.

@@ -24,6 +24,7 @@ type Link struct {
 	routes []netip.Prefix // the routes that AttachTo adds
 	peers  []Key          // in the configuration's order
 	allow  []allowed      // which peer has which addresses
+	dns    bsdnet.DNSConfig
 
 	dev      *device.Device
 	label    string // the profiler's label of the device's goroutines
@@ -55,6 +56,7 @@ func Open(cfg *Config) (*Link, error) {
 		return nil, fmt.Errorf("wireguard: %w", err)
 	}
 	l := &Link{pipe: a, label: newLabel(), up: make(chan struct{}), addrs: only4(cfg.Addresses)}
+	l.dns, _ = cfg.resolver() // check has seen its error
 	for i := range cfg.Peers {
 		l.peers = append(l.peers, cfg.Peers[i].PublicKey)
 		for _, p := range cfg.Peers[i].AllowedIPs {
@@ -158,6 +160,10 @@ func (l *Link) Close() error {
 // unless NoRoutes is set, with routes to all AllowedIPs, among which 0.0.0.0/0 is the default
 // route. It ignores IPv6 addresses and routes.
 //
+// If the stack has no name servers, AttachTo gives it those of the configuration's DNS, with the
+// search domains; the stack's hosts stay. They also stay if the link is detached. A stack that has
+// name servers keeps its own.
+//
 // If there is no IPv4 address, AttachTo returns an error. If the stack has one of the routes over
 // another link, the error wraps syscall.EEXIST. After AttachTo the stack owns the link. If AttachTo
 // returns an error, the link is closed, unless it was attached before.
@@ -190,6 +196,13 @@ func (l *Link) attachTo(stack *bsdnet.Stack) error {
 		}
 		has[dst] = true
 		if err := stack.AddRoute(dst, l); err != nil {
+			stack.Detach(l)
+			return err
+		}
+	}
+	if dns := stack.DNS(); len(dns.Servers) == 0 && len(l.dns.Servers) > 0 {
+		dns.Servers, dns.Search = l.dns.Servers, append(dns.Search, l.dns.Search...)
+		if err := stack.SetDNS(dns); err != nil {
 			stack.Detach(l)
 			return err
 		}

@@ -452,3 +452,32 @@ func TestComplaint(t *testing.T) {
 		}
 	}
 }
+
+// TestAttachDNS tests that AttachTo gives the file's servers and search domains to a stack that has
+// no servers, and leaves those of another alone.
+func TestAttachDNS(t *testing.T) {
+	server := netip.MustParseAddrPort("192.0.2.53:53")
+	hosts := map[string][]netip.Addr{"db": {netip.MustParseAddr("192.0.2.1")}}
+	for _, k := range []struct {
+		lines string
+		dns   bsdnet.DNSConfig
+		want  string
+	}{
+		{"", bsdnet.DNSConfig{}, "[] []"},
+		{"DNS=10.7.0.1, fd07::1\nDNS=corp.example", bsdnet.DNSConfig{}, "[10.7.0.1:53 [fd07::1]:53] [corp.example.]"},
+		{"DNS=10.7.0.1, corp.example", bsdnet.DNSConfig{Search: []string{"a.example"}, Hosts: hosts},
+			"[10.7.0.1:53] [a.example. corp.example.]"},
+		{"DNS=10.7.0.1, corp.example", bsdnet.DNSConfig{Servers: []netip.AddrPort{server}}, "[192.0.2.53:53] []"},
+		{"DNS=corp.example", bsdnet.DNSConfig{}, "[] []"},
+	} {
+		stack := stacktest.New(t, bsdnet.Config{DNS: k.dns})
+		cfg := parseT(t, "[Interface]\nPrivateKey="+NewSecret().Base64()+"\nAddress=10.7.0.2/24\n"+k.lines+"\n")
+		if err := openT(t, cfg).AttachTo(stack); err != nil {
+			t.Fatal(err)
+		}
+		dns := stack.DNS()
+		if got := fmt.Sprint(dns.Servers, " ", dns.Search); got != k.want || len(dns.Hosts) != len(k.dns.Hosts) {
+			t.Errorf("%q, %v: %s and %d hosts, want %s", k.lines, k.dns, got, len(dns.Hosts), k.want)
+		}
+	}
+}

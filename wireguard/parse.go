@@ -213,7 +213,13 @@ func init() {
 		}},
 		{"MTU", false, false, true, setMTU},
 		{"DNS", false, true, true, func(p *parser, v string) error {
-			p.cfg.DNS = append(p.cfg.DNS, fields(v)...)
+			list := fields(v)
+			for _, s := range list {
+				if err := checkDNS(s); err != nil {
+					return err
+				}
+			}
+			p.cfg.DNS = append(p.cfg.DNS, list...)
 			return nil
 		}},
 		{"Table", false, false, true, setTable},

@@ -205,6 +205,10 @@ func TestParseErrors(t *testing.T) {
 		{head + peer + "Endpoint = a:http", `the port "http"`},
 		{head + peer + "PersistentKeepalive = 65536",
 			`line 5: PersistentKeepalive: "65536"; it should be off, or 0 to 65535 seconds`},
+		{head + "DNS = 10.0.0.1, 10.0.0.256", `line 3: DNS: "10.0.0.256"; it should be a name server's address or`},
+		{head + "DNS = 0.0.0.0", `line 3: DNS: "0.0.0.0"`},
+		{head + "DNS = 10.0.0.1:53", `line 3: DNS: "10.0.0.1:53"`},
+		{head + "DNS = corp..example", `line 3: DNS: "corp..example"`},
 		{head + "DNS = " + strings.Repeat("1.1.1.1,", maxLine/8), "line 3: a line has 1048576 bytes at most"},
 	} {
 		cfg, err := Parse(strings.NewReader(c.text))
