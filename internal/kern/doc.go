@@ -49,7 +49,7 @@
 //	uipc_socket.go     Socreate … Soclose: what a call does
 //	uipc_sosend.go     Sosend and Soreceive
 //	uipc_dgram.go      the receive queue of datagram sockets
-//	uipc_dgsend.go     sending datagrams
+//	uipc_dgsend.go     sending datagrams     uipc_dgopt.go   their options
 //	uipc_socket2.go    Socket; lock, leave, do; sbwait, sblock; soisconnected and the like; sonewconn
 //	uipc_sockopt.go    Sosetopt, Sogetopt, TCP_INFO, deadlines
 //	uipc_stat.go       Pcblist, Tcpdrop: a socket seen from outside

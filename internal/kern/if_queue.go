@@ -5,6 +5,7 @@ import (
 	"bsdnet/internal/kern/wire"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,6 +24,8 @@ type ifqueue struct {
 	bytes    int
 	draining bool // a goroutine drains it
 	oactive  bool // the link is full: IFF_OACTIVE
+
+	waiting []*Socket // datagram sockets that wait for room
 
 	forwarded atomic.Bool // ipForward has put packets on it: see ipForwardStart
 
@@ -80,6 +83,30 @@ func (q *ifqueue) enqueue(m *mbuf.Mbuf, so *Socket) syscall.Errno {
 		so.txPending.Add(int32(n))
 	}
 	return 0
+}
+
+// room reports whether enqueue would take another packet. If not, so is woken when half of the
+// queue has drained, or the interface is detached.
+func (q *ifqueue) room(so *Socket) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.n < ifqMaxPackets && q.bytes < ifqMaxBytes || q.ifp.down.Load() {
+		return true
+	}
+	if !slices.Contains(q.waiting, so) {
+		q.waiting = append(q.waiting, so)
+	}
+	return false
+}
+
+// sowwakeupAll wakes the writers of sockets that have waited for room on a queue. The caller holds
+// no lock.
+func sowwakeupAll(list []*Socket) {
+	for _, so := range list {
+		so.lock()
+		so.sowakeup(&so.snd.sleepers)
+		so.unlock()
+	}
 }
 
 // superseded puts an acknowledgment in the place of the last packet, and returns that, if that is
@@ -171,7 +198,12 @@ func (q *ifqueue) runLocked(budget int, fresh bool) {
 			}
 			return
 		}
+		var woken []*Socket
+		if q.waiting != nil && q.n <= ifqMaxPackets/2 && q.bytes <= ifqMaxBytes/2 {
+			woken, q.waiting = q.waiting, nil
+		}
 		q.mu.Unlock()
+		sowwakeupAll(woken)
 		if q.ifp.link == nil {
 			for i := range n {
 				e := batch[i]
@@ -237,7 +269,10 @@ func (q *ifqueue) purge() {
 	left := make([]qent, q.n)
 	q.take(left)
 	q.ring = nil
+	woken := q.waiting
+	q.waiting = nil
 	q.mu.Unlock()
+	sowwakeupAll(woken)
 	for i := range left {
 		left[i].lose()
 	}

@@ -36,7 +36,8 @@ func (k *Kernel) ip6Output(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 			mbuf.Free(m)
 			return nil, syscall.EMSGSIZE
 		}
-		return k.ip6Fragment(m, ip, ifp, ifp.mtu)
+		o.ifp = ifp
+		return k.ip6Fragment(m, ip, o, ifp.mtu)
 	}
 	ip.Len = n
 	if n > wire.IPv6Len+wire.MaxPacket {
@@ -60,7 +61,7 @@ func (k *Kernel) flowLabel(flow uint32) uint32 {
 }
 
 // ip6Fragment cuts a packet to the MTU: RFC 8200, 4.5, and BSD's ip6_fragment.
-func (k *Kernel) ip6Fragment(m *mbuf.Mbuf, ip wire.IPv6, ifp *Ifnet, mtu int) (q *ifqueue, errno syscall.Errno) {
+func (k *Kernel) ip6Fragment(m *mbuf.Mbuf, ip wire.IPv6, o *ipOut, mtu int) (q *ifqueue, errno syscall.Errno) {
 	total, flow := m.Pkt.Len, m.Pkt.Flow
 	if total > wire.MaxPacket {
 		mbuf.Free(m) // longer than any packet that fragments can make up
@@ -84,7 +85,7 @@ func (k *Kernel) ip6Fragment(m *mbuf.Mbuf, ip wire.IPv6, ifp *Ifnet, mtu int) (q
 		ip.Len = wire.IPv6Len + wire.FragmentLen + n
 		ip.Put(h.Prepend(wire.IPv6Len))
 		k.Stats.IP6.Ofragments.Inc()
-		if q, errno = ifp.output(h, nil); errno != 0 {
+		if q, errno = o.ifp.output(h, o.so); errno != 0 {
 			break
 		}
 	}

@@ -15,6 +15,7 @@ type ipOut struct {
 	proto    uint8
 	tos, ttl uint8  // of IPv6, traffic class and hop limit
 	df       bool   // the packet may not be cut into fragments
+	bcast    bool   // dst may be a broadcast address
 	ifp      *Ifnet // the interface, if the caller knows it; nil: ipOutput finds it
 	so       *Socket
 }
@@ -43,7 +44,7 @@ func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 		mbuf.Free(m)
 		return nil, syscall.ENETDOWN
 	}
-	if !ifp.loopback && ifp.broadcast(o.dst) {
+	if !ifp.loopback && !o.bcast && ifp.broadcast(o.dst) {
 		mbuf.Free(m)
 		return nil, syscall.EACCES
 	}
@@ -58,7 +59,8 @@ func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 			mbuf.Free(m)
 			return nil, syscall.EMSGSIZE
 		}
-		return k.ipFragment(m, ip, ifp)
+		o.ifp = ifp
+		return k.ipFragment(m, ip, o)
 	}
 	if !o.df {
 		ip.ID = k.nextID(&ip)
@@ -86,9 +88,9 @@ func (k *Kernel) nextID(ip *wire.IPv4) uint16 {
 }
 
 // ipFragment cuts a packet to the MTU: the second half of BSD's ip_output.
-func (k *Kernel) ipFragment(m *mbuf.Mbuf, ip wire.IPv4, ifp *Ifnet) (q *ifqueue, errno syscall.Errno) {
+func (k *Kernel) ipFragment(m *mbuf.Mbuf, ip wire.IPv4, o *ipOut) (q *ifqueue, errno syscall.Errno) {
 	ip.ID = k.nextID(&ip)
-	room := (ifp.mtu - wire.IPv4MinLen) &^ 7
+	room := (o.ifp.mtu - wire.IPv4MinLen) &^ 7
 	total := m.Pkt.Len
 	flow := m.Pkt.Flow
 	for off := 0; off < total; off += room {
@@ -103,7 +105,7 @@ func (k *Kernel) ipFragment(m *mbuf.Mbuf, ip wire.IPv4, ifp *Ifnet) (q *ifqueue,
 		}
 		ip.Put(h.Prepend(wire.IPv4MinLen))
 		k.Stats.IP.Ofragments.Inc()
-		if q, errno = ifp.output(h, nil); errno != 0 {
+		if q, errno = o.ifp.output(h, o.so); errno != 0 {
 			break
 		}
 	}

@@ -117,7 +117,7 @@ func (k *Kernel) udpHeaders(ip *ipHdr, m *mbuf.Mbuf) *mbuf.Mbuf {
 	h := k.pool.Gethdr()
 	h.Pkt = m.Pkt
 	if ip.is6() {
-		hlen = 40
+		hlen = wire.IPv6Len
 	}
 	b := h.Room()[:hlen+wire.UDPLen]
 	mbuf.Copydata(m, 0, b[:hlen])

@@ -20,33 +20,47 @@ func (so *Socket) udpFindPeer(r *dgroute) {
 	k := so.k
 	r.peer = nil
 	r.pgen = k.udpPorts.gen.Load()
-	if !r.ifp.whole() || r.dst.Is6() || r.dst.IsMulticast() || r.ifp.broadcast(r.dst) {
+	if !r.ifp.whole() || r.several {
 		return
 	}
 	t := tuple{laddr: in6(r.dst), faddr: in6(r.src), lport: r.dport, fport: so.inp.lport}
-	if inp := k.udpLookup(&t, r.flow); inp != nil {
-		r.peer = inp.so
+	inp := k.udpLookup(&t, r.flow)
+	if inp == nil {
+		return
+	}
+	r.peer = inp.so
+	if r.dst.Is4() {
 		ip := wire.IPv4{
 			Src: r.src, Dst: r.dst, Proto: wire.ProtoUDP, TOS: so.inp.tos, TTL: so.inp.ttl, Flags: wire.IPDF,
 		}
 		ip.Put(r.hdr[:])
-		wire.UDP{Sport: so.inp.lport, Dport: r.dport}.Put(r.hdr[wire.IPv4MinLen:])
+		r.hlen = wire.IPv4MinLen + wire.UDPLen
+	} else {
+		ip := wire.IPv6{Src: r.src, Dst: r.dst, Next: wire.ProtoUDP, Class: so.inp.tos, Hlim: so.inp.ttl}
+		ip.Put(r.hdr[:])
+		r.hlen = wire.IPv6Len + wire.UDPLen
 	}
+	wire.UDP{Sport: so.inp.lport, Dport: r.dport}.Put(r.hdr[r.hlen-wire.UDPLen:])
 }
 
-// udpLocal notes a datagram that dgunlock delivers to the peer. Its headers have no checksums, as
-// nobody verifies them.
+// udpLocal notes a datagram that dgunlock delivers to the peer. Its headers have no checksums, and
+// no flow label, as nobody looks at them.
 func (so *Socket) udpLocal(m *mbuf.Mbuf, r *dgroute) syscall.Errno {
 	n := m.Pkt.Len + wire.UDPLen
-	if n > udpMaxLen4+wire.UDPLen {
+	v6 := r.hlen > wire.IPv4MinLen+wire.UDPLen
+	if n > udpMaxLen4+wire.UDPLen && (!v6 || n > wire.MaxPacket) {
 		mbuf.Free(m)
 		return syscall.EMSGSIZE
 	}
-	h := m.Prepend(wire.IPv4MinLen + wire.UDPLen)
-	copy(h, r.hdr[:])
-	binary.BigEndian.PutUint16(h[2:], uint16(n+wire.IPv4MinLen))
-	wire.UDPView(h[wire.IPv4MinLen:]).SetLen(n)
-	m.Pkt.Flow, m.Pkt.Csum = r.flow, mbuf.CsumValid
+	h := m.Prepend(r.hlen)
+	copy(h, r.hdr[:r.hlen])
+	if v6 {
+		binary.BigEndian.PutUint16(h[4:], uint16(n))
+	} else {
+		binary.BigEndian.PutUint16(h[2:], uint16(n+wire.IPv4MinLen))
+	}
+	wire.UDPView(h[r.hlen-wire.UDPLen:]).SetLen(n)
+	m.Pkt.Flow, m.Pkt.Csum, m.Pkt.Hlen = r.flow, mbuf.CsumValid, uint16(r.hlen)
 	so.dg.local.Put(m)
 	return 0
 }
@@ -63,11 +77,12 @@ func (k *Kernel) udpDeliver(q *mbuf.Queue, peer *Socket, gen uint32) {
 		}
 		return
 	}
+	v6 := q.Head().Bytes()[0]>>4 == 6
 	n, bytes, dropped := 0, 0, 0
 	for m := q.Get(); m != nil; m = q.Get() {
 		n++
 		bytes += m.Pkt.Len
-		if !peer.sbappendaddr(m, wire.IPv4MinLen+wire.UDPLen, lo) {
+		if !peer.sbappendaddr(m, int(m.Pkt.Hlen), lo) {
 			dropped++
 		}
 	}
@@ -76,9 +91,15 @@ func (k *Kernel) udpDeliver(q *mbuf.Queue, peer *Socket, gen uint32) {
 	st := &k.Stats
 	st.UDP.Opackets.Add(n)
 	st.UDP.Ipackets.Add(n)
-	st.IP.Localout.Add(n)
-	st.IP.Total.Add(n)
-	st.IP.Delivered.Add(n)
+	if v6 {
+		st.IP6.Localout.Add(n)
+		st.IP6.Total.Add(n)
+		st.IP6.Delivered.Add(n)
+	} else {
+		st.IP.Localout.Add(n)
+		st.IP.Total.Add(n)
+		st.IP.Delivered.Add(n)
+	}
 	lo.Stats.Opackets.Add(uint64(n))
 	lo.Stats.Obytes.Add(uint64(bytes))
 	if dropped > 0 {

@@ -83,7 +83,7 @@ func (so *Socket) udpConnect(nam netip.AddrPort) syscall.Errno {
 		so.udpDisconnect()
 		return 0
 	}
-	r, errno := so.udpRoute(nam)
+	r, errno := so.udpRoute(nam, dg.bindAddr)
 	if errno != 0 {
 		return errno
 	}
@@ -97,7 +97,7 @@ func (so *Socket) udpConnect(nam netip.AddrPort) syscall.Errno {
 		k.udb.remove(inp)
 	}
 	laddr := dg.bindAddr
-	if laddr.unspecified() || laddr.addr().IsMulticast() {
+	if laddr.unspecified() {
 		laddr = in6(r.src)
 	}
 	k.udpPorts.rename(inp, laddr, in6(r.dst), nam.Port())
@@ -153,23 +153,25 @@ type dgroute struct {
 	ifp      *Ifnet // nil: there is no way
 	gen      uint32 // the routes' generation
 	dport    uint16
+	several  bool // dst is a multicast or broadcast address
 	flow     uint32
 
 	// If the destination is a socket of this stack, and its packets need not be whole on any wire:
 	peer *Socket // nil: it is not
 	pgen uint32  // the generation of the sockets' addresses in which it was found
-	hdr  [wire.IPv4MinLen + wire.UDPLen]byte
+	hlen int
+	hdr  [wire.IPv6Len + wire.UDPLen]byte
 }
 
-// udpRoute finds the way to an address.
-func (so *Socket) udpRoute(to netip.AddrPort) (r dgroute, errno syscall.Errno) {
+// udpRoute finds the way to an address from the local address laddr, which may be none.
+func (so *Socket) udpRoute(to netip.AddrPort, laddr in6Addr) (r dgroute, errno syscall.Errno) {
 	k, inp := so.k, &so.inp
 	r = dgroute{to: to, gen: k.rtgen.Load(), dport: to.Port()}
 	dst := to.Addr()
 	if r.dport == 0 {
 		return r, syscall.EINVAL
 	}
-	bound4 := inp.laddr.is4() // 0.0.0.0 too
+	bound4 := laddr.is4() // 0.0.0.0 too
 	if so.proto.domain == AF_INET && !dst.Is4() {
 		return r, syscall.EAFNOSUPPORT
 	}
@@ -182,26 +184,36 @@ func (so *Socket) udpRoute(to netip.AddrPort) (r dgroute, errno syscall.Errno) {
 	switch {
 	case dst.Is4() && inp.vflag&inpIPv4 == 0:
 		return r, syscall.ENETUNREACH // IPV6_V6ONLY, as on Linux
-	case dst.Is4() != bound4 && (bound4 || !inp.laddr.unspecified()):
-		return r, syscall.ENETUNREACH // the socket is bound to an address of the other family
+	case dst.Is6() && bound4:
+		return r, syscall.EAFNOSUPPORT // the socket is bound to an address of the other family: as on Linux
+	case dst.Is4() && !bound4 && !laddr.unspecified():
+		return r, syscall.ENETUNREACH
 	}
-	way, dst, errno := k.inScope(dst)
-	if errno != 0 {
-		return r, errno
+	var way *Ifnet
+	if !dst.IsMulticast() || dst.Zone() != "" { // else the option says on which link the group is meant
+		if way, dst, errno = k.inScope(dst); errno != 0 {
+			return r, errno
+		}
 	}
-	from := inp.laddr.addr()
+	from := laddr.addr()
 	if from.IsValid() && (from.IsUnspecified() || from.IsMulticast()) {
 		from = netip.Addr{}
 	}
-	if way != nil && !from.IsValid() {
-		from = way.addrFor(dst) // several interfaces have a route to the link-local prefix
-	}
-	ifp, src, errno := k.rtalloc(dst, from)
-	if errno == 0 && way != nil && ifp != way && !ifp.loopback {
-		errno = syscall.EHOSTUNREACH
-	}
-	if errno == syscall.EHOSTUNREACH {
-		errno = syscall.ENETUNREACH // there is no route at all: Linux's errno, and FreeBSD's in_pcbladdr
+	var ifp *Ifnet
+	var src netip.Addr
+	if dst.IsMulticast() || dst == wire.LimitedBroadcast {
+		ifp, src, errno = so.mcastRoute(dst, from, way)
+	} else {
+		if way != nil && !from.IsValid() {
+			from = way.addrFor(dst) // several interfaces have a route to the link-local prefix
+		}
+		ifp, src, errno = k.rtalloc(dst, from)
+		if errno == 0 && way != nil && ifp != way && !ifp.loopback {
+			errno = syscall.EHOSTUNREACH
+		}
+		if errno == syscall.EHOSTUNREACH {
+			errno = syscall.ENETUNREACH // there is no route at all: Linux's errno, and FreeBSD's in_pcbladdr
+		}
 	}
 	if errno != 0 {
 		return r, errno
@@ -214,6 +226,7 @@ func (so *Socket) udpRoute(to netip.AddrPort) (r dgroute, errno syscall.Errno) {
 		src = from
 	}
 	r.src, r.dst, r.ifp = src, dst, ifp
+	r.several = dst.IsMulticast() || ifp.broadcast(dst)
 	t := tuple{laddr: in6(src), faddr: in6(dst), lport: inp.lport, fport: r.dport}
 	r.flow = t.flow(k.seed.hash)
 	return r, 0
@@ -243,7 +256,7 @@ func (so *Socket) udpOutput(m *mbuf.Mbuf, to netip.AddrPort) syscall.Errno {
 		if !to.IsValid() {
 			nam = inp.remote()
 		}
-		found, errno := so.udpRoute(nam)
+		found, errno := so.udpRoute(nam, inp.laddr)
 		if errno != 0 {
 			mbuf.Free(m)
 			return errno
@@ -265,17 +278,57 @@ func (so *Socket) udpOutput(m *mbuf.Mbuf, to netip.AddrPort) syscall.Errno {
 		mbuf.Free(m)
 		return syscall.EMSGSIZE
 	}
+	if !r.ifp.loopback && !so.txroom(r) {
+		return errFull // the chain stays the caller's
+	}
 	wire.UDP{Sport: inp.lport, Dport: r.dport, Len: n + wire.UDPLen}.Put(m.Prepend(wire.UDPLen))
+	m.Pkt.Flow = r.flow
+	o := ipOut{
+		src: r.src, dst: r.dst, proto: wire.ProtoUDP, tos: inp.tos, ttl: inp.ttl, ifp: r.ifp, so: so,
+		df: dg.opts&dgDontfrag != 0 || r.ifp.whole(), bcast: r.several,
+	}
+	k.Stats.UDP.Opackets.Inc()
+	if r.several {
+		return so.udpOutputAll(m, &o)
+	}
 	if !r.ifp.loopback {
 		k.udpSum(m, r.src, r.dst)
 	}
-	m.Pkt.Flow = r.flow
-	k.Stats.UDP.Opackets.Inc()
-	q, errno := k.ipOutput(m, &ipOut{
-		src: r.src, dst: r.dst, proto: wire.ProtoUDP, tos: inp.tos, ttl: inp.ttl, ifp: r.ifp, so: so,
-	})
+	q, errno := k.ipOutput(m, &o)
 	so.drain(q)
 	return errno
+}
+
+// udpOutputAll sends a datagram to several hosts.
+func (so *Socket) udpOutputAll(m *mbuf.Mbuf, o *ipOut) syscall.Errno {
+	mo := so.dg.moptions()
+	multicast := o.dst.IsMulticast()
+	if multicast {
+		o.ttl = mo.ttl
+	}
+	if !multicast || mo.loop {
+		so.ipMloopback(m, *o)
+	}
+	if o.ttl == 0 && !o.ifp.loopback {
+		// RFC 1112, 6.1: a datagram with a TTL of 0 stays on this host.
+		mbuf.Free(m)
+		return 0
+	}
+	if !o.ifp.loopback {
+		so.k.udpSum(m, o.src, o.dst)
+	}
+	q, errno := so.k.ipOutput(m, o)
+	so.drain(q)
+	return errno
+}
+
+// errFull says that the interface's queue is full. It is no errno of a system's.
+const errFull = syscall.Errno(1<<30 - 1)
+
+// txroom reports whether there is room on the interface's queue. If not, the socket is woken when
+// there is.
+func (so *Socket) txroom(r *dgroute) bool {
+	return r.ifp.queues[r.flow%uint32(len(r.ifp.queues))].room(so)
 }
 
 // udpSum puts the checksum into a datagram that begins with its UDP header.

@@ -50,6 +50,7 @@ type dgram struct {
 	route dgroute     // (s)
 	local mbuf.Queue  // (s) for route's peer: leave's caller delivers them
 	mo    *ipMoptions // (s) nil: nobody has set an option of multicast
+	opts  uint8       // (s) dgDontfrag and so on
 
 	bindAddr in6Addr // (s) the address that bind has set, which remains if the socket is disconnected
 	bindPort bool    // (s) so with the port
@@ -87,11 +88,11 @@ func (so *Socket) sbappendaddr(m *mbuf.Mbuf, hlen int, ifp *Ifnet) bool {
 	return true
 }
 
-// compact returns the packet in a smaller buffer, if it leaves most of its own unused. Otherwise
-// small datagrams from a link would pin large clusters.
+// compact returns a small packet in a small buffer. Otherwise each of a flood of small datagrams
+// from a link would pin one of the link's buffers.
 func (k *Kernel) compact(m *mbuf.Mbuf) *mbuf.Mbuf {
 	n := m.Pkt.Len
-	if n > mbuf.ClMid || mbuf.Charge(m) <= 4*n+mbuf.ClSmall+512 {
+	if n > mbuf.ClSmall-mbuf.Headroom || mbuf.Charge(m) < mbuf.ClMid {
 		return m
 	}
 	c := k.pool.Getpkt(n)
@@ -166,7 +167,7 @@ func (so *Socket) dgreadable(flags int) (syscall.Errno, bool) {
 	switch {
 	case !dg.out.Empty():
 		return 0, true
-	case so.state&ssCantrcvmore != 0:
+	case so.state&ssCantrcvmore != 0 && so.state&ssNbio == 0: // else EWOULDBLOCK, as on Linux
 		return 0, false
 	}
 	return syscall.EWOULDBLOCK, false
@@ -252,8 +253,12 @@ func (so *Socket) dgfrom(m *mbuf.Mbuf) netip.AddrPort {
 		}
 	} else {
 		a = netip.AddrFrom16([16]byte(b[8:24]))
-		if a.IsLinkLocalUnicast() {
-			if ifp := so.k.ifByIndex(m.Pkt.Rcvif); ifp != nil {
+		if needsZone(a) {
+			ifp := so.k.ifByIndex(m.Pkt.Rcvif)
+			if ifp != nil && ifp.loopback {
+				ifp = so.k.ifaWithAddr(a) // an address of our own
+			}
+			if ifp != nil {
 				a = a.WithZone(ifp.Name)
 			}
 		}
@@ -330,6 +335,7 @@ func (so *Socket) dgclose(req pruReq) {
 		so.proto.usrreq(so, req, usrreqArgs{})
 	}
 	so.dgnote()
+	dg.leaveAll()
 	dg.in.Flush()
 	so.sowakeup(&so.rcv.sleepers)
 	so.sowakeup(&so.snd.sleepers)

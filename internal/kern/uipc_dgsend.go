@@ -46,11 +46,21 @@ func (so *Socket) dgsendto(b []byte, to netip.AddrPort, flags int) (int, syscall
 // dgsend sends a datagram, and takes over its chain. The socket is locked.
 func (so *Socket) dgsend(m *mbuf.Mbuf, to netip.AddrPort, flags int) syscall.Errno {
 	errno := so.dgwritable(flags)
-	if errno != 0 {
-		mbuf.Free(m)
-		return errno
+	for errno == 0 {
+		errno = so.proto.usrreq(so, pruSend, usrreqArgs{m: m, nam: to})
+		if errno != errFull {
+			return errno
+		}
+		// The queue is full of others' packets. room has noted that the socket waits.
+		if errno = syscall.EAGAIN; flags&MSG_DONTWAIT == 0 {
+			errno = so.sbwait(&so.snd.sleepers)
+		}
+		if errno == 0 {
+			errno = so.dgwritable(flags)
+		}
 	}
-	return so.proto.usrreq(so, pruSend, usrreqArgs{m: m, nam: to})
+	mbuf.Free(m)
+	return errno
 }
 
 // dgwritable sleeps until the socket may send, and returns 0 then. The socket is locked.

@@ -72,6 +72,11 @@ func (so *Socket) Sosetopt(level, name, val int) syscall.Errno {
 	case so.k.away(so.k.now()):
 		return EXDEV
 	}
+	if so.dg != nil {
+		if errno, ok := so.dgCtloutput(level, name, val); ok {
+			return errno
+		}
+	}
 	switch level {
 	case SOL_SOCKET:
 		return so.setSocketOption(name, val)
@@ -317,6 +322,11 @@ func (so *Socket) tcpCtloutput(name, val int) syscall.Errno {
 func (so *Socket) Sogetopt(level, name int) (int, syscall.Errno) {
 	so.lock()
 	defer so.unlock()
+	if so.dg != nil {
+		if v, ok := so.dgGetoption(level, name); ok {
+			return v, 0
+		}
+	}
 	switch level {
 	case SOL_SOCKET:
 		return so.getSocketOption(name)
