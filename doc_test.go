@@ -210,7 +210,7 @@ func Example_wireGuard() {
 	if err != nil {
 		panic(err)
 	}
-	err = wg.AttachTo(stack) // its addresses and routes
+	err = wg.AttachTo(stack) // its addresses, routes and name servers
 	if err != nil {
 		panic(err)
 	}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"bsdnet"
+	"bsdnet/internal/testutil/dnstest"
 	"bsdnet/wireguard"
 )
 
@@ -39,7 +41,7 @@ func TestUDP(t *testing.T) {
 	}
 	var served stdbytes.Buffer
 	server := options{addr: ":80", linkOptions: linkOptions{link: "udp", key: key, local: "127.0.0.1:0"}}
-	_, url := startSite(t, server, &served)
+	site, url := startSite(t, server, &served)
 	if url != "http://10.9.0.1/" {
 		t.Errorf("served on %s", url)
 	}
@@ -53,6 +55,25 @@ func TestUDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	fetched(t, out.Bytes(), url, `10\.9\.0\.2:\d+ -> 10\.9\.0\.1:80`)
+
+	serveNames(t, site.stack, "10.9.0.1")
+	out.Reset()
+	client.get, client.dns = "http://web.example/", "10.9.0.1"
+	if err := run(t.Context(), client, &out); err != nil {
+		t.Fatal(err)
+	}
+	fetched(t, out.Bytes(), client.get, `10\.9\.0\.2:\d+ -> 10\.9\.0\.1:80`)
+}
+
+// serveNames runs a name server on port 53 of a stack, which knows that web.example is at addr.
+func serveNames(t *testing.T, stack *bsdnet.Stack, addr string) {
+	t.Helper()
+	c, err := stack.ListenPacket("udp", addr+":53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := dnstest.Server{Addrs: map[string][]string{"web.example.": {addr}}}
+	names.Serve(t, c, nil)
 }
 
 // TestWireGuard does the same over WireGuard.
@@ -69,7 +90,7 @@ func TestWireGuard(t *testing.T) {
 		"a.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.1/24\nListenPort = %d\n"+
 			"[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.2/32\n",
 			a.Base64(), port, b.Public()),
-		"b.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/24\n"+
+		"b.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/24\nDNS = 10.8.0.1\n"+
 			"[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.0/24\nEndpoint = 127.0.0.1:%d\n",
 			b.Base64(), a.Public(), port),
 	} {
@@ -80,12 +101,20 @@ func TestWireGuard(t *testing.T) {
 	over := func(name string) linkOptions {
 		return linkOptions{link: "wireguard", config: filepath.Join(dir, name)}
 	}
-	_, url := startSite(t, options{addr: ":8000", linkOptions: over("a.conf")}, io.Discard)
+	site, url := startSite(t, options{addr: ":8000", linkOptions: over("a.conf")}, io.Discard)
 	var out stdbytes.Buffer
 	if err := run(t.Context(), options{get: url, linkOptions: over("b.conf")}, &out); err != nil {
 		t.Fatal(err)
 	}
 	fetched(t, out.Bytes(), "http://10.8.0.1:8000/", `10\.8\.0\.2:\d+ -> 10\.8\.0\.1:8000`)
+
+	serveNames(t, site.stack, "10.8.0.1") // the DNS line of b.conf names it
+	out.Reset()
+	byName := options{get: "http://web.example:8000/", linkOptions: over("b.conf")}
+	if err := run(t.Context(), byName, &out); err != nil {
+		t.Fatal(err)
+	}
+	fetched(t, out.Bytes(), byName.get, `10\.8\.0\.2:\d+ -> 10\.8\.0\.1:8000`)
 }
 
 // TestUsage tests that the command exits with status 2 and a reason if the command line makes no
@@ -114,6 +143,8 @@ func TestUsage(t *testing.T) {
 		{"-get http://127.0.0.1/", 2, "-get: "},
 		{"-link udp -key secret -get http://10.9.0.1/ -relay :0", 2, "-relay is for serving"},
 		{"-link udp -key secret -get http://10.9.0.1/ -addr :1", 2, "-addr is for serving"},
+		{"-link udp -key secret -dns 10.9.0.1", 2, "-dns is for -get"},
+		{"-link udp -key secret -get http://a.test/ -dns 10.9.0.1,a.test", 2, `-dns: "a.test" is not an address`},
 		{"-link udp -key /no/such/file", 1, "/no/such/file"},
 		{"-link wireguard -config /no/such/file", 1, "/no/such/file"},
 		{"-addr 192.0.2.1:80", 1, "192.0.2.1"},

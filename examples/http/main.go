@@ -19,6 +19,11 @@
 //	go run ./examples/http -link udp -key secret -peer 127.0.0.1:5180 -get http://10.9.0.1/
 //	go run ./examples/http -link wireguard -config wg0.conf
 //
+// With -get, names are looked up over the link too: by the name servers of -dns, or by those of
+// WireGuard's configuration.
+//
+//	go run ./examples/http -link wireguard -config wg0.conf -get http://example.com/
+//
 // Http exits with status 1 if something fails, and with status 2 if the command line is wrong.
 package main
 
@@ -29,6 +34,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
@@ -47,6 +53,7 @@ type options struct {
 	trace string // file for a trace of the stack's connections; "": none
 	once  bool   // end after the fetch
 	get   string // a page to fetch instead of serving one; "": serve
+	dns   string // name servers, for -get; "": those of WireGuard's configuration, if any
 
 	linkOptions
 
@@ -73,6 +80,8 @@ func command(args []string, out, errs io.Writer) int {
 	f.StringVar(&o.trace, "trace", "", "write the events on the connections to `file`, for cmd/tcpplot")
 	f.BoolVar(&o.once, "once", false, "end after the page has been fetched once")
 	f.StringVar(&o.get, "get", "", "fetch this `URL` over the link, print it and end, instead of serving")
+	f.StringVar(&o.dns, "dns", "", "with -get: ask the name servers at these `addresses`, with commas between them; "+
+		"the default is the DNS line of -config")
 	o.linkOptions.flags(f)
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
 		f.SetOutput(errs)
@@ -123,6 +132,9 @@ func (o *options) check(given map[string]bool) error {
 		return err
 	}
 	if o.get == "" {
+		if given["dns"] {
+			return badUsage("-dns is for -get, which looks up the name in its URL")
+		}
 		return nil
 	}
 	for _, name := range []string{"addr", "relay"} {
@@ -139,6 +151,9 @@ func (o *options) check(given map[string]bool) error {
 // run runs the command until ctx ends.
 func run(ctx context.Context, o options, out io.Writer) (err error) {
 	var c bsdnet.Config
+	if c.DNS.Servers, err = nameServers(o.dns); err != nil {
+		return err
+	}
 	if o.trace != "" {
 		f, err := os.Create(o.trace)
 		if err != nil {
@@ -172,6 +187,25 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 		return badUsage("-once: only the other end of -link %s can fetch the page; use -get there", o.link)
 	}
 	return o.serve(ctx, stack, way, out)
+}
+
+// nameServers parses the list of -dns.
+func nameServers(list string) (servers []netip.AddrPort, err error) {
+	for s := range strings.SplitSeq(list, ",") {
+		if list == "" {
+			break
+		}
+		a, err := netip.ParseAddrPort(s)
+		if err != nil {
+			ip, ipErr := netip.ParseAddr(s)
+			if ipErr != nil {
+				return nil, badUsage("-dns: %q is not an address such as 10.0.0.1, 10.0.0.1:53 or [fd00::1]:53", s)
+			}
+			a = netip.AddrPortFrom(ip, 53)
+		}
+		servers = append(servers, a)
+	}
+	return servers, nil
 }
 
 // serve serves the page on the stack, and fetches it too if the other end is this program's.
