@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"testing"
 
 	"bsdnet/internal/testutil"
@@ -328,7 +327,7 @@ func TestRoaming(t *testing.T) {
 	first, newest := seal("first"), seal("second")
 	forged := bytes.Clone(newest)
 	forged[20] ^= 1
-	step := func(what string, d []byte, src, want netip.AddrPort) {
+	step := func(what string, d []byte, src, want endpoint) {
 		t.Helper()
 		s.arrive(b, d, src)
 		if b.peer != want {

@@ -61,7 +61,7 @@ func BenchmarkUnwanted(bench *testing.B) {
 					i++
 					var ip [4]byte
 					binary.BigEndian.PutUint32(ip[:], uint32(i))
-					src = netip.AddrPortFrom(netip.AddrFrom4(ip), 9)
+					src = udp(netip.AddrPortFrom(netip.AddrFrom4(ip), 9))
 				}
 				x.to.input(s.now, f, src)
 				x.to.out = x.to.out[:0]

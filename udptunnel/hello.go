@@ -5,7 +5,6 @@ import (
 	"crypto/ecdh"
 	"crypto/subtle"
 	"encoding/binary"
-	"net/netip"
 )
 
 // The messages of a handshake: how each is made, who answers it, and which sessions follow.
@@ -13,7 +12,7 @@ import (
 
 // A message is a datagram of a handshake that is to be sent.
 type message struct {
-	to  netip.AddrPort
+	to  endpoint
 	len int
 	buf [confirmLen]byte
 }
@@ -24,7 +23,7 @@ func (m *message) bytes() []byte { return m.buf[:m.len] }
 // to.
 type answer struct {
 	code uint64
-	src  netip.AddrPort
+	src  endpoint
 	at   int64
 }
 
@@ -49,7 +48,7 @@ func (m *machine) newKey() (*ecdh.PrivateKey, sessionID) {
 }
 
 // message appends a message to out, and returns its bytes.
-func (m *machine) message(kind byte, n int, to netip.AddrPort) []byte {
+func (m *machine) message(kind byte, n int, to endpoint) []byte {
 	m.out = append(m.out, message{to: to, len: n})
 	b := m.out[len(m.out)-1].buf[:n]
 	b[0], b[1] = kind, version
@@ -116,14 +115,14 @@ func (m *machine) retry() {
 }
 
 // input processes a message of a handshake that has arrived from src.
-func (m *machine) input(now int64, b []byte, src netip.AddrPort) verdict {
+func (m *machine) input(now int64, b []byte, src endpoint) verdict {
 	m.advance(now)
 	v := m.inputMessage(b, src)
 	m.suspect(v)
 	return v
 }
 
-func (m *machine) inputMessage(b []byte, src netip.AddrPort) verdict {
+func (m *machine) inputMessage(b []byte, src endpoint) verdict {
 	if len(b) < 4 || b[1] != version || b[2] != 0 || b[3] != 0 {
 		return verdictMalformed
 	}
@@ -140,7 +139,7 @@ func (m *machine) inputMessage(b []byte, src netip.AddrPort) verdict {
 
 // inputHello answers a HELLO with a REPLY. It stores nothing about the initiator, except in the
 // table of mayAnswer.
-func (m *machine) inputHello(b []byte, src netip.AddrPort) verdict {
+func (m *machine) inputHello(b []byte, src endpoint) verdict {
 	if m.hello != nil && bytes.Equal(b[4:12], m.helloT.initiator[:]) {
 		// "An end drops a HELLO that carries the I of its own current HELLO, because that is its
 		// own HELLO, reflected."
@@ -175,12 +174,12 @@ func (m *machine) inputHello(b []byte, src netip.AddrPort) verdict {
 // from the same address again within a second." The table is small, and a new entry replaces the
 // oldest of its row. So the table bounds the work that replayed HELLOs cause, but never prevents
 // the answer to a new HELLO, or to one that a copy from another address has overtaken.
-func (m *machine) mayAnswer(code uint64, src netip.AddrPort) bool {
+func (m *machine) mayAnswer(code uint64, src endpoint) bool {
 	row := &m.answered[code%uint64(len(m.answered))]
 	oldest := &row[0]
 	for i := range row {
 		a := &row[i]
-		if a.code == code && a.src == src && m.now-a.at < retryAfter {
+		if a.code == code && m.now-a.at < retryAfter && a.src.is(src) {
 			return false
 		}
 		if a.at < oldest.at {
@@ -192,7 +191,7 @@ func (m *machine) mayAnswer(code uint64, src netip.AddrPort) bool {
 }
 
 // inputReply begins a session with the REPLY to the current HELLO, and sends the CONFIRM.
-func (m *machine) inputReply(b []byte, src netip.AddrPort) verdict {
+func (m *machine) inputReply(b []byte, src endpoint) verdict {
 	if m.hello == nil || !bytes.Equal(b[4:12], m.helloT.initiator[:]) {
 		return verdictUnknown
 	}
@@ -221,7 +220,7 @@ func (m *machine) inputReply(b []byte, src netip.AddrPort) verdict {
 	// "If the REPLY came from the configured address, it sends the CONFIRM to that address as
 	// well": the REPLY may be a copy, so its source is no proof, and a third address may be
 	// anyone's.
-	if src == m.home && m.home != m.peer {
+	if src.is(m.home) && !m.home.is(m.peer) {
 		m.out = append(m.out, m.out[len(m.out)-1])
 		m.out[len(m.out)-1].to = m.home
 	}
@@ -240,7 +239,7 @@ func (m *machine) begin(s *session) {
 
 // inputConfirm begins a session as its responder: "If a CONFIRM names the offer's R, the responder
 // checks the code first, and computes keys only if the code is right."
-func (m *machine) inputConfirm(b []byte, src netip.AddrPort) verdict {
+func (m *machine) inputConfirm(b []byte, src endpoint) verdict {
 	if m.offer == nil || !bytes.Equal(b[4:12], m.offerT.responder[:]) {
 		return verdictUnknown
 	}

@@ -1,9 +1,6 @@
 package udptunnel
 
-import (
-	"crypto/ecdh"
-	"net/netip"
-)
+import "crypto/ecdh"
 
 // Times of the protocol, in nanoseconds.
 const (
@@ -58,8 +55,8 @@ type machine struct {
 	random func([]byte)
 	now    int64
 
-	home netip.AddrPort // the peer's configured address, or invalid
-	peer netip.AddrPort // the peer's address; invalid if it is not known yet
+	home endpoint // the peer's configured address, or invalid
+	peer endpoint // the peer's address; invalid if it is not known yet
 
 	cur   *session // the current session, on which this end sends
 	prev  *session // the previous one, for packets that are still under way
@@ -106,7 +103,7 @@ type machine struct {
 // longAgo is before any time of a machine.
 const longAgo = -1 << 62
 
-func newMachine(psk []byte, peer netip.AddrPort, random func([]byte)) (*machine, error) {
+func newMachine(psk []byte, peer endpoint, random func([]byte)) (*machine, error) {
 	m := &machine{home: peer, peer: peer, random: random, out: make([]message, 0, 4)}
 	for i := range m.answered {
 		for j := range m.answered[i] {
@@ -180,7 +177,7 @@ func (m *machine) find(now int64, b []byte) (*session, verdict) {
 
 // opened records that packets have arrived on a session. data says that not all of them were empty,
 // src is the source of the last one, and newest says that it has the highest counter so far.
-func (m *machine) opened(now int64, s *session, data, newest bool, src netip.AddrPort) {
+func (m *machine) opened(now int64, s *session, data, newest bool, src endpoint) {
 	m.advance(now)
 	m.heard = m.now
 	switch s {
@@ -205,8 +202,8 @@ func (m *machine) opened(now int64, s *session, data, newest bool, src netip.Add
 }
 
 // roam makes src the peer's address.
-func (m *machine) roam(src netip.AddrPort) {
-	if m.peer == src {
+func (m *machine) roam(src endpoint) {
+	if m.peer.is(src) {
 		return
 	}
 	if m.peer.IsValid() {

@@ -9,9 +9,10 @@ import (
 	"bsdnet/internal/link"
 )
 
-// The tunnel does not let its datagrams be fragmented. If the path turns out to carry less than the
-// MTU, the tunnel drops packets that no longer fit and tells their sender as a router would (RFC
-// 1191): Read returns an ICMP message.
+// The tunnel does not let its datagrams be fragmented, as long as it can avoid that. If the path
+// turns out to carry less than the MTU, the tunnel drops packets that no longer fit and tells their
+// sender as a router would (RFC 1191): Read returns an ICMP message. The datagrams of packets whose
+// sender need not make them smaller are sent in fragments.
 
 // minPath is the smallest path MTU that is believed, in bytes: the datagram size that every host
 // accepts (RFC 1122, 3.3.3).
@@ -22,27 +23,31 @@ const minPath = 576
 // what routers say.
 const limitTime = 10_000_000_000
 
-// setMTU sets the MTU of a tunnel that is being opened.
-func (l *Link) setMTU(mtu int, peer netip.AddrPort) {
-	if mtu == 0 {
-		mtu = defaultMTU
-		if peer.IsValid() {
-			if path := pathMTU(peer); path > 0 {
-				mtu = max(l.inner(path, peer), link.MinMTU)
-			}
+// minMTU6 is the smallest MTU of a link that carries IPv6, in bytes. RFC 8200, 5: "IPv6 requires
+// that every link in the Internet have an MTU of 1280 octets or greater."
+const minMTU6 = 1280
+
+// setMTU sets the MTU of a tunnel that is being opened, and what is known of the path.
+func (l *Link) setMTU(mtu int, peer endpoint) {
+	fits := defaultMTU
+	if peer.IsValid() {
+		if path := l.io.pathMTU(peer); path > 0 {
+			fits = max(l.inner(path, peer), link.MinMTU)
 		}
 	}
-	l.mtu = mtu
-	l.tx.limit = mtu
+	if mtu != 0 {
+		fits = mtu // the system may know less than the caller
+	}
+	l.mtu = fits
+	if mtu == 0 {
+		l.mtu = max(fits, minMTU6)
+	}
+	l.tx.limit, l.tx.limited = fits, limitTime
 }
 
 // inner returns the size of the largest packet whose datagram fits into a path MTU.
-func (l *Link) inner(path int, peer netip.AddrPort) int {
-	headers := overIPv6
-	if peer.Addr().Is4() {
-		headers = overIPv4
-	}
-	return min(path-headers, maxPayload) - l.overhead
+func (l *Link) inner(path int, peer endpoint) int {
+	return min(path-peer.headers(), maxPayload) - l.overhead
 }
 
 // pathLimit returns the size of the largest packet that may be sent now. l.wmu is held.
@@ -55,8 +60,8 @@ func (l *Link) pathLimit() int {
 
 // learnLimit finds out what the path carries, after the system has refused a datagram that carries
 // a packet of size bytes. l.wmu is held.
-func (l *Link) learnLimit(to netip.AddrPort, size int) {
-	limit := l.inner(max(pathMTU(to), minPath), to)
+func (l *Link) learnLimit(to endpoint, size int) {
+	limit := l.inner(max(l.io.pathMTU(to), minPath), to)
 	for _, p := range plateaus {
 		if limit < size {
 			break
@@ -72,6 +77,25 @@ func (l *Link) learnLimit(to netip.AddrPort, size int) {
 // plateaus are the path MTUs that are tried if the system does not know the path's (RFC 1191, 7.1).
 var plateaus = [...]int{32000, 17914, 9000, 8166, 4352, 2002, 1500, 1492, 1280, 1006, minPath}
 
+// inPieces reports whether the datagram of a packet that does not fit is sent in fragments. The
+// packet is one whose sender cannot be told to make it smaller: an IPv4 packet without DF, and an
+// IPv6 packet that every link has to carry (RFC 2473, 7.1, on packets of up to 1280 bytes). size is
+// the packet's.
+func inPieces(bufs net.Buffers, size int) bool {
+	var start [7]byte
+	n := 0
+	for _, b := range bufs {
+		n += copy(start[n:], b)
+	}
+	switch {
+	case n < len(start):
+		return false
+	case start[0]>>4 == 4:
+		return start[6]&(wire.IPDF>>8) == 0
+	}
+	return start[0]>>4 == 6 && size <= minMTU6
+}
+
 // tooLarge drops a packet, and queues a message that tells its sender what fits.
 func (l *Link) tooLarge(bufs net.Buffers, limit int) {
 	l.stats.tooLarge.Add(1)
@@ -84,7 +108,7 @@ func (l *Link) tooLarge(bufs net.Buffers, limit int) {
 	ok := l.icmp.put(start[:n], limit, l.now())
 	l.imu.Unlock()
 	if ok {
-		l.conn.SetReadDeadline(past) // wakes Read
+		l.io.SetReadDeadline(past) // wakes Read
 	}
 }
 

@@ -111,7 +111,7 @@ func TestMTU(t *testing.T) {
 		{1280, "[2001:db8::1]:1", 1200}, {65536, "127.0.0.1:1", 65475},
 		{65536, "[::1]:1", 65456}, {9000, "192.0.2.1:1", 8940},
 	} {
-		if got := l.inner(c.path, netip.MustParseAddrPort(c.peer)); got != c.want {
+		if got := l.inner(c.path, udp(netip.MustParseAddrPort(c.peer))); got != c.want {
 			t.Errorf("path %d to %s: %d; want %d", c.path, c.peer, got, c.want)
 		}
 	}

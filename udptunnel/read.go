@@ -3,7 +3,6 @@ package udptunnel
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"os"
 	"time"
 
@@ -16,11 +15,10 @@ import (
 // receiver is the state of the receiving half.
 type receiver struct {
 	buf  []byte // the datagrams of the last read
-	oob  []byte // its control messages
 	end  int    // where the datagrams in buf end
 	off  int    // where the next datagram begins
 	size int    // the size of each datagram except the last
-	src  netip.AddrPort
+	src  endpoint
 	errs int // how many reads in a row have failed
 
 	// What the machine does not know yet.
@@ -35,7 +33,6 @@ const maxReadErrors = 100
 
 func (r *receiver) init() {
 	r.buf = make([]byte, readBuffer)
-	r.oob = make([]byte, 128)
 }
 
 // Read implements bsdnet.Link. It also processes the messages of handshakes.
@@ -46,7 +43,7 @@ func (l *Link) Read(bufs [][]byte, sizes []int) (int, error) {
 	l.reading.Add(1)
 	defer l.stopReading()
 	if !l.rmu.TryLock() {
-		l.conn.SetReadDeadline(past) // makes the daemon stop reading
+		l.io.SetReadDeadline(past) // makes the daemon stop reading
 		l.rmu.Lock()
 	}
 	defer l.rmu.Unlock()
@@ -78,20 +75,22 @@ var past = time.Unix(1, 0)
 // deadline. l.rmu is held.
 func (l *Link) fill() error {
 	r := &l.rx
-	n, oobn, _, src, err := l.conn.ReadMsgUDPAddrPort(r.buf, r.oob)
+	n, size, src, err := l.io.read(r.buf)
 	r.off, r.end, r.size = 0, 0, 0
 	switch {
 	case err == nil:
 		r.errs = 0
-		r.end, r.size, r.src = n, segmentSize(r.oob[:oobn], n), unmap(src)
+		if src.IsValid() { // a net.PacketConn may not know the sender, and then nobody has sent it
+			r.end, r.size, r.src = n, size, src
+		}
 		return nil
 	case l.state.Load() == link.Closed || errors.Is(err, net.ErrClosed):
 		return net.ErrClosed
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		l.conn.SetReadDeadline(time.Time{})
+		l.io.SetReadDeadline(time.Time{})
 		return nil
 	}
-	told := l.sock.drain() > 0
+	told := l.io.drain() > 0
 	if !told {
 		l.note(err)
 	}
@@ -104,7 +103,7 @@ func (l *Link) fill() error {
 	if r.errs++; r.errs < maxReadErrors {
 		// On Linux, if an ICMP message comes while the socket's buffer is full, the runtime's
 		// poller reports it as if the socket had ended.
-		l.sock.waitForRoom()
+		l.io.waitForRoom()
 		return nil
 	}
 	return err
@@ -120,8 +119,8 @@ func (l *Link) standIn(wait time.Duration) bool {
 	if l.rx.off < l.rx.end {
 		return false // a Read must take these packets first
 	}
-	l.conn.SetReadDeadline(time.Now().Add(wait))
-	defer l.conn.SetReadDeadline(time.Time{})
+	l.io.SetReadDeadline(time.Now().Add(wait))
+	defer l.io.SetReadDeadline(time.Time{})
 	if l.reading.Load() > 0 {
 		return false
 	}
@@ -169,7 +168,7 @@ func (l *Link) unpackData(buf, b []byte) int {
 	r := &l.rx
 	if l.m == nil {
 		switch {
-		case r.src != l.plain:
+		case !r.src.is(l.plain):
 			l.stats.unknown.Add(1)
 			return 0
 		case len(b) > len(buf):

@@ -18,7 +18,7 @@ type simEnd struct {
 	*machine
 	t      testing.TB
 	name   string
-	addr   netip.AddrPort
+	addr   endpoint
 	got    []string
 	skew   int64 // of its clock
 	counts [verdictReplayed + 1]int
@@ -29,7 +29,7 @@ type simEnd struct {
 // A simDatagram is a datagram on its way.
 type simDatagram struct {
 	at       int64
-	src, dst netip.AddrPort
+	src, dst endpoint
 	b        []byte
 }
 
@@ -51,7 +51,7 @@ func newSim(t testing.TB) *sim {
 
 // add makes an end that listens at a port. It knows the port of its peer, or 0.
 func (s *sim) add(port, peer uint16, key []byte) *simEnd {
-	var to netip.AddrPort
+	var to endpoint
 	if peer != 0 {
 		to = simAddr(peer)
 	}
@@ -78,15 +78,15 @@ func (s *sim) remove(e *simEnd) {
 	}
 }
 
-func simAddr(port uint16) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), port)
+func simAddr(port uint16) endpoint {
+	return udp(netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, 1}), port))
 }
 
 // pair makes the two ends of a tunnel. The first knows the address of the second.
 func (s *sim) pair() (a, b *simEnd) { return s.add(1, 2, testKey), s.add(2, 0, testKey) }
 
 // transmit puts a datagram on the wire.
-func (s *sim) transmit(src, dst netip.AddrPort, b []byte) {
+func (s *sim) transmit(src, dst endpoint, b []byte) {
 	d := simDatagram{s.now + s.delay, src, dst, bytes.Clone(b)}
 	s.log = append(s.log, d)
 	if s.lose == nil || !s.lose(d) {
@@ -140,7 +140,7 @@ func (s *sim) write(e *simEnd, p string) bool {
 }
 
 // arrive delivers a datagram to an end.
-func (s *sim) arrive(e *simEnd, b []byte, src netip.AddrPort) verdict {
+func (s *sim) arrive(e *simEnd, b []byte, src endpoint) verdict {
 	v := e.take(s.now+e.skew, b, src)
 	e.counts[v]++
 	s.settle(e)
@@ -156,7 +156,7 @@ func (e *simEnd) due() int64 {
 }
 
 // take processes a datagram as a link does.
-func (e *simEnd) take(now int64, b []byte, src netip.AddrPort) verdict {
+func (e *simEnd) take(now int64, b []byte, src endpoint) verdict {
 	if len(b) == 0 || b[0] != kindData {
 		return e.input(now, b, src)
 	}

@@ -29,9 +29,10 @@ type socket struct {
 	zone   string
 	zoneID uint32
 
-	// The arguments and results of call. It is bound once, because a closure per call would be
-	// garbage.
-	call  func(fd uintptr)
+	// The calls are bound once, because a closure per call would be garbage. These fields also have
+	// the arguments and results of call.
+	fragment, dontFragment, call func(fd uintptr)
+
 	b     []byte
 	oob   []byte
 	errno error
@@ -55,6 +56,8 @@ func (s *socket) init(conn *net.UDPConn) error {
 	s.raw = raw
 	s.control = segmentControl()
 	s.eoob = make([]byte, 512)
+	s.fragment = func(fd uintptr) { s.setDiscovery(int(fd), unix.IP_PMTUDISC_DONT, unix.IPV6_PMTUDISC_DONT) }
+	s.dontFragment = func(fd uintptr) { s.setDiscovery(int(fd), unix.IP_PMTUDISC_DO, unix.IPV6_PMTUDISC_DO) }
 	s.call = func(fd uintptr) {
 		var to unix.Sockaddr = &s.in4
 		if s.ip6 {
@@ -79,12 +82,10 @@ func (s *socket) setOptions(fd int) {
 	unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
 	_, err = unix.GetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT)
 	s.one = err != nil
-	// A socket of both families has both options.
-	unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO)
+	s.dontFragment(uintptr(fd))
 	unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_RECVERR, 1)
 	if s.ip6 {
 		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_RECVERR, 1)
-		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DO)
 	}
 }
 
@@ -167,6 +168,23 @@ func (s *socket) sendOnce(b, oob []byte, datagrams int) error {
 		}
 		s.to, s.zone = netip.AddrPort{}, "" // the interface may have a different number by now
 		return s.errno
+	}
+}
+
+// sendInPieces sends one datagram, which the kernel and the routers of the path may fragment.
+func (s *socket) sendInPieces(b []byte, to netip.AddrPort) error {
+	s.aim(to)
+	s.raw.Control(s.fragment)
+	err := s.sendmsg(b, nil, 1)
+	s.raw.Control(s.dontFragment)
+	return err
+}
+
+// setDiscovery says whether datagrams are fragmented. A socket of both families has both options.
+func (s *socket) setDiscovery(fd, ip4, ip6 int) {
+	unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_MTU_DISCOVER, ip4)
+	if s.ip6 {
+		unix.SetsockoptInt(fd, unix.SOL_IPV6, unix.IPV6_MTU_DISCOVER, ip6)
 	}
 }
 

@@ -35,6 +35,12 @@ func (s *socket) send(b []byte, size int, to netip.AddrPort) (int, error) {
 	}
 }
 
+// sendInPieces sends one datagram. These systems fragment every datagram that needs it.
+func (s *socket) sendInPieces(b []byte, to netip.AddrPort) error {
+	_, err := s.send(b, len(b), to)
+	return err
+}
+
 // waitForRoom returns at once, because send waits itself.
 func (s *socket) waitForRoom() {}
 

@@ -21,7 +21,7 @@ import (
 // trying whatever the Status says. A datagram that does not prove knowledge of the key changes only
 // counters and SocketErr.
 type Status struct {
-	// Peer is the address of the other end: see [Link.Peer].
+	// Peer is the address of the other end: see [Link.Peer] and [Link.PeerAddr].
 	Peer netip.AddrPort
 
 	// Established says that there is a session. Since is when the first session began of those that
@@ -80,11 +80,11 @@ func (l *Link) note(err error) {
 
 // noteICMP records what an ICMP message says about a datagram, if the datagram was sent to the
 // peer's address or the configured one.
-func (l *Link) noteICMP(err error, to netip.AddrPort) {
-	mine := to == noZone(l.plain)
+func (l *Link) noteICMP(err error, to endpoint) {
+	mine := to.is(l.plain.noZone())
 	if l.m != nil {
 		l.mu.Lock()
-		mine = to == noZone(l.m.peer) || to == noZone(l.m.home)
+		mine = to.is(l.m.peer.noZone()) || to.is(l.m.home.noZone())
 		l.mu.Unlock()
 	}
 	if mine {
@@ -92,8 +92,10 @@ func (l *Link) noteICMP(err error, to netip.AddrPort) {
 	}
 }
 
-func noZone(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().WithZone(""), a.Port())
+// noZone returns e without the zone of its address.
+func (e endpoint) noZone() endpoint {
+	e.AddrPort = netip.AddrPortFrom(e.Addr().WithZone(""), e.Port())
+	return e
 }
 
 // isHint reports whether an error that the socket returns may be about a datagram that was sent
@@ -113,7 +115,7 @@ func isHint(err error) bool {
 // Status returns the status of the tunnel.
 func (l *Link) Status() Status {
 	c := &l.stats
-	s := Status{Peer: l.plain, Unverified: c.forged.Load() + c.malformed.Load()}
+	s := Status{Peer: l.plain.AddrPort, Unverified: c.forged.Load() + c.malformed.Load()}
 	l.trouble.mu.Lock()
 	err, at, fresh := l.trouble.err, l.trouble.at, l.trouble.received == c.received.Load()
 	l.trouble.mu.Unlock()
@@ -133,7 +135,7 @@ func (l *Link) Status() Status {
 	defer l.mu.Unlock()
 	m := l.m
 	m.advance(l.now())
-	s.Peer, s.Unanswered = m.peer, m.asked
+	s.Peer, s.Unanswered = m.peer.AddrPort, m.asked
 	if s.Established = m.cur != nil; s.Established {
 		s.Since = l.wall(m.upSince)
 	}
@@ -170,7 +172,7 @@ func cause(err error) error {
 
 // complaint returns an error that says why there is no session that works, or nil. err is the
 // system's last error since the peer was last heard from, or nil.
-func (m *machine) complaint(local netip.AddrPort, err error) error {
+func (m *machine) complaint(local endpoint, err error) error {
 	patience := m.asked >= 2 // the first HELLO has had no answer for a second
 	switch {
 	case m.cur != nil && !(patience && m.heard < m.askedAt):

@@ -193,17 +193,17 @@ func TestStatusPlain(t *testing.T) {
 	if s := x.Status(); s.Err != nil || s.SocketErr != syscall.ENETUNREACH || s.Established || s.Peer != y.LocalAddr() {
 		t.Errorf("%+v", s)
 	}
-	x.noteICMP(syscall.ECONNREFUSED, netip.MustParseAddrPort("192.0.2.1:9"))
+	x.noteICMP(syscall.ECONNREFUSED, udp(netip.MustParseAddrPort("192.0.2.1:9")))
 	if s := x.Status(); s.SocketErr != syscall.ENETUNREACH {
 		t.Errorf("an error of somebody else's: %+v", s)
 	}
-	x.noteICMP(syscall.ECONNREFUSED, y.LocalAddr())
+	x.noteICMP(syscall.ECONNREFUSED, udp(y.LocalAddr()))
 	if s := x.Status(); s.SocketErr != syscall.ECONNREFUSED {
 		t.Errorf("%+v", s)
 	}
 }
 
-var statusLocal = netip.MustParseAddrPort("192.0.2.1:2")
+var statusLocal = udp(netip.MustParseAddrPort("192.0.2.1:2"))
 
 // A peer that goes away is reported differently from one that never was there. A slow rekey is no
 // trouble, and neither is silence when there is nothing to send.
@@ -301,7 +301,7 @@ func TestStatusUnderAttack(t *testing.T) {
 		before := e.told()
 		for range 3000 {
 			d := bytes.Clone(recorded[rnd.IntN(len(recorded))].b)
-			src := [...]netip.AddrPort{evil, a.addr, b.addr}[rnd.IntN(3)]
+			src := [...]endpoint{evil, a.addr, b.addr}[rnd.IntN(3)]
 			switch rnd.IntN(3) {
 			case 0:
 				d[rnd.IntN(len(d))] ^= byte(1 + rnd.IntN(255))

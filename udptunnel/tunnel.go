@@ -2,6 +2,7 @@ package udptunnel
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -16,13 +17,28 @@ import (
 // without clock or socket, and hello.go its handshakes. This file has the link around the machine:
 // its configuration, its goroutines and its end. write.go is the sending half and read.go the
 // receiving half. mtu.go deals with packets that are too large, status.go with what people are
-// told. socket_linux.go and socket_other.go are the socket.
+// told. packetconn.go has what carries the datagrams; socket_linux.go and socket_other.go are the
+// system's socket, and endpoint.go the addresses.
 
 // Config configures [Open].
 type Config struct {
-	// Local is the address and port to receive on, "host:port". If it is empty, the socket receives
-	// on all addresses of the host, and the system chooses the port.
+	// Local is the address and port to receive on, "host:port". If it is empty, or the host is, the
+	// socket receives on all addresses of the host, over IPv4 and IPv6. If it is empty, or the port
+	// is 0, the system chooses the port.
 	Local string
+
+	// Conn carries the tunnel's datagrams, instead of a socket that Open makes on Local: a
+	// *net.UDPConn that is not connected, a UDPConn of a bsdnet stack, or any other net.PacketConn
+	// that keeps datagrams apart. The Link owns Conn from the moment when Open returns without an
+	// error: it sets read deadlines, and its Close closes Conn. If Open returns an error, Conn
+	// still belongs to the caller.
+	//
+	// SetReadDeadline must work, and it and Close must end a ReadFrom that waits. WriteTo may wait;
+	// it must end when Conn is closed. Open sets the options of a *net.UDPConn as those of its own
+	// socket, with large buffers and without fragments, and only a *net.UDPConn is as fast. It
+	// enlarges the read buffer of any other Conn that has a SetReadBuffer. The tunnel does not know
+	// what the path of another Conn carries.
+	Conn net.PacketConn
 
 	// Peer is the address of the other end, "host:port". Open looks a name up once. The other end
 	// may move: the tunnel sends to the address from which authentic packets arrive. If Peer is
@@ -30,20 +46,27 @@ type Config struct {
 	// one end needs a Peer.
 	Peer string
 
+	// PeerAddr is the address of the other end for the WriteTo of Conn, instead of Peer, for a Conn
+	// whose addresses are not those of UDP. Two addresses are the same if they have the same
+	// Network and String.
+	PeerAddr net.Addr
+
 	// Key is the secret that the two ends, and nobody else, share: 32 bytes from a good source,
 	// such as crypto/rand or "openssl rand -base64 32". Open copies it.
 	Key []byte
 
 	// MTU is the size of the largest IP packet in bytes, from 68 to 65475, or to 65507 if Insecure
-	// is set. If it is 0, it is the size that fits into one unfragmented datagram on the route to
-	// Peer, as the system knows it when the tunnel is opened: 1440 over IPv4 and Ethernet, 1420
-	// over IPv6. If the system does not know, or there is no Peer, it is 1420. If the path carries
-	// less later, the tunnel tells TCP as a router would (RFC 1191).
+	// is set. IPv6 needs 1280. If MTU is 0, it is the size that fits into one unfragmented datagram
+	// on the route to Peer, as the system knows it when the tunnel is opened: 1440 over IPv4 and
+	// Ethernet, 1420 over IPv6; but it is at least 1280. If the system does not know, or there is
+	// no Peer, it is 1420. If the path carries less, or less later, the tunnel tells the senders of
+	// packets as a router would (RFC 1191, RFC 8201), and packets that they may not make smaller go
+	// in fragments: IPv6 packets of up to 1280 bytes, and IPv4 packets without DF.
 	MTU int
 
-	// Insecure sends packets unencrypted and unauthenticated. Then Peer must be set, and Key must
-	// not. Anyone who can forge the Peer's address can send packets to the stack. Insecure is for
-	// the loopback, and for networks that encrypt and authenticate by themselves.
+	// Insecure sends packets unencrypted and unauthenticated. Then Peer or PeerAddr must be set,
+	// and Key must not. Anyone who can forge the Peer's address can send packets to the stack.
+	// Insecure is for the loopback, and for networks that encrypt and authenticate by themselves.
 	Insecure bool
 }
 
@@ -93,12 +116,12 @@ type Link struct {
 	// The locks, in the order in which they are taken: rmu, wmu, then one of mu, imu and smu. ready
 	// is called without wmu, mu, imu and smu.
 
-	conn     *net.UDPConn
-	sock     socket
-	local    netip.AddrPort
+	io       transport
+	sock     socket // of a udpTransport
+	local    endpoint
 	mtu      int
-	overhead int            // how many bytes longer a datagram is than its packet
-	plain    netip.AddrPort // the peer, in plain mode
+	overhead int      // how many bytes longer a datagram is than its packet
+	plain    endpoint // the peer, in plain mode
 	epoch    time.Time
 	stats    counters
 	trouble  socketTrouble
@@ -128,7 +151,8 @@ type Link struct {
 
 var _ link.DiagnosingLink = (*Link)(nil)
 
-// Open opens the socket of a tunnel. The handshake begins when the link is attached.
+// Open opens the socket of a tunnel, or takes over Config.Conn. The handshake begins when the link
+// is attached.
 //
 // If a field of config is missing or invalid, Open returns an error that names the field and says
 // what it needs. If the system refuses the socket, the error wraps the system's: if Local is in
@@ -137,38 +161,58 @@ func Open(config Config) (*Link, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	network := "udp"
-	var peer netip.AddrPort
-	if config.Peer != "" {
-		a, err := net.ResolveUDPAddr("udp", config.Peer)
-		if err != nil {
-			return nil, fmt.Errorf("udptunnel: Peer: %w", err)
-		}
-		peer = unmap(a.AddrPort())
-		if !peer.IsValid() || peer.Port() == 0 || peer.Addr().IsUnspecified() || peer.Addr().IsMulticast() {
-			return nil, fmt.Errorf("udptunnel: Peer %q is not the address and port of a host", config.Peer)
-		}
-		network = "udp6"
-		if peer.Addr().Is4() {
-			network = "udp4"
-		}
+	peer, err := config.peer()
+	if err != nil {
+		return nil, err
 	}
 	l := &Link{epoch: time.Now(), done: make(chan struct{}), wake: make(chan struct{}, 1), armed: never}
 	if config.Insecure {
 		l.plain = peer
 	} else {
-		var err error
 		if l.m, err = newMachine(config.Key, peer, func(b []byte) { rand.Read(b) }); err != nil {
 			return nil, fmt.Errorf("udptunnel: Key: %w", err)
 		}
 		l.overhead = sealLen
 	}
-	l.setMTU(config.MTU, peer)
-	if err := l.listen(network, config.Local); err != nil {
-		return nil, fmt.Errorf("udptunnel: Local: %w", err)
+	if config.Conn != nil {
+		err = l.adopt(config.Conn)
+	} else {
+		err = l.listen(config.Local, peer)
 	}
+	if err != nil {
+		return nil, err
+	}
+	l.setMTU(config.MTU, peer)
 	l.rx.init()
 	return l, nil
+}
+
+// peer returns the configured address of the other end, or the zero endpoint if there is none.
+func (c *Config) peer() (endpoint, error) {
+	if c.PeerAddr != nil {
+		e := endpointOf(c.PeerAddr)
+		if !e.IsValid() || e.other == nil && !isHost(e.AddrPort) {
+			return e, fmt.Errorf("udptunnel: PeerAddr %v is not the address and port of a host", c.PeerAddr)
+		}
+		return e, nil
+	}
+	if c.Peer == "" {
+		return endpoint{}, nil
+	}
+	a, err := net.ResolveUDPAddr("udp", c.Peer)
+	if err != nil {
+		return endpoint{}, fmt.Errorf("udptunnel: Peer: %w", err)
+	}
+	e := udp(a.AddrPort())
+	if !isHost(e.AddrPort) {
+		return endpoint{}, fmt.Errorf("udptunnel: Peer %q is not the address and port of a host", c.Peer)
+	}
+	return e, nil
+}
+
+// isHost reports whether datagrams can be sent to one host at a.
+func isHost(a netip.AddrPort) bool {
+	return a.IsValid() && a.Port() != 0 && !a.Addr().IsUnspecified() && !a.Addr().IsMulticast()
 }
 
 // check returns an error if a configuration is invalid.
@@ -178,7 +222,13 @@ func (c *Config) check() error {
 	case c.Insecure && c.Key != nil:
 		return fmt.Errorf("udptunnel: Insecure and Key are both set: leave out Insecure to encrypt packets, " +
 			"or Key to send them unencrypted")
-	case c.Insecure && c.Peer == "":
+	case c.Conn != nil && c.Local != "":
+		return errors.New("udptunnel: Local and Conn are both set: leave out Local, because Conn has its address")
+	case c.PeerAddr != nil && c.Conn == nil:
+		return errors.New("udptunnel: PeerAddr is for Conn, and Conn is nil: give Peer instead")
+	case c.PeerAddr != nil && c.Peer != "":
+		return errors.New("udptunnel: Peer and PeerAddr are both set: leave one of them out")
+	case c.Insecure && c.Peer == "" && c.PeerAddr == nil:
 		return fmt.Errorf(`udptunnel: Insecure needs a Peer ("host:port"), because without a key no sender can ` +
 			"prove that it is the peer; set Peer, or better a Key of " + howTo)
 	case !c.Insecure && c.Key == nil:
@@ -198,41 +248,85 @@ func (c *Config) check() error {
 	return nil
 }
 
-// listen opens the socket.
-func (l *Link) listen(network, local string) error {
+// listen opens the socket. Without a host in local, it is one of both families if the system has
+// both, so that the peer may move from one to the other.
+func (l *Link) listen(local string, peer endpoint) error {
 	if local == "" {
 		local = ":0"
 	}
-	a, err := net.ResolveUDPAddr(network, local)
+	a, err := net.ResolveUDPAddr("udp", local)
 	if err != nil {
-		return err
+		return fmt.Errorf("udptunnel: Local: %w", err)
 	}
-	if l.conn, err = net.ListenUDP(network, a); err != nil {
-		return err
+	if own := unmap(a.AddrPort()).Addr(); peer.IsValid() && own.IsValid() && own.Is4() != peer.Addr().Is4() {
+		if !own.IsUnspecified() || own.Is4() {
+			return fmt.Errorf("udptunnel: Local %s and Peer %v are of different families, IPv4 and IPv6: "+
+				"give Local as \":port\", or an address of Peer's family", local, peer)
+		}
 	}
-	l.sock.noted = l.noteICMP
-	if err := l.sock.init(l.conn); err != nil {
-		l.conn.Close()
-		return err
+	conn, err := net.ListenUDP("udp", a)
+	if err != nil {
+		return fmt.Errorf("udptunnel: Local: %w", err)
 	}
-	l.local = unmap(l.conn.LocalAddr().(*net.UDPAddr).AddrPort())
+	if err := l.useSocket(conn); err != nil {
+		conn.Close()
+		return fmt.Errorf("udptunnel: Local: %w", err)
+	}
 	return nil
 }
 
-func unmap(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+// useSocket makes a socket of the system the tunnel's.
+func (l *Link) useSocket(conn *net.UDPConn) error {
+	l.sock.noted = func(err error, to netip.AddrPort) { l.noteICMP(err, udp(to)) }
+	if err := l.sock.init(conn); err != nil {
+		return err
+	}
+	l.io = &udpTransport{UDPConn: conn, s: &l.sock, oob: make([]byte, 128)}
+	l.local = endpointOf(conn.LocalAddr())
+	return nil
+}
+
+// adopt makes a net.PacketConn the tunnel's.
+func (l *Link) adopt(conn net.PacketConn) error {
+	if c, ok := conn.(interface{ RemoteAddr() net.Addr }); ok && endpointOf(c.RemoteAddr()).IsValid() {
+		return fmt.Errorf("udptunnel: Conn is connected to %v: make it with ListenPacket or net.ListenUDP, "+
+			"and give the other end's address as Peer", c.RemoteAddr())
+	}
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("udptunnel: Conn: SetReadDeadline, which the tunnel needs: %w", err)
+	}
+	if c, ok := conn.(*net.UDPConn); ok {
+		if err := l.useSocket(c); err != nil {
+			return fmt.Errorf("udptunnel: Conn: %w", err)
+		}
+		return nil
+	}
+	if c, ok := conn.(interface{ SetReadBuffer(bytes int) error }); ok {
+		c.SetReadBuffer(socketSpace)
+	}
+	l.local = endpointOf(conn.LocalAddr())
+	l.io = newPacketTransport(conn, l.failed)
+	return nil
 }
 
 // MTU returns the size of the largest packet in bytes: Config.MTU or, if that is 0, the size that
 // was found when the tunnel was opened.
 func (l *Link) MTU() int { return l.mtu }
 
-// LocalAddr returns the address and port of the socket.
-func (l *Link) LocalAddr() netip.AddrPort { return l.local }
+// LocalAddr returns the address and port of the socket. It is invalid if the addresses of
+// Config.Conn are not those of UDP.
+func (l *Link) LocalAddr() netip.AddrPort { return l.local.AddrPort }
 
 // Peer returns the address of the other end, as of the last authentic packet. Before that it is the
-// configured address, or invalid if there is none.
-func (l *Link) Peer() netip.AddrPort {
+// configured address, or invalid if there is none. It is invalid, too, if the addresses of
+// Config.Conn are not those of UDP; then use [Link.PeerAddr].
+func (l *Link) Peer() netip.AddrPort { return l.peer().AddrPort }
+
+// PeerAddr returns the same address as Peer in the form that Config.Conn has: a *net.UDPAddr for
+// UDP. It returns nil if the address is not known.
+func (l *Link) PeerAddr() net.Addr { return l.peer().netAddr() }
+
+func (l *Link) peer() endpoint {
 	if l.m == nil {
 		return l.plain
 	}
@@ -292,7 +386,7 @@ func (l *Link) Close() error {
 		return net.ErrClosed
 	}
 	close(l.done)
-	l.conn.Close()
+	l.io.Close()
 	l.wg.Wait()
 	l.wmu.Lock()
 	l.tx.dropHeld()

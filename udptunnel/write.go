@@ -3,7 +3,6 @@ package udptunnel
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"slices"
 
 	"bsdnet/internal/link"
@@ -28,11 +27,12 @@ var (
 
 // transmitter is the state of the sending half.
 type transmitter struct {
-	buf   []byte            // the group
-	size  int               // the size of its datagrams
-	n     int               // how many datagrams it has
-	short bool              // the last datagram is shorter: no other may follow it
-	index [groupPackets]int // the indexes of the packets in the argument of Write
+	buf    []byte            // the group
+	size   int               // the size of its datagrams
+	n      int               // how many datagrams it has
+	short  bool              // the last datagram is shorter: no other may follow it
+	pieces bool              // the group is one datagram, to be sent in fragments
+	index  [groupPackets]int // the indexes of the packets in the argument of Write
 
 	held    []net.Buffers // the packets that wait for a session, each in one piece
 	full    bool          // a Write has taken less than it was given: ready must be called
@@ -115,7 +115,7 @@ func (t *transmitter) dropHeld() {
 }
 
 // sendHeld sends the packets that have waited, or as many as the socket takes.
-func (l *Link) sendHeld(s *session, to netip.AddrPort) {
+func (l *Link) sendHeld(s *session, to endpoint) {
 	t := &l.tx
 	n, _ := l.transmit(t.held, s, to)
 	t.held = slices.Delete(t.held, 0, n)
@@ -123,7 +123,7 @@ func (l *Link) sendHeld(s *session, to netip.AddrPort) {
 
 // transmit sends packets on a session, or unencrypted if s is nil, and returns how many it has
 // taken. l.wmu is held.
-func (l *Link) transmit(pkts []net.Buffers, s *session, to netip.AddrPort) (int, error) {
+func (l *Link) transmit(pkts []net.Buffers, s *session, to endpoint) (int, error) {
 	t := &l.tx
 	sent := false
 	for i, bufs := range pkts {
@@ -140,12 +140,17 @@ func (l *Link) transmit(pkts []net.Buffers, s *session, to netip.AddrPort) (int,
 				return l.cutShort(n)
 			}
 		}
-		if limit := l.pathLimit(); size > limit { // flush may just have lowered the limit
+		if limit := l.pathLimit(); size <= limit { // flush may just have lowered the limit
+			t.add(i, bufs, size, s)
+			sent = true
+		} else if !inPieces(bufs, size) {
 			l.tooLarge(bufs, limit)
-			continue
+		} else if n, ok := l.transmitInPieces(pkts, i, size, s, to); !ok {
+			l.noteSent(s, sent)
+			return l.cutShort(n)
+		} else {
+			sent = true
 		}
-		t.add(i, bufs, size, s)
-		sent = true
 	}
 	n, ok := l.flush(pkts, to)
 	l.noteSent(s, sent)
@@ -153,6 +158,17 @@ func (l *Link) transmit(pkts []net.Buffers, s *session, to netip.AddrPort) (int,
 		return l.cutShort(n)
 	}
 	return len(pkts), nil
+}
+
+// transmitInPieces sends packet i, whose datagram the path does not carry whole. It returns what
+// flush does.
+func (l *Link) transmitInPieces(pkts []net.Buffers, i, size int, s *session, to endpoint) (int, bool) {
+	if n, ok := l.flush(pkts, to); !ok {
+		return n, false
+	}
+	l.tx.add(i, pkts[i], size, s)
+	l.tx.pieces = true
+	return l.flush(pkts, to)
 }
 
 // cutShort returns what Write returns if the socket did not take packet n.
@@ -211,12 +227,17 @@ func (t *transmitter) add(i int, bufs net.Buffers, size int, s *session) {
 
 // flush sends the group. If the socket is full or closed, it returns false and the number of the
 // first packet that was not sent. Any other error loses the datagram that it is about.
-func (l *Link) flush(pkts []net.Buffers, to netip.AddrPort) (int, bool) {
+func (l *Link) flush(pkts []net.Buffers, to endpoint) (int, bool) {
 	t := &l.tx
-	n, group := t.n, t.buf
-	t.n, t.buf, t.short = 0, t.buf[:0], false
+	n, group, pieces := t.n, t.buf, t.pieces
+	t.n, t.buf, t.short, t.pieces = 0, t.buf[:0], false, false
 	for i := 0; i < n; {
-		k, err := l.sock.send(group[i*t.size:], t.size, to)
+		k, err := 0, error(nil)
+		if !pieces {
+			k, err = l.io.send(group[i*t.size:], t.size, to)
+		} else if err = l.io.sendInPieces(group, to); err == nil {
+			k = 1
+		}
 		l.stats.sent.Add(uint64(k))
 		i += k
 		switch {
@@ -226,9 +247,8 @@ func (l *Link) flush(pkts []net.Buffers, to netip.AddrPort) (int, bool) {
 			return t.index[i], false
 		case l.state.Load() == link.Closed:
 			return t.index[i], false
-		case err == errTooLarge:
-			l.learnLimit(to, min(t.size, len(group)-i*t.size)-l.overhead)
-			l.tooLarge(pkts[t.index[i]], t.limit)
+		case err == errTooLarge && !pieces:
+			l.refused(pkts[t.index[i]], group[i*t.size:min((i+1)*t.size, len(group))], to)
 			i++
 		default:
 			l.note(err)
@@ -239,6 +259,37 @@ func (l *Link) flush(pkts []net.Buffers, to netip.AddrPort) (int, bool) {
 	return 0, true
 }
 
+// refused is called when the path does not carry a datagram whole, with the datagram and its
+// packet. It sends the datagram in fragments or drops it. l.wmu is held.
+func (l *Link) refused(bufs net.Buffers, datagram []byte, to endpoint) {
+	size := len(datagram) - l.overhead
+	l.learnLimit(to, size)
+	if !inPieces(bufs, size) {
+		l.tooLarge(bufs, l.tx.limit)
+	} else if err := l.io.sendInPieces(datagram, to); err != nil {
+		l.note(err)
+		l.stats.unsent.Add(1)
+	} else {
+		l.stats.sent.Add(1)
+	}
+}
+
+// failed is called when a net.PacketConn has not sent a datagram that counts as sent.
+func (l *Link) failed(err error, datagram int, to endpoint) {
+	l.note(err)
+	l.stats.sent.Add(^uint64(0))
+	if err != errTooLarge {
+		l.stats.unsent.Add(1)
+		return
+	}
+	l.stats.tooLarge.Add(1)
+	l.wmu.Lock()
+	if size := datagram - l.overhead; size > 0 && size <= l.tx.limit {
+		l.learnLimit(to, size)
+	}
+	l.wmu.Unlock()
+}
+
 // waitForRoom starts a goroutine that waits until the socket takes datagrams again. l.wmu is held.
 func (l *Link) waitForRoom() {
 	if l.tx.blocked {
@@ -246,7 +297,7 @@ func (l *Link) waitForRoom() {
 	}
 	l.tx.blocked, l.tx.full = true, true
 	l.spawn(func() {
-		l.sock.waitForRoom()
+		l.io.waitForRoom()
 		l.wmu.Lock()
 		l.tx.blocked = false
 		l.wmu.Unlock()
@@ -268,7 +319,7 @@ func (l *Link) takeMessages() {
 func (l *Link) sendMessages() {
 	for i := range l.tx.outbox {
 		o := &l.tx.outbox[i]
-		_, err := l.sock.send(o.bytes(), o.len, o.to)
+		_, err := l.io.send(o.bytes(), o.len, o.to)
 		l.note(err)
 	}
 	l.tx.outbox = l.tx.outbox[:0]
@@ -311,7 +362,7 @@ func (l *Link) settleSession() {
 	if empty != nil && to.IsValid() {
 		var b [sealLen]byte
 		if d := empty.seal(b[:hdrLen]); d != nil {
-			_, err := l.sock.send(d, len(d), to)
+			_, err := l.io.send(d, len(d), to)
 			l.note(err)
 		}
 	}
