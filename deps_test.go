@@ -50,6 +50,7 @@ var rules = map[string][]string{
 	"wireguard":                {"bsdnet", "bsdnet/internal/link", "bsdnet/netem"},
 	"linktest":                 {"bsdnet", "bsdnet/internal/link", "bsdnet/internal/link/ends"},
 	"examples/http":            {"bsdnet", "bsdnet/qlog", "bsdnet/tun", "bsdnet/udptunnel", "bsdnet/wireguard"},
+	"piontransport":            {"bsdnet"},
 	"qlog":                     {"bsdnet"},
 	"cmd/tcpplot":              {"bsdnet", "bsdnet/qlog"},
 	"internal/nstest":          {},
