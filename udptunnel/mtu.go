@@ -11,8 +11,8 @@ import (
 
 // The tunnel does not let its datagrams be fragmented, as long as it can avoid that. If the path
 // turns out to carry less than the MTU, the tunnel drops packets that no longer fit and tells their
-// sender as a router would (RFC 1191): Read returns an ICMP message. The datagrams of packets whose
-// sender need not make them smaller are sent in fragments.
+// sender as a router would (RFC 1191, RFC 8201): Read returns an ICMP message. The datagrams of
+// packets whose sender need not make them smaller are sent in fragments.
 
 // minPath is the smallest path MTU that is believed, in bytes: the datagram size that every host
 // accepts (RFC 1122, 3.3.3).
@@ -22,10 +22,6 @@ const minPath = 576
 // packet. If the path has not changed, the system refuses it, because it remembers for ten minutes
 // what routers say.
 const limitTime = 10_000_000_000
-
-// minMTU6 is the smallest MTU of a link that carries IPv6, in bytes. RFC 8200, 5: "IPv6 requires
-// that every link in the Internet have an MTU of 1280 octets or greater."
-const minMTU6 = 1280
 
 // setMTU sets the MTU of a tunnel that is being opened, and what is known of the path.
 func (l *Link) setMTU(mtu int, peer endpoint) {
@@ -40,7 +36,7 @@ func (l *Link) setMTU(mtu int, peer endpoint) {
 	}
 	l.mtu = fits
 	if mtu == 0 {
-		l.mtu = max(fits, minMTU6)
+		l.mtu = max(fits, wire.IPv6MinMTU)
 	}
 	l.tx.limit, l.tx.limited = fits, limitTime
 }
@@ -93,13 +89,13 @@ func inPieces(bufs net.Buffers, size int) bool {
 	case start[0]>>4 == 4:
 		return start[6]&(wire.IPDF>>8) == 0
 	}
-	return start[0]>>4 == 6 && size <= minMTU6
+	return start[0]>>4 == 6 && size <= wire.IPv6MinMTU
 }
 
 // tooLarge drops a packet, and queues a message that tells its sender what fits.
 func (l *Link) tooLarge(bufs net.Buffers, limit int) {
 	l.stats.tooLarge.Add(1)
-	var start [wire.IPv4MaxLen + 8]byte
+	var start [max(quoted6, wire.IPv4MaxLen+8)]byte
 	n := 0
 	for _, b := range bufs {
 		n += copy(start[n:], b)
@@ -132,8 +128,7 @@ func (l *Link) takeICMP(bufs [][]byte, sizes []int) int {
 
 // An icmpQueue holds a few messages for the reader, and limits their rate.
 type icmpQueue struct {
-	msgs    [8][fragNeededLen]byte
-	lens    [8]int
+	msgs    [8][]byte // their buffers are made when they are first needed
 	head, n int
 	since   int64 // when the period began
 	made    int   // messages in this period
@@ -154,10 +149,17 @@ func (q *icmpQueue) put(start []byte, mtu int, now int64) bool {
 		return false
 	}
 	i := (q.head + q.n) % len(q.msgs)
-	q.lens[i] = fragNeeded(q.msgs[i][:], start, mtu)
-	if q.lens[i] == 0 {
+	if q.msgs[i] == nil {
+		q.msgs[i] = make([]byte, wire.IPv6MinMTU)
+	}
+	n := fragNeeded(q.msgs[i][:cap(q.msgs[i])], start, mtu)
+	if n == 0 {
+		n = packetTooBig(q.msgs[i][:cap(q.msgs[i])], start, mtu)
+	}
+	if n == 0 {
 		return false
 	}
+	q.msgs[i] = q.msgs[i][:n]
 	q.n++
 	q.made++
 	return true
@@ -171,7 +173,7 @@ func (q *icmpQueue) take() []byte {
 	i := q.head
 	q.head = (q.head + 1) % len(q.msgs)
 	q.n--
-	return q.msgs[i][:q.lens[i]]
+	return q.msgs[i]
 }
 
 // fragNeededLen is the length of the longest message that fragNeeded makes: an IP header, an ICMP
@@ -205,5 +207,44 @@ func fragNeeded(b, p []byte, mtu int) int {
 	wire.ICMP{Type: wire.ICMPUnreach, Code: wire.ICMPUnreachNeedfrag, Rest: uint32(mtu)}.Put(message)
 	copy(message[wire.ICMPLen:], p[:quoted])
 	binary.BigEndian.PutUint16(message[2:], wire.InCksum(message))
+	return n
+}
+
+// quoted6 is how many bytes of a packet a message about it quotes. RFC 4443, 2.4: "as much of the
+// IPv6 offending (invoking) packet (the packet that caused the error) as possible without making
+// the error message packet exceed the minimum IPv6 MTU".
+const quoted6 = wire.IPv6MinMTU - wire.IPv6Len - wire.ICMPLen
+
+// packetTooBig writes into b the ICMPv6 message "packet too big" (RFC 4443, 3.2) about a packet
+// that begins with p, from the packet's destination to its source. It returns the message's length.
+// It returns 0 for packets about which a router sends no message (RFC 4443, 2.4): ICMPv6 errors and
+// redirects, packets whose source is not a single host, and packets that are not IPv6. It returns 0
+// about packets to a multicast address too, because that cannot be the source of the message.
+func packetTooBig(b, p []byte, mtu int) int {
+	orig, ok := wire.ViewIPv6(p)
+	if !ok {
+		return 0
+	}
+	// An ICMPv6 error fits into the minimum MTU, so no later fragment is part of one.
+	if proto, off, ok := wire.UpperLayer(p); ok && proto == wire.ProtoICMPv6 &&
+		(p[off]&wire.ICMPv6Info == 0 || p[off] == wire.ICMPv6Redirect) {
+		return 0
+	}
+	for _, a := range [...]netip.Addr{orig.Src(), orig.Dst()} {
+		if a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() || a.Is4In6() {
+			return 0
+		}
+	}
+	p = p[:min(len(p), quoted6)]
+	n := wire.IPv6Len + wire.ICMPLen + len(p)
+	b = b[:n]
+	ip := wire.IPv6{Src: orig.Dst(), Dst: orig.Src(), Len: n, Hlim: 64, Next: wire.ProtoICMPv6}
+	ip.Put(b)
+	message := b[wire.IPv6Len:]
+	// No node makes its packets smaller than the minimum MTU (RFC 8201, 4).
+	wire.ICMP{Type: wire.ICMPv6PacketTooBig, Rest: uint32(max(mtu, wire.IPv6MinMTU))}.Put(message)
+	copy(message[wire.ICMPLen:], p)
+	sum := wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoICMPv6, len(message))
+	binary.BigEndian.PutUint16(message[wire.ICMPSumOff:], ^wire.Fold(wire.Sum(message, sum)))
 	return n
 }

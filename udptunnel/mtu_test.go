@@ -62,6 +62,86 @@ func TestFragNeeded(t *testing.T) {
 	}
 }
 
+func TestPacketTooBig(t *testing.T) {
+	p := ends.Packet6(1, 1, 1400)
+	b := make([]byte, wire.IPv6MinMTU)
+	for _, c := range []struct{ mtu, want int }{{1234, 1280}, {1280, 1280}, {1399, 1399}} {
+		n := packetTooBig(b, p[:quoted6], c.mtu)
+		m := b[:n]
+		if n != 1280 || m[0] != 0x60 || binary.BigEndian.Uint16(m[4:]) != 1240 || m[6] != 58 ||
+			!bytes.Equal(m[8:24], p[24:40]) || !bytes.Equal(m[24:40], p[8:24]) || m[40] != 2 || m[41] != 0 ||
+			binary.BigEndian.Uint32(m[44:]) != uint32(c.want) || !bytes.Equal(m[48:], p[:1232]) {
+			t.Errorf("%d: %x", c.mtu, m)
+		}
+		v := wire.IPv6View(m)
+		sum := wire.PseudoSum(v.Src(), v.Dst(), wire.ProtoICMPv6, n-40)
+		if wire.Fold(wire.Sum(m[40:], sum)) != 0xffff {
+			t.Errorf("%d: bad checksum: %x", c.mtu, m)
+		}
+	}
+	icmp := func(typ byte) func(p []byte) []byte {
+		return func(p []byte) []byte { p[6], p[40] = wire.ProtoICMPv6, typ; return p }
+	}
+	options := func(p []byte) []byte {
+		p[6] = wire.ProtoDstopts
+		copy(p[40:], []byte{wire.ProtoICMPv6, 0, 1, 4, 0, 0, 0, 0, wire.ICMPv6Unreach})
+		return p
+	}
+	later := func(p []byte) []byte {
+		p[6] = wire.ProtoFragment
+		copy(p[40:], []byte{wire.ProtoICMPv6, 0, 1, 0, 0, 0, 0, 1, wire.ICMPv6Unreach})
+		return p
+	}
+	for _, c := range []struct {
+		name   string
+		change func(p []byte) []byte
+		told   bool
+	}{
+		{"IPv4", func(p []byte) []byte { p[0] = 0x45; return p }, false},
+		{"an ICMPv6 error", icmp(wire.ICMPv6ParamProb), false},
+		{"an ICMPv6 error behind options", options, false},
+		{"a redirect", icmp(wire.ICMPv6Redirect), false},
+		{"an echo request", icmp(wire.ICMPv6Echo), true},
+		{"a later fragment", later, true},
+		{"from multicast", func(p []byte) []byte { p[8] = 0xff; return p }, false},
+		{"from nobody", func(p []byte) []byte { clear(p[8:24]); return p }, false},
+		{"from the loopback", func(p []byte) []byte { clear(p[8:23]); return p }, false},
+		{"to multicast", func(p []byte) []byte { p[24] = 0xff; return p }, false},
+		{"a header cut off", func(p []byte) []byte { return p[:39] }, false},
+		{"only a header", func(p []byte) []byte { return p[:40] }, true},
+		{"empty", func(p []byte) []byte { return nil }, false},
+	} {
+		if n := packetTooBig(b, c.change(bytes.Clone(p[:quoted6])), 1300); n > 0 != c.told {
+			t.Errorf("%s: a message of %d bytes", c.name, n)
+		}
+	}
+}
+
+func FuzzTooBig(f *testing.F) {
+	f.Add(dfPacket(1, 100), 1000)
+	f.Add(ends.Packet6(1, 1, 1400)[:quoted6], 1300)
+	f.Add([]byte{0x60, 39: 1, 40: 1, 41: 255}, 0)
+	f.Fuzz(func(t *testing.T, p []byte, mtu int) {
+		p = p[:min(len(p), quoted6)]
+		var q icmpQueue
+		if !q.put(p, mtu, 0) {
+			return
+		}
+		m := q.take()
+		if len(m) == 0 || m[0]>>4 != p[0]>>4 || len(m) > wire.IPv6MinMTU {
+			t.Fatalf("%x about %x", m, p)
+		}
+		v, ok := wire.ViewIP(m)
+		if !ok || v.Len() != len(m) || v.Dst() != wire.IPView(p).Src() {
+			t.Fatalf("%x about %x", m, p)
+		}
+		var again icmpQueue
+		if again.put(m, mtu, 0) {
+			t.Fatalf("a message about a message: %x", m)
+		}
+	})
+}
+
 func TestICMPQueue(t *testing.T) {
 	var q icmpQueue
 	p := dfPacket(1, 68)

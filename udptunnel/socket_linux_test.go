@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bsdnet/internal/kern/wire"
 	"bsdnet/internal/link/ends"
 	"bsdnet/internal/nstest"
 	"bsdnet/internal/testutil"
@@ -353,7 +354,16 @@ func TestKernelPathShrinks(t *testing.T) {
 			t.Errorf("told %x, %v", m, err)
 		}
 	}
-	if st := a.Stats(); st.TooLarge != 3 {
+	if n, err := a.Write(lists(ends.Packet6(1, 5, 9000), ends.Packet6(1, 6, 1440))); n != 2 || err != nil {
+		t.Fatalf("Write: %d, %v", n, err)
+	}
+	if n, err := y.Read(bufs, sizes); n != 1 || err != nil || ends.Number(bufs[0]) != 6 {
+		t.Fatalf("Read: %d, %v, packet %d", n, err, ends.Number(bufs[0]))
+	}
+	if m := x.Receive(t, 1)[0]; m[40] != wire.ICMPv6PacketTooBig || binary.BigEndian.Uint32(m[44:]) != 1440 {
+		t.Errorf("told %x", m)
+	}
+	if st := a.Stats(); st.TooLarge != 4 {
 		t.Errorf("%+v", st)
 	}
 }
