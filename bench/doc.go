@@ -3,7 +3,7 @@
 //
 //	go run .                                      all rows except those of growth, as text
 //	go run . -list                                list rows, peers and groups, and their times
-//	go run . -group loopback                      loopback, pair, tun, tunnel, wireguard or grow
+//	go run . -group loopback                      loopback, pair, tun, tunnel, wireguard, dgram or grow
 //	go run . -row bulk -rounds 9 -time 2s         the rows whose names match
 //	go run . -row tun -peer 'bsdnet|veth'         two of the peers
 //	go run . -row '^bulk' -beside old=/tmp/old    with another build: see "Another commit"
@@ -51,6 +51,10 @@
 //     that serves the connection.
 //   - http1k, http1m: net/http gets 1 KiB, or 1 MiB, on 64 connections that are kept alive, in
 //     requests a second or Gbit/s.
+//   - dgram64, dgram1200 (in tun dgram-up64 and so on): one socket sends datagrams to another, as
+//     many as it can, and the row has those that arrive a second. dgram64k: the largest datagrams
+//     of IPv4, in Gbit/s at the receiver. quic1: one stream of quic-go, in Gbit/s. gVisor does not
+//     take part.
 //   - idle: memory per established connection, both ends, with 10,000 connections over which a byte
 //     has gone there and back. It is the Go heap and stacks, and for the kernel what its slab
 //     allocator holds in addition (from /proc/slabinfo or else /proc/meminfo).

@@ -4,6 +4,7 @@ go 1.26.3
 
 require (
 	bsdnet v0.0.0
+	github.com/quic-go/quic-go v0.65.0
 	golang.org/x/sys v0.49.0
 	golang.zx2c4.com/wireguard v0.0.0-20260522210424-ecfc5a8d5446
 	gvisor.dev/gvisor v0.0.0-20260905035102-160fafc42237

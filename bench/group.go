@@ -23,6 +23,7 @@ var groups = []group{
 		has: inScene("udp"), peers: []string{"bsdnet", "wireguard-go", "wireguard-go-batch"}},
 	{name: "wireguard", title: "package wireguard and WireGuard in Go",
 		has: inScene("udp"), peers: []string{"bsdnet-wg", "wireguard-go", "wireguard-go-batch"}},
+	{name: "dgram", title: "datagrams, and QUIC over them", has: func(r row) bool { return r.kind == kindDgram }},
 	{name: "grow", title: "how the cost grows with the connections",
 		has: func(r row) bool { return r.kind == kindGrow }},
 }

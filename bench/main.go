@@ -73,7 +73,7 @@ func parse() (*options, error) {
 	row := flag.String("row", "", "measure the rows whose names match the `regexp`; "+
 		"by default, all except those of growth")
 	group := flag.String("group", "", "measure the groups whose whole names match the `regexp`: "+
-		"loopback, pair, tun, tunnel, wireguard, grow")
+		"loopback, pair, tun, tunnel, wireguard, dgram, grow")
 	who := flag.String("peer", "", "measure the peers whose names match the `regexp`")
 	flag.BoolVar(&o.list, "list", false, "list the rows with their peers and the time that they take")
 	flag.IntVar(&o.rounds, "rounds", 5, "the number of rounds")

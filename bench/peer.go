@@ -27,10 +27,11 @@ const (
 
 // A network has a server's and a client's side, and carries connections between them.
 type network struct {
-	listen func() (net.Listener, error)           // at the server's side, on a port of its choice
-	dial   func(address string) (net.Conn, error) // from the client's side to a listener's address
-	close  func()                                 // called after connections and listeners have been closed
-	kernel bool                                   // connections take files, and the kernel's memory
+	listen  func() (net.Listener, error)                  // at the server's side, on a port of its choice
+	dial    func(address string) (net.Conn, error)        // from the client's side to a listener's address
+	packets func() (client, server packetConn, err error) // sockets of UDP, nil: the peer has none
+	close   func()                                        // called after connections and listeners have been closed
+	kernel  bool                                          // connections take files, and the kernel's memory
 }
 
 // A scene is a place for two ends of TCP.
@@ -57,7 +58,7 @@ func memoryPeers() []peer {
 	return []peer{
 		{name: "bsdnet", role: ours, open: openBsdnet},
 		{name: "kernel", role: kernel, open: openKernel},
-		{name: "gvisor", role: gvisor, open: openGvisor},
+		{name: "gvisor", role: gvisor, open: openGvisor, kinds: kindsTCP},
 		// bufpipe makes new rings for each connection, so it does not measure the cost of a
 		// connection. pipe has no buffer, and measures only that.
 		{name: "bufpipe", role: ceiling, open: openBufpipe, kinds: []string{kindBulk, kindPingPong, kindHTTP}},

@@ -21,7 +21,11 @@ func openBsdnet(cc congestion) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return bsdnetNetwork(s, s, "127.0.0.1:0"), nil
+	n := bsdnetNetwork(s, s, "127.0.0.1:0")
+	n.packets = func() (client, server packetConn, err error) {
+		return packetPair(listenBsdnet(s), "127.0.0.1:0", listenBsdnet(s), "127.0.0.1:0")
+	}
+	return n, nil
 }
 
 // newBsdnet makes a stack. It uses reflection, so that these sources can be built with an older
@@ -78,4 +82,15 @@ func bsdnetAt(cc congestion, l bsdnet.Link, p netip.Prefix) (*bsdnet.Stack, erro
 		return nil, err
 	}
 	return s, nil
+}
+
+// listenBsdnet returns a function that makes a socket of a stack's UDP.
+func listenBsdnet(s *bsdnet.Stack) func(address string) (packetConn, error) {
+	return func(address string) (packetConn, error) {
+		c, err := s.ListenPacket("udp4", address)
+		if err != nil {
+			return nil, err
+		}
+		return c.(*bsdnet.UDPConn), nil
+	}
 }

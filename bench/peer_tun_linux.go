@@ -21,8 +21,8 @@ func tunPeers() []peer {
 		{name: "bsdnet", role: ours, open: func(cc congestion) (*network, error) { return openBsdnetTUN(cc, 2) }},
 		{name: "bsdnet-1q", role: ours, open: func(cc congestion) (*network, error) { return openBsdnetTUN(cc, 1) }},
 		{name: "veth", role: kernel, open: openVeth},
-		{name: "gvisor-gso", role: gvisor, open: openGvisorTUN},
-		{name: "gvisor-wgtun", role: gvisor, open: openGvisorWgTUN},
+		{name: "gvisor-gso", role: gvisor, open: openGvisorTUN, kinds: kindsTCP},
+		{name: "gvisor-wgtun", role: gvisor, open: openGvisorWgTUN, kinds: kindsTCP},
 	}
 }
 
@@ -59,7 +59,12 @@ func openBsdnetTUN(cc congestion, queues int) (*network, error) {
 		return nil, err
 	}
 	listen := func() (net.Listener, error) { return s.Listen("tcp", serverPrefix.Addr().String()+":0") }
-	return overDevice(cc, listen, func() { s.Close() }), nil
+	n := overDevice(cc, listen, func() { s.Close() })
+	n.packets = func() (client, server packetConn, err error) {
+		return packetPair(listenKernel, clientPrefix.Addr().String()+":0",
+			listenBsdnet(s), serverPrefix.Addr().String()+":0")
+	}
+	return n, nil
 }
 
 // openVeth puts the kernel at both ends of a pair of devices. The server's is in another namespace.
@@ -84,11 +89,21 @@ func openVeth(cc congestion) (*network, error) {
 		closeAll()
 		return nil, err
 	}
-	return overDevice(cc, func() (ln net.Listener, err error) {
+	n := overDevice(cc, func() (ln net.Listener, err error) {
 		err = inNamespace(ns, func() error {
 			ln, err = cc.listen(netip.AddrPortFrom(serverPrefix.Addr(), 0).String())
 			return err
 		})
 		return ln, err
-	}, closeAll), nil
+	}, closeAll)
+	n.packets = func() (client, server packetConn, err error) {
+		return packetPair(listenKernel, clientPrefix.Addr().String()+":0", func(at string) (c packetConn, err error) {
+			err = inNamespace(ns, func() error {
+				c, err = listenKernel(at)
+				return err
+			})
+			return c, err
+		}, serverPrefix.Addr().String()+":0")
+	}
+	return n, nil
 }

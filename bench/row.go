@@ -37,7 +37,11 @@ const (
 	kindHTTP     = "http"
 	kindIdle     = "idle"
 	kindGrow     = "grow"
+	kindDgram    = "dgram"
 )
+
+// kindsTCP are the kinds of rows of peers that have no UDP here.
+var kindsTCP = []string{kindBulk, kindPingPong, kindConn, kindHTTP, kindIdle, kindGrow}
 
 // rows returns all rows. Those of growth come last.
 func rows() []row {
@@ -47,10 +51,14 @@ func rows() []row {
 	r = append(r, connRow("", 1), connRow("", 16))
 	r = append(r, httpRow("", 1<<10), httpRow("", 1<<20))
 	r = append(r, idleRow(10000))
+	r = append(r, dgramRow("", "", 64), dgramRow("", "", 1200), dgramRow("", "", maxDatagram), quicRow())
 	r = append(r, bulkRow("pair", 1), bulkRow("pair", 8))
 	r = append(r, upRow(1), upRow(8), downRow(1), downRow(8))
 	r = append(r, pingPongRow("tun", 1, 1), pingPongRow("tun", 64, 1))
 	r = append(r, connRow("tun", 1), connRow("tun", 16), httpRow("tun", 1<<10))
+	for _, way := range []string{"-up", "-down"} {
+		r = append(r, dgramRow("tun", way, 64), dgramRow("tun", way, 1200), dgramRow("tun", way, maxDatagram))
+	}
 	r = append(r, bulkRow("udp", 1), pingPongRow("udp", 1, 1))
 	return append(r, growRows()...)
 }
