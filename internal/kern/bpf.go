@@ -91,7 +91,7 @@ func (b *bpf) packet(m *mbuf.Mbuf) {
 		return
 	}
 	var c cutter
-	for c.start(m, false); c.more(); {
+	for c.start(m, false, false); c.more(); {
 		b.hbuf, b.bufs = c.next(b.hbuf[:0], b.bufs[:0])
 		b.line = b.line[:0]
 		for _, d := range b.bufs {

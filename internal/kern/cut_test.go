@@ -48,7 +48,7 @@ func randomBytes(r *rand.Rand, n int) []byte {
 func cutAll(m *mbuf.Mbuf) (pkts [][]byte) {
 	var c cutter
 	var hbuf []byte
-	for c.start(m, false); c.more(); {
+	for c.start(m, false, false); c.more(); {
 		var bufs net.Buffers
 		hbuf, bufs = c.next(hbuf, nil)
 		pkts = append(pkts, slices.Concat(bufs...))

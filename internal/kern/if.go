@@ -36,6 +36,7 @@ type Ifnet struct {
 	link     Link           // nil: the loopback
 	mq       multiqueuer    // the link, if it has several queues
 	vnet     bool           // its packets begin with a virtio-net header
+	uso      bool           // so does the link cut chains of UDP
 	queues   []ifqueue      // one, or several by flow
 	down     atomic.Bool
 	readers  sync.WaitGroup // the receive goroutines

@@ -91,7 +91,7 @@ func TestVnetHeader(t *testing.T) {
 		var got [][]byte
 		var c cutter
 		var hbuf []byte
-		for c.start(m, true); c.more(); {
+		for c.start(m, true, false); c.more(); {
 			var bufs net.Buffers
 			hbuf, bufs = c.next(hbuf, nil)
 			got = append(got, gsoSplit(t, slices.Concat(bufs...))...)

@@ -331,7 +331,7 @@ func (q *ifqueue) transmitSome(batch []qent) (done int, ok bool) {
 			batch[i].tapped = true
 		}
 		var c cutter
-		for c.start(m, q.ifp.vnet); c.more(); {
+		for c.start(m, q.ifp.vnet, q.ifp.uso); c.more(); {
 			a0 := len(t.arena)
 			t.hbuf, t.arena = c.next(t.hbuf, t.arena)
 			t.pkts = append(t.pkts, t.arena[a0:len(t.arena):len(t.arena)])
@@ -352,7 +352,7 @@ func (q *ifqueue) transmitSome(batch []qent) (done int, ok bool) {
 	}
 	if gone > 0 {
 		var c cutter
-		c.start(batch[i].m, q.ifp.vnet)
+		c.start(batch[i].m, q.ifp.vnet, q.ifp.uso)
 		batch[i].m = dropSegments(batch[i].m, gone*c.seg)
 	}
 	return i, false

@@ -185,7 +185,7 @@ func (k *Kernel) ipForwardCut(out *Ifnet, m *mbuf.Mbuf) {
 		hbuf []byte
 		bufs net.Buffers
 	)
-	for c.start(m, false); c.more(); {
+	for c.start(m, false, false); c.more(); {
 		hbuf, bufs = c.next(hbuf[:0], bufs[:0])
 		seg := k.pool.Getcl(len(hbuf) + m.Pkt.SegSize)
 		seg.Pkt.Flow = m.Pkt.Flow
@@ -236,7 +236,7 @@ func (k *Kernel) ipForwardFragment(out *Ifnet, m *mbuf.Mbuf) bool {
 // has arrived on a link with offloads.
 func fillCsum(m *mbuf.Mbuf) {
 	var c cutter
-	c.start(m, false)
+	c.start(m, false, false)
 	h, _ := c.next(nil, nil)
 	copy(m.Bytes(), h)
 	m.Pkt.Csum &^= mbuf.CsumPartial

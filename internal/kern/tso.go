@@ -1,6 +1,7 @@
 package kern
 
 import (
+	"encoding/binary"
 	"net"
 
 	"bsdnet/internal/kern/mbuf"
@@ -21,32 +22,45 @@ type cutter struct {
 	seg     int        // payload of a packet
 	gso     int        // with a virtio-net header: payload of each segment that the link makes of a packet
 	iphl    int
+	thlen   int // length of the transport header
 	tcp     bool
 	partial bool // the transport checksum has not been computed
 	vnet    bool // packets begin with a virtio-net header, by which the link cuts and sums them
 }
 
 // start begins with packet m. If m must be cut or summed, its first Mbuf holds all headers. Data
-// may follow them there.
-func (c *cutter) start(m *mbuf.Mbuf, vnet bool) {
+// may follow them there. uso says that a link with virtio-net headers also cuts chains of UDP.
+func (c *cutter) start(m *mbuf.Mbuf, vnet, uso bool) {
 	*c = cutter{m: m, hdr: m.Bytes(), data: m, partial: m.Pkt.Csum&mbuf.CsumPartial != 0, vnet: vnet}
 	ip := wire.IPView(c.hdr)
 	c.iphl = ip.Hlen()
 	if c.partial {
 		c.tcp = ip.Proto() == wire.ProtoTCP
-		c.hdr = c.hdr[:min(c.iphl+wire.TCPView(ip.Payload()).Hlen(), len(c.hdr))]
+		c.thlen = wire.UDPLen
+		if c.tcp {
+			c.thlen = wire.TCPView(ip.Payload()).Hlen()
+		}
+		c.hdr = c.hdr[:min(c.iphl+c.thlen, len(c.hdr))]
 	}
 	c.off = len(c.hdr)
 	c.left = m.Pkt.Len - len(c.hdr)
 	c.seg = c.left
 	if n := m.Pkt.SegSize; n > 0 && c.left > n {
 		c.seg = n
-		if vnet && c.th(c.hdr).Flags()&wire.URG == 0 { // virtio has no urgent pointers
-			c.gso = n
-			c.seg = n * max((wire.MaxPacket-len(c.hdr))/n, 1)
+		most := (wire.MaxPacket - len(c.hdr)) / n
+		switch {
+		case !vnet:
+		case !c.tcp && uso:
+			c.gso, c.seg = n, n*max(min(most, usoMax), 1)
+		case c.tcp && c.th(c.hdr).Flags()&wire.URG == 0: // virtio has no urgent pointers
+			c.gso, c.seg = n, n*max(most, 1)
 		}
 	}
 }
+
+// usoMax is how many datagrams Linux takes in one packet with a virtio-net header:
+// UDP_MAX_SEGMENTS, of older versions.
+const usoMax = 64
 
 // th returns the TCP header of the packet that begins with h.
 func (c *cutter) th(h []byte) wire.TCPView { return wire.TCPView(h[c.iphl:]) }
@@ -83,12 +97,15 @@ func (c *cutter) next(hbuf []byte, bufs net.Buffers) ([]byte, net.Buffers) {
 	last := n == c.left
 	if c.tcp {
 		c.fixTCP(h, n, last)
+	} else if c.partial {
+		wire.IPView(h).SetLen(len(h) + n)
+		wire.UDPView(h[c.iphl:]).SetLen(wire.UDPLen + n)
 	}
 	switch {
 	case c.partial && c.vnet:
 		// virtio 1.2, 5.1.6.2: the link finds the sum of the pseudo-header in the checksum's field.
 		ip := wire.IPView(h)
-		c.th(h).SetSum(wire.Fold(wire.PseudoSum(ip.Src(), ip.Dst(), wire.ProtoTCP, len(h)-c.iphl+n)))
+		c.setSum(h, wire.Fold(wire.PseudoSum(ip.Src(), ip.Dst(), ip.Proto(), len(h)-c.iphl+n)))
 	case c.partial:
 		c.sum(h, bufs[b0:], n)
 	}
@@ -129,30 +146,54 @@ func fixUrg(th wire.TCPView, n int) {
 	th.SetUrp(0)
 }
 
-// sum computes the transport checksum of a TCP segment.
+// setSum writes the checksum's field of the transport header.
+func (c *cutter) setSum(h []byte, sum uint16) {
+	if c.tcp {
+		c.th(h).SetSum(sum)
+	} else {
+		binary.BigEndian.PutUint16(h[c.iphl+wire.UDPSumOff:], sum)
+	}
+}
+
+// sum computes the transport checksum of a TCP segment or a datagram.
 func (c *cutter) sum(h []byte, data net.Buffers, n int) {
-	ip, th := wire.IPView(h), c.th(h)
-	th.SetSum(0)
-	s := wire.PseudoSum(ip.Src(), ip.Dst(), wire.ProtoTCP, len(th)+n)
+	ip, th := wire.IPView(h), h[c.iphl:]
+	c.setSum(h, 0)
+	s := wire.PseudoSum(ip.Src(), ip.Dst(), ip.Proto(), len(th)+n)
 	s = wire.Sum(th, s)
 	off := 0
 	for _, d := range data {
 		s = wire.SumAt(d, off, s)
 		off += len(d)
 	}
-	th.SetSum(^wire.Fold(s))
+	sum := ^wire.Fold(s)
+	if sum == 0 && !c.tcp {
+		// RFC 768: "If the computed checksum is zero, it is transmitted as all ones".
+		sum = 0xffff
+	}
+	c.setSum(h, sum)
 }
 
 // dropSegments removes the first cut bytes of payload, which are whole segments, from a chain that
 // has not been cut.
 func dropSegments(m *mbuf.Mbuf, cut int) *mbuf.Mbuf {
-	th := wire.TCPView(wire.IPView(m.Bytes()).Payload())
-	th.SetSeq(th.Seq().Add(cut))
-	th.SetFlags(th.Flags() &^ wire.CWR)
-	fixUrg(th, cut)
+	ip := wire.IPView(m.Bytes())
+	d := ip.Payload()
+	if ip.Proto() == wire.ProtoTCP {
+		th := wire.TCPView(d)
+		th.SetSeq(th.Seq().Add(cut))
+		th.SetFlags(th.Flags() &^ wire.CWR)
+		fixUrg(th, cut)
+		d = th.Payload()
+	} else if d = d[wire.UDPLen:]; len(d) >= cut { // the headers move to what is left
+		b := m.Bytes()
+		copy(b[cut:], b[:len(b)-len(d)])
+		m.Pkt.Len -= cut
+		return mbuf.Adj(m, cut)
+	}
 	m.Pkt.Len -= cut
 	rest := m.Next()
-	if d := th.Payload(); len(d) > 0 { // data behind the headers: of a small segment, or of one that has arrived
+	if len(d) > 0 { // data behind the headers: of a small segment, or of one that has arrived
 		m.SetNext(nil)
 		n := min(cut, len(d))
 		copy(d, d[n:])
@@ -171,13 +212,19 @@ func (c *cutter) vnetHeader(b []byte, n int) []byte {
 			Flags: wire.VnetNeedsCsum, HdrLen: uint16(len(c.hdr)),
 			CsumStart: uint16(c.iphl), CsumOffset: wire.TCPSumOff,
 		}
+		if !c.tcp {
+			v.CsumOffset = wire.UDPSumOff
+		}
 	}
 	if c.gso > 0 && n > c.gso {
 		v.GSOType, v.GSOSize = wire.VnetTCPv4, uint16(c.gso)
-		if wire.IPView(c.hdr).Is6() {
+		switch {
+		case !c.tcp:
+			v.GSOType = wire.VnetUDPL4
+		case wire.IPView(c.hdr).Is6():
 			v.GSOType = wire.VnetTCPv6
 		}
-		if c.sent == 0 && c.th(c.hdr).Flags()&wire.CWR != 0 {
+		if c.tcp && c.sent == 0 && c.th(c.hdr).Flags()&wire.CWR != 0 {
 			v.GSOType |= wire.VnetECN
 		}
 	}

@@ -10,10 +10,11 @@ import (
 // chain.
 func udpInput(k *Kernel, ip ipHdr, m *mbuf.Mbuf, ifp *Ifnet) {
 	st := &k.Stats.UDP
-	st.Ipackets.Inc()
 	if m = k.udpVerify(&ip, m); m == nil {
 		return
 	}
+	n := segments(ip.len-ip.hlen-wire.UDPLen, m.Pkt.SegSize)
+	st.Ipackets.Add(n)
 	uh := wire.UDPView(m.Bytes()[ip.hlen:])
 	t := tuple{laddr: in6(ip.dst), faddr: in6(ip.src), lport: uh.Dport(), fport: uh.Sport()}
 	if ip.dst.IsMulticast() || ifp.broadcast(ip.dst) {
@@ -23,7 +24,7 @@ func udpInput(k *Kernel, ip ipHdr, m *mbuf.Mbuf, ifp *Ifnet) {
 	for {
 		inp := k.udpLookup(&t, m.Pkt.Flow)
 		if inp == nil {
-			st.Noport.Inc()
+			st.Noport.Add(n)
 			// RFC 1122, 4.1.3.1: "If a datagram arrives addressed to a UDP port for which there is
 			// no pending LISTEN call, UDP SHOULD send an ICMP Port Unreachable message."
 			k.portUnreach(ifp, &ip, m)
@@ -37,7 +38,7 @@ func udpInput(k *Kernel, ip ipHdr, m *mbuf.Mbuf, ifp *Ifnet) {
 			continue // it has been closed, or has another peer, since the table was read
 		}
 		if !so.sbappendaddr(m, ip.hlen+wire.UDPLen, ifp) {
-			st.Fullsock.Inc()
+			st.Fullsock.Add(n)
 		}
 		so.unlock()
 		return

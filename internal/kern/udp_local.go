@@ -52,6 +52,14 @@ func (so *Socket) udpLocal(m *mbuf.Mbuf, r *dgroute) syscall.Errno {
 		mbuf.Free(m)
 		return syscall.EMSGSIZE
 	}
+	seg := m.Pkt.SegSize
+	if seg == 0 && so.dg.gso > 0 && n-wire.UDPLen > so.dg.gso {
+		if seg = so.dg.gso; n-wire.UDPLen > seg*udpMaxSegs {
+			mbuf.Free(m)
+			return syscall.EINVAL
+		}
+		m.Pkt.SegSize = seg
+	}
 	h := m.Prepend(r.hlen)
 	copy(h, r.hdr[:r.hlen])
 	if v6 {
@@ -78,12 +86,14 @@ func (k *Kernel) udpDeliver(q *mbuf.Queue, peer *Socket, gen uint32) {
 		return
 	}
 	v6 := q.Head().Bytes()[0]>>4 == 6
-	n, bytes, dropped := 0, 0, 0
+	n, packets, bytes, dropped := 0, 0, 0, 0
 	for m := q.Get(); m != nil; m = q.Get() {
-		n++
+		c := segments(m.Pkt.Len-int(m.Pkt.Hlen), m.Pkt.SegSize)
+		packets++
+		n += c
 		bytes += m.Pkt.Len
 		if !peer.sbappendaddr(m, int(m.Pkt.Hlen), lo) {
-			dropped++
+			dropped += c
 		}
 	}
 	behind := peer.dg.used.Load() > int64(peer.rcv.Hiwat()/2)
@@ -92,15 +102,15 @@ func (k *Kernel) udpDeliver(q *mbuf.Queue, peer *Socket, gen uint32) {
 	st.UDP.Opackets.Add(n)
 	st.UDP.Ipackets.Add(n)
 	if v6 {
-		st.IP6.Localout.Add(n)
-		st.IP6.Total.Add(n)
-		st.IP6.Delivered.Add(n)
+		st.IP6.Localout.Add(packets)
+		st.IP6.Total.Add(packets)
+		st.IP6.Delivered.Add(packets)
 	} else {
-		st.IP.Localout.Add(n)
-		st.IP.Total.Add(n)
-		st.IP.Delivered.Add(n)
+		st.IP.Localout.Add(packets)
+		st.IP.Total.Add(packets)
+		st.IP.Delivered.Add(packets)
 	}
-	lo.Stats.Opackets.Add(uint64(n))
+	lo.Stats.Opackets.Add(uint64(packets))
 	lo.Stats.Obytes.Add(uint64(bytes))
 	if dropped > 0 {
 		st.UDP.Fullsock.Add(dropped)

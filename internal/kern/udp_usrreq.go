@@ -163,6 +163,26 @@ type dgroute struct {
 	hdr  [wire.IPv6Len + wire.UDPLen]byte
 }
 
+// iphlen returns the length of the IP header.
+func (r *dgroute) iphlen() int {
+	if r.dst.Is6() {
+		return wire.IPv6Len
+	}
+	return wire.IPv4MinLen
+}
+
+// udpMaxSegs is how many datagrams one chain can be: Linux's UDP_MAX_SEGMENTS.
+const udpMaxSegs = 128
+
+// segments returns how many datagrams a chain of n bytes of data is. seg is their length; 0: it is
+// one.
+func segments(n, seg int) int {
+	if seg <= 0 || n <= seg {
+		return 1
+	}
+	return (n + seg - 1) / seg
+}
+
 // udpRoute finds the way to an address from the local address laddr, which may be none.
 func (so *Socket) udpRoute(to netip.AddrPort, laddr in6Addr) (r dgroute, errno syscall.Errno) {
 	k, inp := so.k, &so.inp
@@ -278,6 +298,18 @@ func (so *Socket) udpOutput(m *mbuf.Mbuf, to netip.AddrPort) syscall.Errno {
 		mbuf.Free(m)
 		return syscall.EMSGSIZE
 	}
+	seg := m.Pkt.SegSize
+	if seg == 0 && dg.gso > 0 && n > dg.gso {
+		if seg = dg.gso; n > seg*udpMaxSegs || r.several {
+			mbuf.Free(m)
+			return syscall.EINVAL
+		}
+		m.Pkt.SegSize = seg
+	}
+	if seg > 0 && seg+wire.UDPLen+r.iphlen() > r.ifp.mtu {
+		mbuf.Free(m)
+		return syscall.EMSGSIZE // a segment cannot be cut once more, nor can it on Linux
+	}
 	if !r.ifp.loopback && !so.txroom(r) {
 		return errFull // the chain stays the caller's
 	}
@@ -285,14 +317,16 @@ func (so *Socket) udpOutput(m *mbuf.Mbuf, to netip.AddrPort) syscall.Errno {
 	m.Pkt.Flow = r.flow
 	o := ipOut{
 		src: r.src, dst: r.dst, proto: wire.ProtoUDP, tos: inp.tos, ttl: inp.ttl, ifp: r.ifp, so: so,
-		df: dg.opts&dgDontfrag != 0 || r.ifp.whole(), bcast: r.several,
+		df: dg.opts&dgDontfrag != 0 || r.ifp.whole() || seg > 0, bcast: r.several,
 	}
-	k.Stats.UDP.Opackets.Inc()
+	k.Stats.UDP.Opackets.Add(segments(n, seg))
+	if n += wire.UDPLen + r.iphlen(); seg == 0 && n > r.ifp.mtu && !r.ifp.whole() {
+		k.udpSum(m, r.src, r.dst) // the datagram will be cut into fragments
+	} else {
+		m.Pkt.Csum = mbuf.CsumPartial
+	}
 	if r.several {
 		return so.udpOutputAll(m, &o)
-	}
-	if !r.ifp.loopback {
-		k.udpSum(m, r.src, r.dst)
 	}
 	q, errno := k.ipOutput(m, &o)
 	so.drain(q)
@@ -313,9 +347,6 @@ func (so *Socket) udpOutputAll(m *mbuf.Mbuf, o *ipOut) syscall.Errno {
 		// RFC 1112, 6.1: a datagram with a TTL of 0 stays on this host.
 		mbuf.Free(m)
 		return 0
-	}
-	if !o.ifp.loopback {
-		so.k.udpSum(m, o.src, o.dst)
 	}
 	q, errno := so.k.ipOutput(m, o)
 	so.drain(q)

@@ -1,6 +1,10 @@
 package kern
 
-import "syscall"
+import (
+	"syscall"
+
+	"bsdnet/internal/kern/wire"
+)
 
 // Options of datagram sockets of the levels IPPROTO_IP and IPPROTO_IPV6, with FreeBSD's numbers.
 // See Joingroup, Leavegroup and Setmcastif for those whose values are no numbers.
@@ -8,6 +12,10 @@ const (
 	IP_MULTICAST_TTL  = 10
 	IP_MULTICAST_LOOP = 11
 	IP_DONTFRAG       = 67
+
+	// UDP_SEGMENT, of the level IPPROTO_UDP, is Linux's: data that is longer is sent as datagrams
+	// of that many bytes, and a shorter last one.
+	UDP_SEGMENT = 103
 
 	IPV6_MULTICAST_HOPS = 10
 	IPV6_MULTICAST_LOOP = 11
@@ -46,6 +54,11 @@ func (so *Socket) dgCtloutput(level, name, val int) (syscall.Errno, bool) {
 		dg.setMoptions().loop = val != 0
 	case level == IPPROTO_IP && name == IP_DONTFRAG, level == IPPROTO_IPV6 && name == IPV6_DONTFRAG:
 		dg.setFlag(dgDontfrag, val != 0)
+	case level == wire.ProtoUDP && name == UDP_SEGMENT && so.proto.proto == wire.ProtoUDP:
+		if val < 0 || val > wire.MaxPacket {
+			return syscall.EINVAL, true
+		}
+		dg.gso = val
 	default:
 		return 0, false
 	}
@@ -68,6 +81,8 @@ func (so *Socket) dgGetoption(level, name int) (int, bool) {
 		return b2i(dg.moptions().loop)
 	case level == IPPROTO_IP && name == IP_DONTFRAG, level == IPPROTO_IPV6 && name == IPV6_DONTFRAG:
 		return b2i(dg.opts&dgDontfrag != 0)
+	case level == wire.ProtoUDP && name == UDP_SEGMENT && so.proto.proto == wire.ProtoUDP:
+		return dg.gso, true
 	}
 	return 0, false
 }

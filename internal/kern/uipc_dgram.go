@@ -51,6 +51,7 @@ type dgram struct {
 	local mbuf.Queue  // (s) for route's peer: leave's caller delivers them
 	mo    *ipMoptions // (s) nil: nobody has set an option of multicast
 	opts  uint8       // (s) dgDontfrag and so on
+	gso   int         // (s) UDP_SEGMENT: the length of the datagrams that data to send is cut into; 0: it is not
 
 	bindAddr in6Addr // (s) the address that bind has set, which remains if the socket is disconnected
 	bindPort bool    // (s) so with the port

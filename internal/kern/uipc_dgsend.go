@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"bsdnet/internal/kern/mbuf"
+	"bsdnet/internal/kern/wire"
 )
 
 // This file sends datagrams: sosend for protocols that are atomic. There is no send buffer, as
@@ -143,37 +144,74 @@ func (so *Socket) dgroom() bool {
 }
 
 // Sosendmsgs sends several datagrams: sendmmsg(2). It returns how many it has sent. It fails as
-// Sosendto does, but only if it has not sent the first; flags can have MSG_DONTWAIT.
+// Sosendto does, but only if it has not sent the first; flags can have MSG_DONTWAIT. Datagrams that
+// follow each other to one address, and are of one length, go as one chain, which is cut as late as
+// possible.
 func (so *Socket) Sosendmsgs(msgs []Msg, flags int) (n int, errno syscall.Errno) {
 	so.lock()
 	for n < len(msgs) {
-		msg := &msgs[n]
-		size := 0
-		for _, b := range msg.Bufs {
-			size += len(b)
-		}
-		if size > maxDgram {
-			errno = so.dgtoolong()
+		k, total := so.dgrun(msgs[n:])
+		if total > maxDgram {
+			errno = syscall.EMSGSIZE
 			break
 		}
-		if !so.dg.local.Empty() && msg.Addr != so.dg.route.to {
+		if !so.dg.local.Empty() && msgs[n].Addr != so.dg.route.to {
 			so.dgunlock() // delivers what is for another peer
 			so.lock()
 		}
-		m := so.k.pool.Getpkt(size)
-		for _, b := range msg.Bufs {
-			m.Append(b)
+		m := so.k.pool.Getpkt(total)
+		for i := range msgs[n : n+k] {
+			msg := &msgs[n+i]
+			before := len(m.Bytes())
+			for _, b := range msg.Bufs {
+				m.Append(b)
+			}
+			msg.N = len(m.Bytes()) - before
 		}
-		m.Pkt.Len = size
-		if errno = so.dgsend(m, msg.Addr, flags); errno != 0 {
+		m.Pkt.Len = total
+		if k > 1 {
+			m.Pkt.SegSize = msgs[n].N
+		}
+		if errno = so.dgsend(m, msgs[n].Addr, flags); errno != 0 {
 			break
 		}
-		msg.N = size
-		n++
+		n += k
 	}
 	so.dgunlock()
 	if n > 0 {
 		errno = 0
 	}
 	return n, errno
+}
+
+// dgrun returns how many of the first messages can go as one chain, at least 1, and how many bytes
+// they have. All have the same length, except that the last may be shorter. The socket is locked.
+func (so *Socket) dgrun(msgs []Msg) (k, total int) {
+	size := msgs[0].size()
+	r := &so.dg.route
+	if so.proto.proto != wire.ProtoUDP || size == 0 || r.ifp == nil || r.several || r.to != msgs[0].Addr ||
+		size+wire.UDPLen+r.iphlen() > r.ifp.mtu || so.dg.gso != 0 {
+		return 1, size
+	}
+	for k, total = 1, size; k < len(msgs) && k < udpMaxSegs; {
+		n := msgs[k].size()
+		if n == 0 || n > size || total+n > udpMaxLen4 || msgs[k].Addr != r.to {
+			break
+		}
+		k++
+		total += n
+		if n < size {
+			break
+		}
+	}
+	return k, total
+}
+
+// size returns how many bytes of data the message has.
+func (msg *Msg) size() int {
+	n := 0
+	for _, b := range msg.Bufs {
+		n += len(b)
+	}
+	return n
 }

@@ -12,6 +12,7 @@ const (
 
 	VnetTCPv4 = 1    // the packet is a chain of TCP segments over IPv4
 	VnetTCPv6 = 4    // over IPv6
+	VnetUDPL4 = 5    // a chain of datagrams of equal length, over either
 	VnetECN   = 0x80 // only the first segment has CWR
 )
 
