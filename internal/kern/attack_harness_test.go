@@ -17,14 +17,35 @@ import (
 	"bsdnet/internal/testutil"
 )
 
-// This file has a stack whose wire an attacker holds. The stack is 10.0.0.1/24; the attacker may
-// send from any address.
+// This file has a stack whose wire an attacker holds. The stack is 10.0.0.1/24, or fd00::1/64; the
+// attacker may send from any address.
 
 var (
 	attHost = netip.MustParseAddr("10.0.0.1")
 	attPeer = netip.MustParseAddr("10.0.0.2")
 	attAny  = netip.MustParsePrefix("0.0.0.0/0")
 )
+
+// The attacked stacks of both families.
+var attInet, attInet6 = func() (a, b family) {
+	a, b = inet, inet6
+	a.prefix, a.peer = netip.PrefixFrom(attHost, 24), attPeer
+	b.peer = netip.MustParseAddr("fd00::2")
+	return a, b
+}()
+
+// attackedBoth runs a test of an attacked stack over both families.
+func attackedBoth(t *testing.T, f func(t *testing.T, v *victim)) {
+	for _, fam := range []*family{&attInet, &attInet6} {
+		t.Run(fam.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v := attackedOver(t, fam, nil)
+				defer v.done()
+				f(t, v)
+			})
+		})
+	}
+}
 
 // A wireLink collects what the stack sends; take bounds how many packets a Write takes, err is what
 // it returns.
@@ -101,6 +122,7 @@ func (l *wireLink) count() int {
 // A victim is a stack under test, with its wire.
 type victim struct {
 	testing.TB
+	fam  *family
 	k    *Kernel
 	p    *Proc
 	link *wireLink
@@ -111,6 +133,12 @@ type victim struct {
 // and its buffers are counted, by done.
 func attacked(t testing.TB, mod func(*Config, *tcp.Profile)) *victim {
 	t.Helper()
+	return attackedOver(t, &attInet, mod)
+}
+
+// attackedOver is attacked over a family.
+func attackedOver(t testing.TB, fam *family, mod func(*Config, *tcp.Profile)) *victim {
+	t.Helper()
 	c := Config{Profile: tcp.Default(), Rand: testutil.SeededRand(1)}
 	mtu := 1500
 	if mod != nil {
@@ -120,11 +148,11 @@ func attacked(t testing.TB, mod func(*Config, *tcp.Profile)) *victim {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &victim{TB: t, k: k, p: k.NewProc(), link: newWireLink(mtu)}
-	if v.ifp, err = k.Attach("wire0", v.link, []netip.Prefix{netip.MustParsePrefix("10.0.0.1/24")}); err != nil {
+	v := &victim{TB: t, fam: fam, k: k, p: k.NewProc(), link: newWireLink(mtu)}
+	if v.ifp, err = k.Attach("wire0", v.link, []netip.Prefix{fam.prefix}); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.AddRoute(attAny, v.ifp); err != nil {
+	if err := k.AddRoute(fam.all, v.ifp); err != nil {
 		t.Fatal(err)
 	}
 	return v
@@ -191,12 +219,12 @@ func (v *victim) no(errno syscall.Errno) {
 // listen makes a listener on port with a backlog. Its calls do not block.
 func (v *victim) listen(port uint16, backlog int) int {
 	v.Helper()
-	return v.listenOn(netip.AddrPortFrom(netip.IPv4Unspecified(), port), backlog)
+	return v.listenOn(netip.AddrPortFrom(v.fam.all.Addr(), port), backlog)
 }
 
 func (v *victim) listenOn(a netip.AddrPort, backlog int, opts ...soOptions) int {
 	v.Helper()
-	fd, errno := v.p.Socket(AF_INET, SOCK_STREAM, 0)
+	fd, errno := v.p.Socket(v.fam.domain, SOCK_STREAM, 0)
 	v.no(errno)
 	for _, o := range opts {
 		v.no(v.p.Setsockopt(fd, SOL_SOCKET, int(o), 1))
@@ -231,8 +259,13 @@ func tcpSummed(src, dst netip.Addr, b []byte) []byte {
 	return b
 }
 
-// ipPacket puts an IP header before a payload.
+// ipPacket puts an IP header before a payload. If the addresses are IPv6, so is the header, with
+// what ip has of class and hop limit.
 func ipPacket(ip wire.IPv4, src, dst netip.Addr, proto uint8, payload []byte) []byte {
+	if src.Is6() {
+		pkt := ipPkt{src, dst, ip.TOS, ip.TTL, proto, payload}
+		return pkt.packet()
+	}
 	ip.Src, ip.Dst, ip.Proto, ip.Len = src, dst, proto, wire.IPv4MinLen+len(payload)
 	if ip.TTL == 0 {
 		ip.TTL = 64
@@ -255,7 +288,7 @@ func icmpPacket(src, dst netip.Addr, ic wire.ICMP, body []byte) []byte {
 
 // A got is a packet that the stack has sent.
 type got struct {
-	ip   wire.IPv4
+	ip   wire.IPv4 // or what an IPv6 header has of it
 	th   wire.TCP
 	data []byte // TCP payload, or what follows the IP header
 }
@@ -265,7 +298,15 @@ func (v *victim) parse(p []byte) got {
 	v.Helper()
 	var g got
 	var err error
-	if g.ip, err = wire.ParseIPv4(p, len(p)); err != nil || g.ip.Len != len(p) {
+	if len(p) > 0 && p[0]>>4 == 6 {
+		var ip ipPkt
+		ip, err = parseIP(p)
+		g.ip = wire.IPv4{Src: ip.src, Dst: ip.dst, Len: len(p), Hlen: wire.IPv6Len, Proto: ip.proto}
+		g.ip.TOS, g.ip.TTL = ip.tos, ip.ttl
+	} else {
+		g.ip, err = wire.ParseIPv4(p, len(p))
+	}
+	if err != nil || g.ip.Len != len(p) {
 		v.Fatalf("the stack has sent %x: %v", p, err)
 	}
 	g.data = p[g.ip.Hlen:]
@@ -325,9 +366,12 @@ type peer struct {
 
 // peer makes the peer with this port, for the stack's port.
 func (v *victim) peer(fport, lport uint16) *peer {
-	return &peer{v: v, from: netip.AddrPortFrom(attPeer, fport), to: netip.AddrPortFrom(attHost, lport), seq: 1000,
+	return &peer{v: v, from: v.at(fport), to: netip.AddrPortFrom(v.fam.host(), lport), seq: 1000,
 		win: 65535, tsval: 1}
 }
+
+// at returns a port of the peer's.
+func (v *victim) at(port uint16) netip.AddrPort { return netip.AddrPortFrom(v.fam.peer, port) }
 
 func (p *peer) seg(flags wire.Flags, data []byte) *seg {
 	s := &seg{from: p.from, to: p.to, data: data}

@@ -5,10 +5,12 @@ package kern
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 
 	"bsdnet/internal/kern/tcp"
+	"bsdnet/internal/nstest"
 )
 
 // The rules of addresses of both families are compared with those of the Linux kernel, which is
@@ -42,7 +44,10 @@ type asked interface {
 	close(fd int)
 }
 
-type linux struct{ t *testing.T }
+type linux struct {
+	t  *testing.T
+	ns *nstest.NS // nil: that of the test
+}
 
 func (l linux) no(err error) {
 	if err != nil {
@@ -56,8 +61,19 @@ func (l linux) socket(c *bindCase) int {
 	if c.domain == AF_INET6 {
 		domain = syscall.AF_INET6
 	}
-	fd, err := syscall.Socket(domain, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
-	l.no(err)
+	var (
+		fd  int
+		err error
+	)
+	socket := func() error {
+		fd, err = syscall.Socket(domain, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
+		return err
+	}
+	if l.ns != nil {
+		l.no(l.ns.Do(socket))
+	} else {
+		l.no(socket())
+	}
 	if c.domain == AF_INET6 {
 		l.no(syscall.SetsockoptInt(fd, syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY, b2i(c.v6only)))
 	}
@@ -143,7 +159,14 @@ func (o own) name(fd int) netip.AddrPort {
 	return a
 }
 
-func bothSystems(t *testing.T) (l, o asked) {
+// bothSystems returns a Linux kernel, in a namespace in which nobody else has a port and which no
+// packet leaves, and a stack.
+func bothSystems(t *testing.T) (l linux, o asked) {
+	ns, err := nstest.Make()
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(ns.Close)
 	if fd, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM, 0); err != nil {
 		t.Skip("the kernel has no IPv6: ", err)
 	} else {
@@ -154,7 +177,7 @@ func bothSystems(t *testing.T) (l, o asked) {
 		t.Fatal(err)
 	}
 	t.Cleanup(k.Close)
-	return linux{t}, own{t, k.NewProc()}
+	return linux{t, ns}, own{t, k.NewProc()}
 }
 
 // Which of two sockets may bind to a port: all pairs of addresses and options.
@@ -211,5 +234,42 @@ func TestBindPairsAsLinux(t *testing.T) {
 	}
 	if n < 2000 {
 		t.Errorf("%d pairs", n)
+	}
+}
+
+// What bind and connect say of addresses of the wrong family, mapped addresses, and addresses that
+// are nobody's.
+func TestAddressErrorsAsLinux(t *testing.T) {
+	l, o := bothSystems(t)
+	addrs := strings.Fields("0.0.0.0 127.0.0.1 :: ::1 ::ffff:127.0.0.1 ::ffff:0.0.0.0 " +
+		"fe80::1 2001:db8::1 ::ffff:192.0.2.1 192.0.2.1 ff02::1")
+	socks := []bindCase{{domain: AF_INET}, {domain: AF_INET6}, {domain: AF_INET6, v6only: true}}
+	// A port at which nobody listens: connecting to it fails at once if all the rest is right.
+	free := l.socket(&socks[0])
+	defer l.close(free)
+	if errno := l.bind(free, netip.MustParseAddrPort("127.0.0.1:0")); errno != 0 {
+		t.Fatal(errno)
+	}
+	port := l.name(free).Port()
+	for i := range socks {
+		c := &socks[i]
+		for _, from := range append([]string{""}, addrs...) {
+			ask := func(s asked, to string) string {
+				fd := s.socket(c)
+				defer s.close(fd)
+				if from != "" {
+					errno := s.bind(fd, netip.AddrPortFrom(netip.MustParseAddr(from), 0))
+					if errno != 0 {
+						return fmt.Sprintf("bind: %v", errno)
+					}
+				}
+				return fmt.Sprintf("%v", s.connect(fd, netip.AddrPortFrom(netip.MustParseAddr(to), port)))
+			}
+			for _, to := range addrs {
+				if want, got := ask(l, to), ask(o, to); got != want {
+					t.Errorf("%v bound to %q, connects to %s: %s, Linux: %s", c, from, to, got, want)
+				}
+			}
+		}
 	}
 }

@@ -1,8 +1,11 @@
 package kern
 
-import "testing"
+import (
+	"maps"
+	"testing"
+)
 
-// ICMP: RFC 5927 and RFC 1122, 4.2.3.9.
+// ICMP and ICMPv6: RFC 5927, RFC 1122, 4.2.3.9, and RFC 4443.
 func TestConfICMP(t *testing.T) {
 	const goesOn = `
 states SYN_SENT
@@ -16,8 +19,11 @@ states ESTABLISHED
 	hard := map[string]string{
 		"port_unreachable": "ECONNREFUSED", "protocol_unreachable": "ECONNREFUSED", "net_prohibited": "ECONNREFUSED",
 		"host_prohibited": "ECONNREFUSED", "comm_prohibited": "ECONNREFUSED", "ttl_exceeded": "EHOSTUNREACH",
+		"source_policy": "ECONNREFUSED", "reject_route": "ECONNREFUSED",
 	}
-	for name := range icmpNames {
+	all := maps.Clone(icmpNames)
+	maps.Copy(all, icmp6Names)
+	for name := range all {
 		errno := hard[name]
 		icmp := "< icmp " + name
 		if name == "frag_needed" {

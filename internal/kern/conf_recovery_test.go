@@ -39,7 +39,7 @@ func runSenders(t *testing.T, scripts map[string]string) {
 	for name, text := range scripts {
 		t.Run(name, func(t *testing.T) {
 			for _, irs := range []wire.Seq{0, 1<<32 - 3} {
-				runScriptWith(t, tcp.Default(), irs, text)
+				runScriptWith(t, tcp.Default, irs, text)
 				if t.Failed() {
 					return
 				}

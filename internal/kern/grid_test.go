@@ -139,9 +139,11 @@ func (st *gridState) trace(g gridSeg, place string) *trace.Line {
 }
 
 // cell tries one segment on a new connection.
-func (st *gridState) cell(t *testing.T, prof *tcp.Profile, steps []step, g gridSeg, place string) (out string) {
+func (st *gridState) cell(
+	t *testing.T, fam *family, prof *tcp.Profile, steps []step, g gridSeg, place string,
+) (out string) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newScript(t, prof, 1000, steps)
+		s := newScript(t, fam, prof, 1000, steps)
 		s.lax = true
 		for i := range steps {
 			if d, ok := steps[i].ev.(directive); ok && d.word == "states" {
@@ -217,7 +219,7 @@ func (s *script) gridReply(p sentPkt, after time.Duration) string {
 }
 
 // grid returns the lines of a profile.
-func grid(t *testing.T, prof func() *tcp.Profile) (lines []string) {
+func grid(t *testing.T, fam *family, prof func() *tcp.Profile) (lines []string) {
 	for i := range gridStates {
 		st := &gridStates[i]
 		steps, err := parseScript(st.script)
@@ -231,7 +233,7 @@ func grid(t *testing.T, prof func() *tcp.Profile) (lines []string) {
 				places = []string{"at"}
 			}
 			for _, p := range places {
-				line += fmt.Sprintf(" | %s: %s", p, st.cell(t, prof(), steps, g, p))
+				line += fmt.Sprintf(" | %s: %s", p, st.cell(t, fam, prof(), steps, g, p))
 			}
 			lines = append(lines, line)
 		}
@@ -239,17 +241,19 @@ func grid(t *testing.T, prof func() *tcp.Profile) (lines []string) {
 	return lines
 }
 
-// TestGrid holds both golden files.
+// TestGrid holds both golden files, which are the same for both families.
 func TestGrid(t *testing.T) {
-	freebsd := grid(t, tcp.FreeBSD)
-	golden(t, "testdata/grid_freebsd.txt", freebsd)
-	var differ []string
-	for i, l := range grid(t, tcp.Default) {
-		if l != freebsd[i] {
-			differ = append(differ, l)
+	bothFamilies(t, func(t *testing.T, fam *family) {
+		freebsd := grid(t, fam, tcp.FreeBSD)
+		golden(t, "testdata/grid_freebsd.txt", freebsd)
+		var differ []string
+		for i, l := range grid(t, fam, tcp.Default) {
+			if l != freebsd[i] {
+				differ = append(differ, l)
+			}
 		}
-	}
-	golden(t, "testdata/grid_default.txt", differ)
+		golden(t, "testdata/grid_default.txt", differ)
+	})
 }
 
 // golden compares lines with a file.

@@ -67,10 +67,14 @@ func (so *Socket) zoned(a netip.Addr) netip.Addr {
 	if a.Is4() || !a.IsLinkLocalUnicast() {
 		return a
 	}
-	if ifp := so.k.ifaWithAddr(so.inp.laddr.addr()); ifp != nil {
-		return a.WithZone(ifp.Name)
+	ifp := so.inp.ifp
+	if ifp == nil || ifp.loopback {
+		ifp = so.k.ifaWithAddr(so.inp.laddr.addr())
 	}
-	return a
+	if ifp == nil {
+		return a
+	}
+	return a.WithZone(ifp.Name)
 }
 
 // inPcbladdr finds the way to a peer, and the local address for it: BSD's in_pcbladdr and
@@ -93,17 +97,15 @@ func (so *Socket) inPcbladdr(to netip.Addr) (ifp *Ifnet, src, faddr netip.Addr, 
 			return fail(syscall.ENETUNREACH)
 		}
 	}
-	if faddr.Is4() && inp.vflag&inpIPv4 == 0 {
-		return fail(syscall.ENETUNREACH) // IPV6_V6ONLY
-	}
-	if faddr.Is4() != bound4 && (bound4 || !inp.laddr.unspecified()) {
-		return fail(syscall.EAFNOSUPPORT)
+	// What comes first is as on Linux.
+	if faddr.Is6() && faddr.IsMulticast() {
+		return fail(syscall.ENETUNREACH)
 	}
 	way, faddr, errno := k.inScope(faddr)
 	if errno != 0 {
 		return fail(errno)
 	}
-	if faddr.Is6() && faddr.IsMulticast() {
+	if faddr.Is4() && (!bound4 && !inp.laddr.unspecified() || inp.vflag&inpIPv4 == 0) {
 		return fail(syscall.ENETUNREACH)
 	}
 	dst := faddr
@@ -111,12 +113,13 @@ func (so *Socket) inPcbladdr(to netip.Addr) (ifp *Ifnet, src, faddr netip.Addr, 
 		dst = faddr.WithZone(way.Name)
 	}
 	ifp, src, errno = k.rtalloc(dst, inp.laddr.addr())
-	if errno == syscall.EHOSTUNREACH && inp.laddr.unspecified() {
-		// There is no local address to connect from either: FreeBSD's in_pcbladdr.
-		errno = syscall.ENETUNREACH
-	}
-	if errno != 0 {
+	switch {
+	case errno == syscall.EHOSTUNREACH:
+		return fail(syscall.ENETUNREACH) // as FreeBSD's in_pcbladdr, and always on Linux
+	case errno != 0:
 		return fail(errno)
+	case faddr.Is6() && bound4:
+		return fail(syscall.EAFNOSUPPORT)
 	}
 	if faddr.IsMulticast() || ifp.broadcast(faddr) {
 		// RFC 9293, 3.9.1.1, MUST-46: "A TCP implementation MUST reject as an error a local OPEN

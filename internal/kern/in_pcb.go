@@ -26,7 +26,7 @@ type inpcb struct {
 	vflag              uint8  // (p) the families that it may have: see families
 	tos, ttl           uint8  // (s) traffic class and hop limit, if the connection is over IPv6
 	portNext, portPrev *inpcb // (p) others of the same local port and list
-	ifp                *Ifnet // (s) the way to the peer: inp_route
+	ifp                *Ifnet // (s) the way to the peer: inp_route; (c) of a listener: its link-local address's zone
 }
 
 // overLo reports whether the peer is on this stack, over the loopback.
@@ -92,14 +92,14 @@ func (t *pcbTable) init(key [2]uint64) { t.key = key }
 // in_pcblookup with INPLOOKUP_WILDCARD. If a handshake with these addresses is under way, the
 // listener that began it gets the segment, even if another socket listens on a more specific
 // address by now.
-func (k *Kernel) inPcblookup(a *tuple) *inpcb {
+func (k *Kernel) inPcblookup(a *tuple, ifp *Ifnet) *inpcb {
 	if inp := k.pcbs.lookup(a); inp != nil {
 		return inp
 	}
 	if head := k.syncache.headOf(a); head != nil {
 		return &head.inp
 	}
-	return k.pcbs.lookupListener(a.laddr, a.lport)
+	return k.pcbs.lookupListener(a.laddr, a.lport, ifp)
 }
 
 // lookup finds the connection, or TIME_WAIT record, with exactly these addresses: the first part of
@@ -241,7 +241,7 @@ func (t *pcbTable) delListener(inp *inpcb) {
 // lookupListener finds the socket that listens on a local address and port: the second part of
 // BSD's in_pcblookup. A listener that is bound to the address itself goes before one that takes any
 // address of the family, and that before one that takes any address of both.
-func (t *pcbTable) lookupListener(laddr in6Addr, lport uint16) *inpcb {
+func (t *pcbTable) lookupListener(laddr in6Addr, lport uint16, ifp *Ifnet) *inpcb {
 	s := &t.listen[lport%pcbShards]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,7 +249,10 @@ func (t *pcbTable) lookupListener(laddr in6Addr, lport uint16) *inpcb {
 	for _, p := range s.ports[lport] {
 		switch {
 		case p.laddr == laddr:
-			return p
+			// Several interfaces may have the same link-local address.
+			if p.ifp == nil || p.ifp == ifp || ifp.loopback {
+				return p
+			}
 		case !p.takes(&laddr):
 		case p.families() == inpIPv4|inpIPv6:
 			mapped = p
@@ -286,13 +289,13 @@ func (so *Socket) inPcbbind(laddr netip.Addr, lport uint16) syscall.Errno {
 		return errno
 	}
 	if !laddr.IsUnspecified() && !(so.dg != nil && k.toSeveral(laddr)) {
-		if own := k.ifaWithAddr(laddr); own == nil || ifp != nil && own != ifp {
+		if ifp == nil && k.ifaWithAddr(laddr) == nil || ifp != nil && !ifp.owns(laddr) {
 			return syscall.EADDRNOTAVAIL
 		}
 	}
-	inp.laddr = in6(laddr)
+	inp.laddr, inp.ifp = in6(laddr), ifp
 	if errno = so.ports().bind(so, lport); errno != 0 {
-		inp.laddr = in6Addr{}
+		inp.laddr, inp.ifp = in6Addr{}, nil
 	}
 	return errno
 }
@@ -322,7 +325,7 @@ func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscal
 	if errno != 0 {
 		return errno
 	}
-	old, laddr := inp.laddr, in6(src)
+	old, way, laddr := inp.laddr, inp.ifp, in6(src)
 	if !old.unspecified() {
 		laddr = old
 	}
@@ -335,7 +338,7 @@ func (so *Socket) inPcbconnect(faddr netip.Addr, fport uint16, now int64) syscal
 	}
 	if errno != 0 {
 		k.ports.rename(inp, old, in6Addr{}, 0)
-		inp.ifp = nil
+		inp.ifp = way
 	}
 	return errno
 }

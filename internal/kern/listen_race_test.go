@@ -25,13 +25,14 @@ func TestSegmentOvertakesHandshake(t *testing.T) {
 			th:  data.th,
 			len: len(data.data), segs: 1, ifp: v.ifp, now: v.k.now(),
 		}
-		found := v.k.inPcblookup(&late.t)
+		found := v.k.inPcblookup(&late.t, v.ifp)
 		v.inject(p.seg(wire.ACK, nil).bytes())
 		if v.k.tcpListenInput(found.so, &late) {
 			t.Error("the listener has dealt with a connection's segment")
 		}
 		v.none()
-		if again := v.k.inPcblookup(&late.t); again == found || again == nil || again.faddr != in6(p.from.Addr()) {
+		again := v.k.inPcblookup(&late.t, v.ifp)
+		if again == found || again == nil || again.faddr != in6(p.from.Addr()) {
 			t.Errorf("another look finds %v", again)
 		}
 	})

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"bsdnet/internal/kern/tcp"
@@ -196,9 +195,9 @@ func testedTable(tests map[string][]string, old string) string {
 // RFC 9293 MUST-7
 // RFC 9293 MUST-64
 // RFC 9293 MUST-68
-func TestOptionsOfAnyKind(t *testing.T) {
-	v := attacked(t, nil)
-	defer v.done()
+func TestOptionsOfAnyKind(t *testing.T) { attackedBoth(t, optionsOfAnyKind) }
+
+func optionsOfAnyKind(t *testing.T, v *victim) {
 	v.listen(80, 1000)
 	port := uint16(5000)
 	// try sends a SYN with these option bytes; what counts of them is what the answer agrees to.
@@ -208,12 +207,12 @@ func TestOptionsOfAnyKind(t *testing.T) {
 		for len(opt)%4 != 0 {
 			opt = append(opt, 0)
 		}
-		s := &seg{from: netip.AddrPortFrom(attPeer, port), to: netip.AddrPortFrom(attHost, 80),
-			th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 100}}
-		b := s.bytes()[wire.IPv4MinLen:]
+		s := v.peer(port, 80).seg(wire.SYN, nil)
+		b := s.bytes()[v.fam.hdr:]
 		b = append(b, opt...)
 		b[12] = byte(len(b)/4) << 4
-		v.inject(ipPacket(wire.IPv4{}, attPeer, attHost, wire.ProtoTCP, tcpSummed(attPeer, attHost, b)))
+		src, dst := s.from.Addr(), s.to.Addr()
+		v.inject(ipPacket(wire.IPv4{}, src, dst, wire.ProtoTCP, tcpSummed(src, dst, b)))
 		g := v.one()
 		if g.th.Flags != wire.SYN|wire.ACK || g.th.Opt.Has&wire.TofSackperm != 0 != wantSack {
 			t.Errorf("%s: answer %+v", what, g.th)
@@ -248,60 +247,58 @@ func TestOptionsOfAnyKind(t *testing.T) {
 // RFC 9293 MUST-67
 // RFC 9293 MUST-69
 // RFC 9293 SHLD-5
-func TestMSSOffered(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		v := attacked(t, nil)
-		defer v.done()
-		lfd := v.listen(80, 5)
-		padding := func(p []byte) {
-			t.Helper()
-			h := p[wire.IPv4MinLen:]
-			opt := h[wire.TCPMinLen : int(h[12]>>4)*4]
-			for len(opt) > 0 && opt[0] != 0 {
-				n := 1
-				if opt[0] != 1 {
-					n = int(opt[1])
-				}
-				opt = opt[n:]
+func TestMSSOffered(t *testing.T) { attackedBoth(t, mssOffered) }
+
+func mssOffered(t *testing.T, v *victim) {
+	lfd := v.listen(80, 5)
+	padding := func(p []byte) {
+		t.Helper()
+		h := p[v.fam.hdr:]
+		opt := h[wire.TCPMinLen : int(h[12]>>4)*4]
+		for len(opt) > 0 && opt[0] != 0 {
+			n := 1
+			if opt[0] != 1 {
+				n = int(opt[1])
 			}
-			for _, b := range opt {
-				if b != 0 {
-					t.Errorf("padding %x", opt)
-				}
+			opt = opt[n:]
+		}
+		for _, b := range opt {
+			if b != 0 {
+				t.Errorf("padding %x", opt)
 			}
 		}
-		for i, o := range []wire.Options{{}, fullOptions(), {Has: wire.TofMSS | wire.TofSackperm, MSS: 1000}} {
-			p := v.peer(uint16(5000+i), 80)
-			v.inject(p.syn(o).bytes())
-			raw := v.link.fetch()
-			padding(raw[0])
-			g := v.parse(raw[0])
-			if g.th.Opt.Has&wire.TofMSS == 0 || g.th.Opt.MSS != 1460 {
-				t.Errorf("SYN,ACK offers %+v", g.th.Opt)
-			}
-			p.seq, p.ack, p.tsecr = p.seq+1, g.th.Seq+1, g.th.Opt.TSVal
-			v.inject(p.seg(wire.ACK, nil).bytes())
-			fd, _, errno := v.p.Accept(lfd)
-			v.no(errno)
-			v.p.Send(fd, []byte("x"), 0)
-			raw = v.link.fetch()
-			padding(raw[0])
-			if g := v.parse(raw[0]); g.th.Opt.Has&wire.TofMSS != 0 || wireHasMSS(raw[0]) {
-				t.Errorf("data with an MSS option")
-			}
+	}
+	mss := uint16(1500 - v.fam.hdr - wire.TCPMinLen)
+	for i, o := range []wire.Options{{}, fullOptions(), {Has: wire.TofMSS | wire.TofSackperm, MSS: 1000}} {
+		p := v.peer(uint16(5000+i), 80)
+		v.inject(p.syn(o).bytes())
+		raw := v.link.fetch()
+		padding(raw[0])
+		g := v.parse(raw[0])
+		if g.th.Opt.Has&wire.TofMSS == 0 || g.th.Opt.MSS != mss {
+			t.Errorf("SYN,ACK offers %+v", g.th.Opt)
 		}
-		so, errno := v.connectNB(netip.AddrPortFrom(attPeer, 9))
+		p.seq, p.ack, p.tsecr = p.seq+1, g.th.Seq+1, g.th.Opt.TSVal
+		v.inject(p.seg(wire.ACK, nil).bytes())
+		fd, _, errno := v.p.Accept(lfd)
 		v.no(errno)
-		if g := v.one(); g.th.Opt.MSS != 1460 {
-			t.Errorf("SYN offers %+v", g.th.Opt)
+		v.p.Send(fd, []byte("x"), 0)
+		raw = v.link.fetch()
+		padding(raw[0])
+		if g := v.parse(raw[0]); g.th.Opt.Has&wire.TofMSS != 0 || wireHasMSS(raw[0][v.fam.hdr:]) {
+			t.Errorf("data with an MSS option")
 		}
-		so.Soabort()
-	})
+	}
+	so, errno := v.connectNB(v.at(9))
+	v.no(errno)
+	if g := v.one(); g.th.Opt.MSS != mss {
+		t.Errorf("SYN offers %+v", g.th.Opt)
+	}
+	so.Soabort()
 }
 
 // wireHasMSS looks for the option itself, as ParseTCP counts it on a SYN only.
-func wireHasMSS(p []byte) bool {
-	h := p[wire.IPv4MinLen:]
+func wireHasMSS(h []byte) bool {
 	for opt := h[wire.TCPMinLen : int(h[12]>>4)*4]; len(opt) > 1; {
 		switch opt[0] {
 		case 0:
@@ -322,25 +319,23 @@ func wireHasMSS(p []byte) bool {
 //
 // RFC 9293 MUST-41
 // RFC 9293 MUST-42
-func TestPassiveOpensAreIndependent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		v := attacked(t, nil)
-		defer v.done()
-		a, b := v.listen(80, 5), v.listen(81, 5)
-		_, fd := v.established(a, 5000, 80)
-		_, fd2 := v.established(a, 5001, 80)
-		v.established(b, 5000, 81)
-		v.no(v.p.Close(fd))
-		if _, _, errno := v.p.Accept(a); errno != syscall.EAGAIN {
-			t.Errorf("accept: %v", errno)
-		}
-		v.established(a, 5002, 80)
-		v.no(v.p.Close(a))
-		if i, _ := v.p.TCPInfo(fd2); i.State != tcp.Established {
-			t.Errorf("a connection went with its listener: %v", i.State)
-		}
-		v.established(b, 5003, 81)
-	})
+func TestPassiveOpensAreIndependent(t *testing.T) { attackedBoth(t, passiveOpensAreIndependent) }
+
+func passiveOpensAreIndependent(t *testing.T, v *victim) {
+	a, b := v.listen(80, 5), v.listen(81, 5)
+	_, fd := v.established(a, 5000, 80)
+	_, fd2 := v.established(a, 5001, 80)
+	v.established(b, 5000, 81)
+	v.no(v.p.Close(fd))
+	if _, _, errno := v.p.Accept(a); errno != syscall.EAGAIN {
+		t.Errorf("accept: %v", errno)
+	}
+	v.established(a, 5002, 80)
+	v.no(v.p.Close(a))
+	if i, _ := v.p.TCPInfo(fd2); i.State != tcp.Established {
+		t.Errorf("a connection went with its listener: %v", i.State)
+	}
+	v.established(b, 5003, 81)
 }
 
 // RFC 9293, 3.9.1.1: an open may name its local address; else the route chooses it; and it stays.
@@ -348,46 +343,47 @@ func TestPassiveOpensAreIndependent(t *testing.T) {
 // RFC 9293 MUST-43
 // RFC 9293 MUST-44
 // RFC 9293 MUST-45
-func TestLocalAddress(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		v := attacked(t, nil)
-		defer v.done()
-		second := netip.MustParseAddr("10.7.0.1")
-		prefixes := []netip.Prefix{netip.MustParsePrefix("10.7.0.1/24")}
-		if _, err := v.k.Attach("wire1", newWireLink(1500), prefixes); err != nil {
-			t.Fatal(err)
+func TestLocalAddress(t *testing.T) { attackedBoth(t, localAddress) }
+
+func localAddress(t *testing.T, v *victim) {
+	prefix, foreign := netip.MustParsePrefix("10.7.0.1/24"), netip.MustParseAddrPort("10.99.0.1:0")
+	if v.fam == &attInet6 {
+		prefix, foreign = netip.MustParsePrefix("fd07::1/64"), netip.MustParseAddrPort("[fd99::1]:0")
+	}
+	second, prefixes := prefix.Addr(), []netip.Prefix{prefix}
+	if _, err := v.k.Attach("wire1", newWireLink(1500), prefixes); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []netip.Addr{v.fam.host(), second} {
+		so, errno := v.k.Socreate(v.fam.domain, SOCK_STREAM, 0)
+		v.no(errno)
+		so.Setnbio(true)
+		if want == second {
+			v.no(so.Sobind(netip.AddrPortFrom(second, 0)))
 		}
-		for _, want := range []netip.Addr{attHost, second} {
-			so, errno := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
-			v.no(errno)
-			so.Setnbio(true)
-			if want == second {
-				v.no(so.Sobind(netip.AddrPortFrom(second, 0)))
+		v.no(so.Soconnect(v.at(9)))
+		start := time.Now()
+		for range 3 {
+			if g := v.one(); g.ip.Src != want || so.Laddr().Addr() != want {
+				t.Errorf("from %v, %v, want %v", g.ip.Src, so.Laddr(), want)
 			}
-			v.no(so.Soconnect(netip.AddrPortFrom(attPeer, 9)))
-			start := time.Now()
-			for range 3 {
-				if g := v.one(); g.ip.Src != want || so.Laddr().Addr() != want {
-					t.Errorf("from %v, %v, want %v", g.ip.Src, so.Laddr(), want)
-				}
-				pass(time.Since(start) + time.Second)
-			}
-			so.Soabort()
-			v.link.fetch()
+			pass(time.Since(start) + time.Second)
 		}
-		so, _ := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
-		if errno := so.Sobind(netip.MustParseAddrPort("10.99.0.1:0")); errno != syscall.EADDRNOTAVAIL {
-			t.Errorf("somebody else's address: %v", errno)
-		}
-		// The answer to a SYN comes from the address that the SYN was sent to.
-		v.listen(80, 5)
-		p := v.peer(5000, 80)
-		p.to = netip.AddrPortFrom(second, 80)
-		v.inject(p.syn(wire.Options{}).bytes())
-		if g := v.one(); g.ip.Src != second {
-			t.Errorf("answer from %v", g.ip.Src)
-		}
-	})
+		so.Soabort()
+		v.link.fetch()
+	}
+	so, _ := v.k.Socreate(v.fam.domain, SOCK_STREAM, 0)
+	if errno := so.Sobind(foreign); errno != syscall.EADDRNOTAVAIL {
+		t.Errorf("somebody else's address: %v", errno)
+	}
+	// The answer to a SYN comes from the address that the SYN was sent to.
+	v.listen(80, 5)
+	p := v.peer(5000, 80)
+	p.to = netip.AddrPortFrom(second, 80)
+	v.inject(p.syn(wire.Options{}).bytes())
+	if g := v.one(); g.ip.Src != second {
+		t.Errorf("answer from %v", g.ip.Src)
+	}
 }
 
 // RFC 9293, 3.9.2.3: no call and no segment opens a connection to more than one host.
@@ -410,36 +406,34 @@ func TestConnectToMany(t *testing.T) {
 // RFC 9293 MUST-48
 // RFC 9293 MUST-49
 // RFC 9293 SHLD-22
-func TestTOSAndTTL(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		v := attacked(t, nil)
-		defer v.done()
-		lfd := v.listen(80, 5)
-		v.no(v.p.Setsockopt(lfd, IPPROTO_IP, IP_TOS, 0xb8))
-		v.no(v.p.Setsockopt(lfd, IPPROTO_IP, IP_TTL, 33))
-		p := v.peer(5000, 80)
-		v.inject(p.syn(wire.Options{}).bytes())
-		g := v.one()
-		check := func(what string, g got, tos, ttl uint8) {
-			t.Helper()
-			if g.ip.TOS != tos || g.ip.TTL != ttl {
-				t.Errorf("%s: TOS %#x, TTL %d, want %#x, %d", what, g.ip.TOS, g.ip.TTL, tos, ttl)
-			}
+func TestTOSAndTTL(t *testing.T) { attackedBoth(t, tosAndTTL) }
+
+func tosAndTTL(t *testing.T, v *victim) {
+	lfd := v.listen(80, 5)
+	v.no(v.p.Setsockopt(lfd, v.fam.level, v.fam.class, 0xb8))
+	v.no(v.p.Setsockopt(lfd, v.fam.level, v.fam.hop, 33))
+	p := v.peer(5000, 80)
+	v.inject(p.syn(wire.Options{}).bytes())
+	g := v.one()
+	check := func(what string, g got, tos, ttl uint8) {
+		t.Helper()
+		if g.ip.TOS != tos || g.ip.TTL != ttl {
+			t.Errorf("%s: TOS %#x, TTL %d, want %#x, %d", what, g.ip.TOS, g.ip.TTL, tos, ttl)
 		}
-		check("SYN,ACK", g, 0xb8, 33)
-		p.seq, p.ack = p.seq+1, g.th.Seq+1
-		v.inject(p.seg(wire.ACK, nil).bytes())
-		fd, _, errno := v.p.Accept(lfd)
-		v.no(errno)
-		v.p.Send(fd, []byte("x"), 0)
-		check("data", v.one(), 0xb8, 33)
-		v.no(v.p.Setsockopt(fd, IPPROTO_IP, IP_TOS, 0x20))
-		v.no(v.p.Setsockopt(fd, IPPROTO_IP, IP_TTL, 5))
-		v.p.Send(fd, []byte("y"), 0)
-		check("data after a change", v.one(), 0x20, 5)
-		so, errno := v.connectNB(netip.AddrPortFrom(attPeer, 9))
-		v.no(errno)
-		check("SYN", v.one(), 0, 64)
-		so.Soabort()
-	})
+	}
+	check("SYN,ACK", g, 0xb8, 33)
+	p.seq, p.ack = p.seq+1, g.th.Seq+1
+	v.inject(p.seg(wire.ACK, nil).bytes())
+	fd, _, errno := v.p.Accept(lfd)
+	v.no(errno)
+	v.p.Send(fd, []byte("x"), 0)
+	check("data", v.one(), 0xb8, 33)
+	v.no(v.p.Setsockopt(fd, v.fam.level, v.fam.class, 0x20))
+	v.no(v.p.Setsockopt(fd, v.fam.level, v.fam.hop, 5))
+	v.p.Send(fd, []byte("y"), 0)
+	check("data after a change", v.one(), 0x20, 5)
+	so, errno := v.connectNB(v.at(9))
+	v.no(errno)
+	check("SYN", v.one(), 0, 64)
+	so.Soabort()
 }

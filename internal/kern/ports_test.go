@@ -72,7 +72,7 @@ func seededInts(seed uint64) func(n int) int {
 
 // lcg of socket, bind, connect without waiting.
 func (v *victim) connectNB(to netip.AddrPort) (*Socket, syscall.Errno) {
-	so, errno := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+	so, errno := v.k.Socreate(v.fam.domain, SOCK_STREAM, 0)
 	v.no(errno)
 	so.Setnbio(true)
 	if errno = so.Soconnect(to); errno != 0 {

@@ -29,16 +29,16 @@ func (s *script) syscall(c *sysCall) (got int, errno syscall.Errno, msg string) 
 	p := s.p
 	switch c.name {
 	case "socket":
-		got, errno = p.Socket(AF_INET, arg(1), arg(2))
+		got, errno = p.Socket(s.fam.domain, arg(1), arg(2))
 	case "bind":
-		errno = p.Bind(fd, netip.AddrPortFrom(scriptPrefix.Addr(), scriptPort))
+		errno = p.Bind(fd, netip.AddrPortFrom(s.fam.host(), scriptPort))
 	case "listen":
 		errno = p.Listen(fd, arg(1))
 	case "accept":
 		got, _, errno = p.Accept(fd)
 	case "connect":
 		s.cur.fport = scriptPort
-		errno = p.Connect(fd, netip.AddrPortFrom(scriptPeer, scriptPort))
+		errno = p.Connect(fd, netip.AddrPortFrom(s.fam.peer, scriptPort))
 		if errno == syscall.EINPROGRESS || errno == 0 {
 			a, _ := p.Getsockname(fd)
 			s.cur.lport = a.Port()
@@ -70,13 +70,32 @@ func (s *script) syscall(c *sysCall) (got int, errno syscall.Errno, msg string) 
 			errno = p.Setlinger(fd, f["onoff"] != 0, f["linger"])
 			break
 		}
-		errno = p.Setsockopt(fd, arg(1), arg(2), arg(3))
+		errno = p.Setsockopt(fd, s.level(arg(1)), s.option(arg(1), arg(2)), arg(3))
 	case "getsockopt":
 		return s.getsockopt(c, fd)
 	default:
 		msg = "unknown call " + c.name
 	}
 	return got, errno, msg
+}
+
+// level and option return the level and the name of an option of the script's family, for those of
+// IP.
+func (s *script) level(level int) int {
+	if level == IPPROTO_IP {
+		return s.fam.level
+	}
+	return level
+}
+
+func (s *script) option(level, name int) int {
+	switch {
+	case level == IPPROTO_IP && name == IP_TOS:
+		return s.fam.class
+	case level == IPPROTO_IP && name == IP_TTL:
+		return s.fam.hop
+	}
+	return name
 }
 
 // write sends the next n bytes of the descriptor's stream.
@@ -120,7 +139,7 @@ func (s *script) getsockopt(c *sysCall, fd int) (got int, errno syscall.Errno, m
 	if c.args[2] == "TCP_INFO" {
 		return s.tcpInfo(c, fd)
 	}
-	v, errno := s.p.Getsockopt(fd, level, name)
+	v, errno := s.p.Getsockopt(fd, s.level(level), s.option(level, name))
 	if errno != 0 || c.errno != 0 {
 		return 0, errno, ""
 	}

@@ -35,9 +35,9 @@ type (
 	}
 	// An icmpLine is an ICMP error that quotes one of our segments.
 	icmpLine struct {
-		typ, code uint8
-		seq       wire.Seq
-		rest      uint32
+		name string
+		seq  wire.Seq
+		rest uint32
 	}
 	// A sysCall is a call with its result.
 	sysCall struct {
@@ -190,16 +190,35 @@ var icmpNames = map[string][2]uint8{
 	"parameter_problem": {12, 0}, "missing_option": {12, 1}, "bad_length": {12, 2},
 }
 
+// icmp6Names are ICMPv6's types and codes. Errors that have the same meaning in both families have
+// IPv4's name.
+var icmp6Names = map[string][2]uint8{
+	"net_unreachable": {1, 0}, "comm_prohibited": {1, 1}, "not_neighbour": {1, 2}, "host_unreachable": {1, 3},
+	"port_unreachable": {1, 4}, "source_policy": {1, 5}, "reject_route": {1, 6}, "frag_needed": {2, 0},
+	"ttl_exceeded": {3, 0}, "reassembly_exceeded": {3, 1}, "parameter_problem": {4, 0},
+	"protocol_unreachable": {4, 1}, "unknown_option": {4, 2}, "unknown_type": {77, 0},
+}
+
+// of returns the type and the code of an error in a family, if it has it.
+func (e *icmpLine) of(f *family) (typ, code uint8, ok bool) {
+	tc, ok := icmpNames[e.name]
+	if f == &inet6 {
+		tc, ok = icmp6Names[e.name]
+	}
+	return tc[0], tc[1], ok
+}
+
 // parseICMPLine reads "icmp port_unreachable [0:0(0)]", and "icmp frag_needed mtu 1200
 // [1:1001(1000)]".
 func parseICMPLine(s string) (e icmpLine, err error) {
 	s, quoted, ok := strings.Cut(s, "[")
 	w := strings.Fields(s)
-	tc, known := icmpNames[w[1]]
-	if !ok || !known {
+	_, known := icmpNames[w[1]]
+	_, known6 := icmp6Names[w[1]]
+	if !ok || !known && !known6 {
 		return e, fmt.Errorf("want icmp NAME [SEQ:END(LEN)], %v", w)
 	}
-	e.typ, e.code = tc[0], tc[1]
+	e.name = w[1]
 	if len(w) == 4 && w[2] == "mtu" {
 		n, err := strconv.Atoi(w[3])
 		if err != nil {
@@ -281,7 +300,8 @@ var names = map[string]int{
 	"TCP_MAXSEG": TCP_MAXSEG, "TCP_NOPUSH": TCP_NOPUSH, "TCP_NOOPT": TCP_NOOPT,
 	"TCP_KEEPINIT": TCP_KEEPINIT, "TCP_KEEPIDLE": TCP_KEEPIDLE, "TCP_KEEPINTVL": TCP_KEEPINTVL,
 	"TCP_KEEPCNT": TCP_KEEPCNT, "TCP_INFO": TCP_INFO,
-	"IP_TOS": IP_TOS, "IP_TTL": IP_TTL,
+	"IP_TOS": IP_TOS, "IP_TTL": IP_TTL, "IPPROTO_IPV6": IPPROTO_IPV6, "IPV6_TCLASS": IPV6_TCLASS,
+	"IPV6_UNICAST_HOPS": IPV6_UNICAST_HOPS, "IPV6_V6ONLY": IPV6_V6ONLY,
 	"TCPI_OPT_TIMESTAMPS": tcp.OptTimestamps, "TCPI_OPT_SACK": tcp.OptSACK, "TCPI_OPT_WSCALE": tcp.OptWscale,
 	"TCPI_OPT_ECN": tcp.OptECN,
 	"TCP_CA_Open":  int(tcp.Open), "TCP_CA_Disorder": int(tcp.Disorder), "TCP_CA_CWR": int(tcp.CWR),

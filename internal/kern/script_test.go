@@ -58,11 +58,9 @@ import (
 // Sequence numbers are relative to either side's SYN; timestamps that the stack sends are relative
 // to its first one, which stands in the script.
 
-// Addresses of scripts.
-var (
-	scriptPrefix = netip.MustParsePrefix("192.168.0.1/16")
-	scriptPeer   = netip.MustParseAddr("192.0.2.1")
-)
+// A script runs over both families. Over IPv6 the link's MTU is 20 more, and an MTU in an ICMP
+// error too, so all segments are as long as over IPv4. A script that begins with "inet" is for IPv4
+// only, and one that begins with "inet6" for IPv6 only; MTUs are as they are there.
 
 const scriptPort = 8080 // of bind and of connect
 
@@ -110,6 +108,8 @@ type scriptFlow struct {
 // A script is a running one.
 type script struct {
 	t     testing.TB
+	fam   *family
+	more  int // by how much MTUs are more than the script says
 	k     *Kernel
 	p     *Proc
 	ifp   *Ifnet
@@ -141,7 +141,7 @@ type pendingCall struct {
 func runScript(t *testing.T, text string) {
 	t.Helper()
 	for _, irs := range []wire.Seq{0, 1<<31 - 1, 1<<32 - 3} {
-		runScriptWith(t, tcp.FreeBSD(), irs, text)
+		runScriptWith(t, tcp.FreeBSD, irs, text)
 		if t.Failed() {
 			return
 		}
@@ -155,44 +155,91 @@ func runScripts(t *testing.T, scripts map[string]string) {
 	}
 }
 
-func runScriptWith(t *testing.T, prof *tcp.Profile, irs wire.Seq, text string) {
+func runScriptWith(t *testing.T, prof func() *tcp.Profile, irs wire.Seq, text string) {
 	t.Helper()
 	steps, err := parseScript(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	synctest.Test(t, func(t *testing.T) {
-		s := newScript(t, prof, irs, steps)
-		for i := range steps {
-			s.run(&steps[i])
+	for _, fam := range []*family{&inet, &inet6} {
+		if t.Failed() || !fam.runs(steps) {
+			continue
 		}
-		s.finish()
-	})
+		synctest.Test(t, func(t *testing.T) {
+			s := newScript(t, fam, prof(), irs, steps)
+			for i := range steps {
+				s.run(&steps[i])
+			}
+			s.finish()
+		})
+	}
 }
 
-// newScript makes the stack. The MTU is the first step's.
-func newScript(t testing.TB, prof *tcp.Profile, irs wire.Seq, steps []step) *script {
-	t.Helper()
-	link := &scriptLink{mtu: 1500, done: make(chan struct{})}
-	if len(steps) > 0 {
-		if d, ok := steps[0].ev.(directive); ok && d.word == "mtu" {
-			fmt.Sscan(d.rest, &link.mtu)
+// runs reports whether a script is for the family: not for the other only, nor with ICMP errors
+// that the family does not have. Unless it is for IPv6 only, its MTUs must also be possible there.
+func (f *family) runs(steps []step) bool {
+	only := false
+	mtu := func(n int) bool {
+		n += wire.IPv6Len - wire.IPv4MinLen
+		return f == &inet || only || n >= wire.IPv6MinMTU && n <= wire.MaxPacket
+	}
+	for i := range steps {
+		switch ev := steps[i].ev.(type) {
+		case directive:
+			n := 1500
+			switch ev.word {
+			case "inet":
+				return f == &inet
+			case "inet6":
+				if only = true; f == &inet {
+					return false
+				}
+			case "mtu":
+				fmt.Sscan(ev.rest, &n)
+			}
+			if !mtu(n) {
+				return false
+			}
+		case icmpLine:
+			if _, _, ok := ev.of(f); !ok || ev.rest != 0 && !mtu(int(ev.rest)) {
+				return false
+			}
 		}
 	}
+	return true
+}
+
+// newScript makes the stack. The MTU is in one of the first two steps.
+func newScript(t testing.TB, fam *family, prof *tcp.Profile, irs wire.Seq, steps []step) *script {
+	t.Helper()
+	link := &scriptLink{mtu: 1500, done: make(chan struct{})}
+	more := fam.hdr - wire.IPv4MinLen
+	for i := range min(2, len(steps)) {
+		switch d, _ := steps[i].ev.(directive); d.word {
+		case "mtu":
+			fmt.Sscan(d.rest, &link.mtu)
+		case "inet6":
+			more = 0
+		}
+	}
+	link.mtu = min(link.mtu+more, wire.MaxPacket)
 	k, err := New(Config{Profile: prof})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ifp, err := k.Attach("tun0", link, []netip.Prefix{scriptPrefix})
+	if more > 0 {
+		k.prof.V6MSSDflt = k.prof.MSSDflt
+	}
+	ifp, err := k.Attach("tun0", link, []netip.Prefix{fam.prefix})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := k.AddRoute(netip.MustParsePrefix("192.0.2.0/24"), ifp); err != nil {
+	if err := k.AddRoute(netip.PrefixFrom(fam.peer, 24).Masked(), ifp); err != nil {
 		t.Fatal(err)
 	}
 	s := &script{
-		t: t, k: k, p: k.NewProc(), ifp: ifp, link: link, irs: irs, start: time.Now(), step: &step{},
-		flows: map[string]*scriptFlow{}, wrote: map[int]int{}, read: map[int]int{},
+		t: t, fam: fam, more: more, k: k, p: k.NewProc(), ifp: ifp, link: link, irs: irs,
+		start: time.Now(), step: &step{}, flows: map[string]*scriptFlow{}, wrote: map[int]int{}, read: map[int]int{},
 	}
 	s.flow("0")
 	t.Cleanup(k.Close)
@@ -214,8 +261,8 @@ func (s *script) flow(name string) {
 func (s *script) fatalf(format string, a ...any) {
 	s.t.Helper()
 	from := max(0, len(s.log)-30)
-	s.t.Fatalf("line %d: %s\n%s\n(irs %d)\n%s", s.step.num, s.step.line, fmt.Sprintf(format, a...), uint32(s.irs),
-		strings.Join(s.log[from:], "\n"))
+	s.t.Fatalf("line %d: %s\n%s\n(%s, irs %d)\n%s", s.step.num, s.step.line, fmt.Sprintf(format, a...), s.fam.name,
+		uint32(s.irs), strings.Join(s.log[from:], "\n"))
 }
 
 func (s *script) logf(format string, a ...any) {
@@ -288,22 +335,21 @@ func (s *script) show(pkt []byte) string {
 	if err != nil {
 		return fmt.Sprintf("%v: %x", err, pkt)
 	}
-	return fmt.Sprintf("[tos %#x,ttl %d] %v", ip.TOS, ip.TTL, tr)
+	return fmt.Sprintf("[tos %#x,ttl %d] %v", ip.tos, ip.ttl, tr)
 }
 
 // trace reads a packet of the stack's, verifies what every packet must have, and makes its numbers
 // the script's.
-func (s *script) trace(pkt []byte) (ip wire.IPv4, tr trace.Line, err error) {
-	if ip, err = wire.ParseIPv4(pkt, len(pkt)); err != nil {
+func (s *script) trace(pkt []byte) (ip ipPkt, tr trace.Line, err error) {
+	if ip, err = parseIP(pkt); err != nil {
 		return ip, tr, err
 	}
-	seg := pkt[ip.Hlen:]
+	seg := ip.body
 	f := s.cur
 	switch {
-	case ip.Len != len(pkt) || ip.Proto != wire.ProtoTCP || ip.Src != scriptPrefix.Addr() || ip.Dst != scriptPeer ||
-		ip.Flags != wire.IPDF:
+	case ip.proto != wire.ProtoTCP || ip.src != s.fam.host() || ip.dst != s.fam.peer:
 		return ip, tr, fmt.Errorf("IP header %+v", ip)
-	case wire.Fold(wire.Sum(seg, wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, len(seg)))) != 0xffff:
+	case wire.Fold(wire.Sum(seg, wire.PseudoSum(ip.src, ip.dst, wire.ProtoTCP, len(seg)))) != 0xffff:
 		return ip, tr, fmt.Errorf("bad checksum")
 	}
 	var th wire.TCP
@@ -369,7 +415,7 @@ func (s *script) expect(e *expect) {
 		s.fatalf("nothing was sent")
 	}
 	f := s.cur
-	if seg := p.pkt[wire.IPv4MinLen:]; !f.issKnown && len(seg) >= wire.TCPMinLen && seg[13]&uint8(wire.SYN) != 0 {
+	if seg := p.pkt[s.fam.hdr:]; !f.issKnown && len(seg) >= wire.TCPMinLen && seg[13]&uint8(wire.SYN) != 0 {
 		f.iss = wire.Seq(binary.BigEndian.Uint32(seg[4:])) - e.tr.TCP.Seq
 		f.issKnown = true
 	}
@@ -389,8 +435,8 @@ func (s *script) expect(e *expect) {
 	case s.lax:
 	case !p.at.Equal(time.Now()):
 		s.fatalf("sent %v ago", time.Since(p.at))
-	case tr.String() != e.tr.String() || ip.TOS != e.tos || ip.TTL != e.ttl:
-		s.fatalf("sent [tos %#x,ttl %d] %v", ip.TOS, ip.TTL, tr)
+	case tr.String() != e.tr.String() || ip.tos != e.tos || ip.ttl != e.ttl:
+		s.fatalf("sent [tos %#x,ttl %d] %v", ip.tos, ip.ttl, tr)
 	}
 	s.claim()
 }
@@ -412,50 +458,45 @@ func (s *script) inject(tr *trace.Line) {
 	th.Raw = slices.Clone(tr.Raw)
 	shiftTS(th.Raw, 0, f.tsOff)
 	th.TCP.Sport, th.TCP.Dport = f.fport, f.lport
-	pkt := make([]byte, wire.IPv4MinLen+wire.TCPMaxLen+tr.Len)
-	n := th.Put(pkt[wire.IPv4MinLen:], s.irs, f.iss)
-	pkt = pkt[:wire.IPv4MinLen+n+tr.Len]
+	seg := make([]byte, wire.TCPMaxLen+tr.Len)
+	n := th.Put(seg, s.irs, f.iss)
 	first := tr.TCP.Seq
 	if tr.TCP.Flags&wire.SYN != 0 {
 		first++
 	}
 	for i := range tr.Len {
-		pkt[wire.IPv4MinLen+n+i] = pattern(int(int32(first-1)) + i)
+		seg[n+i] = pattern(int(int32(first-1)) + i)
 	}
-	ip := wire.IPv4{Src: scriptPeer, Dst: scriptPrefix.Addr(), Len: len(pkt), TTL: 64, Proto: wire.ProtoTCP,
-		Flags: wire.IPDF}
-	ip.Put(pkt)
-	seg := pkt[wire.IPv4MinLen:]
-	sum := ^wire.Fold(wire.Sum(seg, wire.PseudoSum(ip.Src, ip.Dst, wire.ProtoTCP, len(seg))))
-	binary.BigEndian.PutUint16(seg[16:], sum)
-	s.ifp.Inject(pkt)
+	ip := ipPkt{src: s.fam.peer, dst: s.fam.host(), proto: wire.ProtoTCP, body: seg[:n+tr.Len]}
+	s.ifp.Inject(ip.packet())
 }
 
 // icmp makes an ICMP error about a segment of ours.
 func (s *script) icmp(e *icmpLine) []byte {
-	const l = wire.IPv4MinLen
-	pkt := make([]byte, l+wire.ICMPLen+l+8)
-	wire.ICMP{Type: e.typ, Code: e.code, Rest: e.rest}.Put(pkt[l:])
-	in := wire.IPv4{Src: scriptPrefix.Addr(), Dst: scriptPeer, Len: l + 40, TTL: 64, Proto: wire.ProtoTCP,
-		Flags: wire.IPDF}
-	q := pkt[l+wire.ICMPLen:]
-	in.Put(q)
-	binary.BigEndian.PutUint16(q[l:], s.cur.lport)
-	binary.BigEndian.PutUint16(q[l+2:], s.cur.fport)
-	binary.BigEndian.PutUint32(q[l+4:], uint32(s.cur.iss+e.seq))
-	binary.BigEndian.PutUint16(pkt[l+2:], ^wire.Fold(wire.Sum(pkt[l:], 0)))
-	ip := wire.IPv4{Src: scriptPeer, Dst: scriptPrefix.Addr(), Len: len(pkt), TTL: 64, Proto: wire.ProtoICMP}
-	ip.Put(pkt)
-	return pkt
+	var th [40]byte
+	binary.BigEndian.PutUint16(th[:], s.cur.lport)
+	binary.BigEndian.PutUint16(th[2:], s.cur.fport)
+	binary.BigEndian.PutUint32(th[4:], uint32(s.cur.iss+e.seq))
+	q := ipPkt{src: s.fam.host(), dst: s.fam.peer, proto: wire.ProtoTCP, body: th[:]}
+	quoted := q.packet()[:s.fam.hdr+8]
+	typ, code, _ := e.of(s.fam)
+	rest := e.rest
+	if rest != 0 {
+		rest += uint32(s.more)
+	}
+	body := make([]byte, wire.ICMPLen, wire.ICMPLen+len(quoted))
+	wire.ICMP{Type: typ, Code: code, Rest: rest}.Put(body)
+	ip := ipPkt{src: s.fam.peer, dst: s.fam.host(), proto: s.fam.icmp, body: append(body, quoted...)}
+	return ip.packet()
 }
 
 // directive does what is neither a segment nor a call.
 func (s *script) directive(d directive) {
 	s.t.Helper()
 	switch d.word {
-	case "mtu":
-		if s.step.num > 2 {
-			s.fatalf("mtu must be the first line")
+	case "mtu", "inet", "inet6":
+		if s.step.num > 3 {
+			s.fatalf("%s must be the first line", d.word)
 		}
 	case "sysctl":
 		name, val, _ := strings.Cut(d.rest, "=")

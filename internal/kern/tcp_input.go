@@ -34,7 +34,7 @@ func tcpInput(k *Kernel, ip ipHdr, m *mbuf.Mbuf, ifp *Ifnet) {
 		return
 	}
 	for {
-		inp := k.inPcblookup(&in.t)
+		inp := k.inPcblookup(&in.t, in.ifp)
 		switch {
 		case inp == nil:
 			k.noPort(&in)
@@ -197,7 +197,7 @@ func (k *Kernel) tcpListenInput(head *Socket, in *tcpIn) bool {
 	// (3.10.7.2, second). An acknowledgment that is good belongs to a half-open connection, or
 	// brings a cookie back; syncacheExpand finds out.
 	case th.Flags&(wire.RST|wire.ACK|wire.SYN) == wire.ACK:
-		if k.syncache.headOf(&in.t) == nil && k.inPcblookup(&in.t) != &head.inp {
+		if k.syncache.headOf(&in.t) == nil && k.inPcblookup(&in.t, in.ifp) != &head.inp {
 			// While this goroutine waited for the listener, another queue brought a segment that
 			// completed the handshake. This one is for the connection.
 			head.unlock()

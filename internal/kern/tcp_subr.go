@@ -77,6 +77,22 @@ func (k *Kernel) dropwithreset(in *tcpIn, tos, ttl uint8) *ifqueue {
 	return k.tcpRespond(&r)
 }
 
+// hdrLen returns the length of the connection's IP header, without options or extension headers.
+func (t *tuple) hdrLen() int {
+	if t.laddr.is4() {
+		return wire.IPv4MinLen
+	}
+	return wire.IPv6Len
+}
+
+// mssdflt returns the segment size of a peer that names none.
+func (k *Kernel) mssdflt(t *tuple) int {
+	if t.laddr.is4() {
+		return k.prof.MSSDflt
+	}
+	return k.prof.V6MSSDflt
+}
+
 // drainAgain is the least time between two searches of tcpDrain that have found too little. If
 // connections that make progress hold the memory, the stack must not read all of them for each SYN.
 const drainAgain = int64(time.Second)
@@ -157,11 +173,7 @@ func (so *Socket) pathMTU(e *icmpError, now int64) {
 	if !so.tp.Inflight(e.seq) {
 		return
 	}
-	least := minPMTU
-	if !so.inp.laddr.is4() {
-		least = minPMTU6
-	}
-	cur := so.tp.Maxseg() + so.tp.HdrLen() + wire.TCPMinLen
+	cur := so.tp.Maxseg() + so.inp.hdrLen() + wire.TCPMinLen
 	mtu := e.mtu
 	if mtu < 0 {
 		for _, p := range pmtuPlateaus {
@@ -174,16 +186,12 @@ func (so *Socket) pathMTU(e *icmpError, now int64) {
 	if mtu <= 0 || mtu >= cur {
 		return
 	}
-	so.tp.Mtudisc(max(mtu, least), now)
+	so.tp.Mtudisc(max(mtu, minPMTU), now)
 }
 
 // pmtuPlateaus are the MTUs to try if a router does not tell its own: RFC 1191, 7.1.
 var pmtuPlateaus = []int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 552}
 
-// These are the smallest MTUs that an ICMP message can set. RFC 1191 allows 68, with which an
-// attacker could have us send tiny segments. RFC 8201, 4: "A node MUST NOT reduce its estimate of
-// the Path MTU below the IPv6 minimum link MTU."
-const (
-	minPMTU  = 552
-	minPMTU6 = 1280
-)
+// minPMTU is the smallest MTU that an ICMP message can set. RFC 1191 allows 68, with which an
+// attacker could have us send tiny segments. Of ICMPv6, only messages with at least 1280 come here.
+const minPMTU = 552

@@ -227,12 +227,12 @@ func (k *Kernel) newEntry(e *scEntry, head *Socket, in *tcpIn) {
 	e.s.ECN = p.ECN != 0 && in.th.Flags&(wire.ECE|wire.CWR) == wire.ECE|wire.CWR
 	// RFC 9293, 3.7.1, MUST-67: the offer is what the interface takes less the fixed headers,
 	// without options; the sender accounts for those.
-	e.mss = max(in.ifp.mtu-wire.IPv4MinLen-wire.TCPMinLen, min(p.MinMSS, 216))
+	e.mss = max(in.ifp.mtu-e.t.hdrLen()-wire.TCPMinLen, min(p.MinMSS, 216))
 	if p.RoundSynAck {
 		// RFC 9293, 3.7.1, MUST-15: "If an MSS Option is not received at connection setup, TCP
 		// implementations MUST assume a default send MSS of 536 (576 - 40) for IPv4". Net/3 has
 		// rounded the window to a multiple of that size when it sends its SYN,ACK.
-		maxseg := p.MSSDflt
+		maxseg := k.mssdflt(&e.t)
 		if o.Has&wire.TofMSS != 0 {
 			maxseg = max(int(o.MSS), p.MinMSS)
 		}

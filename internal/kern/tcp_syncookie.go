@@ -44,7 +44,7 @@ func (k *Kernel) cookie(e *scEntry, now int64) (iss tcp.Seq, tsOffset uint32) {
 	o := &e.s.Opt
 	tick := now / cookieTick
 	low := uint8(tick&1) << 7
-	mss := k.prof.MSSDflt
+	mss := k.mssdflt(&e.t)
 	if o.Has&wire.TofMSS != 0 {
 		mss = int(o.MSS)
 	}

@@ -216,7 +216,7 @@ func (k *Kernel) tcpTwcheck(tw *tcptw, in *tcpIn) (again bool) {
 	// all that the record has seen, which tcp.TimeWaitRec has found. If no socket listens any more,
 	// the SYN draws a reset.
 	if v == tcp.TwNew {
-		if k.pcbs.lookupListener(in.t.laddr, in.t.lport) != nil {
+		if k.pcbs.lookupListener(in.t.laddr, in.t.lport, in.ifp) != nil {
 			k.Stats.TCP.Twreuse.Inc()
 		}
 		k.tw.discard(tw)

@@ -135,22 +135,22 @@ func (so *Socket) setPath() {
 	ifp := so.inp.ifp
 	so.flow = so.inp.tuple.flow(so.k.seed.hash)
 	so.tp.SetPath(tcp.Path{
-		MTU: ifp.mtu, V6: !so.inp.laddr.is4(), TSOmax: ifp.tsomax(so.k),
+		MTU: ifp.mtu, V6: !so.inp.laddr.is4(), TSOmax: ifp.tsomax(so.k, so.inp.hdrLen()),
 		Whole: ifp.whole(), Local: ifp.loopback,
 	})
 }
 
-// tsomax returns the largest payload of a chain on this interface. A chain for a device fits in an
-// IP packet; the link or its queue cuts it. If the profile is Net/3's, the TCP of the book emits
-// single segments.
-func (ifp *Ifnet) tsomax(k *Kernel) int {
+// tsomax returns the largest payload of a chain on this interface, behind IP headers of hdr bytes.
+// A chain for a device fits in an IP packet; the link or its queue cuts it. If the profile is
+// Net/3's, the TCP of the book emits single segments.
+func (ifp *Ifnet) tsomax(k *Kernel, hdr int) int {
 	switch {
 	case ifp.whole():
 		return loTSO
 	case k.prof.InitCwndSegs == 1:
 		return 0
 	}
-	return wire.MaxPacket - wire.IPv4MinLen - wire.TCPMaxLen
+	return wire.MaxPacket - hdr - wire.TCPMaxLen
 }
 
 // tcpSend takes data and lets the machine send.
@@ -224,7 +224,7 @@ func (so *Socket) Emit(m *mbuf.Mbuf) syscall.Errno {
 		so.reroute()
 	}
 	m.Pkt.Flow = so.flow
-	m.Pkt.SegSize = min(m.Pkt.SegSize, inp.ifp.mtu-wire.IPv4MinLen-wire.TCPView(m.Bytes()).Hlen())
+	m.Pkt.SegSize = min(m.Pkt.SegSize, inp.ifp.mtu-inp.hdrLen()-wire.TCPView(m.Bytes()).Hlen())
 	o := ipOut{
 		src: inp.laddr.addr(), dst: inp.faddr.addr(), proto: wire.ProtoTCP, tos: inp.tos, ttl: inp.ttl,
 		df: true, ifp: inp.ifp, so: so,

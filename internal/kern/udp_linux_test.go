@@ -387,7 +387,7 @@ func TestUDPLikeLinux(t *testing.T) {
 				k := udpStack(t)
 				ours, theirs := base, base
 				ours.udpSystem, ours.ports = ownUDP{own{t, k.NewProc()}}, map[uint16]string{}
-				theirs.udpSystem, theirs.ports = linuxUDP{linux{t}}, map[uint16]string{}
+				theirs.udpSystem, theirs.ports = linuxUDP{linux{t: t}}, map[uint16]string{}
 				script(&ours)
 				script(&theirs)
 				sameNotes(t, ours.notes, theirs.notes)

@@ -32,10 +32,11 @@ func (so *Socket) Conn() Conn {
 // conn is Conn with the lock held.
 func (so *Socket) conn() Conn {
 	info := so.tcpInfo()
-	local, remote := so.Addrs()
-	if so.inp.lport != 0 && !local.Addr().IsValid() {
-		local = so.inSetsockaddr() // of a socket for both families
+	local, remote := so.inp.local(), so.inp.remote()
+	if so.inp.lport != 0 {
+		local = so.inSetsockaddr()
 	}
+	remote = netip.AddrPortFrom(so.zoned(remote.Addr()), remote.Port())
 	return Conn{
 		ID: so.out.id, Local: local, Remote: remote, State: info.State,
 		SndQ: so.snd.Cc(), RcvQ: so.rcv.Cc(), SndBuf: so.snd.Hiwat(), RcvBuf: so.rcv.Hiwat(),
@@ -58,17 +59,16 @@ func (so *Socket) Faddr() netip.AddrPort {
 	return so.inSetpeeraddr()
 }
 
-// Addrs returns both addresses of a socket that is connected, or has been. It takes no lock, as
-// they do not change any more. Addresses of a socket of AF_INET6 whose connection is over IPv4 are
-// not mapped.
+// Addrs returns both addresses of a socket that is connected, or has been. Mostly it takes no lock,
+// as they do not change any more. Addresses of a socket of AF_INET6 whose connection is over IPv4
+// are not mapped.
 func (so *Socket) Addrs() (local, remote netip.AddrPort) {
-	if so.dg != nil { // they may change
+	if so.dg != nil || so.inp.laddr.onLink() { // they, or the interface, may change
 		so.lock()
 		defer so.mu.Unlock()
 		return so.inSetsockaddr(), so.inSetpeeraddr()
 	}
-	l, r := so.inp.local(), so.inp.remote()
-	return netip.AddrPortFrom(so.zoned(l.Addr()), l.Port()), netip.AddrPortFrom(so.zoned(r.Addr()), r.Port())
+	return so.inp.local(), so.inp.remote()
 }
 
 // Connected reports whether the connection is established.

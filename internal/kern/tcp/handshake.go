@@ -26,7 +26,7 @@ func (tp *TCB) SetPath(p Path) {
 	if p.V6 {
 		tp.flags2 |= inet6
 	}
-	tp.mssopt = int32(p.MTU - tp.HdrLen() - wire.TCPMinLen)
+	tp.mssopt = int32(p.MTU - tp.hdrLen() - wire.TCPMinLen)
 	tp.maxseg = int(min(tp.mssopt, 65535))
 	tp.tsomax = int32(p.TSOmax)
 	if p.Whole {

@@ -89,7 +89,7 @@ func (tp *TCB) Info() Info {
 
 // senderInfo tells what the sender knows.
 func (tp *TCB) senderInfo(i *Info) {
-	i.PMTU = tp.maxseg + wire.TCPMinLen + tp.HdrLen()
+	i.PMTU = tp.maxseg + wire.TCPMinLen + tp.hdrLen()
 	i.CC = tp.CC()
 	s := tp.snr
 	if s == nil {

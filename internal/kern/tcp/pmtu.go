@@ -130,7 +130,7 @@ func (tp *TCB) probeLost() {
 // Mtudisc takes what a router says of the MTU of the path: BSD's tcp_mtudisc (RFC 1191, 6.4; RFC
 // 8201, 5).
 func (tp *TCB) Mtudisc(mtu int, now int64) {
-	mss := max(mtu-tp.HdrLen()-wire.TCPMinLen, tp.prof.MinMSS)
+	mss := max(mtu-tp.hdrLen()-wire.TCPMinLen, tp.prof.MinMSS)
 	if mss >= tp.maxseg {
 		return
 	}

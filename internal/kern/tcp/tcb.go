@@ -326,10 +326,10 @@ func (tp *TCB) Clear(f Flag) { tp.flags &^= f }
 // Maxseg returns the payload of a full segment without options.
 func (tp *TCB) Maxseg() int { return tp.maxseg }
 
-// HdrLen returns the length of the connection's IP header, without options or extension headers.
-func (tp *TCB) HdrLen() int {
+// hdrLen returns the length of the connection's IP header, without options or extension headers.
+func (tp *TCB) hdrLen() int {
 	if tp.flags2&inet6 != 0 {
-		return 40
+		return wire.IPv6Len
 	}
 	return wire.IPv4MinLen
 }
