@@ -61,7 +61,10 @@
 //
 // # Limits
 //
-// The stack has TCP and UDP over IPv4. There are no users, so a port below 1024 is like any other.
+// The stack has TCP over IPv4 and IPv6, and UDP over IPv4. As with package net on Linux, a listener
+// on any address takes connections of both families unless the network is "tcp4" or "tcp6". The
+// zone of an IPv6 link-local address is the name of a link's interface, "if0" for the first link
+// that is attached. There are no users, so a port below 1024 is like any other.
 package bsdnet
 
 import (

@@ -97,7 +97,7 @@ func TestUDPInfoComplete(t *testing.T) {
 		case f.CanUint():
 			f.SetUint(5)
 		default:
-			f.Set(reflect.ValueOf(netip.AddrPortFrom(netip.IPv6Unspecified(), 5)))
+			f.Set(reflect.ValueOf(netip.AddrPortFrom(netip.AddrFrom4([4]byte{1}), 5)))
 		}
 		got := reflect.ValueOf(bsdnet.UDPInfoOf(&d))
 		n := 0

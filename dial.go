@@ -49,9 +49,10 @@ func (s *Stack) Dial(network, address string) (net.Conn, error) {
 	return s.DialContext(context.Background(), network, address)
 }
 
-// DialContext connects to an address: net.Dialer.DialContext. The network is "tcp" or "tcp4". If
-// the host is empty or unspecified, DialContext connects to the stack itself. If ctx ends before
-// the connection is established, the error matches that of ctx; later, ctx has no effect.
+// DialContext connects to an address: net.Dialer.DialContext. The network is "tcp", "tcp4" or
+// "tcp6". If the host is empty or unspecified, DialContext connects to the stack itself. If ctx
+// ends before the connection is established, the error matches that of ctx; later, ctx has no
+// effect.
 func (s *Stack) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	return (&Dialer{Stack: s}).DialContext(ctx, network, address)
 }
@@ -141,7 +142,6 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*
 		if !ok {
 			return fail(&net.AddrError{Err: "mismatched local address type", Addr: d.LocalAddr.String()})
 		}
-		var err error
 		if from, err = fromTCPAddr(la); err != nil {
 			return fail(err)
 		}
@@ -149,9 +149,19 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*
 	if err := ctx.Err(); err != nil {
 		return fail(ctxError(err))
 	}
+	c := connection{stack: s}
+	c.domain, c.v6only = favoriteAddrFamily(network, from.Addr(), to.Addr(), false)
+	if d.LocalAddr != nil {
+		if c.from, err = sockaddr(c.domain, from); err != nil {
+			return fail(err)
+		}
+	}
+	if c.to, err = sockaddr(c.domain, to); err != nil {
+		return fail(err)
+	}
 	ask := func() error { return s.k.Diagnose(from.Addr(), to.Addr()) }
 	for try := 0; ; try++ {
-		so, call, errno := s.connect(ctx, from, to)
+		so, call, errno := c.connect(ctx)
 		if errno == 0 {
 			if l, r := so.Addrs(); from.Port() == 0 && try < 2 && l == r {
 				so.Soclose() // it has connected to itself, by a simultaneous open, as in package net
@@ -171,25 +181,44 @@ func (d *Dialer) dial(ctx context.Context, network string, to netip.AddrPort) (*
 // errnoCanceled is the errno of connect when its context has ended.
 const errnoCanceled = syscall.EINTR
 
+// socket makes a socket of a family, for IPv6 only if v6only is true.
+func (s *Stack) socket(domain int, v6only bool, typ int) (*kern.Socket, syscall.Errno) {
+	so, errno := s.k.Socreate(domain, typ, 0)
+	if errno == 0 && domain == kern.AF_INET6 {
+		only := 0
+		if v6only {
+			only = 1
+		}
+		so.Sosetopt(kern.IPPROTO_IPV6, kern.IPV6_V6ONLY, only)
+	}
+	return so, errno
+}
+
+// A connection says what is to be connected.
+type connection struct {
+	stack    *Stack
+	domain   int
+	v6only   bool
+	from, to netip.AddrPort // of the family; from is not valid if the stack chooses it
+}
+
 // connect makes a socket and waits until it is connected. If errno is not 0, call names the system
 // call that failed.
-func (s *Stack) connect(
-	ctx context.Context, from, to netip.AddrPort,
-) (_ *kern.Socket, call string, errno syscall.Errno) {
-	so, errno := s.k.Socreate(kern.AF_INET, kern.SOCK_STREAM, 0)
+func (c *connection) connect(ctx context.Context) (_ *kern.Socket, call string, errno syscall.Errno) {
+	so, errno := c.stack.socket(c.domain, c.v6only, kern.SOCK_STREAM)
 	if errno != 0 {
 		return nil, "socket", errno
 	}
-	if from.IsValid() {
+	if c.from.IsValid() {
 		so.Sosetopt(kern.SOL_SOCKET, int(kern.SO_REUSEADDR), 1)
-		if errno = so.Sobind(from); errno != 0 {
+		if errno = so.Sobind(c.from); errno != 0 {
 			so.Soclose()
 			return nil, "bind", errno
 		}
 	}
-	if to.Port() == 0 {
+	if c.to.Port() == 0 {
 		errno = syscall.ECONNREFUSED // as on Linux, which has no listener there; BSD returns EADDRNOTAVAIL
-	} else if errno = so.Soconnect(to); errno == 0 {
+	} else if errno = so.Soconnect(c.to); errno == 0 {
 		stop := func() bool { return true }
 		if ctx.Done() != nil {
 			stop = context.AfterFunc(ctx, func() { so.Socancel(errnoCanceled) })

@@ -15,7 +15,7 @@ type ConnInfo struct {
 	// ConnID of its TraceEvents. It is 0 if there is no socket (TIME_WAIT, half open).
 	ID uint32
 
-	Local, Remote netip.AddrPort // Remote is 0.0.0.0:0, which stands for any, if there is no connection
+	Local, Remote netip.AddrPort // Remote is 0.0.0.0:0 or [::]:0, which stands for any, if there is no connection
 	State         string         // in BSD's spelling: "ESTABLISHED"
 
 	// Options that both ends have agreed on in the handshake (RFC 7323, RFC 2018, RFC 3168).
@@ -79,7 +79,8 @@ func connInfo(c *kern.Conn) ConnInfo {
 	i := &c.Info
 	has := func(option uint8) bool { return i.Options&option != 0 }
 	return ConnInfo{
-		ID: c.ID, Local: orAny(c.Local), Remote: orAny(c.Remote), State: c.State.String(),
+		ID: c.ID, Local: orAny(c.Local, c.Local.Addr()), Remote: orAny(c.Remote, c.Local.Addr()),
+		State:      c.State.String(),
 		Timestamps: has(kern.OptTimestamps), SACK: has(kern.OptSACK), WindowScale: has(kern.OptWscale),
 		ECN:       has(kern.OptECN),
 		SendScale: i.SndWscale, RecvScale: i.RcvWscale,
@@ -97,10 +98,13 @@ func connInfo(c *kern.Conn) ConnInfo {
 	}
 }
 
-// orAny returns a, or 0.0.0.0:0 for none.
-func orAny(a netip.AddrPort) netip.AddrPort {
-	if a.IsValid() {
+// orAny returns a, or for none the unspecified address of the family of local, and port 0.
+func orAny(a netip.AddrPort, local netip.Addr) netip.AddrPort {
+	switch {
+	case a.IsValid():
 		return a
+	case local.Is6():
+		return netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
 	}
 	return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 }
@@ -139,7 +143,7 @@ type UDPInfo struct {
 // udpInfo translates a description of the kernel's.
 func udpInfo(d *kern.Dgram) UDPInfo {
 	return UDPInfo{
-		ID: d.ID, Local: orAny(d.Local), Remote: orAny(d.Remote),
+		ID: d.ID, Local: orAny(d.Local, d.Local.Addr()), Remote: orAny(d.Remote, d.Local.Addr()),
 		SendQueue: d.SndQ, RecvQueue: d.RcvQ, SendBuffer: d.SndBuf, RecvBuffer: d.RcvBuf, Drops: d.Drops,
 	}
 }

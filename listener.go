@@ -134,10 +134,11 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	return l, nil
 }
 
-// Listen listens on a local address: net.Listen. The network is "tcp" or "tcp4". If the host is
-// empty or unspecified, the listener accepts connections to every address of the stack; if the port
-// is 0, the stack chooses a free one. If the address is in use, the error wraps syscall.EADDRINUSE;
-// if the stack does not have the address, syscall.EADDRNOTAVAIL.
+// Listen listens on a local address: net.Listen. The network is "tcp", "tcp4" for IPv4 or "tcp6"
+// for IPv6. If the host is empty or unspecified, the listener accepts connections to every address
+// of the stack, of both families if the network is "tcp"; if the port is 0, the stack chooses a
+// free one. If the address is in use, the error wraps syscall.EADDRINUSE; if the stack does not
+// have the address, syscall.EADDRNOTAVAIL.
 func (s *Stack) Listen(network, address string) (net.Listener, error) {
 	return (&ListenConfig{Stack: s}).Listen(context.Background(), network, address)
 }
@@ -161,7 +162,12 @@ func (s *Stack) listen(network string, a netip.AddrPort, reusePort bool) (*TCPLi
 	fail := func(call string, errno syscall.Errno) error {
 		return &net.OpError{Op: "listen", Net: network, Addr: net.TCPAddrFromAddrPort(a), Err: sysError(call, errno)}
 	}
-	so, errno := s.k.Socreate(kern.AF_INET, kern.SOCK_STREAM, 0)
+	domain, v6only := favoriteAddrFamily(network, a.Addr(), netip.Addr{}, true)
+	sa, err := sockaddr(domain, a)
+	if err != nil {
+		return nil, &net.OpError{Op: "listen", Net: network, Addr: net.TCPAddrFromAddrPort(a), Err: err}
+	}
+	so, errno := s.socket(domain, v6only, kern.SOCK_STREAM)
 	if errno != 0 {
 		return nil, fail("socket", errno)
 	}
@@ -169,7 +175,7 @@ func (s *Stack) listen(network string, a netip.AddrPort, reusePort bool) (*TCPLi
 	if reusePort {
 		so.Sosetopt(kern.SOL_SOCKET, int(kern.SO_REUSEPORT), 1)
 	}
-	if errno := so.Sobind(a); errno != 0 {
+	if errno := so.Sobind(sa); errno != 0 {
 		so.Soclose()
 		return nil, fail("bind", errno)
 	}

@@ -28,22 +28,46 @@ func (s *Stack) internetAddrList(
 	}
 	port := uint16(n)
 	if host == "" {
-		return append(to, netip.AddrPortFrom(netip.IPv4Unspecified(), port)), nil
+		if isUDP(network) {
+			return append(to, netip.AddrPortFrom(netip.IPv4Unspecified(), port)), nil
+		}
+		return append(to, netip.AddrPortFrom(netip.Addr{}, port)), nil
 	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		ip, err = onlyIPv4(ip)
-		return append(to, netip.AddrPortFrom(ip, port)), err
-	}
-	var ips []netip.Addr
-	if r != nil {
-		ips, err = r.LookupNetIP(ctx, "ip4", host)
+	var few [2]netip.Addr
+	ips := few[:0]
+	if ip, perr := netip.ParseAddr(host); perr == nil {
+		ips = append(ips, ip.Unmap())
+		if ip == netip.IPv6Unspecified() {
+			ips = append(ips, netip.IPv4Unspecified())
+		}
+	} else if r != nil {
+		ips, err = r.LookupNetIP(ctx, lookupNetwork(network), host)
 	} else {
-		ips, err = s.LookupNetIP(ctx, "ip4", host)
+		ips, err = s.LookupNetIP(ctx, lookupNetwork(network), host)
+	}
+	if err != nil {
+		return nil, err
 	}
 	for _, ip := range ips {
-		to = append(to, netip.AddrPortFrom(ip.Unmap(), port))
+		if ip = ip.Unmap(); matchFamily(network, ip) && (ip.Is4() || !isUDP(network)) {
+			to = append(to, netip.AddrPortFrom(ip, port))
+		}
 	}
-	return to, err
+	if len(to) == 0 {
+		return nil, &net.AddrError{Err: "no suitable address found", Addr: host}
+	}
+	return to, nil
+}
+
+// lookupNetwork returns the network of a look-up for addresses of another network.
+func lookupNetwork(network string) string {
+	switch {
+	case isUDP(network), network[len(network)-1] == '4':
+		return "ip4"
+	case network[len(network)-1] == '6':
+		return "ip6"
+	}
+	return "ip"
 }
 
 // preferIPv4 returns the first IPv4 address of a list that is not empty, or else its first address:

@@ -94,8 +94,9 @@ func TestInfo(t *testing.T) {
 			t.Errorf("Conns: %+v, want %+v", list, i)
 		}
 		list := receiver.Conns()
-		if len(list) != 2 || list[0].State != "LISTEN" || list[0].ID == 0 || list[0].ID == list[1].ID ||
-			list[0].RecvBuffer == 0 || list[1] != r {
+		if len(list) != 2 || list[1].State != "LISTEN" || list[1].ID == 0 || list[1].ID == list[0].ID ||
+			list[1].RecvBuffer == 0 || list[1].Local.String() != "[::]:80" || list[1].Remote.String() != "[::]:0" ||
+			list[0] != r {
 			t.Errorf("Conns: %+v", list)
 		}
 

@@ -304,15 +304,14 @@ func TestLocalhost(t *testing.T) {
 func TestAddrErrorNamesAddress(t *testing.T) {
 	n := loopback(t)
 	for what, f := range map[string]func() error{
-		"Dial of tcp6":   func() error { _, err := n.client.Dial("tcp6", "[::1]:80"); return err },
-		"Dial of ::1":    func() error { _, err := n.client.Dial("tcp", "[::1]:80"); return err },
-		"Listen of tcp6": func() error { _, err := n.client.Listen("tcp6", "[::1]:80"); return err },
-		"DialTCP of tcp6": func() error {
-			_, err := n.client.DialTCP("tcp6", nil, &net.TCPAddr{IP: net.IPv6loopback, Port: 80})
+		"Dial":   func() error { _, err := n.client.Dial("tcp4", "[::1]:80"); return err },
+		"Listen": func() error { _, err := n.client.Listen("tcp4", "[::1]:80"); return err },
+		"DialTCP": func() error {
+			_, err := n.client.DialTCP("tcp4", nil, &net.TCPAddr{IP: net.IPv6loopback, Port: 80})
 			return err
 		},
-		"ListenTCP of tcp6": func() error {
-			_, err := n.client.ListenTCP("tcp6", &net.TCPAddr{IP: net.IPv6loopback, Port: 80})
+		"ListenTCP": func() error {
+			_, err := n.client.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv6loopback, Port: 80})
 			return err
 		},
 	} {

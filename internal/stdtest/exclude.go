@@ -24,6 +24,7 @@ var excluded = map[string]map[string]string{
 		"TestDialTCPDefaultKeepAlive":         needsNetFD,   // a hook in its constructor
 		"TestDialerControlContext/StreamDial": needsRawConn,
 		"TestDialerKeepAlive":                 needsNetFD, // the same hook
+		"TestDualStackTCPListener":            needsNetFD, // its address family
 		"TestEndlessWrite":                    needsNetFD,
 		"TestFileConn/tcp":                    needsFile,
 		"TestFileConn/udp":                    needsFile,

@@ -80,15 +80,15 @@ func inner(err error) error {
 // hookTakes reports whether the other TCP gets a whole call, with the address as text. Names, which package net has to resolve, and the calls
 // that its tests look into come to it further down, address by address.
 func hookTakes(network, address string) bool {
-	if TCPHooked == nil || testHookDialTCP != nil || network != "tcp" && network != "tcp4" {
+	if TCPHooked == nil || testHookDialTCP != nil || network != "tcp" && network != "tcp4" && network != "tcp6" {
 		return false
 	}
 	host, _, err := SplitHostPort(address)
 	if err != nil || host == "" || host == "localhost" {
 		return true
 	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Is4()
+	_, err = netip.ParseAddr(host)
+	return err == nil
 }
 
 func hookDial(ctx context.Context, d *Dialer, network, address string) (Conn, error, bool) {
