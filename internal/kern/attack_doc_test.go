@@ -10,7 +10,7 @@ import (
 )
 
 // attacks is how many attacks docs/attacks.md has.
-const attacks = 45
+const attacks = 46
 
 var (
 	attackRE = regexp.MustCompile(`^A\d\d$`)

@@ -81,6 +81,8 @@
 //	tcp_debug.go       events of connections, for Config.Trace: BSD's tcp_trace
 //	ip_input.go        ipintr              ip_output.go    ipOutput
 //	ip_forward.go      packets in transit, if the stack is a router
+//	raw_ip.go          raw sockets         icmp_dgram.go   ping sockets
+//	icmp_ping.go       Ping as a call
 //	ip_reass.go        fragments, bounded  ip_icmp.go      echo, errors both ways
 //	route.go           rtalloc: longest prefix, copied on write
 //	if.go              Ifnet, Link, attach and detach
@@ -299,6 +301,9 @@
 //     makes a closure for every packet.
 //   - Secrets are drawn once and used under AES, one key for each purpose: with Config.Rand fixed a
 //     run repeats, and a cookie reveals nothing about a port.
+//   - Raw sockets receive copies of all packets of their protocol, as on Linux; BSD's ICMP keeps
+//     echo requests to itself. There are none of TCP and UDP, whose segments are in part merged and
+//     without checksums.
 //   - A router's errors come from the address of the interface at which the packet arrived, as
 //     traceroute should show it. RFC 1812, 4.3.2.4, names the interface on which the error leaves;
 //     over links with two ends both are the same unless routes differ by direction.

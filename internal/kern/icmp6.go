@@ -38,6 +38,11 @@ func icmp6Input(k *Kernel, ip ipHdr, m *mbuf.Mbuf, ifp *Ifnet) {
 	case wire.ICMPv6Echo:
 		k.icmp6Reflect(&ip, m, ic, ifp)
 		return
+	case wire.ICMPv6EchoReply:
+		if !k.pings.answered(&ip, ic, m) {
+			k.icmpDgramInput(&ip, ic, m, ifp)
+			return
+		}
 	case wire.ICMPv6Unreach, wire.ICMPv6PacketTooBig, wire.ICMPv6Timxceed, wire.ICMPv6ParamProb:
 		k.icmp6Deliver(&ip, ic, got[wire.ICMPLen:])
 	}

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+
+	"bsdnet/internal/kern/wire"
 )
 
 // An inpcb is a protocol control block: the addresses of a socket, or of a TIME_WAIT record, and
@@ -365,10 +367,13 @@ func (so *Socket) pcbs() *pcbTable {
 
 // ports returns the table of ports that the socket's protocol has.
 func (so *Socket) ports() *portTable {
-	if so.dg != nil {
+	switch {
+	case so.dg == nil:
+		return &so.k.ports
+	case so.proto.proto == wire.ProtoUDP:
 		return &so.k.udpPorts
 	}
-	return &so.k.ports
+	return &so.k.icmpIDs
 }
 
 // inSetsockaddr returns the local address, the unspecified one and port 0 if there is none: BSD's

@@ -56,7 +56,14 @@ var inetsw = []*protosw{
 	{domain: AF_INET, typ: SOCK_DGRAM, proto: wire.ProtoUDP, name: "udp"},
 	{domain: AF_INET6, typ: SOCK_DGRAM, proto: wire.ProtoUDP, name: "udp6"},
 	{domain: AF_INET6, proto: wire.ProtoICMPv6, name: "icmp6"},
+	{domain: AF_INET, typ: SOCK_DGRAM, proto: wire.ProtoICMP, name: "ping"},
+	{domain: AF_INET6, typ: SOCK_DGRAM, proto: wire.ProtoICMPv6, name: "ping6"},
+	{domain: AF_INET, typ: SOCK_RAW, proto: rawProto, name: "raw"},
+	{domain: AF_INET6, typ: SOCK_RAW, proto: rawProto, name: "raw6"},
 }
+
+// rawProto stands for all protocols that SOCK_RAW has.
+const rawProto = -1
 
 func init() { // a literal would be an initialization cycle, as the functions use the switch
 	for _, p := range inetsw {
@@ -66,9 +73,14 @@ func init() { // a literal would be an initialization cycle, as the functions us
 		case wire.ProtoUDP:
 			p.input, p.ctlinput, p.usrreq = udpInput, udpCtlinput, udpUsrreq
 		case wire.ProtoICMP:
-			p.input = icmpInput
+			p.input, p.ctlinput = icmpInput, icmpCtlinput
 		case wire.ProtoICMPv6:
-			p.input = icmp6Input
+			p.input, p.ctlinput = icmp6Input, icmpCtlinput
+		case rawProto:
+			p.usrreq = ripUsrreq
+		}
+		if p.typ == SOCK_DGRAM && p.proto != wire.ProtoUDP {
+			p.usrreq = icmpDgramUsrreq
 		}
 	}
 }
@@ -91,6 +103,21 @@ func pffindproto(domain, proto int) *protosw {
 		}
 	}
 	return nil
+}
+
+// pffindsocket finds the protocol of a socket of a type, by its number, or one of another type if
+// there is none of this: what BSD's pffindproto does for socreate.
+func pffindsocket(domain, typ, proto int) (other *protosw) {
+	for _, p := range inetsw {
+		if p.domain != domain || p.usrreq == nil || p.proto != proto && (p.typ != SOCK_RAW || typ != SOCK_RAW) {
+			continue
+		}
+		if p.typ == typ {
+			return p
+		}
+		other = p
+	}
+	return other
 }
 
 // A pruReq is a request of the socket layer to a protocol, numbered as BSD's PRU_ constants.

@@ -58,11 +58,12 @@ func (k *Kernel) ip6Input(ifp *Ifnet, m *mbuf.Mbuf) {
 		p = pffindproto(AF_INET6, int(h.proto))
 	}
 	st.Delivered.Inc()
+	raw := k.raw.n.Load() > 0 && k.ripInput(&h, m, ifp)
 	switch {
 	case p != nil && p.input != nil:
 		p.input(k, h, m, ifp)
 		return
-	case h.proto != wire.ProtoNone:
+	case h.proto != wire.ProtoNone && !raw:
 		// RFC 8200, 4: "If, as a result of processing a header, the destination node is required to
 		// proceed to the next header but the Next Header value in the current header is
 		// unrecognized by the node, it should discard the packet and send an ICMP Parameter Problem

@@ -42,6 +42,11 @@ func icmpInput(k *Kernel, ip ipHdr, m *mbuf.Mbuf, ifp *Ifnet) {
 		}
 		k.icmpReflect(&ip, m, ic)
 		return
+	case wire.ICMPEchoReply:
+		if !k.pings.answered(&ip, ic, m) {
+			k.icmpDgramInput(&ip, ic, m, ifp)
+			return
+		}
 	case wire.ICMPUnreach, wire.ICMPTimxceed, wire.ICMPParamProb, wire.ICMPSourceQuench:
 		k.icmpDeliver(&ip, ic, got[wire.ICMPLen:])
 	}

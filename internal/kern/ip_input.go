@@ -75,14 +75,17 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 	}
 	k.Stats.IP.Delivered.Inc()
 	h := ipHdr{src: ip.Src, dst: ip.Dst, hlen: ip.Hlen, len: ip.Len, tos: ip.TOS, ttl: ip.TTL, proto: ip.Proto}
+	raw := k.raw.n.Load() > 0 && k.ripInput(&h, m, ifp)
 	if p := pffindproto(AF_INET, int(ip.Proto)); p != nil && p.input != nil {
 		p.input(k, h, m, ifp)
 		return
 	}
-	// RFC 1122, 3.2.2.1: a host sends Protocol Unreachable if it does not support the transport
-	// protocol.
-	k.Stats.IP.Noproto.Inc()
-	k.icmpError(ifp, &h, m, wire.ICMPUnreach, wire.ICMPUnreachProtocol, 0)
+	if !raw {
+		// RFC 1122, 3.2.2.1: a host sends Protocol Unreachable if it does not support the transport
+		// protocol.
+		k.Stats.IP.Noproto.Inc()
+		k.icmpError(ifp, &h, m, wire.ICMPUnreach, wire.ICMPUnreachProtocol, 0)
+	}
 	mbuf.Free(m)
 }
 

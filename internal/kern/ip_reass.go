@@ -26,7 +26,7 @@ const (
 	reassPerSource = 64      // of them from one address
 	reassBytes     = 4 << 20 // of all
 	reassShare     = 1 << 20 // of them from one address
-	reassFrags     = 64      // of one datagram
+	reassFrags     = 256     // of one datagram: 64 KiB cut for 1500 bytes, and then for 576
 )
 
 // A fragKey is what the fragments of a datagram have in common. The addresses of IPv4 are mapped.

@@ -85,6 +85,9 @@ type Kernel struct {
 	ports    portTable
 	udb      pcbTable  // UDP's connected sockets
 	udpPorts portTable // all of UDP's sockets
+	icmpIDs  portTable // ping sockets, by the identifiers of their requests
+	raw      rawTable
+	pings    pingTable
 	syncache syncache
 	tw       twList
 	reass    ipReass
@@ -161,6 +164,8 @@ func New(c Config) (*Kernel, error) {
 	k.udb.init(k.seed.hash)
 	k.udpPorts.init(k)
 	k.udpPorts.dgram = true
+	k.icmpIDs.init(k)
+	k.icmpIDs.dgram = true
 	k.icmpLimit.init(k.seed.hash, 200, 50)
 	k.rstLimit.init(k.seed.hash, 1000, 500)
 	k.ipforwarding.Store(c.Forwarding)
@@ -203,6 +208,7 @@ func (k *Kernel) close() {
 	k.closed.Store(true) // under the lock, so that no worker starts unseen
 	k.closeMu.Unlock()
 	k.sockets.abortAll(k)
+	k.pings.flush()
 	for _, ifp := range *k.ifs.Load() {
 		ifp.flush() // the resets
 	}

@@ -188,7 +188,7 @@ func (so *Socket) udpRoute(to netip.AddrPort, laddr in6Addr) (r dgroute, errno s
 	k, inp := so.k, &so.inp
 	r = dgroute{to: to, gen: k.rtgen.Load(), dport: to.Port()}
 	dst := to.Addr()
-	if r.dport == 0 {
+	if r.dport == 0 && so.proto.proto == wire.ProtoUDP {
 		return r, syscall.EINVAL
 	}
 	bound4 := laddr.is4() // 0.0.0.0 too

@@ -55,6 +55,8 @@ type dgram struct {
 
 	bindAddr in6Addr // (s) the address that bind has set, which remains if the socket is disconnected
 	bindPort bool    // (s) so with the port
+
+	rawproto uint8 // of a raw socket; constant
 }
 
 // dgnote notes whether readers must look at the state of the socket. The socket is locked.

@@ -22,7 +22,7 @@ func (k *Kernel) Socreate(domain, typ, proto int) (*Socket, syscall.Errno) {
 	}
 	p := pffindtype(domain, typ)
 	if proto != 0 {
-		p = pffindproto(domain, proto)
+		p = pffindsocket(domain, typ, proto)
 	}
 	if p == nil || p.usrreq == nil {
 		return nil, syscall.EPROTONOSUPPORT
@@ -37,7 +37,7 @@ func (k *Kernel) Socreate(domain, typ, proto int) (*Socket, syscall.Errno) {
 	}
 	so := k.newSocket(p)
 	so.lock()
-	errno := p.usrreq(so, pruAttach, usrreqArgs{})
+	errno := p.usrreq(so, pruAttach, usrreqArgs{nam: netip.AddrPortFrom(netip.Addr{}, uint16(proto))})
 	if errno != 0 {
 		so.unlock()
 		return nil, errno
