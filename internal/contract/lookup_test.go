@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -206,6 +208,45 @@ func TestStackResolver(t *testing.T) {
 			t.Errorf("a name that does not exist: %v", err)
 		}
 	})
+}
+
+// TestResolverInBubbleFirst tests that nothing of package net's resolver, which is the same for the
+// whole process, belongs to the bubble that uses it first.
+func TestResolverInBubbleFirst(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestStackResolver$/^bubble$")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestQueryIDs tests that the IDs of queries differ from one stack to the next.
+func TestQueryIDs(t *testing.T) {
+	n := cable(t)
+	zone := dnsZone(n)
+	var (
+		mu   sync.Mutex
+		ids  [2][]byte
+		turn int
+	)
+	zone.Twist = func(query, answer []byte) [][]byte {
+		mu.Lock()
+		defer mu.Unlock()
+		ids[turn] = append(ids[turn], query[:2]...)
+		return [][]byte{answer}
+	}
+	n.names(t, n.serveNames(t, zone))
+	n.server.SetDNS(n.client.DNS())
+	for i, s := range []*bsdnet.Stack{n.client, n.server} {
+		mu.Lock()
+		turn = i
+		mu.Unlock()
+		for range 4 {
+			s.LookupNetIP(t.Context(), "ip4", "server.test.")
+		}
+	}
+	if len(ids[0]) != 8 || len(ids[1]) != 8 || string(ids[0]) == string(ids[1]) {
+		t.Errorf("IDs %x and %x", ids[0], ids[1])
+	}
 }
 
 // TestDialName tests dials by name, over TCP and UDP and by HTTP, and a listener's name.

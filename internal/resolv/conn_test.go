@@ -90,7 +90,22 @@ func TestNetResolver(t *testing.T) {
 			if got != k.want {
 				t.Errorf("%s: %s, want %s", k.name, got, k.want)
 			}
+			for _, q := range f.servers[server1].Queries() {
+				if strings.HasSuffix(q, ".localhost.") {
+					t.Errorf("%s: the server is asked for %s", k.name, q)
+				}
+			}
 		})
+	}
+}
+
+// TestAnswerOnion tests that a name below .onion does not exist, whoever asks for it.
+func TestAnswerOnion(t *testing.T) {
+	f := &fakeNet{servers: map[string]*dnstest.Server{server1: zone()}}
+	query, _ := mkquery("a.Onion.", 16) // TXT
+	msg, err := f.resolver(t, Config{}, nil).answer(t.Context(), query)
+	if h, _ := parseHeader(msg); err != nil || h.flags&rcodeMask != rcodeName || len(f.dialed) > 0 {
+		t.Errorf("%x, %v, queries %q", msg, err, f.dialed)
 	}
 }
 

@@ -67,7 +67,8 @@ func zone() *dnstest.Server {
 		Truncate: map[string]bool{"tc.test.": true, "mute.test.": true},
 		Silent:   map[string]string{"silent.test.": "udp tcp", "mute.test.": "tcp"},
 		RCode: map[string]dnsmessage.RCode{
-			"fail.test.": dnsmessage.RCodeServerFailure, "refused.test.": dnsmessage.RCodeRefused,
+			"fail.test.": dnsmessage.RCodeServerFailure, "fail.": dnsmessage.RCodeServerFailure,
+			"refused.test.": dnsmessage.RCodeRefused,
 		},
 	}
 }
@@ -93,7 +94,7 @@ func TestLookup(t *testing.T) {
 		return nil, nil
 	}
 	c := Config{
-		Search: []string{"corp.test", "Other.test."},
+		Search: []string{"corp.test", "x.onion", "Other.test."},
 		Hosts: map[string][]netip.Addr{
 			"Table.Test.": {netip.MustParseAddr("192.0.2.9"), netip.MustParseAddr("2001:db8::9")},
 			"func.test":   {netip.MustParseAddr("192.0.2.10")},
@@ -119,6 +120,8 @@ func TestLookup(t *testing.T) {
 			"udp A unknown.test., udp A unknown.test.corp.test., udp A unknown.test.Other.test."},
 		{"ip4", "fail.test.", "lookup fail.test. on S: server misbehaving Temporary",
 			"udp A fail.test., udp A fail.test."},
+		{"ip4", "fail", "lookup fail on S: server misbehaving Temporary", // and not "no such host"
+			"udp A fail.corp.test., udp A fail.Other.test., udp A fail., udp A fail."},
 		{"ip4", "refused.test.", "lookup refused.test. on S: server misbehaving",
 			"udp A refused.test., udp A refused.test."},
 		{"ip4", "silent.test.", "lookup silent.test. on S: read udp: i/o timeout Temporary Timeout",
@@ -330,6 +333,35 @@ func TestBadAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOwner tests that records of other names in an answer are ignored, and that the order of those
+// that belong to the name does not matter.
+func TestOwner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := zone()
+		s.Twist = func(_, answer []byte) [][]byte {
+			var m dnsmessage.Message
+			if err := m.Unpack(answer); err != nil {
+				t.Error(err)
+			}
+			slices.Reverse(m.Answers)
+			forged := m.Answers[0]
+			forged.Header.Name = dnsmessage.MustNewName("other.test.")
+			forged.Body = &dnsmessage.AResource{A: [4]byte{6, 6, 6, 6}}
+			m.Answers = append([]dnsmessage.Resource{forged}, m.Answers...)
+			b, err := m.Pack()
+			if err != nil {
+				t.Error(err)
+			}
+			return [][]byte{b}
+		}
+		f := &fakeNet{servers: map[string]*dnstest.Server{server1: s}}
+		r := f.resolver(t, Config{}, nil)
+		if got := show(r.LookupNetIP(t.Context(), "ip4", "alias.test.")); got != "192.0.2.2 192.0.2.1" {
+			t.Errorf("%s", got)
+		}
+	})
 }
 
 // TestQueries tests that the IDs of queries differ, and that a query is one that others understand.

@@ -66,6 +66,34 @@ func TestAppendName(t *testing.T) {
 	}
 }
 
+// TestExpand tests names that are broken, or too long.
+func TestExpand(t *testing.T) {
+	label := "\x3f" + strings.Repeat("a", 63)
+	long := strings.Repeat(label, 3) // 192 bytes
+	for msg, want := range map[string]string{
+		"\x00": ".", "\x01a\x00": "a.", "\xc0\x00": "", "\xc0\x02": "", "\xc0": "", "\x01": "",
+		"\x01a": "", "\x40a\x00": "",
+		"\x80a\x00": "", "\x03a.b\x00": "", long + "\x3c" + strings.Repeat("a", 60) + "\x00": "long",
+		long + "\x3d" + strings.Repeat("a", 61) + "\x00": "long", long + "\x3e" + strings.Repeat("a", 62) + "\x00": "",
+		long + label + label + label: "",
+	} {
+		name, end, ok := expand([]byte(msg), 0)
+		if want == "long" && len(name) > 250 {
+			want = name
+		}
+		if name != want || ok != (want != "") || ok && end != len(msg) {
+			t.Errorf("%q: %q, %d, %v", msg, name, end, ok)
+		}
+	}
+	two := []byte("\x01a\x00\x01b\xc0\x00\x01c\xc0\x03")
+	if name, end, ok := expand(two, 7); name != "c.b.a." || end != len(two) || !ok {
+		t.Errorf("two pointers: %q, %d, %v", name, end, ok)
+	}
+	if _, _, ok := expand([]byte("\xc0\x02\xc0\x00"), 2); ok {
+		t.Error("a circle of pointers has an end")
+	}
+}
+
 // FuzzMessage compares what is read of a message with what dnsmessage reads, which also follows
 // pointers that lead on.
 func FuzzMessage(f *testing.F) {

@@ -71,7 +71,10 @@ type destination struct {
 	sameLabel  bool
 	precedence int
 	scope      int
-	common     int // the bits that the source has in common, for IPv6
+
+	// common is how many bits the source has in common. It is 0 for IPv4, to which package net and
+	// others do not apply rule 9: it would defeat servers that rotate their answers.
+	common int
 }
 
 // sort puts addresses in the order in which they should be tried: RFC 6724, 6. The rules 3, 4 and 7
@@ -105,19 +108,14 @@ func compare(a, b destination) int {
 	if !a.usable && !b.usable {
 		return 0
 	}
-	c := cmp.Or(
+	return cmp.Or(
 		first(a.usable, b.usable),               // rule 1: "Avoid unusable destinations."
 		first(a.sameScope, b.sameScope),         // rule 2: "Prefer matching scope."
 		first(a.sameLabel, b.sameLabel),         // rule 5: "Prefer matching label."
 		cmp.Compare(b.precedence, a.precedence), // rule 6: "Prefer higher precedence."
 		cmp.Compare(a.scope, b.scope),           // rule 8: "Prefer smaller scope."
+		cmp.Compare(b.common, a.common),         // rule 9: "Use longest matching prefix."
 	)
-	if c == 0 && a.addr.Is6() && b.addr.Is6() {
-		// Rule 9: "Use longest matching prefix." Package net and others do not apply it to IPv4,
-		// where it would defeat servers that rotate their answers.
-		return cmp.Compare(b.common, a.common)
-	}
-	return c
 }
 
 // first is negative if only a is true, and positive if only b is.
