@@ -48,6 +48,7 @@ var rules = map[string][]string{
 	"tun":                      {"bsdnet/internal/kern/wire", "bsdnet/internal/link"},
 	"udptunnel":                {"bsdnet/internal/kern/wire", "bsdnet/internal/link"},
 	"wireguard":                {"bsdnet", "bsdnet/internal/link", "bsdnet/netem"},
+	"simnet":                   {"bsdnet", "bsdnet/internal/kern/wire", "bsdnet/netem"},
 	"linktest":                 {"bsdnet", "bsdnet/internal/link", "bsdnet/internal/link/ends"},
 	"examples/http":            {"bsdnet", "bsdnet/qlog", "bsdnet/tun", "bsdnet/udptunnel", "bsdnet/wireguard"},
 	"piontransport":            {"bsdnet"},

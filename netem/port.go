@@ -62,12 +62,8 @@ func (s *Switch) NewPort(c PortConfig) (*Port, error) {
 	if c.Queue < 1 || c.Queue > maxQueue {
 		return nil, fmt.Errorf("netem: port: Queue %d is not within 1..%d packets", c.Queue, maxQueue)
 	}
-	for _, list := range [][]netip.Prefix{c.Addrs, c.Routes} {
-		for _, a := range list {
-			if !a.IsValid() || a.Addr().Is4In6() {
-				return nil, fmt.Errorf("netem: port: %v is no address or network", a)
-			}
-		}
+	if err := checkPrefixes(append(slices.Clone(c.Addrs), c.Routes...)); err != nil {
+		return nil, err
 	}
 	p := &Port{sw: s, addrs: slices.Clone(c.Addrs), routes: slices.Clone(c.Routes)}
 	p.ways = ways{sched: &s.net.sched, out: &p.up, in: &p.down, mtu: s.mtu, where: "netem: port"}
@@ -175,6 +171,28 @@ func (p *Port) Inject(pkt []byte) error {
 	case n == 0:
 		c.free()
 		return fmt.Errorf("netem: port: the queue of %s is full", p.name)
+	}
+	return nil
+}
+
+// SetRoutes replaces PortConfig.Routes. It returns an error if a prefix is not valid, and changes
+// nothing then.
+func (p *Port) SetRoutes(routes []netip.Prefix) error {
+	if err := checkPrefixes(routes); err != nil {
+		return err
+	}
+	p.sw.net.mu.Lock()
+	defer p.sw.net.mu.Unlock()
+	p.routes = slices.Clone(routes)
+	p.sw.change(nil)
+	return nil
+}
+
+func checkPrefixes(list []netip.Prefix) error {
+	for _, a := range list {
+		if !a.IsValid() || a.Addr().Is4In6() {
+			return fmt.Errorf("netem: port: %v is no address or network", a)
+		}
 	}
 	return nil
 }

@@ -130,6 +130,12 @@ func TestSwitchForwards(t *testing.T) {
 		l.ports["a"].Write([]net.Buffers{packetTo(20, l.addrs["c"])})
 		want["r"] = append(want["r"], 20)
 		time.Sleep(time.Millisecond)
+		// Another port leads to the rest.
+		l.ports["r"].SetRoutes(nil)
+		l.ports["b"].SetRoutes(prefixes("192.0.0.0/8"))
+		l.ports["a"].Write([]net.Buffers{packetTo(21, netip.MustParseAddr("192.0.2.1"))})
+		want["b"] = append(want["b"], 21)
+		time.Sleep(time.Millisecond)
 		for _, name := range []string{"a", "b", "r"} {
 			l.ports[name].Close()
 		}
@@ -312,6 +318,7 @@ func TestSwitchErrors(t *testing.T) {
 		"Queue -1 ":        port(s, PortConfig{Queue: -1}),
 		"Write.Loss: 3 ":   port(s, PortConfig{Path: Path{Write: Impairment{Loss: 3}}}),
 		"has 10.0.0.1":     port(s, PortConfig{Addrs: prefixes("10.0.0.1/8")}),
+		"invalid Prefix ":  new(Port).SetRoutes(make([]netip.Prefix, 1)),
 		"invalid Prefix":   port(s, PortConfig{Routes: make([]netip.Prefix, 1)}),
 		"two networks":     connect(far, TrunkConfig{}),
 		"connected alread": connect(near, TrunkConfig{}),

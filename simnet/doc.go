@@ -1,0 +1,2 @@
+// Package simnet is test networks.
+package simnet
