@@ -147,6 +147,18 @@ type OffloadLink interface {
 	Offload() bool
 }
 
+// A UDPOffloadLink is an [OffloadLink] that also cuts chains of UDP datagrams, over IPv4 and IPv6.
+// The Link of package tun is one.
+type UDPOffloadLink interface {
+	OffloadLink
+
+	// OffloadUDP is called at most once, after Offload has returned true and before Start. If it
+	// returns true, a packet in Read and in Write may also be a chain of datagrams, all of which
+	// except the last have the same length: VIRTIO_NET_HDR_GSO_UDP_L4. A packet that is written has
+	// at most 64 of them.
+	OffloadUDP() bool
+}
+
 // A QueueLink is a [Link] of several queues, each of which the stack reads on a goroutine of its
 // own, so that connections spread over processors. What is written on a queue should come back on
 // the same. The Link of package tun is one.

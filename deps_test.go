@@ -334,8 +334,11 @@ var (
 	_ link.Link          = bsdnet.Link(nil)
 	_ bsdnet.OffloadLink = link.OffloadLink(nil)
 	_ link.OffloadLink   = bsdnet.OffloadLink(nil)
-	_ bsdnet.QueueLink   = link.QueueLink(nil)
-	_ link.QueueLink     = bsdnet.QueueLink(nil)
+
+	_ bsdnet.UDPOffloadLink = link.UDPOffloadLink(nil)
+	_ link.UDPOffloadLink   = bsdnet.UDPOffloadLink(nil)
+	_ bsdnet.QueueLink      = link.QueueLink(nil)
+	_ link.QueueLink        = bsdnet.QueueLink(nil)
 
 	_ bsdnet.DiagnosingLink = link.DiagnosingLink(nil)
 	_ link.DiagnosingLink   = bsdnet.DiagnosingLink(nil)

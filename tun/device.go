@@ -45,12 +45,12 @@ const headroom = 16
 
 var _ link.Link = (*Link)(nil)
 
-// open makes a device. Several queues, and Host, are for Linux only.
+// open makes a device. Several queues, Host and Host6 are for Linux only.
 func open(config *Config) (*Link, error) {
 	switch {
-	case config.Host.IsValid():
-		return nil, errors.New("tun: Host can be set on Linux only; leave it out, and set the address " +
-			"with ifconfig or netsh")
+	case config.Host.IsValid() || config.Host6.IsValid():
+		return nil, errors.New("tun: Host and Host6 can be set on Linux only; leave them out, and set the " +
+			"addresses with ifconfig or netsh")
 	case config.Queues > 1:
 		return nil, errors.New("tun: more than one of Queues needs Linux; leave Queues at 1")
 	}

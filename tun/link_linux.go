@@ -20,7 +20,7 @@ import (
 )
 
 // A Link is a TUN device of Linux: one end of it is the stack, the other the kernel's IP. It is a
-// bsdnet.Link, OffloadLink and QueueLink.
+// bsdnet.Link, UDPOffloadLink and QueueLink.
 //
 // Its methods never block a thread in a system call: reads, and the wait for a device that takes no
 // more packets, go through Go's network poller. A device that is down loses packets. If the device
@@ -42,8 +42,8 @@ type Link struct {
 }
 
 var (
-	_ link.OffloadLink = (*Link)(nil)
-	_ link.QueueLink   = (*Link)(nil)
+	_ link.UDPOffloadLink = (*Link)(nil)
+	_ link.QueueLink      = (*Link)(nil)
 )
 
 // open opens a device, or makes one.
@@ -81,9 +81,27 @@ func (t *Link) Offload() bool {
 	if !t.allowed || !t.vnet || t.state.Load() != link.New {
 		return false
 	}
-	t.offload = t.setOffload(unix.TUN_F_CSUM|unix.TUN_F_TSO4|unix.TUN_F_TSO6|unix.TUN_F_TSO_ECN) == nil
+	t.offload = t.setOffload(offloadTCP) == nil
 	return t.offload
 }
+
+// OffloadUDP implements bsdnet.UDPOffloadLink. It returns false if the stack does not use offloads,
+// and on Linux before 6.2.
+func (t *Link) OffloadUDP() bool {
+	if !t.offload || t.state.Load() != link.New {
+		return false
+	}
+	// If the kernel does not know a flag, it changes nothing.
+	return t.setOffload(offloadTCP|tunUSO4|tunUSO6) == nil
+}
+
+// The kernel's names for the work that it leaves to the reader of the device (linux/if_tun.h).
+// Package unix does not have the last two.
+const (
+	offloadTCP = unix.TUN_F_CSUM | unix.TUN_F_TSO4 | unix.TUN_F_TSO6 | unix.TUN_F_TSO_ECN
+	tunUSO4    = 0x20 // TUN_F_USO4
+	tunUSO6    = 0x40 // TUN_F_USO6
+)
 
 // setOffload tells the kernel which work it may leave to the reader of the device (TUNSETOFFLOAD).
 func (t *Link) setOffload(flags int) error {

@@ -91,6 +91,11 @@ func TestConfig(t *testing.T) {
 		"longer than":       {Name: "a-name-of-16-byt"},
 		"Host ::1/128 ":     {Host: netip.MustParsePrefix("::1/128")},
 		"Host invalid ":     {Host: netip.PrefixFrom(netip.MustParseAddr("10.0.0.1"), 33)},
+		"Host6 10.0.0.1/24": {Host6: netip.MustParsePrefix("10.0.0.1/24")},
+		"Host6 ::ffff:":     {Host6: netip.PrefixFrom(netip.MustParseAddr("::ffff:10.0.0.1"), 128)},
+		"Host6 invalid ":    {Host6: netip.PrefixFrom(netip.MustParseAddr("fd00::1"), 129)},
+		"MTU of at least":   {Host6: netip.MustParsePrefix("fd00::1/64"), MTU: 1279},
+		"Host6: ":           {Host6: netip.MustParsePrefix("ff02::1/64")},
 	} {
 		if _, err := Open(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v; want an error with %q", c, err, want)

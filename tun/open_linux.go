@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"bsdnet/internal/kern/wire"
 	"bsdnet/internal/link"
 )
 
@@ -196,8 +197,8 @@ func (t *Link) configure(c *Config) error {
 	t.mtu = c.MTU
 	if !t.isTUN {
 		t.mtu = or(t.mtu, link.DefaultMTU)
-		if c.Host.IsValid() {
-			return errors.New("tun: Host needs a TUN device, and File is none; leave Host out")
+		if c.Host.IsValid() || c.Host6.IsValid() {
+			return errors.New("tun: Host and Host6 need a TUN device, and File is none; leave them out")
 		}
 		return nil
 	}
@@ -216,7 +217,17 @@ func (t *Link) configure(c *Config) error {
 		t.setQueueLen(s)
 	}
 	if c.Host.IsValid() {
-		return t.setHost(s, c.Host)
+		if err := t.setHost(s, c.Host); err != nil {
+			return err
+		}
+	}
+	if c.Host.IsValid() || c.Host6.IsValid() {
+		if err := t.bringUp(s); err != nil {
+			return err
+		}
+	}
+	if c.Host6.IsValid() {
+		return t.setHost6(s, c.Host6)
 	}
 	return nil
 }
@@ -274,7 +285,7 @@ func (t *Link) setQueueLen(s int) {
 	}
 }
 
-// setHost gives the kernel an address on the device and brings the device up.
+// setHost gives the kernel an IPv4 address on the device.
 func (t *Link) setHost(s int, p netip.Prefix) error {
 	ifr, err := unix.NewIfreq(t.name)
 	if err != nil {
@@ -292,8 +303,43 @@ func (t *Link) setHost(s int, p netip.Prefix) error {
 	if err := set("setting the address", unix.SIOCSIFADDR, p.Addr().AsSlice()); err != nil {
 		return err
 	}
-	if err := set("setting the network mask", unix.SIOCSIFNETMASK, net.CIDRMask(p.Bits(), 32)); err != nil {
-		return err
+	return set("setting the network mask", unix.SIOCSIFNETMASK, net.CIDRMask(p.Bits(), 32))
+}
+
+// setHost6 gives the kernel an IPv6 address on the device, which is up, and waits until it takes
+// packets to that address.
+func (t *Link) setHost6(s int, p netip.Prefix) error {
+	const what = "setting the IPv6 address"
+	if t.mtu < wire.IPv6MinMTU {
+		return fmt.Errorf("tun: %s: %s: IPv6 needs an MTU of at least %d (RFC 8200, 5), and the device's is %d; "+
+			"give an MTU", t.name, what, wire.IPv6MinMTU, t.mtu)
+	}
+	ifr, err := unix.NewIfreq(t.name)
+	if err != nil {
+		return fmt.Errorf("tun: %s: %w", t.name, err)
+	}
+	if err := unix.IoctlIfreq(s, unix.SIOCGIFINDEX, ifr); err != nil {
+		return fmt.Errorf("tun: %s: reading the index: %w", t.name, err)
+	}
+	switch err := addAddr(ifr.Uint32(), p); err {
+	case nil:
+		awaitLocal(p.Addr())
+		return nil
+	case unix.EACCES, unix.EAFNOSUPPORT, unix.EOPNOTSUPP:
+		// The kernel's answer if disable_ipv6 is set is EACCES, and that to a program without
+		// rights is EPERM.
+		return fmt.Errorf("tun: %s: %s: %w: the kernel has IPv6 switched off; "+
+			"see the variables net.ipv6.conf.*.disable_ipv6", t.name, what, err)
+	default:
+		return t.rights(what, err)
+	}
+}
+
+// bringUp brings the device up.
+func (t *Link) bringUp(s int) error {
+	ifr, err := unix.NewIfreq(t.name)
+	if err != nil {
+		return fmt.Errorf("tun: %s: %w", t.name, err)
 	}
 	if err := unix.IoctlIfreq(s, unix.SIOCGIFFLAGS, ifr); err != nil {
 		return t.rights("reading the flags", err)

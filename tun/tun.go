@@ -1,10 +1,12 @@
 // Package tun connects a stack to the operating system's own TCP/IP over a TUN device. The system
 // sees the stack as another host, in a network that the device leads to.
 //
-//	// The system's address is 10.0.0.1, and the stack's is 10.0.0.2.
-//	dev, err := tun.Open(tun.Config{Host: netip.MustParsePrefix("10.0.0.1/24")})
-//	err = stack.Attach(dev, netip.MustParsePrefix("10.0.0.2/24"))
-//	ln, err := stack.Listen("tcp", ":80") // curl http://10.0.0.2/
+//	// The system's addresses are 10.0.0.1 and fd00::1, and the stack's are 10.0.0.2 and fd00::2.
+//	dev, err := tun.Open(tun.Config{
+//		Host: netip.MustParsePrefix("10.0.0.1/24"), Host6: netip.MustParsePrefix("fd00::1/64"),
+//	})
+//	err = stack.Attach(dev, netip.MustParsePrefix("10.0.0.2/24"), netip.MustParsePrefix("fd00::2/64"))
+//	ln, err := stack.Listen("tcp", ":80") // curl http://10.0.0.2/ or http://[fd00::2]/
 //
 // There are drivers for Linux, macOS and Windows.
 package tun
@@ -15,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 
+	"bsdnet/internal/kern/wire"
 	"bsdnet/internal/link"
 )
 
@@ -26,8 +29,9 @@ type Config struct {
 	// number. If Name is empty, it is tun%d on Linux, utun on macOS, and bsdnet on Windows.
 	Name string
 
-	// MTU is the size of the largest packet in bytes, from 68 to 65535. Open sets the device's MTU
-	// to it. If it is 0, the device's own MTU is used, which is 1500 for a new device.
+	// MTU is the size of the largest packet in bytes, from 68 to 65535; IPv6 needs 1280. Open sets
+	// the device's MTU to it. If it is 0, the device's own MTU is used, which is 1500 for a new
+	// device.
 	MTU int
 
 	// Queues is the number of the device's queues, from 1 to 64; more than 1 needs Linux. If it is
@@ -49,8 +53,13 @@ type Config struct {
 
 	// Host is the kernel's IPv4 address on the device, with the prefix length of its network, such
 	// as 10.0.0.1/24. Open sets the address and brings the device up. If Host is the zero Prefix,
-	// Open does neither: use ip addr add and ip link set up. Host needs Linux.
+	// Open does not set it: use ip addr add and ip link set up. Host needs Linux.
 	Host netip.Prefix
+
+	// Host6 is the kernel's IPv6 address on the device, with the prefix length of its network, such
+	// as fd00::1/64. It works as Host does, and both may be set. The address can be used at once,
+	// because Open makes the kernel leave out duplicate address detection.
+	Host6 netip.Prefix
 }
 
 // Open opens a TUN device, or makes one. On Linux it uses the kernel's offloads (see NoOffload). On
@@ -61,8 +70,8 @@ type Config struct {
 // If the program may not make or configure the device, the error wraps syscall.EPERM or
 // syscall.EACCES; on Linux that takes CAP_NET_ADMIN in the network namespace, and the error says
 // how to get it. If another program has the device open, the error wraps syscall.EBUSY. If no host
-// can have the address in Host, it wraps syscall.EADDRNOTAVAIL. If there is no driver for the
-// system, it wraps errors.ErrUnsupported.
+// can have the address in Host or Host6, it wraps syscall.EADDRNOTAVAIL. If there is no driver for
+// the system, it wraps errors.ErrUnsupported.
 func Open(c Config) (*Link, error) {
 	if err := c.check(); err != nil {
 		return nil, err
@@ -87,10 +96,20 @@ func (c *Config) check() error {
 		return fmt.Errorf("tun: Name %q is longer than the 15 bytes of a device's name", c.Name)
 	case c.Host != netip.Prefix{} && !(c.Host.IsValid() && c.Host.Addr().Is4()):
 		return fmt.Errorf("tun: Host %v is not an IPv4 address with the length of its network", c.Host)
+	case c.Host6 != netip.Prefix{} && !(c.Host6.IsValid() && c.Host6.Addr().Is6() && !c.Host6.Addr().Is4In6()):
+		return fmt.Errorf("tun: Host6 %v is not an IPv6 address with the length of its network", c.Host6)
+	case c.Host6.IsValid() && c.MTU != 0 && c.MTU < wire.IPv6MinMTU:
+		return fmt.Errorf("tun: Host6 %v needs an MTU of at least %d (RFC 8200, 5), and MTU is %d",
+			c.Host6, wire.IPv6MinMTU, c.MTU)
 	}
 	if c.Host.IsValid() {
 		if err := link.CheckHost(c.Host); err != nil {
 			return fmt.Errorf("tun: Host: %w", err)
+		}
+	}
+	if c.Host6.IsValid() {
+		if err := link.CheckHost(c.Host6); err != nil {
+			return fmt.Errorf("tun: Host6: %w", err)
 		}
 	}
 	return nil

@@ -24,6 +24,12 @@ type OffloadLink interface {
 	Offload() bool
 }
 
+// UDPOffloadLink is bsdnet.UDPOffloadLink.
+type UDPOffloadLink interface {
+	OffloadLink
+	OffloadUDP() bool
+}
+
 // QueueLink is bsdnet.QueueLink.
 type QueueLink interface {
 	Link
