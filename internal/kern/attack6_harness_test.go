@@ -170,3 +170,21 @@ func (v *victim) one6() got6 {
 	}
 	return l[0]
 }
+
+// netipAddr returns an address like a, with another network and another host in it.
+func netipAddr(a netip.Addr, network, host int) netip.Addr {
+	b := a.As16()
+	binary.BigEndian.PutUint32(b[4:], uint32(network))
+	binary.BigEndian.PutUint32(b[12:], uint32(host))
+	return netip.AddrFrom16(b)
+}
+
+// seededKernel makes a stack with the secrets of a seed.
+func seededKernel(t testing.TB, seed uint64) *Kernel {
+	t.Helper()
+	k, err := New(Config{Rand: testutil.SeededRand(seed)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
