@@ -245,11 +245,15 @@ type seg struct {
 
 // bytes makes the packet, with correct checksums.
 func (s *seg) bytes() []byte {
+	return ipPacket(s.ip, s.from.Addr(), s.to.Addr(), wire.ProtoTCP, s.tcp())
+}
+
+// tcp makes the segment without its IP header.
+func (s *seg) tcp() []byte {
 	s.th.Sport, s.th.Dport = s.from.Port(), s.to.Port()
 	var t [wire.TCPMaxLen]byte
 	n := s.th.Put(t[:])
-	return ipPacket(s.ip, s.from.Addr(), s.to.Addr(), wire.ProtoTCP,
-		tcpSummed(s.from.Addr(), s.to.Addr(), append(t[:n:n], s.data...)))
+	return tcpSummed(s.from.Addr(), s.to.Addr(), append(t[:n:n], s.data...))
 }
 
 // tcpSummed fills in a TCP checksum.

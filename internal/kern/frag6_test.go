@@ -12,8 +12,8 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A frag6 is a fragment of an echo request to send: bytes [off, end) of the message, the last one if
-// more is false.
+// A frag6 is a fragment of an echo request to send: bytes [off, end) of the message, the last one
+// if more is false.
 type frag6 struct {
 	off, end int
 	more     bool
@@ -136,7 +136,8 @@ func TestFrag6Refused(t *testing.T) {
 	defer v.done()
 	echo := ip6{proto: wire.ProtoICMPv6, payload: echo6(pattern6(2000))}
 	tcp := ip6{proto: wire.ProtoTCP, payload: make([]byte, 100)}
-	chain := ip6{proto: wire.ProtoDstopts, payload: append([]byte{wire.ProtoTCP, 0, 1, 4, 0, 0, 0, 0}, make([]byte, 99)...)}
+	chain := ip6{proto: wire.ProtoDstopts}
+	chain.payload = append([]byte{wire.ProtoTCP, 0, 1, 4, 0, 0, 0, 0}, make([]byte, 99)...)
 	long := ip6{proto: wire.ProtoUDP, payload: make([]byte, 66000)}
 	for _, c := range []struct {
 		what     string
@@ -274,7 +275,9 @@ func TestFrag6Identification(t *testing.T) {
 	}
 	other := ip
 	other.Dst = attPeer6.Next()
-	for what, l := range map[string][]uint32{"another key": ids(2, ip, 100), "another destination": ids(1, other, 100)} {
+	for what, l := range map[string][]uint32{
+		"another key": ids(2, ip, 100), "another destination": ids(1, other, 100),
+	} {
 		same := 0
 		for i := range l {
 			if l[i]-list[i] == l[0]-list[0] {

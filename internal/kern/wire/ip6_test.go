@@ -17,8 +17,8 @@ func TestIPv6RoundTrip(t *testing.T) {
 	for _, ip := range []IPv6{
 		{Src: testSrc6, Dst: testDst6, Len: 40, Hlim: 64, Next: ProtoTCP},
 		{Src: testDst6, Dst: testSrc6, Len: 40 + 65535, Class: 0xff, Label: 0xfffff, Hlim: 255, Next: 255},
-		{Src: netip.IPv6Unspecified(), Dst: netip.MustParseAddr("ff02::1"), Len: 1500, Class: 2, Label: 0x12345, Hlim: 1,
-			Next: ProtoHopopts},
+		{Src: netip.IPv6Unspecified(), Dst: netip.MustParseAddr("ff02::1"), Len: 1500, Class: 2, Label: 0x12345,
+			Hlim: 1, Next: ProtoHopopts},
 	} {
 		p := bytes.Repeat([]byte{0xee}, 44) // what was there must not show
 		ip.Put(p)
@@ -98,8 +98,9 @@ func TestIPView(t *testing.T) {
 		{b, 40, 0x5a, 8, ProtoTCP, testSrc6, testDst6},
 	} {
 		v, ok := ViewIP(c.p)
-		if !ok || v.Is6() != c.src.Is6() || v.Hlen() != c.hlen || v.TOS() != c.tos || v.TTL() != c.ttl || v.Len() != 48 ||
-			v.Proto() != c.proto || v.Src() != c.src || v.Dst() != c.dst || !v.DF() || len(v.Payload()) != 48-c.hlen ||
+		if !ok || v.Is6() != c.src.Is6() || v.Hlen() != c.hlen || v.TOS() != c.tos || v.TTL() != c.ttl ||
+			v.Len() != 48 || v.Proto() != c.proto || v.Src() != c.src || v.Dst() != c.dst || !v.DF() ||
+			len(v.Payload()) != 48-c.hlen ||
 			string(v.Addrs()) != string(append(c.src.AsSlice(), c.dst.AsSlice()...)) {
 			t.Errorf("%x: %v", c.p, v)
 		}
