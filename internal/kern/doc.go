@@ -91,6 +91,7 @@
 //	if_loop.go         lo0, looutput       bpf.go          captures
 //	tso.go             chains cut for links that do not take them whole, and checksums
 //	gro.go             segments of a batch merged before they enter the machine
+//	udp_gro.go         datagrams of a batch merged before they enter the socket's queue
 //
 //	mbuf/mbuf.go       Mbuf on shared clusters    mbuf/sockbuf.go   the buffers of a socket
 //	mbuf/zone.go       pools for the machine      mbuf/stripe.go    counters without contention

@@ -18,6 +18,7 @@ type gro struct {
 	seg   int      // payload of each of its segments, except the last
 	len   int      // payload so far
 	ended bool     // the last segment was short or had PUSH, so none can follow
+	udp   bool     // it is datagrams: see udp_gro.go
 	room  bool     // the tail is a cluster of ours, which may have room for more
 }
 
@@ -25,6 +26,11 @@ type gro struct {
 // is still the caller's.
 func (g *gro) receive(k *Kernel, ifp *Ifnet, m *mbuf.Mbuf) bool {
 	iphl, hl, n, ok := groHeader(m)
+	if !ok && m.Pkt.SegSize == 0 && !k.ipforwarding.Load() {
+		if iphl, n, ok := groUDP(m); ok {
+			return g.receiveUDP(k, ifp, m, iphl, n)
+		}
+	}
 	// A link that has merged packets already leaves nothing to do. A router merges only what it can
 	// cut again into the same packets: those that may be fragmented need identifications of their
 	// own, which would be lost.
@@ -84,7 +90,7 @@ func groIPv4(b []byte) bool {
 
 // extends reports whether the packet continues the one that segments are added to.
 func (g *gro) extends(m *mbuf.Mbuf, iphl, hl, n int) bool {
-	if g.ended || hl != g.hl || n > g.seg || g.len+n+hl > wire.MaxPacket {
+	if g.ended || g.udp || hl != g.hl || n > g.seg || g.len+n+hl > wire.MaxPacket {
 		return false
 	}
 	aip, bip := wire.IPView(g.m.Bytes()), wire.IPView(m.Bytes())
@@ -117,6 +123,12 @@ func (g *gro) add(k *Kernel, m *mbuf.Mbuf, hl, n int) (copied bool) {
 	g.len += n
 	g.next = g.next.Add(n)
 	g.ended = push != 0 || n < g.seg
+	return g.append(k, m, hl, n)
+}
+
+// append puts the n bytes of a packet's data, which follow its hl bytes of headers, behind the
+// tail.
+func (g *gro) append(k *Kernel, m *mbuf.Mbuf, hl, n int) (copied bool) {
 	if n > groCopy {
 		g.link(mbuf.Adj(m, hl), false)
 		return false
@@ -124,7 +136,7 @@ func (g *gro) add(k *Kernel, m *mbuf.Mbuf, hl, n int) (copied bool) {
 	if !g.room || len(g.tail.Room()) < n {
 		g.link(k.pool.Getcl(mbuf.ClBig), true)
 	}
-	g.tail.Append(b.Payload())
+	g.tail.Append(m.Bytes()[hl:])
 	return true
 }
 
@@ -146,6 +158,9 @@ func (g *gro) flush(k *Kernel, ifp *Ifnet) {
 	if g.len > g.seg {
 		m.Pkt.SegSize = g.seg
 		wire.IPView(m.Bytes()).SetLen(m.Pkt.Len)
+		if g.udp {
+			wire.UDPView(m.Bytes()[g.iphl:]).SetLen(wire.UDPLen + g.len)
+		}
 	}
 	k.ipintr(ifp, m)
 }

@@ -22,6 +22,7 @@ type (
 	Link = link.Link
 
 	offloader   = link.OffloadLink
+	usoLink     = link.UDPOffloadLink
 	multiqueuer = link.QueueLink
 )
 
@@ -189,6 +190,9 @@ func (k *Kernel) Attach(name string, link Link, prefixes []netip.Prefix) (*Ifnet
 	}
 	if o, ok := link.(offloader); ok {
 		ifp.vnet = o.Offload()
+	}
+	if o, ok := link.(usoLink); ok && ifp.vnet {
+		ifp.uso = o.OffloadUDP()
 	}
 	for i := range ifp.queues {
 		ifp.queues[i].init(ifp, i)

@@ -40,6 +40,27 @@ func gsoSplit(t testing.TB, p []byte) (pkts [][]byte) {
 	if gsoType == 0 {
 		return [][]byte{sum(p)}
 	}
+	if gsoType == 5 { // datagrams: the kernel's __udp_gso_segment
+		if gsoSize == 0 || hdrLen != start+8 || offset != 6 || (len(p)-hdrLen+gsoSize-1)/gsoSize > 64 {
+			t.Fatalf("%d bytes of datagrams of %d, with headers of %d", len(p), gsoSize, hdrLen)
+		}
+		for data := p[hdrLen:]; len(data) > 0; {
+			n := min(gsoSize, len(data))
+			s := slices.Concat(p[:hdrLen], data[:n])
+			be.PutUint16(s[2:], uint16(len(s)))
+			be.PutUint16(s[10:], 0)
+			be.PutUint16(s[10:], wire.InCksum(s[:start]))
+			be.PutUint16(s[start+4:], uint16(8+n))
+			pseudo := uint64(be.Uint16(p[start+6:])) + uint64(^uint16(len(p)-start)) + uint64(len(s)-start)
+			be.PutUint16(s[start+6:], wire.Fold(pseudo))
+			if sum(s); be.Uint16(s[start+6:]) == 0 {
+				be.PutUint16(s[start+6:], 0xffff)
+			}
+			pkts = append(pkts, s)
+			data = data[n:]
+		}
+		return pkts
+	}
 	if gsoType&^0x80 != 1 || gsoSize == 0 || hdrLen != start+int(p[start+12]>>4)*4 {
 		t.Fatalf("a header with type %d, segments of %d, headers of %d", gsoType, gsoSize, hdrLen)
 	}
@@ -193,8 +214,14 @@ func TestVnetReceived(t *testing.T) {
 			mbuf.CsumVerified | mbuf.CsumPartial, 0},
 		{"large", wire.Vnet{Flags: wire.VnetNeedsCsum, GSOType: wire.VnetTCPv4 | wire.VnetECN, GSOSize: 1448,
 			CsumStart: 20, CsumOffset: 16}, whole, mbuf.CsumVerified | mbuf.CsumPartial, 1448},
-		{"UDP", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 6}, udp, 0, 0},
-		{"UDP with a sum of 0", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 6}, zero, 0, 0},
+		{"UDP", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 6}, udp,
+			mbuf.CsumVerified | mbuf.CsumPartial, 0},
+		{"UDP with a sum of 0", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 6}, zero,
+			mbuf.CsumVerified | mbuf.CsumPartial, 0},
+		{"datagrams", wire.Vnet{Flags: wire.VnetNeedsCsum, GSOType: wire.VnetUDPL4, GSOSize: 2, CsumStart: 20,
+			CsumOffset: 6}, udp, mbuf.CsumVerified | mbuf.CsumPartial, 2},
+		{"UDP's in TCP's place", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 20, CsumOffset: 16}, slices.Clone(udp),
+			0, 0},
 		{"a checksum beyond the end", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 60000, CsumOffset: 60000},
 			whole, 0, 0},
 		{"a checksum elsewhere", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 21, CsumOffset: 16},
@@ -207,12 +234,16 @@ func TestVnetReceived(t *testing.T) {
 		if m.Pkt.Csum != c.csum || m.Pkt.SegSize != c.seg || m.Pkt.Len != len(c.pkt) || m.Len() != len(c.pkt) {
 			t.Errorf("%s: %+v of %d bytes", c.name, m.Pkt, m.Len())
 		}
-		if c.name == "UDP" && wire.Fold(wire.Sum(m.Bytes()[20:],
-			wire.PseudoSum(attPeer, attHost, wire.ProtoUDP, 11))) != 0xffff {
-			t.Error("the checksum of a UDP datagram is not filled in")
+		if c.name == "UDP" {
+			sum := wire.PseudoSum(attPeer, attHost, wire.ProtoUDP, 11)
+			if wire.Fold(wire.Sum(cutAll(m)[0][20:], sum)) != 0xffff {
+				t.Error("the checksum of a UDP datagram is not filled in")
+			}
 		}
-		if c.name == "UDP with a sum of 0" && binary.BigEndian.Uint16(m.Bytes()[26:]) != 0xffff {
-			t.Errorf("the checksum of a UDP datagram is %x, want ffff", m.Bytes()[26:28])
+		if c.name == "UDP with a sum of 0" {
+			if p := cutAll(m)[0]; binary.BigEndian.Uint16(p[26:]) != 0xffff {
+				t.Errorf("the checksum of a UDP datagram is %x, want ffff", p[26:28])
+			}
 		}
 		if c.name == "partial" {
 			if p := cutAll(m); len(p) != 1 || !bytes.Equal(p[0][36:38], sum) {

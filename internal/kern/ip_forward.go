@@ -92,10 +92,13 @@ func (k *Kernel) ipForwardError(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, typ, co
 	// possible without the length of the ICMP datagram exceeding 576 bytes."
 	var b [576 - wire.IPv4MinLen - wire.ICMPLen]byte
 	got := b[:mbuf.Copydata(m, 0, b[:])]
-	if n := m.Pkt.SegSize; n > 0 && ip.Proto == wire.ProtoTCP {
+	if n := m.Pkt.SegSize; n > 0 {
 		// The sender has sent segments, and is shown the first one.
-		if hl, ok := tcpHeaders(got, ip.Hlen); ok && hl+n < ip.Len {
+		if hl, ok := segHeaders(got, ip.Hlen, ip.Proto); ok && hl+n < ip.Len {
 			wire.IPv4View(got).SetLen(hl + n)
+			if ip.Proto == wire.ProtoUDP {
+				wire.UDPView(got[ip.Hlen:]).SetLen(wire.UDPLen + n)
+			}
 			got = got[:min(len(got), hl+n)]
 		}
 	}
@@ -113,6 +116,17 @@ func tcpHeaders(p []byte, iphl int) (hl int, ok bool) {
 	return iphl + n, n >= wire.TCPMinLen && len(p) >= iphl+n
 }
 
+// segHeaders is tcpHeaders for a chain of segments of TCP or of datagrams.
+func segHeaders(p []byte, iphl int, proto uint8) (hl int, ok bool) {
+	switch proto {
+	case wire.ProtoTCP:
+		return tcpHeaders(p, iphl)
+	case wire.ProtoUDP:
+		return iphl + wire.UDPLen, len(p) >= iphl+wire.UDPLen
+	}
+	return 0, false
+}
+
 // ipForwardSize prepares a packet for the cutter, and returns the length of the largest packet that
 // will be on the wire. A link or gro may have merged segments; they leave as they were.
 func ipForwardSize(ip *wire.IPv4, m *mbuf.Mbuf) int {
@@ -123,8 +137,8 @@ func ipForwardSize(ip *wire.IPv4, m *mbuf.Mbuf) int {
 	if m.Pkt.SegSize == 0 {
 		return ip.Len
 	}
-	hl, ok := tcpHeaders(m.Bytes(), ip.Hlen)
-	if !ok || ip.Proto != wire.ProtoTCP || hl+m.Pkt.SegSize >= ip.Len {
+	hl, ok := segHeaders(m.Bytes(), ip.Hlen, ip.Proto)
+	if !ok || hl+m.Pkt.SegSize >= ip.Len {
 		m.Pkt.SegSize = 0
 		return ip.Len
 	}

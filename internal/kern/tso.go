@@ -98,6 +98,9 @@ func (c *cutter) next(hbuf []byte, bufs net.Buffers) ([]byte, net.Buffers) {
 	if c.tcp {
 		c.fixTCP(h, n, last)
 	} else if c.partial {
+		if ip := wire.IPView(h); !ip.Is6() && !ip.DF() && c.sent > 0 { // each datagram has its own identification
+			binary.BigEndian.PutUint16(h[4:], binary.BigEndian.Uint16(h[4:])+uint16(c.sent/c.m.Pkt.SegSize))
+		}
 		wire.IPView(h).SetLen(len(h) + n)
 		wire.UDPView(h[c.iphl:]).SetLen(wire.UDPLen + n)
 	}

@@ -27,6 +27,7 @@ func udpInput(k *Kernel, ip ipHdr, m *mbuf.Mbuf, ifp *Ifnet) {
 			st.Noport.Add(n)
 			// RFC 1122, 4.1.3.1: "If a datagram arrives addressed to a UDP port for which there is
 			// no pending LISTEN call, UDP SHOULD send an ICMP Port Unreachable message."
+			unmerged(m, ip.hlen)
 			k.portUnreach(ifp, &ip, m)
 			mbuf.Free(m)
 			return

@@ -26,11 +26,9 @@ type Msg struct {
 	// Addr is whom a received datagram is from, or where one is to be sent. On a connected socket
 	// it need not be valid: then the datagram goes to the socket's peer.
 	Addr netip.AddrPort
-	// OOB has control messages; see ControlMessage.
-	OOB []byte
-	// N is how many bytes of the data have been copied, OOBN how many of OOB. Flags has MSG_TRUNC
-	// if the datagram was longer, and MSG_CTRUNC if the control messages were.
-	N, OOBN, Flags int
+	// N is how many bytes of the data have been copied. Flags has MSG_TRUNC if the datagram was
+	// longer.
+	N, Flags int
 }
 
 // A dgram is what a datagram socket has besides its Socket. Each field says what guards it: (r)
@@ -314,7 +312,7 @@ func (so *Socket) Soreceivemsgs(msgs []Msg, flags int) (n int, errno syscall.Err
 // dgcopy copies a datagram to msg.
 func (so *Socket) dgcopy(msg *Msg, m *mbuf.Mbuf, off, size int) {
 	msg.Addr = so.dgfrom(m)
-	msg.N, msg.Flags, msg.OOBN = 0, 0, 0
+	msg.N, msg.Flags = 0, 0
 	for _, b := range msg.Bufs {
 		k := mbuf.Copydata(m, off, b[:min(len(b), size)])
 		msg.N += k

@@ -20,7 +20,6 @@ const (
 	MSG_OOB      = 0x1
 	MSG_PEEK     = 0x2
 	MSG_TRUNC    = 0x10 // the datagram was longer than the buffer: a result
-	MSG_CTRUNC   = 0x20 // so were the control messages
 	MSG_WAITALL  = 0x40
 	MSG_DONTWAIT = 0x80
 

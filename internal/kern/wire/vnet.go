@@ -41,10 +41,10 @@ func (v *Vnet) Append(b []byte) []byte {
 	return le.AppendUint16(le.AppendUint16(b, v.CsumStart), v.CsumOffset)
 }
 
-// Complete fills in the checksum of packet p, unless it is TCP's: the machine does not read that
-// one, and a capture fills it in by itself.
+// Complete fills in the checksum of packet p, unless it is TCP's or UDP's: nobody reads those, and
+// a capture fills them in by itself.
 func (v *Vnet) Complete(p []byte) {
-	if v.Flags&VnetNeedsCsum == 0 || v.isTCP(p) {
+	if v.Flags&VnetNeedsCsum == 0 || v.isTCP(p) || v.isUDP(p) {
 		return
 	}
 	v.Flags = 0
@@ -71,11 +71,19 @@ func (v *Vnet) isTCP(p []byte) bool {
 	return int(v.CsumStart) == ip.Hlen() && v.CsumOffset == TCPSumOff && th.Hlen() >= TCPMinLen && len(th) >= th.Hlen()
 }
 
+// isUDP is isTCP for UDP.
+func (v *Vnet) isUDP(p []byte) bool {
+	ip, ok := ViewIP(p)
+	return ok && ip.Proto() == ProtoUDP && len(ip.Payload()) >= UDPLen &&
+		int(v.CsumStart) == ip.Hlen() && v.CsumOffset == UDPSumOff
+}
+
 // SegSize returns the payload of the segments that the packet is to be cut into, or has been merged
 // from. It returns 0 for a packet that is one segment.
 func (v *Vnet) SegSize() int {
-	if t := v.GSOType &^ VnetECN; t != VnetTCPv4 && t != VnetTCPv6 {
-		return 0
+	switch v.GSOType &^ VnetECN {
+	case VnetTCPv4, VnetTCPv6, VnetUDPL4:
+		return int(v.GSOSize)
 	}
-	return int(v.GSOSize)
+	return 0
 }
