@@ -7,33 +7,21 @@ import (
 	"bsdnet/internal/kern"
 )
 
-// checkNetwork returns an error if the stack does not have the network. The error may name address.
-func checkNetwork(network, address string) error {
+// checkNetwork returns an error if the stack does not have the network.
+func checkNetwork(network string) error {
 	switch network {
-	case "tcp", "tcp4", "tcp6", "udp", "udp4":
+	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6":
 		return nil
-	case "udp6":
-		return &net.AddrError{Err: "IPv6 is not available", Addr: address}
 	}
 	return net.UnknownNetworkError(network)
 }
 
 // checkTCP is checkNetwork for calls that know only networks of TCP.
-func checkTCP(network, address string) error {
+func checkTCP(network string) error {
 	if isUDP(network) {
 		return net.UnknownNetworkError(network)
 	}
-	return checkNetwork(network, address)
-}
-
-func onlyIPv4(ip netip.Addr) (netip.Addr, error) {
-	switch ip = ip.Unmap(); {
-	case ip.Is4():
-		return ip, nil
-	case ip.IsUnspecified():
-		return netip.IPv4Unspecified(), nil
-	}
-	return ip, &net.AddrError{Err: "IPv6 is not available", Addr: ip.String()}
+	return checkNetwork(network)
 }
 
 // matchFamily reports whether an address is of the family that a network's name ends in, if it ends

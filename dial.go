@@ -80,12 +80,12 @@ func (d *Dialer) dialTCP(ctx context.Context, network string, laddr, raddr *net.
 		return &net.OpError{Op: "dial", Net: network, Source: opAddr(laddr), Addr: opAddr(raddr), Err: err}
 	}
 	if raddr == nil {
-		if err := checkTCP(network, ""); err != nil {
+		if err := checkTCP(network); err != nil {
 			return nil, fail(err)
 		}
 		return nil, fail(errMissingAddress)
 	}
-	if err := checkTCP(network, raddr.String()); err != nil {
+	if err := checkTCP(network); err != nil {
 		return nil, fail(err)
 	}
 	to, err := fromTCPAddr(raddr)

@@ -130,7 +130,7 @@ type UDPInfo struct {
 	// ID is the socket's number, which no other socket of the stack has.
 	ID uint32
 
-	Local, Remote netip.AddrPort // Remote is 0.0.0.0:0, which stands for any, if there is no peer
+	Local, Remote netip.AddrPort // Remote is 0.0.0.0:0 or [::]:0, which stands for any, if there is no peer
 
 	SendQueue  int // bytes that wait on an interface's queue
 	RecvQueue  int // memory of the datagrams that have not been read, in bytes: more than their data

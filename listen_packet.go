@@ -38,10 +38,11 @@ func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address strin
 	return c, nil
 }
 
-// ListenPacket makes a socket for datagrams: net.ListenPacket. The network is "udp" or "udp4". If
-// the host is empty or unspecified, the socket receives datagrams to every address of the stack; if
-// the port is 0, the stack chooses a free one. If the address is in use, the error wraps
-// syscall.EADDRINUSE; if the stack does not have the address, syscall.EADDRNOTAVAIL.
+// ListenPacket makes a socket for datagrams: net.ListenPacket. The network is "udp", "udp4"
+// for IPv4 or "udp6" for IPv6. If the host is empty or unspecified, the socket receives datagrams
+// to every address of the stack, of both families if the network is "udp"; if the port is 0, the
+// stack chooses a free one. If the address is in use, the error wraps syscall.EADDRINUSE; if the
+// stack does not have the address, syscall.EADDRNOTAVAIL.
 func (s *Stack) ListenPacket(network, address string) (net.PacketConn, error) {
 	return (&ListenConfig{Stack: s}).ListenPacket(context.Background(), network, address)
 }
@@ -65,7 +66,8 @@ func (s *Stack) ListenUDP(network string, laddr *net.UDPAddr) (*UDPConn, error) 
 
 // listenUDP makes the socket, with the options that package net sets.
 func (s *Stack) listenUDP(network string, laddr *net.UDPAddr, reusePort bool) (*UDPConn, error) {
-	so, errno := s.udpSocket()
+	domain, v6only := udpFamily(network, laddr, nil, true)
+	so, errno := s.udpSocket(domain, v6only)
 	if errno != 0 {
 		return nil, sysError("socket", errno)
 	}
@@ -76,7 +78,7 @@ func (s *Stack) listenUDP(network string, laddr *net.UDPAddr, reusePort bool) (*
 	if reusePort {
 		so.Sosetopt(kern.SOL_SOCKET, int(kern.SO_REUSEPORT), 1)
 	}
-	a, err := udpName(laddr, "bind")
+	a, err := udpName(domain, laddr, "bind")
 	if err == nil {
 		err = sysError("bind", so.Sobind(a))
 	}
@@ -84,7 +86,7 @@ func (s *Stack) listenUDP(network string, laddr *net.UDPAddr, reusePort bool) (*
 		so.Soclose()
 		return nil, err
 	}
-	return newUDPConn(so, network, false), nil
+	return newUDPConn(so, network, domain, false), nil
 }
 
 // DialUDP is net.DialUDP. If laddr is nil, the stack chooses the local address.
@@ -137,11 +139,12 @@ func (d *Dialer) connectUDP(ctx context.Context, network string, laddr, raddr *n
 	if err != nil {
 		return nil, err
 	}
-	so, errno := s.udpSocket()
+	domain, v6only := udpFamily(network, laddr, raddr, false)
+	so, errno := s.udpSocket(domain, v6only)
 	if errno != 0 {
 		return nil, sysError("socket", errno)
 	}
-	err = connectUDP(so, laddr, raddr)
+	err = connectUDP(so, domain, laddr, raddr)
 	if err == nil && ctx.Err() != nil {
 		err = ctxError(ctx.Err())
 	}
@@ -149,12 +152,12 @@ func (d *Dialer) connectUDP(ctx context.Context, network string, laddr, raddr *n
 		so.Soclose()
 		return nil, err
 	}
-	return newUDPConn(so, network, true), nil
+	return newUDPConn(so, network, domain, true), nil
 }
 
-func connectUDP(so *kern.Socket, laddr, raddr *net.UDPAddr) error {
+func connectUDP(so *kern.Socket, domain int, laddr, raddr *net.UDPAddr) error {
 	if laddr != nil {
-		from, err := udpName(laddr, "bind")
+		from, err := udpName(domain, laddr, "bind")
 		if err != nil {
 			return err
 		}
@@ -162,15 +165,15 @@ func connectUDP(so *kern.Socket, laddr, raddr *net.UDPAddr) error {
 			return sysError("bind", errno)
 		}
 	}
-	to, err := udpName(raddr, "connect")
+	to, err := udpName(domain, raddr, "connect")
 	if err != nil {
 		return err
 	}
 	return sysError("connect", so.Soconnect(to))
 }
 
-func (s *Stack) udpSocket() (*kern.Socket, syscall.Errno) {
-	so, errno := s.k.Socreate(kern.AF_INET, kern.SOCK_DGRAM, 0)
+func (s *Stack) udpSocket(domain int, v6only bool) (*kern.Socket, syscall.Errno) {
+	so, errno := s.socket(domain, v6only, kern.SOCK_DGRAM)
 	if errno == 0 {
 		so.Sosetopt(kern.SOL_SOCKET, int(kern.SO_BROADCAST), 1) // as package net does
 	}

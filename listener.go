@@ -146,7 +146,7 @@ func (s *Stack) Listen(network, address string) (net.Listener, error) {
 // ListenTCP is net.ListenTCP. If laddr is nil, the listener accepts connections to every address of
 // the stack, on a free port.
 func (s *Stack) ListenTCP(network string, laddr *net.TCPAddr) (*TCPListener, error) {
-	err := checkTCP(network, laddr.String())
+	err := checkTCP(network)
 	var a netip.AddrPort
 	if err == nil {
 		a, err = fromTCPAddr(laddr)

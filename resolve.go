@@ -12,7 +12,7 @@ import (
 func (s *Stack) internetAddrList(
 	ctx context.Context, r *net.Resolver, network, address string, to []netip.AddrPort,
 ) ([]netip.AddrPort, error) {
-	if err := checkNetwork(network, address); err != nil {
+	if err := checkNetwork(network); err != nil {
 		return nil, err
 	}
 	if address == "" {
@@ -28,9 +28,6 @@ func (s *Stack) internetAddrList(
 	}
 	port := uint16(n)
 	if host == "" {
-		if isUDP(network) {
-			return append(to, netip.AddrPortFrom(netip.IPv4Unspecified(), port)), nil
-		}
 		return append(to, netip.AddrPortFrom(netip.Addr{}, port)), nil
 	}
 	var few [2]netip.Addr
@@ -49,7 +46,7 @@ func (s *Stack) internetAddrList(
 		return nil, err
 	}
 	for _, ip := range ips {
-		if ip = ip.Unmap(); matchFamily(network, ip) && (ip.Is4() || !isUDP(network)) {
+		if ip = ip.Unmap(); matchFamily(network, ip) {
 			to = append(to, netip.AddrPortFrom(ip, port))
 		}
 	}

@@ -25,6 +25,7 @@ import (
 type UDPConn struct {
 	so      *kern.Socket
 	network string       // as it was dialed, or listened on
+	domain  int          // kern.AF_INET or AF_INET6: a socket of AF_INET6 maps IPv4 addresses
 	laddr   *net.UDPAddr // as of the call that made the UDPConn
 	raddr   *net.UDPAddr // nil: there is no peer
 }
@@ -35,8 +36,8 @@ var (
 )
 
 // newUDPConn makes a UDPConn of a socket that is bound, and connected if it is to have a peer.
-func newUDPConn(so *kern.Socket, network string, connected bool) *UDPConn {
-	c := &UDPConn{so: so, network: network, laddr: net.UDPAddrFromAddrPort(so.Laddr())}
+func newUDPConn(so *kern.Socket, network string, domain int, connected bool) *UDPConn {
+	c := &UDPConn{so: so, network: network, domain: domain, laddr: net.UDPAddrFromAddrPort(so.Laddr())}
 	if connected {
 		c.raddr = net.UDPAddrFromAddrPort(so.Faddr())
 	}
@@ -108,7 +109,7 @@ func (c *UDPConn) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	if errno != 0 {
 		return n, netip.AddrPort{}, c.opErrno("read", "recvfrom", errno)
 	}
-	return n, c.inFamily(from), nil
+	return n, from, nil
 }
 
 // Write sends a datagram to the peer.

@@ -43,7 +43,7 @@ func (c *UDPConn) ReadMsgUDPAddrPort(b, oob []byte) (n, oobn, flags int, addr ne
 	if errno != 0 {
 		return n, 0, 0, c.unspecified(), c.opErrno("read", "recvmsg", errno) // the address is package net's
 	}
-	return n, 0, msgFlags(kflags), c.inFamily(from), nil
+	return n, 0, msgFlags(kflags), from, nil
 }
 
 // msgFlags translates the flags of a datagram that was read into the system's.
@@ -133,8 +133,8 @@ func (c *UDPConn) ReadBatch(ms []Message, flags int) (int, error) {
 	for i := range n {
 		m, k := &ms[i], &(*b)[i]
 		m.N, m.NN, m.Flags = k.N, 0, msgFlags(k.Flags)
-		if from := c.inFamily(k.Addr); !isUDPAddr(m.Addr, from) {
-			m.Addr = net.UDPAddrFromAddrPort(from)
+		if !isUDPAddr(m.Addr, k.Addr) {
+			m.Addr = net.UDPAddrFromAddrPort(k.Addr)
 		}
 	}
 	return n, nil
