@@ -61,10 +61,11 @@
 //
 // # Limits
 //
-// The stack has TCP over IPv4 and IPv6, and UDP over IPv4. As with package net on Linux, a listener
-// on any address takes connections of both families unless the network is "tcp4" or "tcp6". The
-// zone of an IPv6 link-local address is the name of a link's interface, "if0" for the first link
-// that is attached. There are no users, so a port below 1024 is like any other.
+// The stack has TCP and UDP over IPv4 and IPv6. As with package net on Linux, a listener on any
+// address takes connections of both families, and a socket of UDP takes datagrams of both, unless
+// the network's name ends in 4 or 6. The zone of an IPv6 link-local address is the name of a link's
+// interface, "if0" for the first link that is attached. There are no users, so a port below 1024 is
+// like any other.
 package bsdnet
 
 import (
@@ -611,6 +612,16 @@ func ListenUDP(network string, laddr *net.UDPAddr) (*UDPConn, error) {
 		return nil, err
 	}
 	return s.ListenUDP(network, laddr)
+}
+
+// ListenMulticastUDP is [Stack.ListenMulticastUDP] on the default stack. In a testing/synctest
+// bubble use a stack made there, by [New].
+func ListenMulticastUDP(network string, ifi *net.Interface, gaddr *net.UDPAddr) (*UDPConn, error) {
+	s, err := defaultStack()
+	if err != nil {
+		return nil, err
+	}
+	return s.ListenMulticastUDP(network, ifi, gaddr)
 }
 
 // DialUDP is [Stack.DialUDP] on the default stack. In a testing/synctest bubble use a stack made

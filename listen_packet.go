@@ -86,7 +86,7 @@ func (s *Stack) listenUDP(network string, laddr *net.UDPAddr, reusePort bool) (*
 		so.Soclose()
 		return nil, err
 	}
-	return newUDPConn(so, network, domain, false), nil
+	return s.newUDPConn(so, network, domain, false), nil
 }
 
 // DialUDP is net.DialUDP. If laddr is nil, the stack chooses the local address.
@@ -152,7 +152,7 @@ func (d *Dialer) connectUDP(ctx context.Context, network string, laddr, raddr *n
 		so.Soclose()
 		return nil, err
 	}
-	return newUDPConn(so, network, domain, true), nil
+	return s.newUDPConn(so, network, domain, true), nil
 }
 
 func connectUDP(so *kern.Socket, domain int, laddr, raddr *net.UDPAddr) error {

@@ -24,6 +24,7 @@ import (
 // dropped, and counted: see [UDPInfo].
 type UDPConn struct {
 	so      *kern.Socket
+	stack   *Stack
 	network string       // as it was dialed, or listened on
 	domain  int          // kern.AF_INET or AF_INET6: a socket of AF_INET6 maps IPv4 addresses
 	laddr   *net.UDPAddr // as of the call that made the UDPConn
@@ -36,8 +37,10 @@ var (
 )
 
 // newUDPConn makes a UDPConn of a socket that is bound, and connected if it is to have a peer.
-func newUDPConn(so *kern.Socket, network string, domain int, connected bool) *UDPConn {
-	c := &UDPConn{so: so, network: network, domain: domain, laddr: net.UDPAddrFromAddrPort(so.Laddr())}
+func (s *Stack) newUDPConn(so *kern.Socket, network string, domain int, connected bool) *UDPConn {
+	c := &UDPConn{
+		so: so, stack: s, network: network, domain: domain, laddr: net.UDPAddrFromAddrPort(so.Laddr()),
+	}
 	if connected {
 		c.raddr = net.UDPAddrFromAddrPort(so.Faddr())
 	}

@@ -26,7 +26,6 @@ const (
 	noNames   = "names are a Resolver's, and package net's"
 	noUnix    = "Unix sockets are the system's"
 	noIP      = "there are no raw sockets"
-	noMcast   = "there is no multicast yet"
 	noFD      = "there are no file descriptors"
 	noIface   = "a stack's links are not the system's interfaces"
 	noMPTCP   = "there is no multipath TCP to choose"
@@ -38,7 +37,7 @@ const (
 var notHere = map[string]string{
 	"DialIP": noIP, "ListenIP": noIP, "IPConn": noIP,
 	"DialUnix": noUnix, "ListenUnix": noUnix, "ListenUnixgram": noUnix, "UnixConn": noUnix, "UnixListener": noUnix,
-	"ListenMulticastUDP": noMcast, "PacketConn": isATypeOf, "ErrWriteToConnected": netsOwn,
+	"PacketConn": isATypeOf, "ErrWriteToConnected": netsOwn,
 	"FileConn": noFD, "FileListener": noFD, "FilePacketConn": noFD,
 	"InterfaceAddrs": noIface, "InterfaceByIndex": noIface, "InterfaceByName": noIface,
 	"Interfaces": noIface, "Interface": noIface, "Flags": noIface,
@@ -128,6 +127,8 @@ func TestAPIWhole(t *testing.T) {
 		"ListenPacket": {net.ListenPacket, bsdnet.ListenPacket},
 		"ListenTCP":    {net.ListenTCP, bsdnet.ListenTCP},
 		"ListenUDP":    {net.ListenUDP, bsdnet.ListenUDP},
+
+		"ListenMulticastUDP": {net.ListenMulticastUDP, bsdnet.ListenMulticastUDP},
 	} {
 		nt, ot := ourType(reflect.TypeOf(p[0])), ourType(reflect.TypeOf(p[1]))
 		if nt != ot {
@@ -137,6 +138,7 @@ func TestAPIWhole(t *testing.T) {
 	for name := range ours {
 		if nets[name] && notHere[name] == "" && !slices.Contains([]string{
 			"Dial", "DialTimeout", "DialTCP", "DialUDP", "Listen", "ListenPacket", "ListenTCP", "ListenUDP",
+			"ListenMulticastUDP",
 			"Dialer", "ListenConfig", "TCPConn", "TCPListener", "UDPConn",
 		}, name) {
 			t.Errorf("%s has a name of package net's, and no test says that it is the same", name)
