@@ -47,7 +47,7 @@ var rules = map[string][]string{
 	"netem":                    {"bsdnet", "bsdnet/internal/kern/wire", "bsdnet/internal/link"},
 	"tun":                      {"bsdnet/internal/kern/wire", "bsdnet/internal/link"},
 	"udptunnel":                {"bsdnet/internal/kern/wire", "bsdnet/internal/link"},
-	"wireguard":                {"bsdnet", "bsdnet/internal/link", "bsdnet/netem"},
+	"wireguard":                {"bsdnet", "bsdnet/internal/kern/wire", "bsdnet/internal/link", "bsdnet/netem"},
 	"simnet":                   {"bsdnet", "bsdnet/internal/kern/wire", "bsdnet/netem"},
 	"linktest":                 {"bsdnet", "bsdnet/internal/link", "bsdnet/internal/link/ends"},
 	"examples/http":            {"bsdnet", "bsdnet/qlog", "bsdnet/tun", "bsdnet/udptunnel", "bsdnet/wireguard"},

@@ -14,6 +14,8 @@ import (
 
 	"bsdnet"
 
+	"bsdnet/internal/kern/wire"
+
 	"golang.zx2c4.com/wireguard/device"
 )
 
@@ -44,8 +46,9 @@ type Config struct {
 	// ListenPort is the UDP port to listen on. If it is 0, the system chooses one.
 	ListenPort int
 
-	// MTU is the size of the largest IP packet in bytes, from 68 to 65455. If it is 0, it is
-	// DefaultMTU. The datagrams on the network below are up to 80 bytes longer.
+	// MTU is the size of the largest IP packet in bytes, from 68 to 65455, or from 1280 with an
+	// IPv6 Address. If it is 0, it is DefaultMTU. The datagrams on the network below are up to 80
+	// bytes longer.
 	MTU int
 
 	// FwMark is the mark of the datagrams, for the system's routing and firewall. If it is 0, there
@@ -122,6 +125,10 @@ func (c *Config) check() error {
 	for _, a := range c.Addresses {
 		if !a.IsValid() || a.Addr().Is4In6() || a.Addr().Zone() != "" {
 			return fmt.Errorf("Address %v is not an address with its prefix length, such as 10.0.0.1/24", a)
+		}
+		if a.Addr().Is6() && c.mtu() < wire.IPv6MinMTU {
+			return fmt.Errorf("Address %v needs an MTU of at least %d bytes (RFC 8200, 5), and MTU is %d",
+				a, wire.IPv6MinMTU, c.mtu())
 		}
 	}
 	if _, err := c.resolver(); err != nil {

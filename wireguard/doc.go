@@ -34,7 +34,7 @@
 //   - [Peer] PublicKey (required), PresharedKey, AllowedIPs, Endpoint and PersistentKeepalive have
 //     the same meaning as in wg(8). [Open] looks up the name in an Endpoint once.
 //
-// The file may contain IPv6 addresses and AllowedIPs, and peers may be reached over IPv6. Inside
-// the WireGuard network the stack has only IPv4: AttachTo uses the IPv4 addresses and routes and
-// ignores the others. It returns an error if there is no IPv4 address.
+// Addresses, AllowedIPs and endpoints may be of IPv4 and of IPv6, in any combination: an Endpoint
+// of IPv6 has brackets, [2001:db8::1]:51820. If there is an IPv6 Address, MTU must be at least
+// 1280.
 package wireguard

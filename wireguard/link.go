@@ -20,7 +20,7 @@ import (
 // A Link is an end of a WireGuard network: a [bsdnet.Link] for one stack. [Open] makes one.
 type Link struct {
 	pipe   *netem.Link    // the stack's end; the device has the other
-	addrs  []netip.Prefix // the configuration's IPv4 Addresses
+	addrs  []netip.Prefix // the configuration's Addresses
 	routes []netip.Prefix // the routes that AttachTo adds
 	peers  []Key          // in the configuration's order
 	allow  []allowed      // which peer has which addresses
@@ -55,7 +55,7 @@ func Open(cfg *Config) (*Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("wireguard: %w", err)
 	}
-	l := &Link{pipe: a, label: newLabel(), up: make(chan struct{}), addrs: only4(cfg.Addresses)}
+	l := &Link{pipe: a, label: newLabel(), up: make(chan struct{}), addrs: slices.Clone(cfg.Addresses)}
 	l.dns, _ = cfg.resolver() // check has seen its error
 	for i := range cfg.Peers {
 		l.peers = append(l.peers, cfg.Peers[i].PublicKey)
@@ -63,7 +63,7 @@ func Open(cfg *Config) (*Link, error) {
 			l.allow = append(l.allow, allowed{p.Masked(), cfg.Peers[i].PublicKey})
 		}
 		if !cfg.NoRoutes {
-			l.routes = append(l.routes, only4(cfg.Peers[i].AllowedIPs)...)
+			l.routes = append(l.routes, cfg.Peers[i].AllowedIPs...)
 		}
 	}
 	l.tun, err = newTUN(b, l.up)
@@ -157,14 +157,14 @@ func (l *Link) Close() error {
 }
 
 // AttachTo attaches the link to stack as wg-quick would: with the configuration's Addresses and,
-// unless NoRoutes is set, with routes to all AllowedIPs, among which 0.0.0.0/0 is the default
-// route. It ignores IPv6 addresses and routes.
+// unless NoRoutes is set, with routes to all AllowedIPs, among which 0.0.0.0/0 and ::/0 are the
+// default routes. It leaves out the routes of a family in which there is no Address.
 //
 // If the stack has no name servers, AttachTo gives it those of the configuration's DNS, with the
 // search domains; the stack's hosts stay. They also stay if the link is detached. A stack that has
 // name servers keeps its own.
 //
-// If there is no IPv4 address, AttachTo returns an error. If the stack has one of the routes over
+// If there is no Address, AttachTo returns an error. If the stack has one of the routes over
 // another link, the error wraps syscall.EEXIST. After AttachTo the stack owns the link. If AttachTo
 // returns an error, the link is closed, unless it was attached before.
 func (l *Link) AttachTo(stack *bsdnet.Stack) error {
@@ -180,18 +180,18 @@ func (l *Link) AttachTo(stack *bsdnet.Stack) error {
 
 func (l *Link) attachTo(stack *bsdnet.Stack) error {
 	if len(l.addrs) == 0 {
-		return errors.New("there is no IPv4 Address, and the stack has no IPv6; add an Address such as 10.0.0.1/24")
+		return errors.New("there is no Address; add one such as 10.0.0.1/24 or fd00::1/64")
 	}
 	if err := stack.Attach(l, l.addrs...); err != nil {
 		return err
 	}
-	has := map[netip.Prefix]bool{}
+	has, family := map[netip.Prefix]bool{}, map[bool]bool{}
 	for _, a := range l.addrs {
-		has[a.Masked()] = true
+		has[a.Masked()], family[a.Addr().Is4()] = true, true
 	}
 	for _, r := range l.routes {
 		dst := r.Masked()
-		if has[dst] {
+		if has[dst] || !family[dst.Addr().Is4()] {
 			continue
 		}
 		has[dst] = true
@@ -208,9 +208,4 @@ func (l *Link) attachTo(stack *bsdnet.Stack) error {
 		}
 	}
 	return nil
-}
-
-// only4 returns the IPv4 prefixes of list.
-func only4(list []netip.Prefix) []netip.Prefix {
-	return slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool { return !p.Addr().Is4() })
 }

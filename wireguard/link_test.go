@@ -72,8 +72,8 @@ func openT(t testing.TB, cfg *Config) *Link {
 func configs(t testing.TB, extra string) (server, client *Config) {
 	t.Helper()
 	s, c, psk := NewSecret(), NewSecret(), NewSecret()
-	server = parseT(t, fmt.Sprintf("[Interface]\nPrivateKey=%s\nAddress=10.7.0.1/24\n"+
-		"[Peer]\nPublicKey=%v\nPresharedKey=%s\nAllowedIPs=10.7.0.2, 192.168.7.0/24\n%s\n",
+	server = parseT(t, fmt.Sprintf("[Interface]\nPrivateKey=%s\nAddress=10.7.0.1/24, fd07::1/64\n"+
+		"[Peer]\nPublicKey=%v\nPresharedKey=%s\nAllowedIPs=10.7.0.2, 192.168.7.0/24, fd07::2, 2001:db8:7::/48\n%s\n",
 		s.Base64(), c.Public(), psk.Base64(), extra))
 	client = parseT(t, fmt.Sprintf("[Interface]\nPrivateKey=%s\nAddress=10.7.0.2, fd07::2/64\n"+
 		"[Peer]\nPublicKey=%v\nPresharedKey=%s\nAllowedIPs=0.0.0.0/0, ::/0\n%s\n",
@@ -155,7 +155,8 @@ func client(s *bsdnet.Stack) *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: s.DialContext}}
 }
 
-// Two stacks use net/http to send 16 MiB each way, and both ends see the handshake.
+// Two stacks use net/http to send 16 MiB each way over IPv4 and over IPv6, and both ends see the
+// handshake.
 func TestHTTP(t *testing.T) {
 	server, cl := openPair(t, "")
 	for _, p := range append(server.Peers(), cl.Peers()...) {
@@ -172,9 +173,10 @@ func TestHTTP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const n = 16 << 20
+	const n = 8 << 20
 	serveBulk(t, ln, n)
 	getBulk(t, client(cs), "http://10.7.0.1/", n)
+	getBulk(t, client(cs), "http://[fd07::1]/", n)
 	for i, l := range []*Link{server, cl} {
 		p := l.Peers()
 		if len(p) != 1 {
@@ -198,8 +200,10 @@ func unreachable(err error) bool {
 func TestAllowedIPs(t *testing.T) {
 	server, cl := openPair(t, "")
 	ss, cs := attachT(t, server), attachT(t, cl)
-	if _, err := ss.Dial("tcp", "10.9.9.9:80"); !unreachable(err) {
-		t.Errorf("beyond the server's AllowedIPs: %v", err)
+	for _, to := range []string{"10.9.9.9:80", "[2001:db8:8::1]:80"} {
+		if _, err := ss.Dial("tcp", to); !unreachable(err) {
+			t.Errorf("%s, beyond the server's AllowedIPs: %v", to, err)
+		}
 	}
 	// The client has a default route, and the server has no host at 192.168.7.9. Packets from that
 	// address get a reset only if there is a route back to it.
@@ -225,6 +229,26 @@ func TestAllowedIPs(t *testing.T) {
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// Without an address of a family there are no routes of that family.
+func TestOneFamily(t *testing.T) {
+	_, cc := configs(t, "")
+	for _, c := range []struct{ addr, route string }{{"10.7.0.2/32", "0.0.0.0/0"}, {"fd07::2/128", "::/0"}} {
+		cc.Addresses = prefixes(c.addr)
+		l := openT(t, callAt(cc, 9))
+		s := attachT(t, l)
+		var got []string
+		for _, r := range s.Routes() {
+			if r.Link == bsdnet.Link(l) && r.Dst.String() != c.addr {
+				got = append(got, r.Dst.String())
+			}
+		}
+		if len(got) != 1 || got[0] != c.route {
+			t.Errorf("%s: routes %v; want %s", c.addr, got, c.route)
+		}
+		l.Close()
 	}
 }
 
@@ -254,6 +278,7 @@ func TestRefused(t *testing.T) {
 		{parseT(t, head+"\nPostUp = iptables -F"), "PostUp in line 4: commands are not run here"},
 		{change(func(c *Config) { c.MTU = 67 }), "MTU is 67; it can be 68 to 65455 bytes"},
 		{change(func(c *Config) { c.MTU = 65456 }), "MTU is 65456"},
+		{change(func(c *Config) { c.MTU = 1279 }), "Address fd07::1/64 needs an MTU of at least 1280"},
 		{change(func(c *Config) { c.ListenPort = 65536 }), "ListenPort is 65536; it can be 0, for any, to 65535"},
 		{change(func(c *Config) { c.Addresses = []netip.Prefix{{}} }), "Address invalid Prefix is not"},
 		{change(func(c *Config) { c.Peers[0].PublicKey = Key{} }), "PublicKey is missing"},
@@ -286,8 +311,9 @@ func TestAttachToRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	only6 := openT(t, change("fd00::1/64"))
-	if err := only6.AttachTo(s); err == nil || !strings.Contains(err.Error(), "no IPv4 Address") {
+	none := *sc
+	none.Addresses = nil
+	if err := openT(t, &none).AttachTo(s); err == nil || !strings.Contains(err.Error(), "there is no Address") {
 		t.Error(err)
 	}
 	l := openT(t, sc)
@@ -398,6 +424,11 @@ func TestDiagnose(t *testing.T) {
 	for to, want := range map[string]string{
 		"10.7.0.2": "has no Endpoint, and has not called",
 		"10.7.0.3": "no peer has 10.7.0.3 in its AllowedIPs",
+
+		"fd07::2":         "has no Endpoint, and has not called",
+		"2001:db8:7::9%x": "has no Endpoint, and has not called",
+		"::ffff:10.7.0.2": "has no Endpoint, and has not called",
+		"fd07::3":         "no peer has fd07::3 in its AllowedIPs",
 	} {
 		if err := server.Diagnose(netip.MustParseAddr(to)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v; want %q", err, want)
@@ -418,7 +449,7 @@ func TestDiagnose(t *testing.T) {
 	for _, d := range []struct {
 		l  *Link
 		to string
-	}{{a, "10.7.0.2"}, {b, "10.7.0.1"}} {
+	}{{a, "10.7.0.2"}, {b, "10.7.0.1"}, {a, "fd07::2"}, {b, "fd07::1"}} {
 		if err := d.l.Diagnose(netip.MustParseAddr(d.to)); err != nil {
 			t.Error(err)
 		}

@@ -53,6 +53,7 @@ func (l *Link) Diagnose(to netip.Addr) error {
 	if l.state.Load() == link.Closed {
 		return net.ErrClosed
 	}
+	to = to.Unmap().WithZone("")
 	var best *allowed
 	for i := range l.allow {
 		// If two prefixes are equal, the device uses the last one.
