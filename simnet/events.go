@@ -74,7 +74,7 @@ func (v *events) note(format string, args ...any) {
 
 // state adds a change of a connection's state.
 func (v *events) state(h *Host, e *bsdnet.TraceEvent) {
-	v.add(e.Time, event{host: h, local: e.Local, remote: e.Remote, old: e.Old, state: e.Name})
+	v.add(time.Now(), event{host: h, local: e.Local, remote: e.Remote, old: e.Old, state: e.Name})
 }
 
 // end stops taking events.
@@ -215,15 +215,15 @@ func describe(p netem.Path) string {
 
 func oneWay(i netem.Impairment) string {
 	var list []string
-	add := func(set bool, format string, v any) {
+	add := func(set bool, format string, args ...any) {
 		if set {
-			list = append(list, fmt.Sprintf(format, v))
+			list = append(list, fmt.Sprintf(format, args...))
 		}
 	}
 	add(i.Delay > 0, "delay %v", i.Delay)
 	add(i.Jitter > 0, "jitter %v", i.Jitter)
 	add(i.Loss > 0, "loss %v", i.Loss)
-	add(i.Burst != nil, "bursts %v", i.Burst != nil)
+	add(i.Burst != nil, "bursts")
 	add(i.Duplicate > 0, "duplicate %v", i.Duplicate)
 	add(i.Corrupt > 0, "corrupt %v", i.Corrupt)
 	add(i.Reorder > 0, "reorder %v", i.Reorder)

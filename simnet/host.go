@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
-	"syscall"
 	"time"
 
 	"bsdnet"
@@ -58,9 +57,9 @@ func (h *Host) downError(op, network string) error {
 	return &net.OpError{Op: op, Net: network, Err: fmt.Errorf("simnet: %s: %w", h.name, errDown)}
 }
 
-// Stack returns the host's stack, for all that a Host has no method for: ListenPacket, a Dialer
-// with options, Conns, Stats, Attach of a link that leads out of the network. It is nil between
-// Crash and Restart, and another after Restart.
+// Stack returns the host's stack, for all that a Host has no method for: Ping, LookupHost, a Dialer
+// with options, Conns, Stats, Attach of a link that leads out of the network. It resolves the names
+// of hosts too. It is nil between Crash and Restart, and another after Restart.
 func (h *Host) Stack() *bsdnet.Stack {
 	h.n.settle()
 	h.mu.Lock()
@@ -111,7 +110,7 @@ func (h *Host) Listen(network, address string) (net.Listener, error) {
 
 // Dial connects from the host to an address, as net.Dial does. The address may have the name of a
 // host of the network, such as "server:80". A name stands for one address: the host's on the link
-// that is the fewest hops away.
+// that is the fewest hops away, or on the first of such links.
 //
 // A dial to a host that does not answer fails after 75 s, as TCP gives up then, unless a context or
 // a timeout ends it sooner; a dial to a port at which nobody listens fails at once, with
@@ -134,50 +133,46 @@ func (h *Host) DialContext(ctx context.Context, network, address string) (net.Co
 	if s == nil {
 		return nil, h.downError("dial", network)
 	}
-	to, err := h.resolve(address)
-	if err != nil {
-		return nil, &net.OpError{Op: "dial", Net: network, Err: err}
-	}
-	return s.DialContext(ctx, network, to)
+	return s.DialContext(ctx, network, address)
 }
 
-// resolve replaces a host's name in an address.
-func (h *Host) resolve(address string) (string, error) {
-	name, port, err := net.SplitHostPort(address)
-	if err != nil || name == "" || name == "localhost" {
-		return address, nil // the stack's affair
+// ListenPacket opens a socket for datagrams on the host, as net.ListenPacket does.
+func (h *Host) ListenPacket(network, address string) (net.PacketConn, error) {
+	s := h.Stack()
+	if s == nil {
+		return nil, h.downError("listen", network)
 	}
-	if _, err := netip.ParseAddr(name); err == nil {
-		return address, nil
-	}
-	a, err := h.lookup(name)
-	if err != nil {
-		return "", err
-	}
-	return net.JoinHostPort(a.String(), port), nil
+	return s.ListenPacket(network, address)
 }
 
-// lookup returns the address that a name stands for, as seen from h.
-func (h *Host) lookup(name string) (netip.Addr, error) {
-	h.n.mu.Lock()
-	defer h.n.mu.Unlock()
-	to, ok := h.n.nodes[name].(*Host)
+// lookup returns the address that a name stands for, as seen from h. It is the Config.Hosts of the
+// host's stack.
+func (h *Host) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	n := h.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	to, ok := n.nodes[name].(*Host)
 	switch {
+	case !ok && n.config.Stack.Hosts != nil:
+		n.mu.Unlock()
+		defer n.mu.Lock()
+		return n.config.Stack.Hosts(ctx, name)
+	case !ok && len(n.config.Stack.DNS.Servers)+len(n.config.Stack.DNS.Hosts) > 0:
+		return nil, nil
 	case !ok:
-		return netip.Addr{}, &net.DNSError{Err: "no such host", Name: name, Server: "simnet", IsNotFound: true}
+		return nil, &net.DNSError{Err: "no such host", Name: name, Server: "simnet", IsNotFound: true}
+	case to == h && n.config.IPv6:
+		return []netip.Addr{netip.IPv6Loopback()}, nil
 	case to == h:
-		if h.n.config.IPv6 {
-			return netip.IPv6Loopback(), nil
-		}
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
 	}
 	c := h.nearest(to)
 	if c == nil {
-		return netip.Addr{}, &net.DNSError{
+		return nil, &net.DNSError{
 			Err: "no links lead from " + h.name + " to that host", Name: name, Server: "simnet", IsNotFound: true,
 		}
 	}
-	return h.n.addr(c), nil
+	return []netip.Addr{n.addr(c)}, nil
 }
 
 // Client returns the host's http.Client, which dials from the host and resolves the names of hosts.
@@ -206,6 +201,7 @@ func (h *Host) boot() error {
 	c.Rand = h.n.secrets(h.name, h.boots)
 	c.Forwarding = h.router
 	c.NoLoopback = false
+	c.Hosts = h.lookup
 	user := c.Trace
 	c.Trace = func(e *bsdnet.TraceEvent) {
 		if e.Kind == bsdnet.TraceState {
@@ -242,12 +238,7 @@ func (h *Host) plug(s *bsdnet.Stack, c *nic) error {
 	port.Script(netem.Write, c.sends)
 	port.Script(netem.Read, c.receives)
 	port.Gate(c.arrives)
-	if err := s.Attach(port, c.addrs...); errors.Is(err, syscall.EAFNOSUPPORT) {
-		err = s.Attach(port, c.addrs[0])
-		if err != nil {
-			return err
-		}
-	} else if err != nil {
+	if err := s.Attach(port, c.addrs...); err != nil {
 		return err
 	}
 	c.port = port

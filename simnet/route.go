@@ -177,9 +177,10 @@ func (n *Net) routeHost(h *Host) {
 	}
 	for _, p := range order {
 		if c := want[p]; c != nil && h.routes[p] == nil && c.port != nil {
-			if s.AddRoute(p, c.port) == nil { // it fails for IPv6 if the stack has none
-				h.routes[p] = c
+			if err := s.AddRoute(p, c.port); err != nil {
+				n.t.Errorf("simnet: route of %s to %v: %v", h.name, p, err)
 			}
+			h.routes[p] = c
 		}
 	}
 }

@@ -29,8 +29,9 @@ type Config struct {
 	// packets a test can count.
 	IPv6 bool
 
-	// Stack configures the stacks of all hosts, for example their TCP. Its Rand, Forwarding and
-	// NoLoopback are set by the Net, and its Trace is called in addition to the Net's own.
+	// Stack configures the stacks of all hosts, for example their TCP. The Net sets its Rand,
+	// Forwarding and NoLoopback. Its Hosts and DNS are asked for names that no host has, and its
+	// Trace is called in addition to the Net's own.
 	Stack bsdnet.Config
 }
 
@@ -156,10 +157,10 @@ func (n *Net) checkName(name string) {
 	_, err := netip.ParseAddr(name)
 	bad := name == "" || err == nil || name == "localhost"
 	for _, c := range name {
-		bad = bad || c <= ' ' || c > '~' || c == ':' || c == '/' || c == '%' || c == '[' || c == ']'
+		bad = bad || !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_')
 	}
 	if bad {
-		n.t.Fatalf("simnet: %q cannot be the name of a host or a switch: use letters, digits, hyphens and dots", name)
+		n.t.Fatalf("simnet: %q cannot be the name of a host or a switch: use lower-case letters, digits, hyphens and dots", name)
 	}
 	if n.closed {
 		n.t.Fatalf("simnet: %s is made after the test has ended", name)
