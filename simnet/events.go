@@ -199,6 +199,9 @@ func (e *event) line(name func(netip.Addr) string) string {
 }
 
 func endpoint(a netip.AddrPort, name func(netip.Addr) string) string {
+	if a.Addr().IsUnspecified() {
+		return fmt.Sprintf("*.%d", a.Port())
+	}
 	if s := name(a.Addr().Unmap()); s != "" {
 		return fmt.Sprintf("%s.%d", s, a.Port())
 	}

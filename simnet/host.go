@@ -175,26 +175,6 @@ func (h *Host) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	return []netip.Addr{n.addr(c)}, nil
 }
 
-// Client returns the host's http.Client, which dials from the host and resolves the names of hosts.
-// Its transport has the settings of http.DefaultTransport, without a proxy. It is always the same,
-// and keeps connections for reuse; after Crash it begins with new ones. To change a setting, copy
-// the client, or make one whose transport has the host's DialContext.
-func (h *Host) Client() *http.Client { return h.client }
-
-func (h *Host) initClient() {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.Proxy = nil
-	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, clientDialTimeout)
-		defer cancel()
-		return h.DialContext(ctx, network, address)
-	}
-	h.client = &http.Client{Transport: t}
-}
-
-// clientDialTimeout is that of http.DefaultTransport.
-const clientDialTimeout = 30 * time.Second
-
 // boot makes a stack and attaches it to the host's links. Net.mu is held.
 func (h *Host) boot() error {
 	c := h.n.config.Stack

@@ -15,8 +15,8 @@ import (
 	"bsdnet/simnet"
 )
 
-// A listener is a testing.TB that listens to what a Net says of a test, and is the test's own in all
-// else.
+// A listener is a testing.TB that listens to what a Net says of a test, and is the test's own in
+// all else.
 type listener struct {
 	testing.TB
 	said     []string
@@ -109,8 +109,8 @@ var links = map[*simnet.Net]*simnet.Link{}
 
 func link(n *simnet.Net) *simnet.Link { return links[n] }
 
-// What a failing test prints shows the fault: the seed, what happened when, to which packet and why,
-// and the state of links and connections.
+// What a failing test prints shows the fault: the seed, what happened when, to which packet and
+// why, and the state of links and connections.
 func TestReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &listener{TB: t}
@@ -148,13 +148,13 @@ func TestReport(t *testing.T) {
 			`simnet: seed 42; after .*; to repeat it, set simnet.Config{Seed: 42}`,
 			`0s client: client.\d+ > server.80: CLOSED -> SYN_SENT`,
 			`1ns client-server: dropped client.\d+ > server.80: Flags \[S\], seq 0, win 65535, length 0: rule`,
-			`1.0\d+s client-server: sent client.\d+ > server.80: Flags \[S\], seq 0, win 65535, length 0 \(retransmission\)`,
+			`1.0\d+s client-server: sent client.\d+ > server.80: Flags \[S\], .* \(retransmission\)`,
 			`1.02\d+s client: client.\d+ > server.80: SYN_SENT -> ESTABLISHED`,
 			`server: server.80 > client.\d+: SYN_RECEIVED -> ESTABLISHED`,
 			`the first request is through`,
 			`client-server is set to delay 1s, jitter 1ns, loss 1, bursts, duplicate 0.1, corrupt 0.1, reorder 0.1, ` +
 				`rate 1000000 bit/s, back no impairment`,
-			`client-server: dropped client.\d+ > server.80: Flags \[P.\], seq \d+:\d+, ack \d+, win \d+, length 87: lost`,
+			`client-server: dropped client.\d+ > server.80: Flags \[P.\], seq \d+:\d+, ack .*, length 87: lost`,
 			`client-server has 0 flow paths`,
 			`client-server is cut for packets from client`,
 			`client-server: dropped client.\d+ > server.80: .*: cut`,
@@ -166,10 +166,10 @@ func TestReport(t *testing.T) {
 			`other crashes`,
 			`reset of client and server: [1-9] ends`,
 			`link client-server: \d+ packets, .*; it is cut`,
-			`link client-lan: [1-9] packets, 1 filtered`,
+			`link client-lan: 2 packets, 2 filtered`,
 			`host client:\n`,
 			`client.\d+ > server.80 SYN_SENT, .*[1-9] time-outs without progress, RTO \d+s`,
-			`host server:\n\s+0.0.0.0:80 LISTEN`,
+			`host server:\n\s+\*.80 LISTEN`,
 			`host other has crashed`,
 		} {
 			loc := regexp.MustCompile(want).FindStringIndex(text[at:])

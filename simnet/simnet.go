@@ -1,6 +1,7 @@
 package simnet
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
@@ -46,6 +47,8 @@ type Net struct {
 	start  time.Time
 	events *events
 	clock  clock
+	ended  context.Context // ends with the network
+	end    context.CancelFunc
 
 	mu       sync.Mutex // guards the topology; no packet waits for it
 	closed   bool
@@ -102,6 +105,7 @@ func New(t testing.TB, c Config) *Net {
 		owners: map[netip.Addr]*Host{}, blocked: map[[2]*Host]bool{}, nics: map[string]*nic{},
 	}
 	n.events = newEvents(n.start)
+	n.ended, n.end = context.WithCancel(context.Background())
 	n.clock.n = n
 	n.first = n.newSwitch()
 	t.Cleanup(n.close)
@@ -160,7 +164,8 @@ func (n *Net) checkName(name string) {
 		bad = bad || !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_')
 	}
 	if bad {
-		n.t.Fatalf("simnet: %q cannot be the name of a host or a switch: use lower-case letters, digits, hyphens and dots", name)
+		n.t.Fatalf("simnet: %q cannot be the name of a host or a switch: "+
+			"use lower-case letters, digits, hyphens and dots", name)
 	}
 	if n.closed {
 		n.t.Fatalf("simnet: %s is made after the test has ended", name)
@@ -249,6 +254,7 @@ func (n *Net) close() {
 	if n.inBubble() {
 		time.Sleep(graceTime)
 	}
+	n.end()
 }
 
 // graceTime is how long the Cleanup function waits, in a bubble, for the goroutines of the test to

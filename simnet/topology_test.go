@@ -46,7 +46,8 @@ func TestTopology(t *testing.T) {
 		all := func(when string) {
 			for _, from := range hosts {
 				for _, to := range hosts {
-					if body, err := get(from.Client(), "http://"+to.Name()); err != nil || body != "hello from "+to.Name() {
+					body, err := get(from.Client(), "http://"+to.Name())
+					if err != nil || body != "hello from "+to.Name() {
 						t.Errorf("%s, %s to %s: %q, %v", when, from.Name(), to.Name(), body, err)
 					}
 				}
@@ -97,7 +98,8 @@ func TestTopology(t *testing.T) {
 	})
 }
 
-// A name stands for an address of one family, for datagrams too, and Stack.Hosts is asked for others.
+// A name stands for an address of one family, for datagrams too, and Stack.Hosts is asked for
+// others.
 func TestNames(t *testing.T) {
 	for _, ipv6 := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -173,7 +175,7 @@ func TestCapture(t *testing.T) {
 		}
 		w, c, s := records(whole.Bytes()), records(atClient.Bytes()), records(atServer.Bytes())
 		if len(w) < 8 || len(c) != len(w) || len(s) != len(c)-1 { // the first SYN does not arrive
-			t.Errorf("%d packets in the network's capture, %d in the client's, %d in the server's", len(w), len(c), len(s))
+			t.Errorf("%d packets in the network's capture, %d and %d in those of hosts", len(w), len(c), len(s))
 		}
 		if !bytes.Equal(c[1].data, s[0].data) {
 			t.Errorf("the server sees %v first", s[0])

@@ -175,6 +175,7 @@
 //	tun/               TUN devices: all of Linux's features; others by golang.zx2c4.com/wireguard/tun
 //	udptunnel/         the UDP tunnel: docs/udp-tunnel.md; its machine has neither clock nor socket
 //	netem/             Pipe, a cable between two stacks, Impair, which makes a link bad, and switches
+//	simnet/            networks of hosts for tests: stacks on netem's switches
 //	wireguard/         WireGuard
 //	internal/link/     what links share: their interfaces, and the states that they go through
 //
