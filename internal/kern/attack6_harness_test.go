@@ -188,3 +188,5 @@ func seededKernel(t testing.TB, seed uint64) *Kernel {
 	}
 	return k
 }
+
+func addrPort6(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }

@@ -27,8 +27,13 @@ func gsoSplit(t testing.TB, p []byte) (pkts [][]byte) {
 	flags, gsoType, hdrLen, gsoSize := p[0], p[1], int(le.Uint16(p[2:])), int(le.Uint16(p[4:]))
 	start, offset := int(le.Uint16(p[6:])), int(le.Uint16(p[8:]))
 	p = p[10:]
-	if len(p) > 65535 || int(be.Uint16(p[2:])) != len(p) {
-		t.Fatalf("a packet of %d bytes says that it has %d", len(p), be.Uint16(p[2:]))
+	length := int(be.Uint16(p[2:]))
+	v6 := p[0]>>4 == 6
+	if v6 {
+		length = 40 + int(be.Uint16(p[4:]))
+	}
+	if len(p) > 65535 || length != len(p) {
+		t.Fatalf("a packet of %d bytes says that it has %d", len(p), length)
 	}
 	if flags == 0 {
 		return [][]byte{p}
@@ -61,7 +66,11 @@ func gsoSplit(t testing.TB, p []byte) (pkts [][]byte) {
 		}
 		return pkts
 	}
-	if gsoType&^0x80 != 1 || gsoSize == 0 || hdrLen != start+int(p[start+12]>>4)*4 {
+	want := uint8(wire.VnetTCPv4)
+	if v6 {
+		want = wire.VnetTCPv6
+	}
+	if gsoType&^0x80 != want || gsoSize == 0 || hdrLen != start+int(p[start+12]>>4)*4 {
 		t.Fatalf("a header with type %d, segments of %d, headers of %d", gsoType, gsoSize, hdrLen)
 	}
 	data := p[hdrLen:]
@@ -69,9 +78,13 @@ func gsoSplit(t testing.TB, p []byte) (pkts [][]byte) {
 		n := min(gsoSize, len(data)-off)
 		s := slices.Concat(p[:hdrLen], data[off:off+n])
 		h := s[start:]
-		be.PutUint16(s[2:], uint16(len(s)))
-		be.PutUint16(s[10:], 0)
-		be.PutUint16(s[10:], wire.InCksum(s[:start]))
+		if v6 {
+			be.PutUint16(s[4:], uint16(len(s)-40))
+		} else {
+			be.PutUint16(s[2:], uint16(len(s)))
+			be.PutUint16(s[10:], 0)
+			be.PutUint16(s[10:], wire.InCksum(s[:start]))
+		}
 		be.PutUint32(h[4:], be.Uint32(h[4:])+uint32(off))
 		if off+n < len(data) {
 			h[13] &^= uint8(wire.FIN | wire.PUSH)
