@@ -154,7 +154,8 @@ func TestVnetReceived6(t *testing.T) {
 			mbuf.CsumVerified | mbuf.CsumPartial, 0},
 		{"large", wire.Vnet{Flags: wire.VnetNeedsCsum, GSOType: wire.VnetTCPv6, GSOSize: 1428,
 			CsumStart: 40, CsumOffset: 16}, whole, mbuf.CsumVerified | mbuf.CsumPartial, 1428},
-		{"behind an extension header", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 48, CsumOffset: 16}, behind, 0, 0},
+		{"behind an extension header", wire.Vnet{Flags: wire.VnetNeedsCsum, CsumStart: 48, CsumOffset: 16}, behind,
+			0, 0},
 	} {
 		p := slices.Clone(c.pkt)
 		if c.hdr.Flags != 0 { // the sum of the pseudo-header only

@@ -65,7 +65,8 @@
 //	in_ports.go        bind, connect, ephemeral ports (RFC 6056)
 //	in_tuple.go        the addresses of a connection, and their hashes
 //	in_cksum.go        checksums of chains
-//	in_mcast.go        multicast groups
+//	in6_src.go         the source address (RFC 6724), scopes, and which addresses are ours
+//	in_mcast.go        multicast groups    if_multi.go     the groups of an interface
 //	udp_usrreq.go      udpUsrreq, udpOutput, udpCtlinput
 //	udp_input.go       checksum, lookup, delivery
 //	udp_local.go       delivery to a socket of the same stack
@@ -84,6 +85,8 @@
 //	raw_ip.go          raw sockets         icmp_dgram.go   ping sockets
 //	icmp_ping.go       Ping as a call
 //	ip_reass.go        fragments, bounded  ip_icmp.go      echo, errors both ways
+//	ip6_input.go       ip6Input            ip6_output.go   ip6Output, flow labels
+//	frag6.go           IPv6's fragments    icmp6.go        ICMPv6: echo, errors both ways
 //	route.go           rtalloc: longest prefix, copied on write
 //	if.go              Ifnet, Link, attach and detach
 //	if_queue.go        the interface's queue: its order, its drainer, what goes to the link
@@ -97,7 +100,8 @@
 //	mbuf/zone.go       pools for the machine      mbuf/stripe.go    counters without contention
 //	mbuf/queue.go      lists of packets
 //	mbuf/poison.go     freed memory is marked, with the build tag mbufpoison
-//	wire/              IPv4, TCP with options, UDP, ICMP, virtio-net headers, checksums, pcap
+//	wire/              IPv4, IPv6 with extension headers, TCP with options, UDP, ICMP, virtio-net
+//	                   headers, checksums, pcap
 //	wire/trace         tcpdump's notation, for the tests
 //	tcp/tcb.go         TCB, states, flags, Sock   tcp/usrreq.go     the user's requests
 //	tcp/handshake.go   up to ESTABLISHED          tcp/respond.go    challenges, probes, resets
@@ -268,6 +272,15 @@
 //   - Stack frames on the way of a segment are small (the drainer's batch is in its queue,
 //     syncacheBegin is not inlined): most connections are made on fresh goroutines, and to grow
 //     their stacks was a fifth of a connection's cost.
+//   - A protocol's input takes what it needs of the IP headers (ipHdr) by value: a pointer would be
+//     an allocation for each packet, as the compiler cannot see what a function in a table does
+//     with it.
+//   - Both families share the tables: connections, routes, fragments and limits are found by 16
+//     bytes, and an IPv6 network of 64 bits counts as one source where an IPv4 address does.
+//   - A link-local IPv6 address is no route: its zone, or the interface that a connection has, says
+//     over which link it goes (rtalloc).
+//   - A flow label comes from the hash that chooses the queue, through another keyed hash
+//     (flowLabel), so no connection has to store one.
 //   - On the loopback a chain holds up to 256 KiB (loTSO) in one packet. IP's length field cannot
 //     say so; the length is in the Mbuf (Pkthdr.Len), and captures show the packets of a wire.
 //   - TIME_WAIT is always a record, even while the user still holds the socket, so one set of rules
@@ -349,11 +362,8 @@
 //
 // # What is next
 //
-// This is TCP over IPv4, on the loopback and over links. In the order that makes sense, these are
-// missing:
+// In the order that makes sense, these are missing:
 //
-//   - IPv6 (addresses are netip.Addr, in tables in6Addr; wire, ICMPv6 and the
-//     dual-stack listener are missing).
 //   - Speed: bench/RESULTS.md shows where the stack stands. Delivery straight into a waiting
 //     reader's slice would save a copy.
 //   - Accurate ECN (RFC 9768), and a search for a path's MTU beyond that of the interface at the

@@ -212,7 +212,7 @@ func TestFrag6Limits(t *testing.T) {
 			}
 		}
 		// Many tiny fragments of one datagram.
-		p.Src = attPeer6
+		p.Src, p.payload = attPeer6, echo6(pattern6(16*reassFrags+32))
 		before := v.k.Stats.IP6.Fragdropped.Load()
 		for i := range reassFrags + 1 {
 			v.inject(frag6{16 * (i + 1), 16*(i+1) + 8, true}.bytes(p, 1<<31))

@@ -93,7 +93,8 @@ func TestZones(t *testing.T) {
 			continue
 		}
 		if errno != 0 || ifp != c.ifp || src.String() != c.src {
-			t.Errorf("%s from %s: over %v from %v, %v; want %s from %s", c.dst, c.from, ifp, src, errno, c.ifp.Name, c.src)
+			t.Errorf("%s from %s: over %v from %v, %v; want %s from %s",
+				c.dst, c.from, ifp, src, errno, c.ifp.Name, c.src)
 		}
 	}
 }
