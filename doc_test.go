@@ -172,11 +172,13 @@ func ExampleConfig_trace() {
 func Example_tun() {
 	stack, _ := bsdnet.New(bsdnet.Config{})
 	defer stack.Close()
-	dev, err := tun.Open(tun.Config{Host: netip.MustParsePrefix("10.0.0.1/24")}) // the kernel's address
+	dev, err := tun.Open(tun.Config{ // the kernel's addresses
+		Host: netip.MustParsePrefix("10.0.0.1/24"), Host6: netip.MustParsePrefix("fd00::1/64"),
+	})
 	if err != nil {
 		panic(err)
 	}
-	err = stack.Attach(dev, netip.MustParsePrefix("10.0.0.2/24")) // the stack's
+	err = stack.Attach(dev, netip.MustParsePrefix("10.0.0.2/24"), netip.MustParsePrefix("fd00::2/64")) // the stack's
 	if err != nil {
 		panic(err)
 	}

@@ -21,9 +21,9 @@ import (
 // linkOptions are the flags that choose the stack's link.
 type linkOptions struct {
 	link   string // "loopback" or "", "tun", "udp", "wireguard"
-	ip     string // the stack's address
+	ip     string // the stack's addresses
 	tun    string // name of the TUN device
-	host   string // the kernel's address on it
+	host   string // the kernel's addresses on it
 	local  string // the tunnel's own address
 	peer   string // the address of the tunnel's other end
 	key    string // file with the tunnel's key
@@ -32,10 +32,11 @@ type linkOptions struct {
 
 func (o *linkOptions) flags(f *flag.FlagSet) {
 	f.StringVar(&o.link, "link", "loopback", "attach the stack to this `link`: loopback, tun, udp or wireguard")
-	f.StringVar(&o.ip, "ip", "", "the stack's `address`; the default is 10.0.0.2/24 with tun, "+
-		"and with udp 10.9.0.1/24, or 10.9.0.2/24 with -peer")
+	f.StringVar(&o.ip, "ip", "", "the stack's `addresses`, separated by commas; the default is 10.0.0.2/24,fd00::2/64 "+
+		"with tun, and with udp 10.9.0.1/24,fd00::1/64, or 10.9.0.2/24,fd00::2/64 with -peer")
 	f.StringVar(&o.tun, "tun", "", "tun: the device's `name`; the default is the first free one")
-	f.StringVar(&o.host, "host", "10.0.0.1/24", "tun: the kernel's `address`; \"\" if the device is set up already")
+	f.StringVar(&o.host, "host", defaultHost, "tun: the kernel's `addresses`, one of each family; "+
+		"\"\" if the device is set up already")
 	f.StringVar(&o.local, "local", "", "udp: the `address` that the tunnel receives on; the default is any port")
 	f.StringVar(&o.peer, "peer", "", "udp: the `address` of the other end; by default the tunnel waits for "+
 		"a peer that has the key")
@@ -69,33 +70,50 @@ func (o *linkOptions) unknown() error {
 	return badUsage("-link is %q; it can be loopback, tun, udp or wireguard", o.link)
 }
 
+// defaultHost are the kernel's addresses on a TUN device.
+const defaultHost = "10.0.0.1/24,fd00::1/64"
+
 // A way describes how clients reach the stack.
 type way struct {
 	link bsdnet.Link
-	ip   netip.Addr // the stack's address on the link
-	who  string     // who can reach the stack, for the user to read
+	ips  []netip.Addr // the stack's addresses on the link; at least one
+	who  string       // who can reach the stack, for the user to read
 
 	// client returns a client in this process that reaches the stack. It is nil if only other
 	// processes can reach it.
 	client func(*bsdnet.Stack) *http.Client
 }
 
-// reachable returns the address at which clients reach a listener's address.
-func (w *way) reachable(a net.Addr) string {
+// reachable returns the addresses at which clients reach a listener's address. A listener on ::
+// takes both families, as in package net.
+func (w *way) reachable(a net.Addr) (list []string) {
 	t := a.(*net.TCPAddr)
-	host := t.IP.String()
-	if t.IP.IsUnspecified() {
-		host = w.ip.String()
+	port := strconv.Itoa(t.Port)
+	for _, ip := range w.ips {
+		if t.IP.IsUnspecified() && (t.IP.To4() == nil || ip.Is4()) {
+			list = append(list, net.JoinHostPort(ip.String(), port))
+		}
 	}
-	return net.JoinHostPort(host, strconv.Itoa(t.Port))
+	if list == nil {
+		list = []string{net.JoinHostPort(t.IP.String(), port)}
+	}
+	return list
+}
+
+// addrs returns the addresses of prefixes.
+func addrs(prefixes []netip.Prefix) (list []netip.Addr) {
+	for _, p := range prefixes {
+		list = append(list, p.Addr())
+	}
+	return list
 }
 
 // attach gives the stack its link.
 func (o *linkOptions) attach(stack *bsdnet.Stack) (*way, error) {
 	switch o.link {
 	case "", "loopback":
-		return &way{ip: netip.MustParseAddr("127.0.0.1"), who: "inside the stack, without a relay",
-			client: (*bsdnet.Stack).HTTPClient}, nil
+		return &way{ips: []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()},
+			who: "inside the stack, without a relay", client: (*bsdnet.Stack).HTTPClient}, nil
 	case "tun":
 		return o.attachTUN(stack)
 	case "udp":
@@ -106,50 +124,74 @@ func (o *linkOptions) attach(stack *bsdnet.Stack) (*way, error) {
 	return nil, o.unknown()
 }
 
-// address returns the stack's address and network.
-func (o *linkOptions) address(def string) (netip.Prefix, error) {
+// addresses returns the stack's addresses, with their networks.
+func (o *linkOptions) addresses(def string) ([]netip.Prefix, error) {
 	if o.ip == "" {
-		o.ip = def
+		return parseAddresses("-ip", def)
 	}
-	p, err := netip.ParsePrefix(o.ip)
-	if err != nil {
-		return p, badUsage("-ip: %w; give an address with the length of its network, such as %s", err, def)
+	return parseAddresses("-ip", o.ip)
+}
+
+// parseAddresses parses the value of a flag.
+func parseAddresses(name, value string) (list []netip.Prefix, err error) {
+	for s := range strings.SplitSeq(value, ",") {
+		p, err := netip.ParsePrefix(strings.TrimSpace(s))
+		if err != nil {
+			return nil, badUsage("%s: %w; give addresses with the lengths of their networks, such as %s",
+				name, err, defaultHost)
+		}
+		list = append(list, p)
 	}
-	if !p.Addr().Is4() {
-		return p, badUsage("-ip: the stack has IPv4 only; give an address such as %s", def)
-	}
-	return p, nil
+	return list, nil
 }
 
 func (o *linkOptions) attachTUN(stack *bsdnet.Stack) (*way, error) {
-	ip, err := o.address("10.0.0.2/24")
+	ips, err := o.addresses("10.0.0.2/24,fd00::2/64")
 	if err != nil {
 		return nil, err
 	}
 	c := tun.Config{Name: o.tun}
 	if o.host != "" {
-		if c.Host, err = netip.ParsePrefix(o.host); err != nil {
-			return nil, badUsage("-host: %w; give an address with the length of its network, such as 10.0.0.1/24", err)
+		hosts, err := parseAddresses("-host", o.host)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range hosts {
+			to := &c.Host
+			if p.Addr().Is6() {
+				to = &c.Host6
+			}
+			if to.IsValid() {
+				return nil, badUsage("-host: %v and %v are of one family; give one address of each", *to, p)
+			}
+			*to = p
 		}
 	}
 	dev, err := tun.Open(c)
+	if err != nil && o.ip == "" && o.host == defaultHost {
+		// The kernel's IPv6 may be switched off, as in many containers.
+		c.Host6 = netip.Prefix{}
+		if only4, err4 := tun.Open(c); err4 == nil {
+			dev, ips, err = only4, ips[:1], nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := stack.Attach(dev, ip); err != nil {
+	if err := stack.Attach(dev, ips...); err != nil {
 		dev.Close()
 		return nil, err
 	}
 	kernels := func(*bsdnet.Stack) *http.Client { return &http.Client{Transport: &http.Transport{}} }
-	return &way{link: dev, ip: ip.Addr(), who: "for this host, over " + dev.Name(), client: kernels}, nil
+	return &way{link: dev, ips: addrs(ips), who: "for this host, over " + dev.Name(), client: kernels}, nil
 }
 
 func (o *linkOptions) attachUDP(stack *bsdnet.Stack) (*way, error) {
-	def := "10.9.0.1/24"
+	def := "10.9.0.1/24,fd00::1/64"
 	if o.peer != "" {
-		def = "10.9.0.2/24"
+		def = "10.9.0.2/24,fd00::2/64"
 	}
-	ip, err := o.address(def)
+	ips, err := o.addresses(def)
 	if err != nil {
 		return nil, err
 	}
@@ -168,12 +210,12 @@ func (o *linkOptions) attachUDP(stack *bsdnet.Stack) (*way, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := stack.Attach(tunnel, ip); err != nil {
+	if err := stack.Attach(tunnel, ips...); err != nil {
 		tunnel.Close()
 		return nil, err
 	}
 	who := fmt.Sprintf("for anyone who has the key, at %v", tunnel.LocalAddr())
-	return &way{link: tunnel, ip: ip.Addr(), who: who}, nil
+	return &way{link: tunnel, ips: addrs(ips), who: who}, nil
 }
 
 func (o *linkOptions) attachWireGuard(stack *bsdnet.Stack) (*way, error) {
@@ -192,14 +234,7 @@ func (o *linkOptions) attachWireGuard(stack *bsdnet.Stack) (*way, error) {
 		wg.Close()
 		return nil, err
 	}
-	w := &way{link: wg, who: "for its peers"}
-	for _, a := range c.Addresses {
-		if a.Addr().Is4() {
-			w.ip = a.Addr()
-			break
-		}
-	}
-	return w, nil
+	return &way{link: wg, ips: addrs(c.Addresses), who: "for its peers"}, nil
 }
 
 // readKey returns the key in a file, which holds 32 bytes in base64 or as they are.

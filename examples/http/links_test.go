@@ -55,6 +55,17 @@ func TestUDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	fetched(t, out.Bytes(), url, `10\.9\.0\.2:\d+ -> 10\.9\.0\.1:80`)
+	lists(t, out.Bytes(), url, "http://[fd00::1]/")
+	if want := "serving on http://10.9.0.1/ and http://[fd00::1]/ for anyone who has the key, at "; !strings.Contains(
+		served.String(), want) {
+		t.Errorf("%s\nwant %q", served.String(), want)
+	}
+	out.Reset()
+	client.get = "http://[fd00::1]/"
+	if err := run(t.Context(), client, &out); err != nil {
+		t.Fatal(err)
+	}
+	fetched(t, out.Bytes(), client.get, `\[fd00::2\]:\d+ -> \[fd00::1\]:80`)
 
 	serveNames(t, site.stack, "10.9.0.1")
 	out.Reset()
@@ -63,6 +74,14 @@ func TestUDP(t *testing.T) {
 		t.Fatal(err)
 	}
 	fetched(t, out.Bytes(), client.get, `10\.9\.0\.2:\d+ -> 10\.9\.0\.1:80`)
+}
+
+// lists checks that a page names the addresses at which it is.
+func lists(t *testing.T, page []byte, urls ...string) {
+	t.Helper()
+	if want := "<dd>" + strings.Join(urls, ", ") + "</dd>"; !strings.Contains(string(page), want) {
+		t.Errorf("%s\nwant %q", page, want)
+	}
 }
 
 // serveNames runs a name server on port 53 of a stack, which knows that web.example is at addr.
@@ -87,11 +106,11 @@ func TestWireGuard(t *testing.T) {
 	free.Close()
 	a, b := wireguard.NewSecret(), wireguard.NewSecret()
 	for name, text := range map[string]string{
-		"a.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.1/24\nListenPort = %d\n"+
-			"[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.2/32\n",
+		"a.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.1/24, fd08::1/64\nListenPort = %d\n"+
+			"[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.2/32, fd08::2/128\n",
 			a.Base64(), port, b.Public()),
-		"b.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/24\nDNS = 10.8.0.1\n"+
-			"[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.0/24\nEndpoint = 127.0.0.1:%d\n",
+		"b.conf": fmt.Sprintf("[Interface]\nPrivateKey = %s\nAddress = 10.8.0.2/24, fd08::2/64\nDNS = 10.8.0.1\n"+
+			"[Peer]\nPublicKey = %s\nAllowedIPs = 10.8.0.0/24, fd08::/64\nEndpoint = 127.0.0.1:%d\n",
 			b.Base64(), a.Public(), port),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
@@ -107,6 +126,12 @@ func TestWireGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	fetched(t, out.Bytes(), "http://10.8.0.1:8000/", `10\.8\.0\.2:\d+ -> 10\.8\.0\.1:8000`)
+	lists(t, out.Bytes(), url, "http://[fd08::1]:8000/")
+	out.Reset()
+	if err := run(t.Context(), options{get: "http://[fd08::1]:8000/", linkOptions: over("b.conf")}, &out); err != nil {
+		t.Fatal(err)
+	}
+	fetched(t, out.Bytes(), "http://[fd08::1]:8000/", `\[fd08::2\]:\d+ -> \[fd08::1\]:8000`)
 
 	serveNames(t, site.stack, "10.8.0.1") // the DNS line of b.conf names it
 	out.Reset()
@@ -133,7 +158,8 @@ func TestUsage(t *testing.T) {
 		{"-link udp", 2, "-link udp needs -key"},
 		{"-link wireguard", 2, "-link wireguard needs -config"},
 		{"-link tun -ip 10.0.0.2", 2, "-ip: "},
-		{"-link tun -ip fd00::2/64", 2, "IPv4 only"},
+		{"-link tun -ip fd00::2/64,", 2, "-ip: "},
+		{"-link tun -host 10.0.0.1/24,10.0.1.1/24", 2, "-host: 10.0.0.1/24 and 10.0.1.1/24 are of one family"},
 		{"-link tun -host 10.0.0.1", 2, "-host: "},
 		{"-key secret", 2, "-key is for -link udp, and the link is loopback"},
 		{"-link tun -key secret", 2, "-key is for -link udp, and the link is tun"},

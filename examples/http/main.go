@@ -17,6 +17,7 @@
 //	unshare -Urn go run ./examples/http -link tun -once
 //	go run ./examples/http -link udp -key secret -local 127.0.0.1:5180
 //	go run ./examples/http -link udp -key secret -peer 127.0.0.1:5180 -get http://10.9.0.1/
+//	go run ./examples/http -link udp -key secret -peer 127.0.0.1:5180 -get http://[fd00::1]/
 //	go run ./examples/http -link wireguard -config wg0.conf
 //
 // With -get, names are looked up over the link too: by the name servers of -dns, or by those of
@@ -216,9 +217,12 @@ func (o *options) serve(ctx context.Context, stack *bsdnet.Stack, way *way, out 
 	}
 	site := newSite(stack)
 	at := way.reachable(ln.Addr())
-	url := "http://" + strings.TrimSuffix(at, ":80") + "/"
+	for _, a := range at {
+		site.urls = append(site.urls, "http://"+strings.TrimSuffix(a, ":80")+"/")
+	}
+	url := site.urls[0]
 	if o.relay != "" && !o.once {
-		if site.relay, err = listenRelay(o.relay, stack, at, out); err != nil {
+		if site.relay, err = listenRelay(o.relay, stack, at[0], out); err != nil {
 			return err
 		}
 		defer site.relay.close()
@@ -238,7 +242,7 @@ func (o *options) serve(ctx context.Context, stack *bsdnet.Stack, way *way, out 
 		go r.serve()
 		fmt.Fprintf(out, "serving on http://%v/ for curl and browsers; interrupt to end\n", r.addr())
 	} else {
-		fmt.Fprintf(out, "serving on %s %s; interrupt to end\n", url, way.who)
+		fmt.Fprintf(out, "serving on %s %s; interrupt to end\n", strings.Join(site.urls, " and "), way.who)
 	}
 	if o.serving != nil {
 		o.serving(site, url)

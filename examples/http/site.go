@@ -33,7 +33,8 @@ var page = template.Must(template.New("page.html").Funcs(template.FuncMap{
 // A site serves a page about the stack that the server runs on.
 type site struct {
 	stack    *bsdnet.Stack
-	relay    *relay // nil: none
+	relay    *relay   // nil: none
+	urls     []string // where the page is, over IPv4 and over IPv6
 	start    time.Time
 	requests atomic.Int64
 	accepted atomic.Int64
@@ -61,13 +62,14 @@ func (s *site) connState(_ net.Conn, state http.ConnState) {
 
 // A status is the answer to /conns.json. The page shows the same.
 type status struct {
-	UptimeSeconds int64  `json:"uptime_seconds"`
-	Accepted      int64  `json:"accepted"`      // connections that the server has accepted
-	Requests      int64  `json:"requests"`      // requests that it has received
-	Relayed       int64  `json:"relayed"`       // connections that came through the relay
-	RelayedBytes  int64  `json:"relayed_bytes"` // bytes on those of them that have ended
-	Goroutines    int    `json:"goroutines"`
-	Conns         []conn `json:"conns"`
+	URLs          []string `json:"urls"` // where the page is
+	UptimeSeconds int64    `json:"uptime_seconds"`
+	Accepted      int64    `json:"accepted"`      // connections that the server has accepted
+	Requests      int64    `json:"requests"`      // requests that it has received
+	Relayed       int64    `json:"relayed"`       // connections that came through the relay
+	RelayedBytes  int64    `json:"relayed_bytes"` // bytes on those of them that have ended
+	Goroutines    int      `json:"goroutines"`
+	Conns         []conn   `json:"conns"`
 }
 
 // A conn is a line of the list: one end of a connection, or a listener.
@@ -99,6 +101,7 @@ type conn struct {
 
 func (s *site) status() status {
 	st := status{
+		URLs:          s.urls,
 		UptimeSeconds: int64(time.Since(s.start) / time.Second),
 		Accepted:      s.accepted.Load(), Requests: s.requests.Load(), Goroutines: runtime.NumGoroutine(),
 		Conns: []conn{},
