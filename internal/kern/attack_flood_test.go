@@ -19,7 +19,7 @@ import (
 // stranger is peer i of as many as one likes.
 func (v *victim) strangerAt(i int) *peer {
 	p := v.peer(5000, 80)
-	p.from = netip.AddrPortFrom(netip.AddrFrom4([4]byte{12, byte(i >> 16), byte(i >> 8), byte(i)}), 5000)
+	p.from = netip.AddrPortFrom(attFrom(12, byte(i>>16), byte(i>>8), byte(i)), 5000)
 	return p
 }
 

@@ -26,20 +26,43 @@ var (
 	attAny  = netip.MustParsePrefix("0.0.0.0/0")
 )
 
-// The attacked stacks of both families.
-var attInet, attInet6 = func() (a, b family) {
-	a, b = inet, inet6
-	a.prefix, a.peer = netip.PrefixFrom(attHost, 24), attPeer
-	b.peer = netip.MustParseAddr("fd00::2")
-	return a, b
-}()
+// The attacked stacks of both families. attFam is that of attHost and attPeer.
+var (
+	attInet, attInet6 = func() (a, b family) {
+		a, b = inet, inet6
+		a.prefix, a.peer = netip.PrefixFrom(attHost, 24), attPeer
+		b.peer = netip.MustParseAddr("fd00::2")
+		return a, b
+	}()
+	attFam = &attInet
+)
+
+// attackOver makes the attacked stacks of the test have a family.
+func attackOver(t *testing.T, fam *family) {
+	set := func(fam *family) {
+		attFam, attHost, attPeer, attAny = fam, fam.host(), fam.peer, fam.all
+		loopAt = netip.AddrPortFrom(fam.loop, loopAt.Port())
+	}
+	old := attFam
+	t.Cleanup(func() { set(old) })
+	set(fam)
+}
+
+// attFrom returns an address of attFam's, made of an IPv4 address.
+func attFrom(a, b, c, d byte) netip.Addr {
+	if attFam == &attInet {
+		return netip.AddrFrom4([4]byte{a, b, c, d})
+	}
+	return netip.AddrFrom16([16]byte{0x20, 1, 12: a, b, c, d})
+}
 
 // attackedBoth runs a test of an attacked stack over both families.
 func attackedBoth(t *testing.T, f func(t *testing.T, v *victim)) {
 	for _, fam := range []*family{&attInet, &attInet6} {
 		t.Run(fam.name, func(t *testing.T) {
+			attackOver(t, fam)
 			synctest.Test(t, func(t *testing.T) {
-				v := attackedOver(t, fam, nil)
+				v := attacked(t, nil)
 				defer v.done()
 				f(t, v)
 			})
@@ -133,12 +156,7 @@ type victim struct {
 // and its buffers are counted, by done.
 func attacked(t testing.TB, mod func(*Config, *tcp.Profile)) *victim {
 	t.Helper()
-	return attackedOver(t, &attInet, mod)
-}
-
-// attackedOver is attacked over a family.
-func attackedOver(t testing.TB, fam *family, mod func(*Config, *tcp.Profile)) *victim {
-	t.Helper()
+	fam := attFam
 	c := Config{Profile: tcp.Default(), Rand: testutil.SeededRand(1)}
 	mtu := 1500
 	if mod != nil {

@@ -99,7 +99,7 @@ func TestMemoryNobodyReads(t *testing.T) {
 		if v.peer(3000, 80).dial(wire.Options{}) {
 			t.Errorf("a SYN is answered")
 		}
-		if _, errno := v.p.Socket(AF_INET, SOCK_STREAM, 0); errno != syscall.ENOBUFS {
+		if _, errno := v.p.Socket(attFam.domain, SOCK_STREAM, 0); errno != syscall.ENOBUFS {
 			t.Errorf("socket: %v", errno)
 		}
 		release()
@@ -409,7 +409,7 @@ func TestMemoryRefusalIsSaid(t *testing.T) {
 // hoarder is a peer that takes ten segments and then keeps its window closed.
 func (v *victim) hoarder(lfd, i int) (p *peer, fd int, ok bool) {
 	p = v.peer(uint16(5000+i), 80)
-	p.from = netip.AddrPortFrom(netip.AddrFrom4([4]byte{12, 0, byte(i >> 8), byte(i)}), p.from.Port())
+	p.from = netip.AddrPortFrom(attFrom(12, 0, byte(i>>8), byte(i)), p.from.Port())
 	if !p.dial(wire.Options{Has: wire.TofMSS, MSS: 1460}) {
 		return nil, 0, false
 	}
@@ -418,7 +418,7 @@ func (v *victim) hoarder(lfd, i int) (p *peer, fd int, ok bool) {
 	v.p.Fcntl(fd, F_SETFL, O_NONBLOCK)
 	v.p.Send(fd, make([]byte, 300<<10), MSG_DONTWAIT)
 	p.win = 0
-	p.ack += 14600
+	p.ack = p.ack.Add(10 * (1500 - attFam.hdr - wire.TCPMinLen))
 	v.inject(p.seg(wire.ACK, nil).bytes())
 	v.link.fetch()
 	return p, fd, true
@@ -511,7 +511,7 @@ func TestMemoryHeldByClosedWindows(t *testing.T) {
 		}
 		// A dialer of this stack and a writer make room as well.
 		v.answerProbes(peers, 10*time.Second, 0)
-		if fd, errno := v.p.Socket(AF_INET, SOCK_STREAM, 0); errno != 0 {
+		if fd, errno := v.p.Socket(attFam.domain, SOCK_STREAM, 0); errno != 0 {
 			t.Errorf("socket: %v", errno)
 		} else {
 			v.p.Close(fd)

@@ -24,7 +24,7 @@ func (v *victim) dialers(wg *sync.WaitGroup, n int, to netip.AddrPort) []*dialer
 	v.Helper()
 	ds := make([]*dialer, n)
 	for i := range ds {
-		so, errno := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+		so, errno := v.k.Socreate(attFam.domain, SOCK_STREAM, 0)
 		v.no(errno)
 		d := &dialer{so: so}
 		ds[i] = d
@@ -96,7 +96,7 @@ func TestParkedWaitsForItsUser(t *testing.T) {
 				ds[2].so.Sosetopt(IPPROTO_TCP, TCP_KEEPINIT, 5) // too late for this attempt
 				end := time.Now().Add(30 * time.Minute)
 				ds[3].so.SetDeadlines(nil, &end)
-				kd, _ := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+				kd, _ := v.k.Socreate(attFam.domain, SOCK_STREAM, 0)
 				if errno := kd.Sosetopt(IPPROTO_TCP, TCP_KEEPINIT, 5); errno != 0 {
 					t.Fatal(errno)
 				}
@@ -212,16 +212,16 @@ func TestParkedPortReused(t *testing.T) {
 		lfd := v.listen(80, 1)
 		var wg sync.WaitGroup
 		ds := v.dialers(&wg, 1, loopAt)
-		from := netip.MustParseAddrPort("127.0.0.1:4444")
+		from := netip.AddrPortFrom(loopAt.Addr(), 4444)
 		for range 5 {
-			so, _ := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+			so, _ := v.k.Socreate(attFam.domain, SOCK_STREAM, 0)
 			v.no(so.Sobind(from))
 			v.no(so.Soconnect(loopAt))
 			pass(time.Millisecond)
 			so.Socancel(syscall.ECANCELED)
 			so.Soclose()
 		}
-		so, _ := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+		so, _ := v.k.Socreate(attFam.domain, SOCK_STREAM, 0)
 		v.no(so.Sobind(from))
 		v.no(so.Soconnect(loopAt))
 		start := time.Now()
@@ -281,7 +281,7 @@ func TestBurstOfDials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
 		defer v.done()
-		ls, _ := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+		ls, _ := v.k.Socreate(attFam.domain, SOCK_STREAM, 0)
 		v.no(ls.Sobind(loopAt))
 		v.no(ls.Solisten(5))
 		var wg sync.WaitGroup
@@ -289,7 +289,7 @@ func TestBurstOfDials(t *testing.T) {
 		start := time.Now()
 		for range n {
 			wg.Go(func() {
-				so, errno := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+				so, errno := v.k.Socreate(attFam.domain, SOCK_STREAM, 0)
 				if errno == 0 {
 					if errno = so.Soconnect(loopAt); errno == 0 {
 						errno = so.Soconnectwait()

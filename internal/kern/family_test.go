@@ -15,6 +15,7 @@ type family struct {
 	domain     int
 	prefix     netip.Prefix // host, with its network
 	peer       netip.Addr
+	loop       netip.Addr // of the loopback
 	all        netip.Prefix
 	hdr        int // length of the header
 	icmp       uint8
@@ -25,14 +26,16 @@ type family struct {
 var inet = family{
 	name: "IPv4", domain: AF_INET,
 	prefix: netip.MustParsePrefix("192.168.0.1/16"), peer: netip.MustParseAddr("192.0.2.1"),
-	all: netip.MustParsePrefix("0.0.0.0/0"), hdr: wire.IPv4MinLen, icmp: wire.ProtoICMP,
+	loop: netip.MustParseAddr("127.0.0.1"),
+	all:  netip.MustParsePrefix("0.0.0.0/0"), hdr: wire.IPv4MinLen, icmp: wire.ProtoICMP,
 	level: IPPROTO_IP, class: IP_TOS, hop: IP_TTL,
 }
 
 var inet6 = family{
 	name: "IPv6", domain: AF_INET6,
 	prefix: netip.MustParsePrefix("fd00::1/64"), peer: netip.MustParseAddr("2001:db8::1"),
-	all: netip.MustParsePrefix("::/0"), hdr: wire.IPv6Len, icmp: wire.ProtoICMPv6,
+	loop: netip.IPv6Loopback(),
+	all:  netip.MustParsePrefix("::/0"), hdr: wire.IPv6Len, icmp: wire.ProtoICMPv6,
 	level: IPPROTO_IPV6, class: IPV6_TCLASS, hop: IPV6_UNICAST_HOPS,
 }
 
@@ -82,7 +85,7 @@ func (ip *ipPkt) packet() []byte {
 		ip.ttl = 64
 	}
 	at := map[uint8]int{wire.ProtoTCP: 16, wire.ProtoICMP: 2, wire.ProtoICMPv6: 2}[ip.proto]
-	if at > 0 {
+	if at > 0 && len(ip.body) >= at+2 {
 		var sum uint64
 		if ip.proto != wire.ProtoICMP {
 			sum = wire.PseudoSum(ip.src, ip.dst, ip.proto, len(ip.body))

@@ -70,7 +70,7 @@ func TestTCPEveryLength(t *testing.T) {
 			s := &seg{from: netip.AddrPortFrom(attPeer, uint16(5000+n)), to: netip.AddrPortFrom(attHost, 80),
 				th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 100}}
 			s.data = make([]byte, 60)
-			b := s.bytes()[wire.IPv4MinLen:][:n]
+			b := s.bytes()[attFam.hdr:][:n]
 			if n > 12 {
 				b[12] = byte(doff) << 4
 			}
@@ -153,7 +153,7 @@ func TestTCPChecksumEveryBit(t *testing.T) {
 			th: wire.TCP{Seq: 1, Flags: wire.SYN, Win: 100}}
 		s.data = make([]byte, n)
 		p := s.bytes()
-		for bit := wire.IPv4MinLen * 8; bit < len(p)*8; bit++ {
+		for bit := attFam.hdr * 8; bit < len(p)*8; bit++ {
 			p[bit/8] ^= 1 << (bit % 8)
 			v.inject(p)
 			p[bit/8] ^= 1 << (bit % 8)

@@ -115,7 +115,8 @@ func TestEphemeralPortsExhausted(t *testing.T) {
 		if v.k.Stats.IP.Localout.Load() != before {
 			t.Errorf("something was sent")
 		}
-		for _, other := range []netip.AddrPort{netip.AddrPortFrom(attPeer, 10), netip.MustParseAddrPort("10.0.0.3:9")} {
+		third := netip.AddrPortFrom(attFrom(10, 0, 0, 3), 9)
+		for _, other := range []netip.AddrPort{netip.AddrPortFrom(attPeer, 10), third} {
 			if so, errno := v.connectNB(other); errno != 0 {
 				t.Errorf("another destination: %v", errno)
 			} else {
@@ -194,7 +195,7 @@ func TestDialsNeverRunOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		la, lb := newPair(1500, false, 1)
 		ka, kb := twoKernels(t, la, lb, nil)
-		ls, _ := ka.Socreate(AF_INET, SOCK_STREAM, 0)
+		ls, _ := ka.Socreate(attFam.domain, SOCK_STREAM, 0)
 		ls.Sobind(netip.AddrPortFrom(attHost, 80))
 		ls.Solisten(10)
 		// A narrow range of ports stands for many dials: the test takes all other ports before.
@@ -208,7 +209,7 @@ func TestDialsNeverRunOut(t *testing.T) {
 		reused := func() uint64 { return kb.Stats.TCP.Twreuse.Load() }
 		const n = 1200
 		for i := range n {
-			so, _ := kb.Socreate(AF_INET, SOCK_STREAM, 0)
+			so, _ := kb.Socreate(attFam.domain, SOCK_STREAM, 0)
 			errno := so.Soconnect(ls.Laddr())
 			if errno == 0 {
 				errno = so.Soconnectwait()
@@ -350,7 +351,7 @@ func TestBindRules(t *testing.T) {
 			v := attacked(t, nil)
 			defer v.done()
 			bind := func(at string, opts soOptions) (int, syscall.Errno) {
-				fd, errno := v.p.Socket(AF_INET, SOCK_STREAM, 0)
+				fd, errno := v.p.Socket(attFam.domain, SOCK_STREAM, 0)
 				v.no(errno)
 				for _, o := range []soOptions{addr, port} {
 					if opts&o != 0 {
@@ -400,7 +401,7 @@ func TestBindBesideConnections(t *testing.T) {
 						t.Fatalf("states %v", s)
 					}
 				}
-				nfd, _ := v.p.Socket(AF_INET, SOCK_STREAM, 0)
+				nfd, _ := v.p.Socket(attFam.domain, SOCK_STREAM, 0)
 				want := syscall.EADDRINUSE
 				if reuse {
 					v.p.Setsockopt(nfd, SOL_SOCKET, int(SO_REUSEADDR), 1)
@@ -426,7 +427,7 @@ func TestBindAnyPort(t *testing.T) {
 	seen := map[uint16]bool{}
 	var last *Socket
 	for range portRange {
-		so, errno := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+		so, errno := v.k.Socreate(attFam.domain, SOCK_STREAM, 0)
 		v.no(errno)
 		v.no(so.Sobind(netip.AddrPortFrom(attHost, 0)))
 		if seen[so.inp.lport] {
@@ -435,7 +436,7 @@ func TestBindAnyPort(t *testing.T) {
 		seen[so.inp.lport] = true
 		last = so
 	}
-	so, _ := v.k.Socreate(AF_INET, SOCK_STREAM, 0)
+	so, _ := v.k.Socreate(attFam.domain, SOCK_STREAM, 0)
 	if errno := so.Sobind(netip.AddrPortFrom(attHost, 0)); errno != syscall.EADDRNOTAVAIL {
 		t.Errorf("bind with no port left: %v", errno)
 	}
@@ -519,7 +520,7 @@ func TestPortLists(t *testing.T) {
 			t.Errorf("an empty list is left")
 		}
 		// A bound socket that connects, and one that fails to.
-		fd, errno := v.p.Socket(AF_INET, SOCK_STREAM, 0)
+		fd, errno := v.p.Socket(attFam.domain, SOCK_STREAM, 0)
 		v.no(errno)
 		v.p.Fcntl(fd, F_SETFL, O_NONBLOCK)
 		v.no(v.p.Bind(fd, netip.AddrPortFrom(attHost, 90)))

@@ -2,7 +2,6 @@ package kern
 
 import (
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -15,7 +14,7 @@ import (
 
 // halfOpenFrom returns the addresses of the i-th of many connections to one port.
 func halfOpenFrom(i int) tuple {
-	return tuple{laddr: in6(attHost), faddr: in6(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)})),
+	return tuple{laddr: in6(attHost), faddr: in6(attFrom(11, byte(i>>16), byte(i>>8), byte(i))),
 		lport: 80, fport: 1}
 }
 

@@ -291,7 +291,7 @@ func TestInitialSequenceNumbers(t *testing.T) {
 		return uint32(v.k.iss(&tuple{in6(attHost), in6(attPeer), 80, uint16(i)}, 0))
 	})
 	uniform(t, "ISN by address", func(i int) uint32 {
-		return uint32(v.k.iss(&tuple{in6(attHost), in6(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})), 80,
+		return uint32(v.k.iss(&tuple{in6(attHost), in6(attFrom(10, 1, byte(i>>8), byte(i))), 80,
 			5000}, 0))
 	})
 	uniform(t, "timestamp offset by port", func(i int) uint32 {
@@ -496,7 +496,7 @@ func TestLimitsTellNothing(t *testing.T) {
 		defer v.done()
 		lfd := v.listen(80, 5)
 		v.established(lfd, 4000, 80)
-		own := netip.MustParseAddr("10.0.0.66")
+		own := attFrom(10, 0, 0, 66)
 		probe := func(victim uint16) (resets, errs int) {
 			pass(2 * time.Second)
 			v.link.fetch()
@@ -538,7 +538,7 @@ func TestLimitsTellNothing(t *testing.T) {
 			pass(10 * time.Second)
 			v.link.count()
 			for i := range 5000 {
-				from := netip.AddrFrom4([4]byte{12, 0, byte(i >> 8), byte(i)})
+				from := attFrom(12, 0, byte(i>>8), byte(i))
 				s := &seg{from: netip.AddrPortFrom(from, 9), to: netip.AddrPortFrom(attHost, 81)}
 				s.th = wire.TCP{Seq: 1, Ack: 1, Flags: wire.ACK, Win: 1}
 				v.inject(s.bytes())
