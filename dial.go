@@ -27,9 +27,11 @@ type Dialer struct {
 	// LocalAddr is the address to dial from, a *net.TCPAddr. If it is nil, the stack chooses one.
 	LocalAddr net.Addr
 
-	// FallbackDelay is how long a dial over IPv6 may take before one over IPv4 starts as well (RFC
-	// 8305). It is here for programs that set it on a net.Dialer, and has no effect: the stack has
-	// only IPv4.
+	// FallbackDelay is the head start of the first address's family: if no connection to an address
+	// of a name is established then, or as soon as all of them have failed, addresses of the other
+	// family are tried as well, and the first connection wins (RFC 8305). The first address is one
+	// of IPv6, if the stack has an address of IPv6 that suits it. If FallbackDelay is 0, it is 300
+	// ms; if it is negative, all addresses are tried one after the other.
 	FallbackDelay time.Duration
 
 	// Resolver finds the addresses of names. If it is nil, the stack looks them up, as Config.DNS

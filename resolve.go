@@ -22,7 +22,7 @@ func (s *Stack) internetAddrList(
 	if err != nil {
 		return nil, err
 	}
-	n, err := net.DefaultResolver.LookupPort(ctx, network, service)
+	n, err := services.LookupPort(ctx, network, service)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,9 @@ func (s *Stack) internetAddrList(
 			ips = append(ips, netip.IPv4Unspecified())
 		}
 	} else if r != nil {
-		ips, err = r.LookupNetIP(ctx, lookupNetwork(network), host)
+		// It has put them into the order in which the system should try them.
+		ips, err = r.LookupNetIP(untraced{ctx}, lookupNetwork(network), host)
+		s.names.Sort(ips)
 	} else {
 		ips, err = s.LookupNetIP(ctx, lookupNetwork(network), host)
 	}
@@ -55,6 +57,10 @@ func (s *Stack) internetAddrList(
 	}
 	return to, nil
 }
+
+// services looks up the ports of services, without the system's C library, which package net calls
+// with a channel that belongs to the testing/synctest bubble of the first call.
+var services = net.Resolver{PreferGo: true}
 
 // lookupNetwork returns the network of a look-up for addresses of another network.
 func lookupNetwork(network string) string {

@@ -123,7 +123,7 @@ func (r *Resolver) lookup(ctx context.Context, network, name string) ([]netip.Ad
 			return nil, err
 		}
 	}
-	r.sort(addrs)
+	r.Sort(addrs)
 	return addrs, nil
 }
 

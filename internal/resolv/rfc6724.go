@@ -77,14 +77,15 @@ type destination struct {
 	common int
 }
 
-// sort puts addresses in the order in which they should be tried: RFC 6724, 6. The rules 3, 4 and 7
+// Sort puts addresses in the order in which they should be tried: RFC 6724, 6. The rules 3, 4 and 7
 // are about things that a stack does not have: deprecated and home addresses, and tunnels within.
-func (r *Resolver) sort(addrs []netip.Addr) {
+func (r *Resolver) Sort(addrs []netip.Addr) {
 	if len(addrs) < 2 {
 		return
 	}
 	list := make([]destination, len(addrs))
 	for i, a := range addrs {
+		a = a.Unmap()
 		d := destination{addr: a, precedence: policyOf(a).precedence, scope: scope(a)}
 		if src := r.env.Source(a); src.IsValid() {
 			src = src.Unmap()

@@ -45,7 +45,7 @@ func TestSort(t *testing.T) {
 			}
 		}
 		r := New(Env{Source: func(dst netip.Addr) netip.Addr { return sources[dst] }})
-		r.sort(list)
+		r.Sort(list)
 		if got := show(list, nil); got != k.want {
 			t.Errorf("%s: %s, want %s", k.name, got, k.want)
 		}
