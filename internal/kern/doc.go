@@ -67,6 +67,7 @@
 //	in_cksum.go        checksums of chains
 //	in6_src.go         the source address (RFC 6724), scopes, and which addresses are ours
 //	in_mcast.go        multicast groups    if_multi.go     the groups of an interface
+//	in_hostcache.go    the MTUs of paths, for UDP
 //	udp_usrreq.go      udpUsrreq, udpOutput, udpCtlinput
 //	udp_input.go       checksum, lookup, delivery
 //	udp_local.go       delivery to a socket of the same stack

@@ -30,14 +30,18 @@ func (k *Kernel) ip6Output(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 	}
 	n := m.Pkt.Len + wire.IPv6Len
 	k.Stats.IP6.Localout.Inc()
-	if m.Pkt.SegSize == 0 && !ifp.whole() && n > ifp.mtu {
+	mtu := ifp.mtu
+	if o.mtu != 0 {
+		mtu = o.mtu
+	}
+	if m.Pkt.SegSize == 0 && !ifp.whole() && n > mtu {
 		// RFC 8200, 5: "fragmentation in IPv6 is performed only by source nodes, not by routers".
 		if o.df {
 			mbuf.Free(m)
 			return nil, syscall.EMSGSIZE
 		}
 		o.ifp = ifp
-		return k.ip6Fragment(m, ip, o, ifp.mtu)
+		return k.ip6Fragment(m, ip, o, mtu)
 	}
 	ip.Len = n
 	if n > wire.IPv6Len+wire.MaxPacket {

@@ -15,6 +15,7 @@ type ipOut struct {
 	proto    uint8
 	tos, ttl uint8  // of IPv6, traffic class and hop limit
 	df       bool   // the packet may not be cut into fragments
+	mtu      int    // of the path, if the caller knows it; 0: the interface's
 	bcast    bool   // dst may be a broadcast address
 	ifp      *Ifnet // the interface, if the caller knows it; nil: ipOutput finds it
 	so       *Socket
@@ -54,12 +55,16 @@ func (k *Kernel) ipOutput(m *mbuf.Mbuf, o *ipOut) (*ifqueue, syscall.Errno) {
 	}
 	n := m.Pkt.Len + wire.IPv4MinLen
 	k.Stats.IP.Localout.Inc()
-	if n > ifp.mtu && m.Pkt.SegSize == 0 && !ifp.whole() {
+	mtu := ifp.mtu
+	if o.mtu != 0 {
+		mtu = o.mtu
+	}
+	if n > mtu && m.Pkt.SegSize == 0 && !ifp.whole() {
 		if o.df {
 			mbuf.Free(m)
 			return nil, syscall.EMSGSIZE
 		}
-		o.ifp = ifp
+		o.ifp, o.mtu = ifp, mtu
 		return k.ipFragment(m, ip, o)
 	}
 	if !o.df {
@@ -90,7 +95,7 @@ func (k *Kernel) nextID(ip *wire.IPv4) uint16 {
 // ipFragment cuts a packet to the MTU: the second half of BSD's ip_output.
 func (k *Kernel) ipFragment(m *mbuf.Mbuf, ip wire.IPv4, o *ipOut) (q *ifqueue, errno syscall.Errno) {
 	ip.ID = k.nextID(&ip)
-	room := (o.ifp.mtu - wire.IPv4MinLen) &^ 7
+	room := (o.mtu - wire.IPv4MinLen) &^ 7
 	total := m.Pkt.Len
 	flow := m.Pkt.Flow
 	for off := 0; off < total; off += room {

@@ -81,19 +81,20 @@ type Kernel struct {
 	ipIDs     [1024]atomic.Uint32 // counters of identifications; a keyed hash chooses a packet's
 	ip6IDs    [1024]atomic.Uint32 // of IPv6 fragments
 
-	pcbs     pcbTable
-	ports    portTable
-	udb      pcbTable  // UDP's connected sockets
-	udpPorts portTable // all of UDP's sockets
-	icmpIDs  portTable // ping sockets, by the identifiers of their requests
-	raw      rawTable
-	pings    pingTable
-	syncache syncache
-	tw       twList
-	reass    ipReass
-	routes   rtable
-	rtgen    atomic.Uint32 // counts changes of routes and addresses, for those who keep a route
-	sockets  socketList
+	pcbs      pcbTable
+	ports     portTable
+	udb       pcbTable  // UDP's connected sockets
+	udpPorts  portTable // all of UDP's sockets
+	icmpIDs   portTable // ping sockets, by the identifiers of their requests
+	raw       rawTable
+	pings     pingTable
+	syncache  syncache
+	tw        twList
+	reass     ipReass
+	routes    rtable
+	hostcache hostcache
+	rtgen     atomic.Uint32 // counts changes of routes and addresses, for those who keep a route
+	sockets   socketList
 
 	ifMu  sync.Mutex
 	ifs   atomic.Pointer[[]*Ifnet] // copy on write

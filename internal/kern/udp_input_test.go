@@ -28,14 +28,38 @@ func udpBytes(src, dst netip.AddrPort, data []byte, mod func(wire.UDPView)) []by
 	return u
 }
 
+// udpIP puts a datagram into a packet, of the family of the addresses.
+func udpIP(src, dst netip.AddrPort, u []byte) []byte {
+	if src.Addr().Is6() {
+		return ip6{
+			IPv6: wire.IPv6{Src: src.Addr(), Dst: dst.Addr().WithZone("")}, proto: wire.ProtoUDP, payload: u,
+		}.bytes()
+	}
+	return ipPacket(wire.IPv4{}, src.Addr(), dst.Addr(), wire.ProtoUDP, u)
+}
+
 // udpPacket returns a packet with a datagram.
 func udpPacket(src, dst netip.AddrPort, data []byte) []byte {
-	return ipPacket(wire.IPv4{}, src.Addr(), dst.Addr(), wire.ProtoUDP, udpBytes(src, dst, data, nil))
+	return udpIP(src, dst, udpBytes(src, dst, data, nil))
+}
+
+// udpError returns an ICMP error, of the family of the addresses, about a datagram of the stack's.
+func udpError(src, dst netip.AddrPort, ic wire.ICMP, data []byte) []byte {
+	quote := udpPacket(src, dst, data)
+	if src.Addr().Is6() {
+		return ip6{proto: wire.ProtoICMPv6, payload: icmp6Message(attPeer6, attHost6, ic, quote)}.bytes()
+	}
+	return icmpPacket(attPeer, attHost, ic, quote)
 }
 
 var (
 	udpFrom = ap("10.0.0.2:2000")
 	udpTo   = ap("10.0.0.1:7")
+
+	// udpEnds are a peer and the stack, in both families.
+	udpEnds = [][2]netip.AddrPort{
+		{udpFrom, udpTo}, {netip.AddrPortFrom(attPeer6, 2000), netip.AddrPortFrom(attHost6, 7)},
+	}
 )
 
 // udpBound makes a socket of the victim's, which does not block.
@@ -43,6 +67,18 @@ func (v *victim) udpBound(addr string) *Socket {
 	so := udpSocket(v, v.k, addr)
 	so.Setnbio(true)
 	return so
+}
+
+// eachFamily runs a test with a victim, in a bubble, for both families: with the addresses of a
+// peer and of the stack.
+func eachFamily(t *testing.T, f func(t *testing.T, v *victim, from, to netip.AddrPort)) {
+	for _, ends := range udpEnds {
+		synctest.Test(t, func(t *testing.T) {
+			v := attacked6(t, nil)
+			defer v.done()
+			f(t, v, ends[0], ends[1])
+		})
+	}
 }
 
 // udpGot returns what has arrived on a socket.
@@ -60,22 +96,20 @@ func udpGot(so *Socket) (list []string) {
 // TestUDPEveryLength: each length field with each length of the packet either gives the right data
 // or is counted as bad.
 func TestUDPEveryLength(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		v := attacked(t, nil)
-		defer v.done()
-		so := v.udpBound("10.0.0.1:7")
+	eachFamily(t, func(t *testing.T, v *victim, from, to netip.AddrPort) {
+		so := v.udpBound(to.String())
 		defer so.Soclose()
 		data := []byte("abcdefghijkl")
 		for n := range wire.UDPLen + len(data) + 1 {
 			for ulen := range 40 {
-				u := udpBytes(udpFrom, udpTo, data, func(u wire.UDPView) {
+				u := udpBytes(from, to, data, func(u wire.UDPView) {
 					u.SetLen(ulen)
 					if covered := min(ulen, len(u)); covered >= wire.UDPLen {
-						sum := wire.PseudoSum(udpFrom.Addr(), udpTo.Addr(), wire.ProtoUDP, covered)
+						sum := wire.PseudoSum(from.Addr(), to.Addr(), wire.ProtoUDP, covered)
 						u.SetSum(^wire.Fold(wire.Sum(u[:covered], sum)))
 					}
 				})
-				v.inject(ipPacket(wire.IPv4{}, attPeer, attHost, wire.ProtoUDP, u[:n]))
+				v.inject(udpIP(from, to, u[:n]))
 				got := udpGot(so)
 				if ok := n >= wire.UDPLen && ulen >= wire.UDPLen && ulen <= n; !ok {
 					if got != nil {
@@ -94,51 +128,51 @@ func TestUDPEveryLength(t *testing.T) {
 }
 
 // TestUDPChecksum: a datagram with any bit changed is dropped; one without a checksum is taken over
-// IPv4.
+// IPv4, and dropped over IPv6. What is sent has a checksum, which is never 0.
 func TestUDPChecksum(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		v := attacked(t, nil)
-		defer v.done()
-		so := v.udpBound("10.0.0.1:7")
+	eachFamily(t, func(t *testing.T, v *victim, from, to netip.AddrPort) {
+		so := v.udpBound(to.String())
 		defer so.Soclose()
-		p := udpPacket(udpFrom, udpTo, []byte("abc"))
-		for bit := range 8 * (len(p) - 20) {
-			if bit/8 == 2 || bit/8 == 3 || bit/8 == 4 || bit/8 == 5 {
+		p := udpPacket(from, to, []byte("abc"))
+		hl := len(p) - wire.UDPLen - 3
+		for bit := range 8 * (len(p) - hl) {
+			if b := bit / 8; b >= 2 && b <= 5 {
 				continue // the port finds no socket, and the length is wrong: see TestUDPEveryLength
 			}
 			q := bytes.Clone(p)
-			q[20+bit/8] ^= 1 << (bit % 8)
+			q[hl+bit/8] ^= 1 << (bit % 8)
 			v.inject(q)
 			if got := udpGot(so); got != nil {
 				t.Errorf("bit %d: received %q", bit, got)
 			}
 		}
-		none := bytes.Clone(p)
-		binary.BigEndian.PutUint16(none[26:], 0)
-		v.inject(none)
-		if got := udpGot(so); len(got) != 1 || v.k.Stats.UDP.Nosum.Load() != 1 {
+		bad, want := v.k.Stats.UDP.Badsum.Load(), 1
+		binary.BigEndian.PutUint16(p[hl+6:], 0)
+		v.inject(p)
+		if from.Addr().Is6() {
+			want = 0
+		}
+		st := &v.k.Stats.UDP
+		if got := udpGot(so); len(got) != want || int(st.Nosum.Load()) != want || int(st.Badsum.Load()-bad) != 1-want {
 			t.Errorf("without a checksum: received %q", got)
 		}
-		// What we send has a checksum that is never 0: the sum of these bytes is.
-		for n := range 70000 {
-			b := []byte{byte(n >> 16), byte(n >> 8), byte(n), 0}
-			if _, errno := so.Sosendto(b, udpFrom); errno != 0 {
+		v.link.fetch()
+		for n := range 66000 { // the sum of some of them is 0
+			if _, errno := so.Sosendto([]byte{byte(n >> 16), byte(n >> 8), byte(n), 0}, from); errno != 0 {
 				t.Fatal(errno)
 			}
-			u := wire.UDPView(v.link.fetch()[0][20:])
-			if u.Sum() == 0 {
-				t.Fatalf("%x has the checksum 0", b)
-			}
-			if s := wire.Fold(wire.Sum(u, wire.PseudoSum(attHost, attPeer, wire.ProtoUDP, len(u)))); s != 0xffff {
-				t.Fatalf("%x has a wrong checksum", b)
+			u := wire.UDPView(v.link.fetch()[0][hl:])
+			sum := wire.Fold(wire.Sum(u, wire.PseudoSum(to.Addr(), from.Addr(), wire.ProtoUDP, len(u))))
+			if u.Sum() == 0 || sum != 0xffff {
+				t.Fatalf("%x has a wrong checksum", n)
 			}
 		}
 	})
 }
 
-// TestUDPNoPort: a datagram for a port without a socket is answered with one ICMP error that is no
-// longer than the datagram and an IP header, except if it was for several hosts, and no more often
-// than the limit allows.
+// TestUDPNoPort: a datagram for a port without a socket is answered with one ICMP error, except if
+// it was for several hosts, and no more often than the limit allows. Over IPv4 the error is not
+// longer than the datagram, unless that is tiny.
 func TestUDPNoPort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := attacked(t, nil)
@@ -166,70 +200,171 @@ func TestUDPNoPort(t *testing.T) {
 			t.Errorf("%d errors at once", n)
 		}
 	})
+	synctest.Test(t, func(t *testing.T) {
+		v := attacked6(t, nil)
+		defer v.done()
+		from, to := udpEnds[1][0], udpEnds[1][1]
+		p := udpPacket(from, to, make([]byte, 1000))
+		v.inject(p)
+		g := v.one6()
+		if g.ip.Dst != attPeer6 || g.ic.Type != wire.ICMPv6Unreach || g.ic.Code != wire.ICMPv6UnreachPort ||
+			!bytes.HasPrefix(g.data, p) || g.ip.Len > wire.IPv6MinMTU {
+			t.Errorf("the error is %+v", g)
+		}
+		v.inject(udpPacket(from, ap("[ff02::1]:7"), []byte("x")))
+		if l := v.link.fetch(); len(l) != 0 || v.k.Stats.UDP.Noportmcast.Load() != 1 {
+			t.Error("to all nodes: answered, or not counted")
+		}
+		for range 1000 {
+			v.inject(p)
+		}
+		if n := v.link.count(); n > 60 {
+			t.Errorf("%d errors at once", n)
+		}
+	})
 }
 
 // TestUDPICMPErrors: a connected socket learns of a hard error once; one about another datagram, or
 // one that may pass, changes nothing.
 func TestUDPICMPErrors(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		v := attacked(t, nil)
-		defer v.done()
-		so := v.udpBound("10.0.0.1:7")
+	eachFamily(t, func(t *testing.T, v *victim, from, to netip.AddrPort) {
+		so := v.udpBound(to.String())
 		defer so.Soclose()
-		v.no(so.Soconnect(udpFrom))
-		about := func(src, dst netip.AddrPort, typ, code uint8) {
-			v.inject(icmpPacket(attPeer, attHost, wire.ICMP{Type: typ, Code: code}, udpPacket(src, dst, nil)))
+		v.no(so.Soconnect(from))
+		port := wire.ICMP{Type: wire.ICMPUnreach, Code: wire.ICMPUnreachPort}
+		soft := []wire.ICMP{
+			{Type: wire.ICMPUnreach}, {Type: wire.ICMPUnreach, Code: 1}, {Type: wire.ICMPSourceQuench},
 		}
-		for _, c := range []struct {
-			src, dst  string
-			typ, code uint8
-			want      syscall.Errno
-		}{
-			{"10.0.0.1:7", "10.0.0.2:2000", wire.ICMPUnreach, wire.ICMPUnreachPort, syscall.ECONNREFUSED},
-			{"10.0.0.1:7", "10.0.0.2:2000", wire.ICMPUnreach, 0, 0},
-			{"10.0.0.1:7", "10.0.0.2:2000", wire.ICMPUnreach, 1, 0},
-			{"10.0.0.1:7", "10.0.0.2:2000", wire.ICMPSourceQuench, 0, 0},
-			{"10.0.0.1:8", "10.0.0.2:2000", wire.ICMPUnreach, wire.ICMPUnreachPort, 0},
-			{"10.0.0.1:7", "10.0.0.2:2001", wire.ICMPUnreach, wire.ICMPUnreachPort, 0},
-			{"10.0.0.1:7", "10.0.0.3:2000", wire.ICMPUnreach, wire.ICMPUnreachPort, 0},
-		} {
-			about(ap(c.src), ap(c.dst), c.typ, c.code)
-			if _, _, _, errno := so.Soreceivefrom(nil); errno != c.want && !(c.want == 0 && errno == syscall.EAGAIN) {
-				t.Errorf("%+v: %v", c, errno)
-			}
-			if _, _, _, errno := so.Soreceivefrom(nil); errno != syscall.EAGAIN {
-				t.Errorf("%+v: again %v", c, errno)
+		if from.Addr().Is6() {
+			port = wire.ICMP{Type: wire.ICMPv6Unreach, Code: wire.ICMPv6UnreachPort}
+			soft = []wire.ICMP{{Type: wire.ICMPv6Unreach}, {Type: wire.ICMPv6Unreach, Code: 3}, {Type: 127}}
+		}
+		check := func(what string, want syscall.Errno, src, dst netip.AddrPort, ic wire.ICMP) {
+			t.Helper()
+			v.inject(udpError(src, dst, ic, nil))
+			_, _, _, first := so.Soreceivefrom(nil)
+			_, _, _, second := so.Soreceivefrom(nil)
+			if first != want || second != syscall.EAGAIN {
+				t.Errorf("%s: %v, then %v", what, first, second)
 			}
 		}
+		check("port unreachable", syscall.ECONNREFUSED, to, from, port)
+		for _, ic := range soft {
+			check("soft error", syscall.EAGAIN, to, from, ic)
+		}
+		other := func(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr(), a.Port()+1) }
+		check("another source port", syscall.EAGAIN, other(to), from, port)
+		check("another destination port", syscall.EAGAIN, to, other(from), port)
+		check("another destination", syscall.EAGAIN, to, netip.AddrPortFrom(from.Addr().Next(), from.Port()), port)
 		// A reader that sleeps is woken.
 		so.Setnbio(false)
 		done := make(chan syscall.Errno)
 		go func() { _, _, _, errno := so.Soreceivefrom(nil); done <- errno }()
 		settle()
-		about(udpTo, udpFrom, wire.ICMPUnreach, wire.ICMPUnreachPort)
+		v.inject(udpError(to, from, port, nil))
 		if errno := <-done; errno != syscall.ECONNREFUSED {
 			t.Errorf("a reader that slept: %v", errno)
 		}
 		// A socket without a peer learns nothing.
 		v.no(so.Soconnect(netip.AddrPort{}))
-		about(udpTo, udpFrom, wire.ICMPUnreach, wire.ICMPUnreachPort)
+		v.inject(udpError(to, from, port, nil))
 		if errno := soError(so); errno != 0 {
 			t.Errorf("without a peer: %v", errno)
 		}
 	})
 }
 
+// TestUDPPathMTU: a router's MTU holds for ten minutes. Then datagrams that are longer go in
+// fragments, or, with IP_DONTFRAG, not at all. A message about a datagram that was short enough, or
+// for which no socket can have been, is not believed.
+func TestUDPPathMTU(t *testing.T) {
+	eachFamily(t, func(t *testing.T, v *victim, from, to netip.AddrPort) {
+		so := v.udpBound(to.String())
+		defer so.Soclose()
+		hl, tooBig := 28, func(mtu int) wire.ICMP {
+			return wire.ICMP{Type: wire.ICMPUnreach, Code: wire.ICMPUnreachNeedfrag, Rest: uint32(mtu)}
+		}
+		if from.Addr().Is6() {
+			hl, tooBig = 48, func(mtu int) wire.ICMP {
+				return wire.ICMP{Type: wire.ICMPv6PacketTooBig, Rest: uint32(mtu)}
+			}
+		}
+		data := make([]byte, 1500-hl)
+		packets := func(want, most int) {
+			t.Helper()
+			if _, errno := so.Sosendto(data, from); errno != 0 {
+				t.Fatal(errno)
+			}
+			l := v.link.fetch()
+			for _, p := range l {
+				if len(p) > most {
+					t.Errorf("a packet of %d bytes", len(p))
+				}
+			}
+			if len(l) != want {
+				t.Errorf("%d packets", len(l))
+			}
+		}
+		packets(1, 1500)
+		other := netip.AddrPortFrom(to.Addr(), to.Port()+1)
+		v.inject(udpError(other, from, tooBig(1300), data))
+		v.inject(udpError(to, from, tooBig(1300), data[:1000]))
+		packets(1, 1500)
+		v.inject(udpError(to, from, tooBig(1300), data))
+		packets(2, 1300)
+		v.inject(udpError(to, from, tooBig(1400), data)) // an MTU does not grow by that
+		packets(2, 1300)
+		v.link.count()
+		if n, errno := so.Sosendmsgs(batchOf(from, sizesOf(3, 1400)...), 0); n != 3 || errno != 0 {
+			t.Errorf("sent %d, %v", n, errno)
+		}
+		if n := v.link.count(); n != 6 {
+			t.Errorf("%d packets for a batch of three", n)
+		}
+		v.no(so.Sosetopt(IPPROTO_IP, IP_DONTFRAG, 1))
+		if _, errno := so.Sosendto(data, from); errno != syscall.EMSGSIZE {
+			t.Errorf("with IP_DONTFRAG: %v", errno)
+		}
+		v.no(so.Soconnect(from))
+		v.inject(udpError(to, from, tooBig(1290), data))
+		if errno := soError(so); errno != syscall.EMSGSIZE {
+			t.Errorf("a message for a socket with IP_DONTFRAG: %v", errno)
+		}
+		v.no(so.Sosetopt(IPPROTO_IP, IP_DONTFRAG, 0))
+		pass(hcExpireTime - time.Second)
+		packets(2, 1290)
+		pass(2 * time.Second)
+		packets(1, 1500)
+		// The least MTU, and the most entries.
+		v.inject(udpError(to, from, tooBig(1), data))
+		v.no(so.Soconnect(netip.AddrPort{}))
+		for i := range 3 * hcMax {
+			b := from.Addr().As16()
+			b[14], b[15] = byte(i>>8), byte(i)
+			v.inject(udpError(to, netip.AddrPortFrom(netip.AddrFrom16(b).Unmap(), 9), tooBig(1281), data))
+		}
+		if n := len(v.k.hostcache.m); n != hcMax || int(v.k.hostcache.n.Load()) != n {
+			t.Errorf("%d entries", n)
+		}
+		for _, e := range v.k.hostcache.m {
+			if e.mtu < minPMTU || from.Addr().Is6() && e.mtu < wire.IPv6MinMTU {
+				t.Errorf("an MTU of %d", e.mtu)
+			}
+		}
+	})
+}
+
+const hcExpireTime = time.Duration(hcExpire)
+
 // TestUDPFlood: what nobody reads takes no more memory than SO_RCVBUF says, whatever its size, and
 // what is dropped is counted.
 func TestUDPFlood(t *testing.T) {
-	for _, size := range []int{0, 1, 60, 88, 89, 300, 1472} {
-		synctest.Test(t, func(t *testing.T) {
-			v := attacked(t, nil)
-			defer v.done()
-			so := v.udpBound("10.0.0.1:7")
+	for _, size := range []int{0, 1, 60, 88, 89, 300, 1452} {
+		eachFamily(t, func(t *testing.T, v *victim, from, to netip.AddrPort) {
+			so := v.udpBound(to.String())
 			settle() // the link has its buffers
 			used := v.k.Pool().Used()
-			p := udpPacket(udpFrom, udpTo, make([]byte, size))
+			p := udpPacket(from, to, make([]byte, size))
 			const n = 5000
 			for range n {
 				v.inject(p)

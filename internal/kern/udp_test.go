@@ -29,7 +29,11 @@ func udpStack(t testing.TB) *Kernel {
 // udpSocket makes a socket, which is bound to an address if it is not empty.
 func udpSocket(t testing.TB, k *Kernel, addr string) *Socket {
 	t.Helper()
-	so, errno := k.Socreate(AF_INET, SOCK_DGRAM, 0)
+	domain := AF_INET
+	if addr != "" && ap(addr).Addr().Is6() {
+		domain = AF_INET6
+	}
+	so, errno := k.Socreate(domain, SOCK_DGRAM, 0)
 	if errno != 0 {
 		t.Fatal(errno)
 	}

@@ -153,7 +153,9 @@ type dgroute struct {
 	ifp      *Ifnet // nil: there is no way
 	gen      uint32 // the routes' generation
 	dport    uint16
-	several  bool // dst is a multicast or broadcast address
+	mtu      int   // of the path
+	expire   int64 // when mtu must be asked for again; 0: never
+	several  bool  // dst is a multicast or broadcast address
 	flow     uint32
 
 	// If the destination is a socket of this stack, and its packets need not be whole on any wire:
@@ -247,6 +249,10 @@ func (so *Socket) udpRoute(to netip.AddrPort, laddr in6Addr) (r dgroute, errno s
 	}
 	r.src, r.dst, r.ifp = src, dst, ifp
 	r.several = dst.IsMulticast() || ifp.broadcast(dst)
+	r.mtu = ifp.mtu
+	if mtu, expire := k.hostcache.lookup(in6(dst), k.now()); mtu != 0 && mtu < ifp.mtu {
+		r.mtu, r.expire = mtu, expire
+	}
 	t := tuple{laddr: in6(src), faddr: in6(dst), lport: inp.lport, fport: r.dport}
 	r.flow = t.flow(k.seed.hash)
 	return r, 0
@@ -265,7 +271,8 @@ func (so *Socket) udpOutput(m *mbuf.Mbuf, to netip.AddrPort) syscall.Errno {
 		return syscall.EDESTADDRREQ
 	}
 	r := &dg.route
-	if r.ifp == nil || r.to != to || r.gen != k.rtgen.Load() || r.ifp.down.Load() {
+	if r.ifp == nil || r.to != to || r.gen != k.rtgen.Load() || r.ifp.down.Load() ||
+		r.expire != 0 && k.now() >= r.expire {
 		if inp.lport == 0 {
 			if errno := so.udpAutobind(); errno != 0 {
 				mbuf.Free(m)
@@ -306,7 +313,7 @@ func (so *Socket) udpOutput(m *mbuf.Mbuf, to netip.AddrPort) syscall.Errno {
 		}
 		m.Pkt.SegSize = seg
 	}
-	if seg > 0 && seg+wire.UDPLen+r.iphlen() > r.ifp.mtu {
+	if seg > 0 && seg+wire.UDPLen+r.iphlen() > r.mtu {
 		mbuf.Free(m)
 		return syscall.EMSGSIZE // a segment cannot be cut once more, nor can it on Linux
 	}
@@ -315,15 +322,19 @@ func (so *Socket) udpOutput(m *mbuf.Mbuf, to netip.AddrPort) syscall.Errno {
 	}
 	wire.UDP{Sport: inp.lport, Dport: r.dport, Len: n + wire.UDPLen}.Put(m.Prepend(wire.UDPLen))
 	m.Pkt.Flow = r.flow
+	total := n + wire.UDPLen + r.iphlen()
+	whole := seg > 0 || total <= r.mtu || r.ifp.whole()
 	o := ipOut{
 		src: r.src, dst: r.dst, proto: wire.ProtoUDP, tos: inp.tos, ttl: inp.ttl, ifp: r.ifp, so: so,
-		df: dg.opts&dgDontfrag != 0 || r.ifp.whole() || seg > 0, bcast: r.several,
+		// As on Linux, a datagram that fits the path is not cut on its way, so that the path's MTU
+		// becomes known. A longer one is cut here.
+		df: whole && !r.several || dg.opts&dgDontfrag != 0, mtu: r.mtu, bcast: r.several,
 	}
 	k.Stats.UDP.Opackets.Add(segments(n, seg))
-	if n += wire.UDPLen + r.iphlen(); seg == 0 && n > r.ifp.mtu && !r.ifp.whole() {
-		k.udpSum(m, r.src, r.dst) // the datagram will be cut into fragments
-	} else {
+	if whole {
 		m.Pkt.Csum = mbuf.CsumPartial
+	} else {
+		k.udpSum(m, r.src, r.dst) // a fragment cannot have it computed later
 	}
 	if r.several {
 		return so.udpOutputAll(m, &o)
@@ -374,6 +385,10 @@ func (k *Kernel) udpSum(m *mbuf.Mbuf, src, dst netip.Addr) {
 // layer all ICMP error messages that it receives from the IP layer"; a socket without a peer could
 // not say whom the error is about. An error that may pass is no reason to fail (4.2.3.9).
 func udpCtlinput(k *Kernel, e *icmpError) {
+	if e.mtu != 0 {
+		k.udpMtudisc(e)
+		return
+	}
 	inp := k.udb.lookup(&e.t)
 	if inp == nil || e.errno == 0 || !e.hard {
 		return
@@ -381,10 +396,7 @@ func udpCtlinput(k *Kernel, e *icmpError) {
 	so := inp.so
 	so.lock()
 	if !so.dead && inp.tuple == e.t {
-		so.err = uint32(e.errno)
-		so.dgnote()
-		so.sowakeup(&so.rcv.sleepers)
-		so.sowakeup(&so.snd.sleepers)
+		so.dgerror(e.errno)
 	}
 	so.unlock()
 }

@@ -57,6 +57,15 @@ type dgram struct {
 	rawproto uint8 // of a raw socket; constant
 }
 
+// dgerror sets so_error, which the next call returns, and wakes those that sleep. The socket is
+// locked.
+func (so *Socket) dgerror(errno syscall.Errno) {
+	so.err = uint32(errno)
+	so.dgnote()
+	so.sowakeup(&so.rcv.sleepers)
+	so.sowakeup(&so.snd.sleepers)
+}
+
 // dgnote notes whether readers must look at the state of the socket. The socket is locked.
 func (so *Socket) dgnote() {
 	so.dg.slow.Store(so.closed() || so.dead || so.err != 0 || so.state&ssCantrcvmore != 0 ||

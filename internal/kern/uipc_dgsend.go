@@ -190,7 +190,7 @@ func (so *Socket) dgrun(msgs []Msg) (k, total int) {
 	size := msgs[0].size()
 	r := &so.dg.route
 	if so.proto.proto != wire.ProtoUDP || size == 0 || r.ifp == nil || r.several || r.to != msgs[0].Addr ||
-		size+wire.UDPLen+r.iphlen() > r.ifp.mtu || so.dg.gso != 0 {
+		size+wire.UDPLen+r.iphlen() > r.mtu || so.dg.gso != 0 {
 		return 1, size
 	}
 	for k, total = 1, size; k < len(msgs) && k < udpMaxSegs; {
