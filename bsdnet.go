@@ -41,8 +41,9 @@
 // are in none. Calls from elsewhere fail with an error that says so, and change nothing: dials,
 // Listen, Accept, reads that would wait, writes, Close of a connection, options, deadlines, Attach,
 // Detach and Capture. A deadline fails in the same way if it is set in a bubble and was computed
-// outside, with time.Now; one that was computed in a bubble has long passed outside. [Stack.Close]
-// is an exception: once no call waits for the stack, it may be called from anywhere.
+// outside, with time.Now; one that was computed in a bubble has long passed outside. There are two
+// exceptions: a datagram can be sent from a bubble by a stack that is in none, and once no call
+// waits for a stack, [Stack.Close] may be called from anywhere.
 //
 // # Names
 //

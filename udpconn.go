@@ -178,20 +178,21 @@ func (c *UDPConn) SetReadDeadline(t time.Time) error {
 	return c.ownError("set", c.so.SetDeadlines(&t, nil))
 }
 
-// SetWriteDeadline sets the deadline of writes. A write after it fails with
-// os.ErrDeadlineExceeded. The zero time means none.
+// SetWriteDeadline sets the deadline of writes, including those that wait for a link, which then
+// fail with os.ErrDeadlineExceeded. The zero time means none.
 func (c *UDPConn) SetWriteDeadline(t time.Time) error {
 	return c.ownError("set", c.so.SetDeadlines(nil, &t))
 }
 
-// SetReadBuffer sets the size of the receive buffer in bytes. A size out of range counts as the
+// SetReadBuffer sets the size of the receive buffer, in bytes of memory: a datagram takes a little
+// more than its data. A size out of range counts as the
 // nearest that the stack allows: at least 1 KiB, and with [ProfileDefault] at most 7.1 MiB.
 func (c *UDPConn) SetReadBuffer(bytes int) error {
 	return c.ownError("setsockopt", c.so.Sosetopt(kern.SOL_SOCKET, kern.SO_RCVBUF, c.so.Clampbuf(bytes)))
 }
 
-// SetWriteBuffer sets the size of the send buffer in bytes, which is the longest datagram that can
-// be sent. The limits are those of [UDPConn.SetReadBuffer].
+// SetWriteBuffer sets the size of the send buffer: how many bytes may wait on a link's queue before
+// writes wait. The limits are those of [UDPConn.SetReadBuffer].
 func (c *UDPConn) SetWriteBuffer(bytes int) error {
 	return c.ownError("setsockopt", c.so.Sosetopt(kern.SOL_SOCKET, kern.SO_SNDBUF, c.so.Clampbuf(bytes)))
 }

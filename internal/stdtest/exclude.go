@@ -25,6 +25,7 @@ var excluded = map[string]map[string]string{
 		"TestDialerControlContext/StreamDial": needsRawConn,
 		"TestDialerKeepAlive":                 needsNetFD, // the same hook
 		"TestDualStackTCPListener":            needsNetFD, // its address family
+		"TestDualStackUDPListener":            needsNetFD, // its address family
 		"TestEndlessWrite":                    needsNetFD,
 		"TestFileConn/tcp":                    needsFile,
 		"TestFileConn/udp":                    needsFile,

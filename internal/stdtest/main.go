@@ -8,7 +8,7 @@
 // become part of the standard library, and each test binary gets a file that sets the hook
 // (testdata/bsdnethook). Tests and the code that they test do not change otherwise: a *net.TCPConn
 // is still one, and a bsdnet.TCPConn does its work. Unix sockets and the resolver stay with the
-// kernel, and IPv6 is off.
+// kernel.
 //
 // Each test binary runs twice, over the kernel and over bsdnet. The program fails if a test or a
 // subtest passes over the kernel and not over bsdnet, unless the list in exclude.go has it with a

@@ -46,9 +46,6 @@ var edits = []edit{
 	{"udpsock_posix.go", "listenUDP(ctx context.Context, laddr *UDPAddr) (*UDPConn, error) {\n",
 		"\tif hookTakesUDP(laddr) && sl.Control == nil {\n" +
 			"\t\tc, err := hookedUDP(UDPHooked.ListenUDP(sl.network, laddr))\n\t\treturn c, inner(err)\n\t}\n"},
-	// Both runs are without IPv6, which bsdnet does not have yet. A test that needs it skips.
-	{"ipsock.go", "func supportsIPv6() bool {\n", "\tif true {\n\t\treturn false\n\t}\n"},
-	{"ipsock.go", "func supportsIPv4map() bool {\n", "\tif true {\n\t\treturn false\n\t}\n"},
 }
 
 // method matches the head of an exported method of TCPConn, TCPListener or UDPConn.
