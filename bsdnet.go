@@ -216,9 +216,10 @@ type Config struct {
 	// Forwarding makes a router of the stack (RFC 1812): packets that arrive for other hosts leave
 	// by the link that the longest prefix among the routes leads to. Packets that no router may
 	// forward are dropped, and senders are told by ICMP of an exhausted TTL, of a packet that is
-	// too long for the next link, and of a destination without a route. There are no redirects and
-	// no multicast routing, and packets in transit are not put together from fragments. Without
-	// Forwarding, packets for other hosts are dropped.
+	// too long for the next link, and of a destination without a route. IPv6 is forwarded in the
+	// same way (RFC 8200). There are no redirects, no router advertisements and no multicast
+	// routing, and packets in transit are not put together from fragments. Without Forwarding,
+	// packets for other hosts are dropped.
 	Forwarding bool
 
 	// Trace is called with each event on the stack's connections, from several goroutines at the

@@ -13,7 +13,8 @@ import (
 // PingConfig says what [Stack.Ping] sends. The zero PingConfig is ready to use.
 type PingConfig struct {
 	// Size is how many bytes of data the request has, which come back with the answer: up to 65507,
-	// or 65527 over IPv6. What is longer than the MTU goes in fragments.
+	// or 65527 over IPv6. What is longer than the MTU goes in fragments. Over IPv4, routers cut
+	// what is longer than the MTU of a link on the way; over IPv6, they report it.
 	Size int
 
 	// TTL is the time to live of the request, or its hop limit over IPv6: 1 to 255. Each router

@@ -176,7 +176,7 @@ type IP6Stats struct {
 	Badaddr     uint64 // with addresses that no packet on a link may have
 	Toomanyhdr  uint64 // with more extension headers, or longer ones, than a packet has a use for
 	Notmember   uint64 // for groups that the stack has not joined
-	Cantforward uint64 // for other hosts
+	Cantforward uint64 // for other hosts, if the stack does not forward them, or may not
 	Fragments   uint64 // fragments
 	Fragdropped uint64 // fragments dropped
 	Fragtimeout uint64 // packets of which not all fragments came in time
@@ -189,6 +189,11 @@ type IP6Stats struct {
 	Noroute    uint64 // without a route
 	Fragmented uint64 // cut into fragments
 	Ofragments uint64 // fragments made
+
+	// Packets forwarded.
+	Forward  uint64 // all
+	Cantfrag uint64 // packets not forwarded because they were too long
+	Odropped uint64 // packets lost to a full queue
 }
 
 // ICMP6Stats are the counters of ICMPv6, under the names of FreeBSD's struct icmp6stat.

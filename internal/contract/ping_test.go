@@ -28,11 +28,17 @@ func timeout(t *testing.T, d time.Duration) context.Context {
 // other; a request that is too long for a link. It works in a bubble.
 func TestPing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := row(t, 1500, 1100, 1500) // 5 ms each
-		far := netip.MustParseAddr("10.0.2.2")
-		for _, size := range []int{0, 1, 56, 1072, 1073, 1472, 1473, 8000, 65507} {
+		s := row(t, 1500, 1300, 1500) // 5 ms each
+		far, far6 := netip.MustParseAddr("10.0.2.2"), netip.MustParseAddr("fd00:0:0:2::2")
+		for _, size := range []int{0, 1, 56, 1252, 1272, 1273, 1472, 1473, 8000, 65507} {
 			r, err := s[0].Ping(timeout(t, time.Second), far, bsdnet.PingConfig{Size: size})
 			if err != nil || r.From != far || r.TTL != 253 || r.RTT.Round(time.Millisecond) != 30*time.Millisecond {
+				t.Errorf("%d bytes: %+v, %v", size, r, err)
+			}
+		}
+		for _, size := range []int{0, 1, 56, 1252} {
+			r, err := s[0].Ping(timeout(t, time.Second), far6, bsdnet.PingConfig{Size: size})
+			if err != nil || r.From != far6 || r.TTL != 62 || r.RTT.Round(time.Millisecond) != 30*time.Millisecond {
 				t.Errorf("%d bytes: %+v, %v", size, r, err)
 			}
 		}
@@ -52,11 +58,17 @@ func TestPing(t *testing.T) {
 		if want := []string{"10.0.0.2 10ms", "10.0.1.2 20ms", "10.0.2.2", "10.0.2.2"}; !slices.Equal(hops, want) {
 			t.Errorf("hops %q, want %q", hops, want)
 		}
-		_, err := s[0].Ping(timeout(t, time.Second), far, bsdnet.PingConfig{Size: 1472, DontFragment: true})
-		var pe *bsdnet.PingError
-		if !errors.As(err, &pe) || pe.MTU != 1100 || pe.From != netip.MustParseAddr("10.0.0.2") || pe.TTLExceeded() ||
-			!errors.Is(err, syscall.EMSGSIZE) {
-			t.Errorf("too long for a link on the way: %v, %+v", err, pe)
+		for addr, first := range map[netip.Addr]string{far: "10.0.0.2", far6: "fd00::2"} {
+			_, err := s[0].Ping(timeout(t, time.Second), addr, bsdnet.PingConfig{Size: 1452, DontFragment: true})
+			var pe *bsdnet.PingError
+			if !errors.As(err, &pe) || pe.MTU != 1300 || pe.From != netip.MustParseAddr(first) || pe.TTLExceeded() ||
+				!errors.Is(err, syscall.EMSGSIZE) {
+				t.Errorf("too long for a link on the way to %v: %v, %+v", addr, err, pe)
+			}
+			_, err = s[0].Ping(timeout(t, time.Second), addr, bsdnet.PingConfig{TTL: 1})
+			if pe = nil; !errors.As(err, &pe) || pe.From != netip.MustParseAddr(first) || !pe.TTLExceeded() {
+				t.Errorf("one hop towards %v: %v, %+v", addr, err, pe)
+			}
 		}
 		self := netip.MustParseAddr("127.0.0.1")
 		if _, err := s[0].Ping(timeout(t, time.Second), self, bsdnet.PingConfig{}); err != nil {

@@ -82,7 +82,7 @@
 //	tcp_subr.go        segments without a machine: tcpRespond, dropwithreset; tcpCtlinput
 //	tcp_debug.go       events of connections, for Config.Trace: BSD's tcp_trace
 //	ip_input.go        ipintr              ip_output.go    ipOutput
-//	ip_forward.go      packets in transit, if the stack is a router
+//	ip_forward.go, ip6_forward.go           packets in transit, if the stack is a router
 //	raw_ip.go          raw sockets         icmp_dgram.go   ping sockets
 //	icmp_ping.go       Ping as a call
 //	ip_reass.go        fragments, bounded  ip_icmp.go      echo, errors both ways

@@ -118,9 +118,10 @@ func (k *Kernel) icmp6Error(ifp *Ifnet, ip *ipHdr, m *mbuf.Mbuf, typ, code uint8
 		return
 	}
 	src := ip.dst
-	if src.IsMulticast() {
-		// If a packet was sent to a group, the source of the answer is a unicast address of the
-		// node (2.2).
+	if !k.in6Own(ifp, src) {
+		// If a packet was sent to a group, or was in transit, the source of the answer is a unicast
+		// address of the node (2.2): of the interface at which the sender's packets arrive, as
+		// traceroute should show it.
 		if src = ifp.in6Selectsrc(ip.src); !src.IsValid() {
 			return
 		}

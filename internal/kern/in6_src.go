@@ -100,16 +100,20 @@ func in6Better(a, b netip.Prefix, dst netip.Addr) bool {
 	return common(a) > common(b)
 }
 
-// in6Multicast reports whether packets to a multicast address are for this host: to all nodes, or
-// to a group that has been joined on the interface.
+// in6Multicast reports whether packets to a multicast address are for this host: to all nodes, to
+// all routers if it is one, or to a group that has been joined on the interface.
 func (ifp *Ifnet) in6Multicast(a netip.Addr) bool {
+	if a == allRoutersLink && ifp.k.ip6forwarding.Load() {
+		return true
+	}
 	return a == allNodesLink || a == allNodesInterface && ifp.loopback || ifp.joined(in6(a))
 }
 
-// The groups of all nodes (RFC 4291, 2.7.1).
+// The groups of all nodes and of all routers (RFC 4291, 2.7.1).
 var (
 	allNodesInterface = netip.AddrFrom16([16]byte{0: 0xff, 1: scopeInterface, 15: 1})
 	allNodesLink      = netip.AddrFrom16([16]byte{0: 0xff, 1: scopeLink, 15: 1})
+	allRoutersLink    = netip.AddrFrom16([16]byte{0: 0xff, 1: scopeLink, 15: 2})
 )
 
 // in6Acceptable reports whether a packet from a wire has addresses that it can have there:

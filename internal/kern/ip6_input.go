@@ -10,7 +10,7 @@ import (
 type IP6Stats struct {
 	Total, Tooshort, Badlen, Badaddr, Badoptions, Toomanyhdr, Notmember, Cantforward tcp.Counter
 	Fragments, Fragdropped, Fragtimeout, Reassembled, Delivered, Noproto             tcp.Counter
-	Localout, Noroute, Fragmented, Ofragments                                        tcp.Counter
+	Localout, Noroute, Fragmented, Ofragments, Forward, Cantfrag, Odropped           tcp.Counter
 }
 
 // ip6Input takes an IPv6 packet from ipintr, and takes over its chain: BSD's ip6_input.
@@ -37,9 +37,13 @@ func (k *Kernel) ip6Input(ifp *Ifnet, m *mbuf.Mbuf) {
 			m.Pkt.Len = ip.Len
 		}
 		if !k.in6Ours(ifp, ip.Dst) {
-			if ip.Dst.IsMulticast() {
+			switch {
+			case ip.Dst.IsMulticast():
 				st.Notmember.Inc()
-			} else {
+			case k.ip6forwarding.Load():
+				k.ip6Forward(ifp, &ip, m)
+				return
+			default:
 				st.Cantforward.Inc()
 			}
 			mbuf.Free(m)

@@ -46,7 +46,11 @@ func (k *Kernel) ipForward(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) {
 		mbuf.Free(m)
 		return
 	}
-	size := ipForwardSize(ip, m)
+	fragment := ip.Flags&wire.IPMF != 0 || ip.Off != 0
+	if fragment {
+		m.Pkt.Csum, m.Pkt.SegSize = 0, 0 // the headers of a fragment say nothing about its datagram
+	}
+	size := forwardSize(m, ip.Hlen, ip.Len)
 	if size > out.mtu && ip.Flags&wire.IPDF != 0 {
 		// RFC 1191, 4: the message has the MTU of the next hop in its second word.
 		s.Cantfrag.Inc()
@@ -56,13 +60,16 @@ func (k *Kernel) ipForward(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) {
 	wire.IPv4View(m.Bytes()).DecTTL()
 	s.Forward.Inc()
 	if len(out.queues) > 1 {
-		m.Pkt.Flow = k.forwardFlow(ip, m)
+		h := ipHdr{src: ip.Src, dst: ip.Dst, hlen: ip.Hlen}
+		m.Pkt.Flow = k.forwardFlow(&h, m, fragment)
 	}
 	if size > out.mtu {
 		k.ipForwardCut(out, m)
 		return
 	}
-	k.forwardOutput(out, m)
+	if !k.forwardOutput(out, m) {
+		s.Odropped.Inc()
+	}
 }
 
 // ipForwardable reports whether a packet, which ipAcceptable has accepted, may be forwarded
@@ -92,55 +99,57 @@ func (k *Kernel) ipForwardError(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf, typ, co
 	// possible without the length of the ICMP datagram exceeding 576 bytes."
 	var b [576 - wire.IPv4MinLen - wire.ICMPLen]byte
 	got := b[:mbuf.Copydata(m, 0, b[:])]
-	if n := m.Pkt.SegSize; n > 0 {
-		// The sender has sent segments, and is shown the first one.
-		if hl, ok := segHeaders(got, ip.Hlen, ip.Proto); ok && hl+n < ip.Len {
-			wire.IPv4View(got).SetLen(hl + n)
-			if ip.Proto == wire.ProtoUDP {
-				wire.UDPView(got[ip.Hlen:]).SetLen(wire.UDPLen + n)
-			}
-			got = got[:min(len(got), hl+n)]
-		}
+	if n := forwardSize(m, ip.Hlen, ip.Len); n < ip.Len {
+		showFirst(got, ip.Hlen, n)
+		got = got[:min(len(got), n)]
 	}
 	k.icmpSendError(ifp, &ipHdr{src: ip.Src, dst: ip.Dst, hlen: ip.Hlen}, got, typ, code, rest)
 	mbuf.Free(m)
 }
 
-// tcpHeaders returns the length of the IP header, which is iphl, and of the TCP header behind it.
-// It reports false if p does not hold both.
-func tcpHeaders(p []byte, iphl int) (hl int, ok bool) {
-	if len(p) < iphl+wire.TCPMinLen {
-		return 0, false
+// showFirst sets the lengths in the headers of a chain of segments, which begins with p, to those
+// of its first one, which has n bytes: its sender has sent segments. forwardSize has checked that p
+// has the headers.
+func showFirst(p []byte, iphl, n int) {
+	ip := wire.IPView(p)
+	ip.SetLen(n)
+	if ip.Proto() == wire.ProtoUDP {
+		wire.UDPView(p[iphl:]).SetLen(n - iphl)
 	}
-	n := wire.TCPView(p[iphl:]).Hlen()
-	return iphl + n, n >= wire.TCPMinLen && len(p) >= iphl+n
 }
 
-// segHeaders is tcpHeaders for a chain of segments of TCP or of datagrams.
-func segHeaders(p []byte, iphl int, proto uint8) (hl int, ok bool) {
-	switch proto {
+// headersLen returns the length of the headers of a packet that begins with p: IP's, which is iphl
+// bytes long and has no extension headers, and TCP's or UDP's. It reports false if p does not hold
+// both.
+func headersLen(p []byte, iphl int) (hl int, ok bool) {
+	if len(p) < iphl {
+		return 0, false
+	}
+	th := p[iphl:]
+	switch wire.IPView(p).Proto() {
 	case wire.ProtoTCP:
-		return tcpHeaders(p, iphl)
+		if len(th) < wire.TCPMinLen {
+			return 0, false
+		}
+		n := wire.TCPView(th).Hlen()
+		return iphl + n, n >= wire.TCPMinLen && len(th) >= n
 	case wire.ProtoUDP:
-		return iphl + wire.UDPLen, len(p) >= iphl+wire.UDPLen
+		return iphl + wire.UDPLen, len(th) >= wire.UDPLen
 	}
 	return 0, false
 }
 
-// ipForwardSize prepares a packet for the cutter, and returns the length of the largest packet that
-// will be on the wire. A link or gro may have merged segments; they leave as they were.
-func ipForwardSize(ip *wire.IPv4, m *mbuf.Mbuf) int {
-	if ip.Flags&wire.IPMF != 0 || ip.Off != 0 {
-		m.Pkt.Csum, m.Pkt.SegSize = 0, 0 // the headers of a fragment say nothing about its datagram
-		return ip.Len
-	}
+// forwardSize prepares a packet in transit for the cutter, and returns the length of the largest
+// packet that will be on the wire. A link or gro may have merged segments; they leave as they were.
+// plen is the length of the packet, which is no fragment if it holds segments.
+func forwardSize(m *mbuf.Mbuf, iphl, plen int) int {
 	if m.Pkt.SegSize == 0 {
-		return ip.Len
+		return plen
 	}
-	hl, ok := segHeaders(m.Bytes(), ip.Hlen, ip.Proto)
-	if !ok || hl+m.Pkt.SegSize >= ip.Len {
+	hl, ok := headersLen(m.Bytes(), iphl)
+	if !ok || hl+m.Pkt.SegSize >= plen {
 		m.Pkt.SegSize = 0
-		return ip.Len
+		return plen
 	}
 	// The sum of the whole has been verified, or does not exist, and each segment needs its own.
 	m.Pkt.Csum |= mbuf.CsumPartial
@@ -149,22 +158,21 @@ func ipForwardSize(ip *wire.IPv4, m *mbuf.Mbuf) int {
 
 // forwardFlow returns the hash of a packet's flow, which chooses the queue. All fragments of a
 // datagram have the same, so they do not overtake each other.
-func (k *Kernel) forwardFlow(ip *wire.IPv4, m *mbuf.Mbuf) uint32 {
-	t := tuple{laddr: in6(ip.Src), faddr: in6(ip.Dst)}
-	if b := m.Bytes(); ip.Proto == wire.ProtoTCP && ip.Flags&wire.IPMF == 0 && ip.Off == 0 && len(b) >= ip.Hlen+4 {
-		th := wire.TCPView(b[ip.Hlen:])
+func (k *Kernel) forwardFlow(ip *ipHdr, m *mbuf.Mbuf, fragment bool) uint32 {
+	t := tuple{laddr: in6(ip.src), faddr: in6(ip.dst)}
+	if _, ok := headersLen(m.Bytes(), ip.hlen); ok && !fragment {
+		th := wire.TCPView(m.Bytes()[ip.hlen:]) // ports are in the same place in each transport
 		t.lport, t.fport = th.Sport(), th.Dport()
 	}
 	return t.flow(k.seed.hash)
 }
 
-// forwardOutput puts a packet on an interface's queue, which ipForwardStart starts.
+// forwardOutput puts a packet on an interface's queue, which ipForwardStart starts. It reports
+// false if the queue is full, as under a flood. RFC 1812, 4.3.3.3: "A router SHOULD NOT originate
+// ICMP Source Quench messages."
 func (k *Kernel) forwardOutput(out *Ifnet, m *mbuf.Mbuf) bool {
 	q, errno := out.output(m, nil)
 	if errno != 0 {
-		// The queue is full, as under a flood. RFC 1812, 4.3.3.3: "A router SHOULD NOT originate
-		// ICMP Source Quench messages."
-		k.Stats.IP.Odropped.Inc()
 		return false
 	}
 	q.forwarded.Store(true)
@@ -235,6 +243,7 @@ func (k *Kernel) ipForwardFragment(out *Ifnet, m *mbuf.Mbuf) bool {
 		copy(h.Prepend(len(v)), v)
 		k.Stats.IP.Ofragments.Inc()
 		if !k.forwardOutput(out, h) {
+			k.Stats.IP.Odropped.Inc()
 			return false // without this fragment the others are of no use
 		}
 		if off == 0 {

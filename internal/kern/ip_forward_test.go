@@ -11,29 +11,41 @@ import (
 	"bsdnet/internal/kern/wire"
 )
 
-// A router is a stack that forwards, between the attacker's network 10.0.0.0/24 and 10.1.0.0/24,
-// whose link carries packets of mtu bytes.
+// A router is a stack that forwards, between the attacker's networks 10.0.0.0/24 and 2001:db8::/64,
+// and the far ones, 10.1.0.0/24 and 2001:db8:1::/64, whose link carries packets of mtu bytes.
 type router struct {
 	*victim
 	far *wireLink
 	out *Ifnet
 }
 
-var farHost = netip.MustParseAddr("10.1.0.2")
+var (
+	farHost  = netip.MustParseAddr("10.1.0.2")
+	farHost6 = netip.MustParseAddr("2001:db8:1::2")
+	attAny6  = netip.MustParsePrefix("::/0")
+)
 
 func newRouter(t testing.TB, mtu int) *router {
 	t.Helper()
-	v := attacked(t, nil)
+	v := attacked6(t, nil)
 	r := &router{victim: v, far: newWireLink(mtu)}
+	prefixes := []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}
+	if mtu >= wire.IPv6MinMTU {
+		prefixes = append(prefixes, netip.MustParsePrefix("2001:db8:1::1/64"), netip.MustParsePrefix("fe80::9/64"))
+	}
 	var err error
-	if r.out, err = v.k.Attach("wire1", r.far, []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}); err != nil {
+	if r.out, err = v.k.Attach("wire1", r.far, prefixes); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.k.DelRoute(attAny, v.ifp); err != nil {
-		t.Fatal(err)
+	for _, dst := range []netip.Prefix{attAny, attAny6} {
+		if err := v.k.DelRoute(dst, v.ifp); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := v.k.SetSysctl("net.inet.ip.forwarding", 1); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"net.inet.ip.forwarding", "net.inet6.ip6.forwarding"} {
+		if err := v.k.SetSysctl(name, 1); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return r
 }
@@ -283,120 +295,6 @@ func TestForwardFragments(t *testing.T) {
 			r.none()
 		}
 		r.done()
-	}
-}
-
-// offered makes a packet as a link with offloads or gro hands it over: n bytes of TCP payload in
-// two Mbufs, to be cut into segments of seg bytes, whose checksum covers the pseudo-header only if
-// partial is true, and else is right.
-func (r *router) offered(flags uint16, n, size int, partial bool) (m *mbuf.Mbuf, data []byte) {
-	data = make([]byte, n)
-	for i := range data {
-		data[i] = streamByte(4, i)
-	}
-	s := &seg{from: netip.AddrPortFrom(attPeer, 5000), to: netip.AddrPortFrom(farHost, 80), data: data,
-		th: wire.TCP{Seq: 1 << 31, Ack: 7, Flags: wire.ACK | wire.PUSH, Win: 500}, ip: wire.IPv4{Flags: flags}}
-	p := s.bytes()
-	m = r.k.pool.Getcl(len(p))
-	half := 40 + n/3
-	m.Append(p[:half])
-	m2 := r.k.pool.Getcl(len(p))
-	m2.Append(p[half:])
-	m.SetNext(m2)
-	m.Pkt.Len, m.Pkt.SegSize, m.Pkt.Csum = len(p), size, mbuf.CsumVerified
-	if partial {
-		m.Pkt.Csum |= mbuf.CsumPartial
-		binary.BigEndian.PutUint16(m.Bytes()[36:], wire.Fold(wire.PseudoSum(attPeer, farHost, wire.ProtoTCP, n+20)))
-	}
-	return m, data
-}
-
-// Segments that a link or gro has merged, and checksums that a link has left out: they leave as
-// they have arrived, whatever the next link can do.
-func TestForwardOffloads(t *testing.T) {
-	for _, c := range []struct {
-		what    string
-		flags   uint16
-		n, seg  int
-		partial bool
-		mtu     int
-		vnet    bool
-		want    int // packets
-	}{
-		{"one segment, no checksum", wire.IPDF, 1000, 0, true, 1500, false, 1},
-		{"one segment, no checksum, offloads", wire.IPDF, 1000, 0, true, 1500, true, 1},
-		{"merged by gro", wire.IPDF, 10 * 1460, 1460, false, 1500, false, 10},
-		{"merged by gro, offloads", wire.IPDF, 10 * 1460, 1460, false, 1500, true, 1},
-		{"merged by a link", wire.IPDF, 10*1460 + 7, 1460, true, 1500, false, 11},
-		{"merged by a link, offloads", wire.IPDF, 10*1460 + 7, 1460, true, 1500, true, 1},
-		{"a chain of one", wire.IPDF, 900, 1460, true, 1500, false, 1},
-		{"too long", wire.IPDF, 10 * 1460, 1460, true, 1400, false, 0},
-		{"too long, offloads", wire.IPDF, 10 * 1460, 1460, false, 1400, true, 0},
-		{"fragments", 0, 1000, 0, true, 576, false, 2},
-		{"fragments, offloads", 0, 1000, 0, true, 576, true, 2},
-		{"merged, then fragments", 0, 5*1460 + 9, 1460, true, 800, false, 11},
-		{"merged, then fragments, offloads", 0, 5*1460 + 9, 1460, false, 800, true, 11},
-	} {
-		r := newRouter(t, c.mtu)
-		r.out.vnet = c.vnet
-		m, data := r.offered(c.flags, c.n, c.seg, c.partial)
-		r.k.ipintr(r.ifp, m)
-		r.k.ipForwardStart()
-		l := r.far.fetch()
-		if len(l) != c.want {
-			t.Errorf("%s: %d packets, want %d", c.what, len(l), c.want)
-		}
-		if c.want == 0 {
-			g := r.one()
-			q := wire.IPv4View(g.data[wire.ICMPLen:])
-			if ic, _ := wire.ParseICMP(g.data); ic.Rest != 1400 || q.Len() != 1500 || wire.InCksum(q[:20]) != 0 {
-				t.Errorf("%s: the error is %x", c.what, g.data)
-			}
-		} else if c.seg < c.n {
-			checkForwarded(t, r, c.what, l, data, c.seg)
-		}
-		r.none()
-		r.done()
-	}
-}
-
-// checkForwarded asserts that packets on the wire carry the segments of data.
-func checkForwarded(t *testing.T, r *router, what string, l [][]byte, data []byte, seg int) {
-	t.Helper()
-	var stream, datagram []byte
-	for i, p := range l {
-		if r.out.vnet {
-			vh := wire.ParseVnet(p)
-			p = p[wire.VnetLen:]
-			if vh.Flags&wire.VnetNeedsCsum != 0 {
-				// What is left to do for the link: to sum all that follows.
-				sum := wire.InCksum(p[vh.CsumStart:])
-				binary.BigEndian.PutUint16(p[int(vh.CsumStart)+int(vh.CsumOffset):], sum)
-			}
-			if want := seg; len(data) > seg && seg > 0 && len(l) == 1 && int(vh.GSOSize) != want {
-				t.Errorf("%s: virtio-net says %+v", what, vh)
-			}
-		}
-		ip, err := wire.ParseIPv4(p, len(p))
-		if err != nil || ip.TTL != 63 || ip.Len != len(p) {
-			t.Fatalf("%s: packet %d is %x: %v", what, i, p[:40], err)
-		}
-		datagram = append(datagram, p[ip.Hlen:]...)
-		if ip.Flags&wire.IPMF != 0 {
-			continue
-		}
-		var th wire.TCP
-		if wire.Fold(wire.Sum(datagram, wire.PseudoSum(ip.Src, ip.Dst, ip.Proto, len(datagram)))) != 0xffff {
-			t.Errorf("%s: packet %d has a bad checksum", what, i)
-		}
-		if err := wire.ParseTCP(datagram, &th); err != nil || int(th.Seq-1<<31) != len(stream) ||
-			th.Flags&wire.PUSH != 0 != (i == len(l)-1) {
-			t.Errorf("%s: packet %d: %+v, %v", what, i, th, err)
-		}
-		stream, datagram = append(stream, datagram[th.Hlen:]...), nil
-	}
-	if !bytes.Equal(stream, data) {
-		t.Errorf("%s: the stream has changed", what)
 	}
 }
 

@@ -18,7 +18,7 @@ type Config struct {
 	Rand        io.Reader    // secrets are drawn from it once; nil: crypto/rand
 	LoopbackMTU int          // bytes; 0: 65535, at which segments are never cut
 	NoLoopback  bool         // no lo0
-	Forwarding  bool         // net.inet.ip.forwarding is 1 from the beginning
+	Forwarding  bool         // net.inet.ip.forwarding and net.inet6.ip6.forwarding are 1 from the beginning
 	Memory      int64        // the most bytes that buffers and connections take; 0: 1 GiB
 	Somaxconn   int          // kern.ipc.somaxconn, 0: 4096
 	Trace       func(*Trace) // is called with each event on a connection, under its lock; may be nil
@@ -71,8 +71,9 @@ type Kernel struct {
 	somaxconn int
 	memory    int64
 
-	ipforwarding atomic.Bool // net.inet.ip.forwarding
-	forwarded    atomic.Bool // there are queues on which ipForward has put packets
+	ipforwarding  atomic.Bool // net.inet.ip.forwarding
+	ip6forwarding atomic.Bool // net.inet6.ip6.forwarding
+	forwarded     atomic.Bool // there are queues on which ipForward has put packets
 
 	socketID  atomic.Uint32
 	twMax     int
@@ -170,6 +171,7 @@ func New(c Config) (*Kernel, error) {
 	k.icmpLimit.init(k.seed.hash, 200, 50)
 	k.rstLimit.init(k.seed.hash, 1000, 500)
 	k.ipforwarding.Store(c.Forwarding)
+	k.ip6forwarding.Store(c.Forwarding)
 	ifs := []*Ifnet{}
 	k.ifs.Store(&ifs)
 	if !c.NoLoopback {

@@ -81,6 +81,7 @@ var sysctls = map[string]sysctlVar{
 	"kern.ipc.somaxconn":                     kernelVar(1, maxInt, func(k *Kernel) *int { return &k.somaxconn }),
 	"net.inet.ip.forwarding":                 flagVar(func(k *Kernel) *atomic.Bool { return &k.ipforwarding }),
 	"net.inet6.ip6.v6only":                   boolVar(func(p *profile) *bool { return &p.V6Only }),
+	"net.inet6.ip6.forwarding":               flagVar(func(k *Kernel) *atomic.Bool { return &k.ip6forwarding }),
 	"net.inet.tcp.sendspace":                 intVar(1, mbuf.MaxHiwat, func(p *profile) *int { return &p.Sendspace }),
 	"net.inet.tcp.recvspace":                 intVar(1, mbuf.MaxHiwat, func(p *profile) *int { return &p.Recvspace }),
 	"net.inet.tcp.sendbuf_auto":              boolVar(func(p *profile) *bool { return &p.SendbufAuto }),

@@ -101,6 +101,9 @@ func (v IPv6View) Dst() netip.Addr { return netip.AddrFrom16([16]byte(v[24:40]))
 // Addrs returns the bytes of the source address and the destination address.
 func (v IPv6View) Addrs() []byte { return v[8:40] }
 
+// DecHlim takes one off the hop limit, which is not 0.
+func (v IPv6View) DecHlim() { v[7]-- }
+
 // Payload returns what follows the header: extension headers, if there are any, and the upper
 // layer's packet.
 func (v IPv6View) Payload() []byte { return v[IPv6Len:] }
