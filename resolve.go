@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 )
 
 // internetAddrList parses host:port, and appends the addresses that it stands for to to. The host
@@ -64,13 +66,87 @@ var services = net.Resolver{PreferGo: true}
 
 // lookupNetwork returns the network of a look-up for addresses of another network.
 func lookupNetwork(network string) string {
-	switch {
-	case isUDP(network), network[len(network)-1] == '4':
+	switch network[len(network)-1] {
+	case '4':
 		return "ip4"
-	case network[len(network)-1] == '6':
+	case '6':
 		return "ip6"
 	}
 	return "ip"
+}
+
+// ResolveTCPAddr is net.ResolveTCPAddr with the names that the stack knows. Of a name that has
+// several addresses, the first IPv4 address is chosen. The network is "tcp", "tcp4" or "tcp6".
+func (s *Stack) ResolveTCPAddr(network, address string) (*net.TCPAddr, error) {
+	if network == "" {
+		network = "tcp" // as package net does for old programs
+	}
+	if checkTCP(network) != nil {
+		return nil, net.UnknownNetworkError(network)
+	}
+	a, err := s.resolveAddr(network, address)
+	if err != nil {
+		return nil, err
+	}
+	return net.TCPAddrFromAddrPort(a), nil
+}
+
+// ResolveUDPAddr is net.ResolveUDPAddr with the names that the stack knows. Of a name that has
+// several addresses, the first IPv4 address is chosen. The network is "udp", "udp4" or "udp6".
+func (s *Stack) ResolveUDPAddr(network, address string) (*net.UDPAddr, error) {
+	if network == "" {
+		network = "udp"
+	}
+	if !isUDP(network) {
+		return nil, net.UnknownNetworkError(network)
+	}
+	a, err := s.resolveAddr(network, address)
+	if err != nil {
+		return nil, err
+	}
+	return net.UDPAddrFromAddrPort(a), nil
+}
+
+// ResolveIPAddr is net.ResolveIPAddr with the names that the stack knows. Of a name that has
+// several addresses, the first IPv4 address is chosen. The network is "ip", "ip4" or "ip6", and may
+// be followed by a colon and a protocol.
+func (s *Stack) ResolveIPAddr(network, address string) (*net.IPAddr, error) {
+	family, proto, named := strings.Cut(network, ":")
+	switch {
+	case network == "":
+		family = "ip"
+	case family != "ip" && family != "ip4" && family != "ip6", named && proto == "":
+		return nil, net.UnknownNetworkError(network)
+	}
+	if address == "" {
+		return new(net.IPAddr), nil
+	}
+	ips, err := s.LookupNetIP(context.Background(), family, address)
+	if err != nil {
+		return nil, err
+	}
+	ip := ips[0]
+	if i := slices.IndexFunc(ips, netip.Addr.Is4); i >= 0 {
+		ip = ips[i]
+	}
+	return &net.IPAddr{IP: ip.AsSlice(), Zone: ip.Zone()}, nil
+}
+
+// resolveAddr returns the address of host:port that net.ResolveTCPAddr and its siblings choose.
+func (s *Stack) resolveAddr(network, address string) (netip.AddrPort, error) {
+	if address == "" {
+		return netip.AddrPort{}, nil
+	}
+	list, err := s.internetAddrList(context.Background(), nil, network, address, nil)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if strings.Contains(address, "[") { // a literal IPv6 address, or any
+		if i := slices.IndexFunc(list, func(a netip.AddrPort) bool { return !a.Addr().Is4() }); i >= 0 {
+			return list[i], nil
+		}
+	}
+	return preferIPv4(list), nil
 }
 
 // preferIPv4 returns the first IPv4 address of a list that is not empty, or else its first address:
