@@ -208,9 +208,10 @@
 // # Other programs
 //
 // Whatever takes a function that dials, and a net.Listener, works on hosts: gRPC with
-// grpc.WithContextDialer, hashicorp/raft with a StreamLayer; the module in the folder
-// simnet/programs tests both. Pion's libraries take a host's [Host.Stack] as their network, by
-// package bsdnet/piontransport. Their virtual network, vnet, joins by a link: package
-// [bsdnet/udptunnel] opens a tunnel over any net.PacketConn, also one of vnet's, and
-// [bsdnet.Stack.Attach] attaches it to a host.
+// grpc.WithContextDialer, hashicorp/raft with a StreamLayer. Pion's libraries take a host's
+// [Host.Stack] as their network, by package bsdnet/piontransport. Their virtual network, vnet,
+// joins by a link: package [bsdnet/udptunnel] opens a tunnel over any net.PacketConn, also one of
+// vnet's, and [bsdnet.Stack.Attach] attaches it to a router. vnet's routers must have no MinDelay
+// then, as they hold a mutex while they wait; simnet's links have delays. The module in the folder
+// simnet/programs tests all of this.
 package simnet
