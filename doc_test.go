@@ -3,6 +3,7 @@ package bsdnet_test
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -44,6 +45,60 @@ func ExampleListen() {
 	fmt.Println(string(body), err)
 	ln.Close()
 	// Output: hello world <nil>
+}
+
+func ExampleListenPacket() {
+	server, err := bsdnet.ListenPacket("udp", "127.0.0.1:53") // was: net.ListenPacket
+	if err != nil {
+		panic(err)
+	}
+	defer server.Close()
+	client, err := bsdnet.Dial("udp", "127.0.0.1:53") // was: net.Dial
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close()
+	client.Write([]byte("who is it?"))
+
+	buf := make([]byte, 1500)
+	n, from, err := server.ReadFrom(buf)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("%s %v\n", buf[:n], from.String() == client.LocalAddr().String())
+	// Output: who is it? true
+}
+
+func ExampleUDPConn_ReadBatch() {
+	server, err := bsdnet.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7})
+	if err != nil {
+		panic(err)
+	}
+	defer server.Close()
+	client, err := bsdnet.DialUDP("udp", nil, server.LocalAddr().(*net.UDPAddr))
+	if err != nil {
+		panic(err)
+	}
+	defer client.Close()
+	client.WriteBatch([]bsdnet.Message{
+		{Buffers: [][]byte{[]byte("header 1, "), []byte("payload 1")}},
+		{Buffers: [][]byte{[]byte("header 2, "), []byte("payload 2")}},
+	}, 0)
+
+	batch := make([]bsdnet.Message, 8)
+	for i := range batch {
+		batch[i].Buffers = [][]byte{make([]byte, 1500)}
+	}
+	n, err := server.ReadBatch(batch, 0)
+	if err != nil {
+		panic(err)
+	}
+	for _, m := range batch[:n] {
+		fmt.Printf("%s\n", m.Buffers[0][:m.N])
+	}
+	// Output:
+	// header 1, payload 1
+	// header 2, payload 2
 }
 
 func ExampleStack_Attach() {

@@ -189,15 +189,17 @@ func TestUDPTooLong(t *testing.T) {
 		if got := readSoon(t, s); got != string(b[:most]) {
 			t.Errorf("read %d bytes, want %d", len(got), most)
 		}
-		k, err := c.WriteTo(b[:most+1], s.LocalAddr())
-		wantError(t, "WriteTo", err, "write udp C->S: sendto: message too long [EMSGSIZE SyscallError]",
-			c.LocalAddr(), "C", s.LocalAddr(), "S")
 		d := n.clientEnd().connect(t, s.LocalAddr().String())
-		j, err := d.Write(b[:most+1])
-		wantError(t, "Write", err, "write udp C->S: write: message too long [EMSGSIZE SyscallError]",
-			d.LocalAddr(), "C", s.LocalAddr(), "S")
-		if k != 0 || j != 0 {
-			t.Errorf("wrote %d and %d bytes of datagrams that are too long", k, j)
+		for _, long := range [][]byte{b[:most+1], make([]byte, 1<<16), make([]byte, 1<<20)} {
+			k, err := c.WriteTo(long, s.LocalAddr())
+			wantError(t, "WriteTo", err, "write udp C->S: sendto: message too long [EMSGSIZE SyscallError]",
+				c.LocalAddr(), "C", s.LocalAddr(), "S")
+			j, err := d.Write(long)
+			wantError(t, "Write", err, "write udp C->S: write: message too long [EMSGSIZE SyscallError]",
+				d.LocalAddr(), "C", s.LocalAddr(), "S")
+			if k != 0 || j != 0 {
+				t.Errorf("wrote %d and %d bytes of datagrams of %d bytes", k, j, len(long))
+			}
 		}
 	})
 }
