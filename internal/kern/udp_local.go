@@ -19,6 +19,7 @@ import (
 func (so *Socket) udpFindPeer(r *dgroute) {
 	k := so.k
 	r.peer = nil
+	defer func() { so.dg.near.Store(r.peer) }()
 	r.pgen = k.udpPorts.gen.Load()
 	if !r.ifp.whole() || r.several {
 		return
@@ -96,7 +97,6 @@ func (k *Kernel) udpDeliver(q *mbuf.Queue, peer *Socket, gen uint32) {
 			dropped += c
 		}
 	}
-	behind := peer.dg.used.Load() > int64(peer.rcv.Hiwat()/2)
 	peer.unlock()
 	st := &k.Stats
 	st.UDP.Opackets.Add(n)
@@ -115,9 +115,28 @@ func (k *Kernel) udpDeliver(q *mbuf.Queue, peer *Socket, gen uint32) {
 	if dropped > 0 {
 		st.UDP.Fullsock.Add(dropped)
 	}
-	if behind {
-		// The reader has been woken, and has not come by yet. It may have to wait for this
-		// processor.
+}
+
+// paceYields is how often a sender gives up its processor for a reader that is behind. A reader
+// that is running needs that long for a large datagram.
+const paceYields = 256
+
+// dgpace lets the reader of the socket that was sent to last come by, if it is on this stack and
+// has no room for n bytes: a datagram that would be dropped need not be copied first, and one
+// processor cannot both send and receive. If the reader does not come, no sender waits for it until
+// it has.
+func (dg *dgram) dgpace(n int) {
+	near := dg.near.Load()
+	if near == nil {
+		return
+	}
+	peer := near.dg
+	n += mbuf.ClMid // what its buffer takes besides
+	for i := 0; peer.used.Load()+int64(n) > peer.most.Load() && peer.used.Load() > 0 && !peer.stuck.Load(); i++ {
+		if i == paceYields {
+			peer.stuck.Store(true)
+			return
+		}
 		runtime.Gosched()
 	}
 }

@@ -48,6 +48,7 @@ func udpUsrreq(so *Socket, req pruReq, a usrreqArgs) syscall.Errno {
 	case pruAttach:
 		so.dg = &dgram{}
 		so.soreserve(udpSendspace, udpRecvspace)
+		so.dg.most.Store(udpRecvspace)
 		so.inPcballoc()
 		so.dgnote()
 	case pruDetach, pruAbort:

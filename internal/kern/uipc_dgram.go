@@ -41,6 +41,10 @@ type dgram struct {
 
 	slow atomic.Bool  // a call must take the socket's lock to find out whether it may read: see dgnote
 	used atomic.Int64 // bytes of memory that the queue holds
+	most atomic.Int64 // SO_RCVBUF, for dgpace
+
+	stuck atomic.Bool            // it was full, and its reader has not come by since: see dgpace
+	near  atomic.Pointer[Socket] // the socket of this stack that was sent to last
 
 	in       mbuf.Queue // (s)
 	fullsock uint64     // (s) packets dropped because there was no room
@@ -188,6 +192,9 @@ func (dg *dgram) settle() {
 	if dg.freed != 0 {
 		dg.used.Add(int64(-dg.freed))
 		dg.freed = 0
+		if dg.stuck.Load() {
+			dg.stuck.Store(false)
+		}
 	}
 }
 
@@ -380,5 +387,6 @@ func (so *Socket) dgreserve(name, n int) {
 		so.sowakeup(&so.snd.sleepers)
 	} else {
 		so.sbreserve(&so.rcv.Sockbuf, n)
+		so.dg.most.Store(int64(so.rcv.Hiwat()))
 	}
 }

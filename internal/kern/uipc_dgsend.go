@@ -33,6 +33,7 @@ func (so *Socket) dgsendto(b []byte, to netip.AddrPort, flags int) (int, syscall
 		defer so.unlock()
 		return 0, so.dgtoolong()
 	}
+	so.dg.dgpace(len(b))
 	m := so.k.pool.Getpkt(len(b))
 	m.Pkt.Len = m.Append(b)
 	so.lock()
