@@ -92,7 +92,10 @@ func (k *Kernel) icmp6Send(m *mbuf.Mbuf, ip *ipHdr, src netip.Addr, ifp *Ifnet, 
 	binary.BigEndian.PutUint16(m.Bytes()[wire.ICMPSumOff:], ^wire.Fold(sumChain(m, 0, m.Pkt.Len, sum)))
 	t := tuple{laddr: in6(src), faddr: in6(ip.src)}
 	m.Pkt.Flow = t.flow(k.seed.hash)
-	o := ipOut{src: src, dst: ip.src, proto: wire.ProtoICMPv6, tos: tos, ttl: defTTL}
+	// An answer is no longer than the least MTU of IPv6, or is sent in fragments of that length, as
+	// by BSD (IPV6_MINMTU): the stack keeps no MTUs of paths for answers, so on a path with a
+	// smaller MTU all longer ones would be lost.
+	o := ipOut{src: src, dst: ip.src, proto: wire.ProtoICMPv6, tos: tos, ttl: defTTL, mtu: wire.IPv6MinMTU}
 	if needsZone(ip.src) {
 		o.ifp = ifp
 	}

@@ -16,42 +16,9 @@ type IP6Stats struct {
 // ip6Input takes an IPv6 packet from ipintr, and takes over its chain: BSD's ip6_input.
 func (k *Kernel) ip6Input(ifp *Ifnet, m *mbuf.Mbuf) {
 	st := &k.Stats.IP6
-	st.Total.Inc()
-	plen := m.Pkt.Len
-	if m = mbuf.Pullup(m, min(wire.IPv6Len, plen)); m == nil {
-		st.Tooshort.Inc()
+	var h ipHdr
+	if m = k.ip6Check(ifp, &h, m); m == nil {
 		return
-	}
-	ip, err := wire.ParseIPv6(m.Bytes(), plen)
-	if m.Pkt.Csum&mbuf.CsumValid != 0 {
-		ip.Len = plen // this stack has written the header, and the field may be too small for the length
-	} else {
-		if err != nil || !k.in6Acceptable(ifp, &ip) {
-			k.countBad6(err)
-			mbuf.Free(m)
-			return
-		}
-		// The payload length says where the packet ends: see ipintr.
-		if ip.Len < plen {
-			m = mbuf.Adj(m, ip.Len-plen)
-			m.Pkt.Len = ip.Len
-		}
-		if !k.in6Ours(ifp, ip.Dst) {
-			switch {
-			case ip.Dst.IsMulticast():
-				st.Notmember.Inc()
-			case k.ip6forwarding.Load():
-				k.ip6Forward(ifp, &ip, m)
-				return
-			default:
-				st.Cantforward.Inc()
-			}
-			mbuf.Free(m)
-			return
-		}
-	}
-	h := ipHdr{
-		src: ip.Src, dst: ip.Dst, hlen: wire.IPv6Len, len: ip.Len, tos: ip.Class, ttl: ip.Hlim, proto: ip.Next,
 	}
 	at := 6 // where the packet says what its protocol is
 	p := pffindproto(AF_INET6, int(h.proto))
@@ -76,6 +43,50 @@ func (k *Kernel) ip6Input(ifp *Ifnet, m *mbuf.Mbuf) {
 		k.icmp6Error(ifp, &h, m, wire.ICMPv6ParamProb, wire.ICMPv6ParamNextHeader, uint32(at))
 	}
 	mbuf.Free(m)
+}
+
+// ip6Check is the part of ip6Input before the extension headers: it checks the header, fills in h,
+// and returns the chain, or nil if the packet goes no further. See ipCheck.
+func (k *Kernel) ip6Check(ifp *Ifnet, h *ipHdr, m *mbuf.Mbuf) *mbuf.Mbuf {
+	st := &k.Stats.IP6
+	st.Total.Inc()
+	plen := m.Pkt.Len
+	if m = mbuf.Pullup(m, min(wire.IPv6Len, plen)); m == nil {
+		st.Tooshort.Inc()
+		return nil
+	}
+	ip, err := wire.ParseIPv6(m.Bytes(), plen)
+	if m.Pkt.Csum&mbuf.CsumValid != 0 {
+		ip.Len = plen // this stack has written the header, and the field may be too small for the length
+	} else {
+		if err != nil || !k.in6Acceptable(ifp, &ip) {
+			k.countBad6(err)
+			mbuf.Free(m)
+			return nil
+		}
+		// The payload length says where the packet ends: see ipintr.
+		if ip.Len < plen {
+			m = mbuf.Adj(m, ip.Len-plen)
+			m.Pkt.Len = ip.Len
+		}
+		if !k.in6Ours(ifp, ip.Dst) {
+			switch {
+			case ip.Dst.IsMulticast():
+				st.Notmember.Inc()
+			case k.ip6forwarding.Load():
+				k.ip6Forward(ifp, &ip, m)
+				return nil
+			default:
+				st.Cantforward.Inc()
+			}
+			mbuf.Free(m)
+			return nil
+		}
+	}
+	*h = ipHdr{
+		src: ip.Src, dst: ip.Dst, hlen: wire.IPv6Len, len: ip.Len, tos: ip.Class, ttl: ip.Hlim, proto: ip.Next,
+	}
+	return m
 }
 
 // countBad6 counts a packet that ParseIPv6 has refused with err, or in6Acceptable if err is nil.

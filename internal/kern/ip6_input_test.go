@@ -21,12 +21,12 @@ func pattern6(n int) []byte {
 	return b
 }
 
-// An echo request is answered with the same data, whatever its size; requests and answers longer
-// than the MTU travel in fragments.
+// An echo request is answered with the same data, whatever its size. Requests longer than the MTU
+// travel in fragments, and answers longer than the least MTU of IPv6.
 func TestEcho6Sizes(t *testing.T) {
 	v := attacked6(t, nil)
 	defer v.done()
-	for _, n := range []int{0, 1, 56, 1232, 1452, 1453, 4000, 9001, 65527} {
+	for _, n := range []int{0, 1, 56, 1232, 1233, 1452, 1453, 4000, 9001, 65527} {
 		data := pattern6(n)
 		p := ip6{proto: wire.ProtoICMPv6, payload: echo6(data), IPv6: wire.IPv6{Class: 0xb8}}
 		if len(p.payload) <= 1460 {
@@ -44,7 +44,7 @@ func TestEcho6Sizes(t *testing.T) {
 		sent := v.fetch6()
 		for _, g := range sent {
 			if g.ip.Src != attHost6 || g.ip.Dst != attPeer6 || g.ip.Class != 0xb8 || g.ip.Label == 0 ||
-				g.ip.Label != sent[0].ip.Label || g.ip.Len > 1500 {
+				g.ip.Label != sent[0].ip.Label || g.ip.Len > 1280 {
 				t.Fatalf("%d bytes: the answer's header is %+v", n, g.ip)
 			}
 			if g.ip.Next != wire.ProtoFragment {
@@ -52,12 +52,12 @@ func TestEcho6Sizes(t *testing.T) {
 				break
 			}
 			fo := binary.BigEndian.Uint16(g.data[2:])
-			if g.data[0] != wire.ProtoICMPv6 || int(fo&^7) != len(whole) || (fo&1 == 0) != (g.ip.Len < 1500-7) {
+			if g.data[0] != wire.ProtoICMPv6 || int(fo&^7) != len(whole) || (fo&1 == 0) != (g.ip.Len < 1280-7) {
 				t.Fatalf("%d bytes: fragment header %x behind %d bytes", n, g.data[:8], len(whole))
 			}
 			whole = append(whole, g.data[8:]...)
 		}
-		if (len(sent) > 1) != (n > 1452) {
+		if (len(sent) > 1) != (n > 1232) {
 			t.Errorf("%d bytes are answered in %d packets", n, len(sent))
 		}
 		ic, err := wire.ParseICMP(whole)

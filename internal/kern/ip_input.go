@@ -26,11 +26,35 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 		k.ip6Input(ifp, m)
 		return
 	}
+	var h ipHdr
+	if m = k.ipCheck(ifp, &h, m); m == nil {
+		return
+	}
+	k.Stats.IP.Delivered.Inc()
+	raw := k.raw.n.Load() > 0 && k.ripInput(&h, m, ifp)
+	if p := pffindproto(AF_INET, int(h.proto)); p != nil && p.input != nil {
+		p.input(k, h, m, ifp)
+		return
+	}
+	if !raw {
+		// RFC 1122, 3.2.2.1: a host sends Protocol Unreachable if it does not support the transport
+		// protocol.
+		k.Stats.IP.Noproto.Inc()
+		k.icmpError(ifp, &h, m, wire.ICMPUnreach, wire.ICMPUnreachProtocol, 0)
+	}
+	mbuf.Free(m)
+}
+
+// ipCheck is the part of ipintr before a protocol gets the packet: it checks the header, puts
+// fragments together, and forwards what is for others. It fills in h and returns the chain, or nil
+// if the packet goes no further. It is a function of its own so that its variables are off the
+// stack before the protocol is called.
+func (k *Kernel) ipCheck(ifp *Ifnet, h *ipHdr, m *mbuf.Mbuf) *mbuf.Mbuf {
 	k.Stats.IP.Total.Inc()
 	plen := m.Pkt.Len
 	if m = mbuf.Pullup(m, min(wire.IPv4MinLen, plen)); m == nil {
 		k.Stats.IP.Tooshort.Inc()
-		return
+		return nil
 	}
 	var ip wire.IPv4
 	if m.Pkt.Csum&mbuf.CsumValid != 0 {
@@ -44,7 +68,7 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 		if err != nil || !k.ipAcceptable(ifp, &ip, m) {
 			k.countBad(err)
 			mbuf.Free(m)
-			return
+			return nil
 		}
 		// A link whose packets have a minimal length pads short ones. The total length says where
 		// the datagram ends (RFC 894).
@@ -55,13 +79,13 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 		if !k.ipOurs(ifp, ip.Dst) {
 			if k.ipforwarding.Load() {
 				k.ipForward(ifp, &ip, m)
-				return
+				return nil
 			}
 			// RFC 1122, 3.2.1.3: "A host MUST silently discard an incoming datagram that is not
 			// destined for the host."
 			k.Stats.IP.Cantforward.Inc()
 			mbuf.Free(m)
-			return
+			return nil
 		}
 	}
 	if ip.Flags&wire.IPMF != 0 || ip.Off != 0 {
@@ -70,23 +94,11 @@ func (k *Kernel) ipintr(ifp *Ifnet, m *mbuf.Mbuf) {
 		m.Pkt.Csum &= mbuf.CsumValid
 		m.Pkt.SegSize = 0
 		if m = k.reass.input(ifp, &ip, m); m == nil {
-			return
+			return nil
 		}
 	}
-	k.Stats.IP.Delivered.Inc()
-	h := ipHdr{src: ip.Src, dst: ip.Dst, hlen: ip.Hlen, len: ip.Len, tos: ip.TOS, ttl: ip.TTL, proto: ip.Proto}
-	raw := k.raw.n.Load() > 0 && k.ripInput(&h, m, ifp)
-	if p := pffindproto(AF_INET, int(ip.Proto)); p != nil && p.input != nil {
-		p.input(k, h, m, ifp)
-		return
-	}
-	if !raw {
-		// RFC 1122, 3.2.2.1: a host sends Protocol Unreachable if it does not support the transport
-		// protocol.
-		k.Stats.IP.Noproto.Inc()
-		k.icmpError(ifp, &h, m, wire.ICMPUnreach, wire.ICMPUnreachProtocol, 0)
-	}
-	mbuf.Free(m)
+	*h = ipHdr{src: ip.Src, dst: ip.Dst, hlen: ip.Hlen, len: ip.Len, tos: ip.TOS, ttl: ip.TTL, proto: ip.Proto}
+	return m
 }
 
 // countBad counts a packet that ParseIPv4 has refused with err, or ipAcceptable if err is nil.
