@@ -132,3 +132,18 @@ func (n *Net) CreateDialer(d *net.Dialer) transport.Dialer {
 		Resolver: d.Resolver, KeepAlive: d.KeepAlive, KeepAliveConfig: d.KeepAliveConfig,
 	}}
 }
+
+// ResolveIPAddr is [bsdnet.Stack.ResolveIPAddr].
+func (n *Net) ResolveIPAddr(network, address string) (*net.IPAddr, error) {
+	return n.s.ResolveIPAddr(network, address)
+}
+
+// ResolveUDPAddr is [bsdnet.Stack.ResolveUDPAddr].
+func (n *Net) ResolveUDPAddr(network, address string) (*net.UDPAddr, error) {
+	return n.s.ResolveUDPAddr(network, address)
+}
+
+// ResolveTCPAddr is [bsdnet.Stack.ResolveTCPAddr].
+func (n *Net) ResolveTCPAddr(network, address string) (*net.TCPAddr, error) {
+	return n.s.ResolveTCPAddr(network, address)
+}
