@@ -17,6 +17,7 @@ type Stats struct {
 	ICMP       ICMPStats
 	IP6        IP6Stats
 	ICMP6      ICMP6Stats
+	DNS        DNSStats
 	Interfaces []InterfaceStats // the loopback first
 	Memory     MemoryStats
 }
@@ -236,6 +237,15 @@ type MemoryStats struct {
 	Limit   int64 // bytes from which on memory is short: thirteen sixteenths of Config.Memory
 }
 
+// DNSStats are the counters of the look-ups of names, by [Stack.Resolver] too.
+type DNSStats struct {
+	Queries   uint64 // sent to servers, those over TCP included
+	Answers   uint64 // taken, those over TCP included
+	Timeouts  uint64 // queries to which no answer has come in time
+	Truncated uint64 // answers over UDP that were asked for again over TCP
+	Ignored   uint64 // datagrams that were no answer to the query: forged, or late
+}
+
 // Stats returns the stack's counters.
 func (s *Stack) Stats() Stats {
 	var st Stats
@@ -255,6 +265,11 @@ func (s *Stack) Stats() Stats {
 		}
 		i.Link, _ = ifp.Link().(Link)
 		st.Interfaces = append(st.Interfaces, i)
+	}
+	c := &s.names.Stats
+	st.DNS = DNSStats{
+		Queries: c.Queries.Load(), Answers: c.Answers.Load(), Timeouts: c.Timeouts.Load(),
+		Truncated: c.Truncated.Load(), Ignored: c.Ignored.Load(),
 	}
 	st.Memory.Buffers, st.Memory.Bytes = s.k.Pool().Outstanding()
 	st.Memory.Limit = s.k.Pool().Limit()

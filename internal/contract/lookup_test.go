@@ -423,6 +423,40 @@ func TestDeadServers(t *testing.T) {
 	}
 }
 
+// TestServerOverIPv6 tests a name server at an IPv6 address, over UDP and TCP, and a dial over UDP
+// to a name that has addresses of both families.
+func TestServerOverIPv6(t *testing.T) {
+	hosts := map[string][]netip.Addr{"peer": {netip.MustParseAddr(server4), netip.MustParseAddr(server6)}}
+	synctest.Test(t, func(t *testing.T) {
+		n := twoFamilies(t, bsdnet.Config{}, time.Millisecond, time.Millisecond)
+		n.shost = "[" + server6 + "]"
+		zone := dnsZone(&network{shost: server4})
+		server := n.serveNames(t, zone)
+		if err := n.client.SetDNS(bsdnet.DNSConfig{Servers: []netip.AddrPort{server}, Hosts: hosts}); err != nil {
+			t.Fatal(err)
+		}
+		addrs, err := n.client.LookupHost(t.Context(), "tc.test.")
+		if err != nil || !slices.Equal(addrs, []string{server4}) || !slices.Contains(zone.Queries(), "tcp A tc.test.") {
+			t.Errorf("%v, %v; queries %q", addrs, err, zone.Queries())
+		}
+		if got, want := n.client.Stats().DNS, (bsdnet.DNSStats{Queries: 4, Answers: 2, Truncated: 2}); got != want {
+			t.Errorf("counters %+v, want %+v", got, want)
+		}
+		for network, want := range map[string]string{
+			"udp": "[" + server6 + "]:7", "udp4": server4 + ":7", "udp6": "[" + server6 + "]:7",
+		} {
+			c, err := n.client.Dial(network, "peer:7")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := c.RemoteAddr().String(); got != want {
+				t.Errorf("%s led to %s, want %s", network, got, want)
+			}
+			c.Close()
+		}
+	})
+}
+
 // TestForgedSource tests that answers from another address or port than the server's are ignored,
 // though they have all else.
 func TestForgedSource(t *testing.T) {

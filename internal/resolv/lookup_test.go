@@ -234,6 +234,29 @@ func TestServers(t *testing.T) {
 	}
 }
 
+// TestStats tests the counters.
+func TestStats(t *testing.T) {
+	for name, want := range map[string]string{
+		"one.test":     "1 queries, 1 answers, 0 time-outs, 0 truncated, 0 ignored",
+		"tc.test":      "2 queries, 1 answers, 0 time-outs, 1 truncated, 0 ignored",
+		"silent.test.": "2 queries, 0 answers, 2 time-outs, 0 truncated, 0 ignored",
+		"mute.test.":   "4 queries, 0 answers, 2 time-outs, 2 truncated, 0 ignored",
+		"fail.test.":   "2 queries, 2 answers, 0 time-outs, 0 truncated, 0 ignored",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakeNet{servers: map[string]*dnstest.Server{server1: zone()}}
+			r := f.resolver(t, Config{}, nil)
+			r.LookupNetIP(t.Context(), "ip4", name)
+			s := &r.Stats
+			got := fmt.Sprintf("%d queries, %d answers, %d time-outs, %d truncated, %d ignored",
+				s.Queries.Load(), s.Answers.Load(), s.Timeouts.Load(), s.Truncated.Load(), s.Ignored.Load())
+			if got != want {
+				t.Errorf("%s: %s, want %s", name, got, want)
+			}
+		})
+	}
+}
+
 // TestUnreachable tests a server to which there is no route.
 func TestUnreachable(t *testing.T) {
 	f := &fakeNet{}
@@ -295,8 +318,9 @@ func TestForgery(t *testing.T) {
 			}
 			f := &fakeNet{servers: map[string]*dnstest.Server{server1: s}}
 			r := f.resolver(t, Config{}, nil)
-			if got := show(r.LookupNetIP(t.Context(), "ip4", "one.test")); got != "192.0.2.1" {
-				t.Errorf("%s: %s", name, got)
+			got := show(r.LookupNetIP(t.Context(), "ip4", "one.test"))
+			if n := r.Stats.Ignored.Load(); got != "192.0.2.1" || n != 3 {
+				t.Errorf("%s: %s, %d datagrams ignored", name, got, n)
 			}
 		})
 	}

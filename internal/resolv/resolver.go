@@ -44,6 +44,17 @@ type Resolver struct {
 
 	mu  sync.Mutex
 	ids *rand.ChaCha8
+
+	Stats Stats
+}
+
+// Stats are the counters of a resolver.
+type Stats struct {
+	Queries   atomic.Uint64 // sent to servers, those over TCP included
+	Answers   atomic.Uint64 // taken, those over TCP included
+	Timeouts  atomic.Uint64 // queries to which no answer has come in time
+	Truncated atomic.Uint64 // answers over UDP that were asked for again over TCP
+	Ignored   atomic.Uint64 // datagrams that were no answer to the query: forged, or late
 }
 
 // New makes a resolver without servers.

@@ -66,7 +66,9 @@ func (x *exchange) begin(ctx context.Context) {
 	if _, x.err = x.conn.Write(x.msg); x.err != nil {
 		x.conn.Close()
 		x.conn = nil
+		return
 	}
+	x.r.Stats.Queries.Add(1)
 }
 
 // wait waits for the answer to the try, and closes its socket. If the answer is truncated, it asks
@@ -85,6 +87,7 @@ func (x *exchange) wait(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	if h, _ := parseHeader(msg); h.flags&flagTC != 0 {
+		x.r.Stats.Truncated.Add(1)
 		return x.overTCP(ctx)
 	}
 	return msg, nil
@@ -102,6 +105,7 @@ func (x *exchange) readDatagram(conn net.Conn) ([]byte, error) {
 		if x.answers(b[:n]) {
 			return b[:n], nil
 		}
+		x.r.Stats.Ignored.Add(1)
 	}
 }
 
@@ -131,6 +135,7 @@ func (x *exchange) overTCP(ctx context.Context) ([]byte, error) {
 	if _, err := conn.Write(append(b, x.msg...)); err != nil {
 		return nil, err
 	}
+	x.r.Stats.Queries.Add(1)
 	if _, err := io.ReadFull(conn, b[:2]); err != nil {
 		return nil, err
 	}
@@ -154,6 +159,11 @@ func (x *exchange) run(ctx context.Context) (msg []byte, server string, err erro
 		}
 		answer, tryErr := x.wait(ctx)
 		x.err = nil
+		if answer != nil {
+			x.r.Stats.Answers.Add(1)
+		} else if te, ok := tryErr.(net.Error); ok && te.Timeout() {
+			x.r.Stats.Timeouts.Add(1)
+		}
 		if err := ended(ctx); err != nil {
 			return nil, "", err
 		}
