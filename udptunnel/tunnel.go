@@ -134,7 +134,7 @@ type Link struct {
 	wake  chan struct{} // tells the daemon to look at the machine now
 
 	reading atomic.Int32 // calls of Read under way
-	rmu     sync.Mutex   // guards rx
+	rmu     turn         // guards rx
 	rx      receiver
 
 	wmu sync.Mutex // guards tx, and the sending half of sessions
@@ -183,6 +183,7 @@ func Open(config Config) (*Link, error) {
 		return nil, err
 	}
 	l.setMTU(config.MTU, peer)
+	l.rmu = newTurn()
 	l.rx.init()
 	return l, nil
 }
