@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"syscall"
@@ -75,7 +76,7 @@ func TestCaptureStalls(t *testing.T) {
 					t.Fatal(err)
 				}
 				d := bsdnet.Dialer{Stack: n.client, Timeout: time.Second}
-				if _, err := d.Dial("tcp", n.shost+":1"); !errors.Is(err, syscall.ECONNREFUSED) {
+				if _, err := d.Dial("tcp", net.JoinHostPort(n.shost, "1")); !errors.Is(err, syscall.ECONNREFUSED) {
 					t.Errorf("dial to a closed port: %v", err)
 				}
 				began := time.Now()

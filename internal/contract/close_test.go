@@ -359,7 +359,7 @@ func TestStackClose(t *testing.T) {
 		if !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Dial: %v, want net.ErrClosed", err)
 		}
-		_, err = n.listenOn(n.shost + ":0")
+		_, err = n.listenOn(net.JoinHostPort(n.shost, "0"))
 		if !errors.Is(err, net.ErrClosed) {
 			t.Errorf("Listen: %v, want net.ErrClosed", err)
 		}

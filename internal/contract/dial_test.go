@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,10 +44,12 @@ func TestListenErrors(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
 		l := n.listen(t)
 		_, port, _ := net.SplitHostPort(l.Addr().String())
+		f, any := n.family()
 		for _, c := range []struct{ network, address, want string }{
-			{"tcp", n.shost + ":" + port, "listen tcp S: bind: address already in use [EADDRINUSE SyscallError]"},
-			{"tcp4", "0.0.0.0:" + port,
-				"listen tcp4 0.0.0.0:P: bind: address already in use [EADDRINUSE SyscallError]"},
+			{"tcp", net.JoinHostPort(n.shost, port),
+				"listen tcp S: bind: address already in use [EADDRINUSE SyscallError]"},
+			{"tcp" + f, any + ":" + port,
+				"listen tcp" + f + " " + any + ":P: bind: address already in use [EADDRINUSE SyscallError]"},
 			{"tcp", "192.0.2.1:80",
 				"listen tcp 192.0.2.1:80: bind: cannot assign requested address [EADDRNOTAVAIL SyscallError]"},
 			{"tcp", "127.0.0.1:99999", "listen tcp: address 99999: invalid port []"},
@@ -67,17 +70,18 @@ func TestListenErrors(t *testing.T) {
 // net.Listen.
 func TestListenEmptyAddress(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
-		for _, a := range []string{"", ":0", ":", "0.0.0.0:0"} {
-			l, err := n.listenNet("tcp4", a)
+		f, any := n.family()
+		for _, a := range []string{"", ":0", ":", any + ":0"} {
+			l, err := n.listenNet("tcp"+f, a)
 			if err != nil {
 				t.Errorf("%q: %v", a, err)
 				continue
 			}
 			ta := l.Addr().(*net.TCPAddr)
-			if !ta.IP.IsUnspecified() || ta.Port == 0 || !strings.HasPrefix(ta.String(), "0.0.0.0:") {
+			if !ta.IP.IsUnspecified() || ta.Port == 0 || !strings.HasPrefix(ta.String(), any+":") {
 				t.Errorf("%q: listens on %v", a, ta)
 			}
-			for _, to := range []string{fmt.Sprintf("%s:%d", n.shost, ta.Port)} {
+			for _, to := range []string{net.JoinHostPort(n.shost, strconv.Itoa(ta.Port))} {
 				c, err := n.dial(to)
 				if err != nil {
 					t.Fatalf("%q, dialing %s: %v", a, to, err)
@@ -105,9 +109,10 @@ func TestDialErrors(t *testing.T) {
 		l := n.listen(t)
 		a := l.Addr().String()
 		l.Close()
+		f, _ := n.family()
 		for _, c := range []struct{ network, address, want string }{
 			{"tcp", a, "dial tcp S: connect: connection refused [ECONNREFUSED SyscallError]"},
-			{"tcp4", a, "dial tcp4 S: connect: connection refused [ECONNREFUSED SyscallError]"},
+			{"tcp" + f, a, "dial tcp" + f + " S: connect: connection refused [ECONNREFUSED SyscallError]"},
 			{"tcp", "127.0.0.1:99999", "dial tcp: address 99999: invalid port []"},
 			{"tcp", "127.0.0.1", "dial tcp: address 127.0.0.1: missing port in address []"},
 			{"tcp", "", "dial: missing address [no OpError]"},
@@ -194,10 +199,14 @@ func TestLocalAddr(t *testing.T) {
 		}
 		l.Close()
 		n.settle()
-		_, err := n.dialer(&net.TCPAddr{IP: net.ParseIP("192.0.2.1")}, 0, time.Time{}).Dial("tcp", l.Addr().String())
+		foreign := &net.TCPAddr{IP: net.ParseIP("192.0.2.1")}
+		if f, _ := n.family(); f == "6" {
+			foreign.IP = net.ParseIP("2001:db8::1")
+		}
+		_, err := n.dialer(foreign, 0, time.Time{}).Dial("tcp", l.Addr().String())
 		wantError(t, "not ours", err,
-			"dial tcp 192.0.2.1:0->S: bind: cannot assign requested address [EADDRNOTAVAIL SyscallError]",
-			l.Addr(), "S")
+			"dial tcp F->S: bind: cannot assign requested address [EADDRNOTAVAIL SyscallError]",
+			l.Addr(), "S", foreign, "F")
 		_, err = n.dialer(&net.TCPAddr{Port: free}, 0, time.Time{}).Dial("tcp", l.Addr().String())
 		wantError(t, "refused", err,
 			fmt.Sprintf("dial tcp :%d->S: connect: connection refused [ECONNREFUSED SyscallError]", free),
@@ -219,7 +228,7 @@ func (n *network) freeClientPort(t *testing.T) int {
 	if !n.kernel {
 		listen = n.client.Listen
 	}
-	l, err := listen("tcp", n.chost+":0")
+	l, err := listen("tcp", net.JoinHostPort(n.chost, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -477,12 +486,13 @@ func TestParkedDials(t *testing.T) {
 // TestTCPFunctions tests ListenTCP, DialTCP and the configurations.
 func TestTCPFunctions(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
-		l, err := n.server.ListenTCP("tcp4", &net.TCPAddr{IP: net.ParseIP(n.shost)})
+		f, _ := n.family()
+		l, err := n.server.ListenTCP("tcp"+f, &net.TCPAddr{IP: net.ParseIP(n.shost)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		c, err := n.client.DialTCP("tcp4", &net.TCPAddr{IP: net.ParseIP(n.chost)}, l.Addr().(*net.TCPAddr))
+		c, err := n.client.DialTCP("tcp"+f, &net.TCPAddr{IP: net.ParseIP(n.chost)}, l.Addr().(*net.TCPAddr))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -496,7 +506,7 @@ func TestTCPFunctions(t *testing.T) {
 		c.SetReadDeadline(past)
 		_, err = c.Read(make([]byte, 1))
 		wantError(t, "the network's name", err,
-			"read tcp4 C->S: i/o timeout [os.ErrDeadlineExceeded Timeout Temporary]",
+			"read tcp"+f+" C->S: i/o timeout [os.ErrDeadlineExceeded Timeout Temporary]",
 			c.LocalAddr(), "C", c.RemoteAddr(), "S")
 		_, err = n.server.ListenTCP("tcp", l.Addr().(*net.TCPAddr))
 		wantError(t, "ListenTCP", err, "listen tcp S: bind: address already in use [EADDRINUSE SyscallError]",
@@ -504,7 +514,7 @@ func TestTCPFunctions(t *testing.T) {
 		_, err = n.server.ListenTCP("udp", nil)
 		wantError(t, "ListenTCP of udp", err, "listen udp: unknown network udp []")
 		lc := bsdnet.ListenConfig{Stack: n.server}
-		l2, err := lc.Listen(context.Background(), "tcp", n.shost+":0")
+		l2, err := lc.Listen(context.Background(), "tcp", net.JoinHostPort(n.shost, "0"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"strings"
@@ -88,11 +87,14 @@ func eachOwn(t *testing.T, f func(t *testing.T, n *network)) {
 	eachBubble(t, f)
 }
 
-// eachBubble runs f in a bubble over the loopback and over a cable.
+// eachBubble runs f in a bubble over the loopback, and over a cable by IPv4 and by IPv6.
 func eachBubble(t *testing.T, f func(t *testing.T, n *network)) {
 	t.Helper()
 	t.Run("bubble/loopback", func(t *testing.T) { inBubble(t, loopback, f) })
 	t.Run("bubble/pipe", func(t *testing.T) { inBubble(t, cable, f) })
+	if !strings.HasPrefix(t.Name(), "TestUDP") { // those have the texts and lengths of IPv4, and others for IPv6
+		t.Run("bubble/pipe6", func(t *testing.T) { inBubble(t, cable6, f) })
+	}
 }
 
 // inBubble runs f in a bubble over a network that is made there.
@@ -129,13 +131,29 @@ func cableOf(t testing.TB, c netem.PipeConfig, wrap func(bsdnet.Link) bsdnet.Lin
 		shost:  "10.0.0.1",
 		chost:  "10.0.0.2",
 	}
-	if err := n.server.Attach(a, netip.MustParsePrefix("10.0.0.1/24")); err != nil {
-		t.Fatal(err)
+	server, own := []string{"10.0.0.1/24", "fd00::1/64"}, []string{"10.0.0.2/24", "fd00::2/64"}
+	if c.MTU < 1280 { // IPv6 needs that (RFC 8200, 5)
+		server, own = server[:1], own[:1]
 	}
-	if err := n.client.Attach(client, netip.MustParsePrefix("10.0.0.2/24")); err != nil {
-		t.Fatal(err)
-	}
+	stacktest.Attach(t, n.server, a, server...)
+	stacktest.Attach(t, n.client, client, own...)
 	return n
+}
+
+// cable6 is cable over IPv6.
+func cable6(t testing.TB) *network {
+	n := cable(t)
+	n.shost, n.chost = "fd00::1", "fd00::2"
+	return n
+}
+
+// family returns the last letter of the networks of the addresses' family, and its unspecified
+// address.
+func (n *network) family() (digit, any string) {
+	if strings.Contains(n.shost, ":") {
+		return "6", "[::]"
+	}
+	return "4", "0.0.0.0"
 }
 
 // stack is a short name for stacktest.New, which nearly every test here calls.
@@ -162,7 +180,7 @@ func (n *network) listenOn(address string) (net.Listener, error) {
 
 func (n *network) listen(t testing.TB) tcpListener {
 	t.Helper()
-	l, err := n.listenOn(n.shost + ":0")
+	l, err := n.listenOn(net.JoinHostPort(n.shost, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -270,7 +270,8 @@ func TestHTTPS(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		s := n.serveTLS(t, hello, false)
 		resp, b := s.fetch(t, "GET", "/tls", nil)
-		if resp.TLS == nil || !strings.HasPrefix(b, "HTTP/1.1 /tls from "+n.chost) {
+		from := strings.TrimSuffix(net.JoinHostPort(n.chost, ""), ":")
+		if resp.TLS == nil || !strings.HasPrefix(b, "HTTP/1.1 /tls from "+from) {
 			t.Errorf("%q, TLS %v", b, resp.TLS != nil)
 		}
 		s.srv.Handler = http.HandlerFunc(bodies)
@@ -412,7 +413,7 @@ func TestHTTPHijack(t *testing.T) {
 // TestHTTPTestServer tests httptest.Server with a Listener.
 func TestHTTPTestServer(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
-		l, err := n.listenOn(n.shost + ":0")
+		l, err := n.listenOn(net.JoinHostPort(n.shost, "0"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -208,7 +208,7 @@ func TestKeepAliveOfListener(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, link := cutNetwork(t)
 				k.lc.Stack = n.client // the link of this side is cut
-				l, err := k.lc.Listen(context.Background(), "tcp", n.chost+":80")
+				l, err := k.lc.Listen(context.Background(), "tcp", net.JoinHostPort(n.chost, "80"))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -57,7 +57,7 @@ func (n *network) serveNames(t *testing.T, s *dnstest.Server) netip.AddrPort {
 	if !n.kernel {
 		listen, listenPacket = n.server.Listen, n.server.ListenPacket
 	}
-	l, err := listen("tcp", n.shost+":0")
+	l, err := listen("tcp", net.JoinHostPort(n.shost, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,9 +140,11 @@ func TestLookup(t *testing.T) {
 		if got := describe(err); got != "lookup nonsense: unrecognized address [no OpError]" {
 			t.Errorf("LookupAddr: %s", got)
 		}
+		f, _ := n.family()
+		other := map[string]string{"4": "ip6", "6": "ip4"}[f]
 		for network, want := range map[string]string{
-			"ip4": "[S] nil", "tcp": "[] unknown network tcp [no OpError]",
-			"ip6": "[] lookup server.test. on DNS: no such host [no OpError]",
+			"ip" + f: "[S] nil", "tcp": "[] unknown network tcp [no OpError]",
+			other: "[] lookup server.test. on DNS: no such host [no OpError]",
 		} {
 			ips, err := r.LookupNetIP(context.Background(), network, "server.test.")
 			got := fmt.Sprint(ips, " ", describe(err))
@@ -253,7 +255,7 @@ func TestQueryIDs(t *testing.T) {
 func TestDialName(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		n.names(t, n.serveNames(t, dnsZone(n)))
-		l, err := n.server.Listen("tcp", n.shost+":80")
+		l, err := n.server.Listen("tcp", net.JoinHostPort(n.shost, "80"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -268,7 +270,7 @@ func TestDialName(t *testing.T) {
 				t.Errorf("%s: %v", host, err)
 				continue
 			}
-			if got := c.RemoteAddr().String(); got != n.shost+":80" {
+			if got := c.RemoteAddr().String(); got != net.JoinHostPort(n.shost, "80") {
 				t.Errorf("%s led to %s", host, got)
 			}
 			c.Close()
@@ -277,7 +279,7 @@ func TestDialName(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := c.RemoteAddr().String(); got != n.shost+":53" {
+		if got := c.RemoteAddr().String(); got != net.JoinHostPort(n.shost, "53") {
 			t.Errorf("udp led to %s", got)
 		}
 		c.Close()
@@ -461,12 +463,12 @@ func TestServerOverIPv6(t *testing.T) {
 // though they have all else.
 func TestForgedSource(t *testing.T) {
 	inBubble(t, cable, func(t *testing.T, n *network) {
-		liar, err := n.server.ListenPacket("udp", n.shost+":0")
+		liar, err := n.server.ListenPacket("udp", net.JoinHostPort(n.shost, "0"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer liar.Close()
-		c, err := n.server.ListenPacket("udp", n.shost+":53")
+		c, err := n.server.ListenPacket("udp", net.JoinHostPort(n.shost, "53"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -485,7 +487,8 @@ func TestForgedSource(t *testing.T) {
 				c.WriteTo(truth.Answer("udp", b[:size])[0], from)
 			}
 		}()
-		n.client.SetDNS(bsdnet.DNSConfig{Servers: []netip.AddrPort{netip.MustParseAddrPort(n.shost + ":53")}})
+		server := netip.MustParseAddrPort(net.JoinHostPort(n.shost, "53"))
+		n.client.SetDNS(bsdnet.DNSConfig{Servers: []netip.AddrPort{server}})
 		ips, err := n.client.LookupNetIP(t.Context(), "ip4", "server.test.")
 		if fmt.Sprint(ips) != "["+n.shost+"]" || err != nil {
 			t.Errorf("%v, %v", ips, err)
@@ -556,7 +559,8 @@ func TestLookupTrace(t *testing.T) {
 				var got []string
 				note := func(format string, args ...any) {
 					s := fmt.Sprintf(format, args...)
-					got = append(got, strings.NewReplacer(n.shost+":"+port, "S", n.shost, "S").Replace(s))
+					r := strings.NewReplacer(net.JoinHostPort(n.shost, port), "S", n.shost, "S")
+					got = append(got, r.Replace(s))
 				}
 				ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
 					DNSStart: func(i httptrace.DNSStartInfo) { note("DNSStart %s", i.Host) },

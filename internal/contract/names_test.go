@@ -272,8 +272,9 @@ func TestDialTimeoutEnds(t *testing.T) {
 // TestDialPort0 tests that a dial to port 0 is refused.
 func TestDialPort0(t *testing.T) {
 	each(t, func(t *testing.T, n *network) {
-		_, err := n.dial(n.shost + ":0")
-		wantError(t, "Dial", err, "dial tcp "+n.shost+":0: connect: connection refused [ECONNREFUSED SyscallError]")
+		_, err := n.dial(net.JoinHostPort(n.shost, "0"))
+		wantError(t, "Dial", err, "dial tcp S: connect: connection refused [ECONNREFUSED SyscallError]",
+			net.JoinHostPort(n.shost, "0"), "S")
 	})
 }
 

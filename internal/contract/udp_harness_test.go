@@ -81,7 +81,7 @@ func (e end) dial(ctx context.Context, network, address string) (net.Conn, error
 // open returns a socket at an address of the end, which is closed at the end of the test.
 func (e end) open(t testing.TB) udpConn {
 	t.Helper()
-	c, err := e.listenPacket("udp", e.host+":0")
+	c, err := e.listenPacket("udp", net.JoinHostPort(e.host, "0"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 
@@ -110,8 +111,8 @@ func TestUDPStackClose(t *testing.T) {
 		wantError(t, "ReadFrom", err, "read udp S"+closed, s.LocalAddr(), "S")
 		_, err = s.WriteTo(nil, s.LocalAddr())
 		wantError(t, "WriteTo", err, "write udp S->S"+closed, s.LocalAddr(), "S")
-		_, err = n.serverEnd().listenPacket("udp", n.shost+":7")
-		wantError(t, "ListenPacket", err, "listen udp S"+closed, n.shost+":7", "S")
+		_, err = n.serverEnd().listenPacket("udp", net.JoinHostPort(n.shost, "7"))
+		wantError(t, "ListenPacket", err, "listen udp S"+closed, net.JoinHostPort(n.shost, "7"), "S")
 		if l := n.server.UDPConns(); len(l) != 0 {
 			t.Errorf("the list is %+v", l)
 		}

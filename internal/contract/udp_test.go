@@ -276,7 +276,7 @@ func TestUDPThisHost(t *testing.T) {
 		}
 		defer s.Close()
 		port := udpAddr(s).Port
-		for _, a := range []string{"", "0.0.0.0", "localhost"} {
+		for _, a := range []string{"", "0.0.0.0"} {
 			c := n.clientEnd().connect(t, net.JoinHostPort(a, fmt.Sprint(port)))
 			if got, want := c.RemoteAddr().String(), net.JoinHostPort("127.0.0.1", fmt.Sprint(port)); got != want {
 				t.Errorf("%q is %s, want %s", a, got, want)
