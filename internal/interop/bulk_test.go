@@ -94,7 +94,7 @@ func transferBoth(t *testing.T, a, b conn, n int) {
 func TestBulk(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		n := 16 << 20
-		if !w.mode.noOffload && w.mode.queues == 1 {
+		if !w.mode.noOffload && w.mode.queues == 1 && !w.mode.ip6 {
 			n = 64 << 20
 		}
 		n = size(n, 1<<30)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -47,12 +48,12 @@ func TestHalfCloseNc(t *testing.T) {
 			return cmd, out
 		}
 		t.Run("bsdnet listens", func(t *testing.T) {
-			ln, err := w.stack.Listen("tcp", bsdIP+":7")
+			ln, err := w.stack.Listen("tcp", w.at(bsdIP)+":7")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer ln.Close()
-			cmd, out := nc(t, "-N", bsdIP, "7")
+			cmd, out := nc(t, "-N", w.ip(bsdIP), "7")
 			s := accept(t, ln)
 			got, err := io.ReadAll(s) // it ends because nc has shut its side down
 			if err != nil || !bytes.Equal(got, text) {
@@ -68,10 +69,10 @@ func TestHalfCloseNc(t *testing.T) {
 			}
 		})
 		t.Run("bsdnet dials", func(t *testing.T) {
-			cmd, out := nc(t, "-l", "-N", kernIP, "7")
+			cmd, out := nc(t, "-l", "-N", w.ip(kernIP), "7")
 			var c conn
 			await(t, "nc listens", func() bool {
-				d, err := w.stack.Dial("tcp", kernIP+":7")
+				d, err := w.stack.Dial("tcp", w.at(kernIP)+":7")
 				if err == nil {
 					c = prepare(t, d)
 				}
@@ -159,22 +160,22 @@ func dialError(t *testing.T, h host, addr string, patience time.Duration) error 
 // (net.inet.tcp.icmp_may_rst).
 func TestUnreachable(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
-		if err := dialError(t, w.bsd(), "198.51.100.1:80", limit); !errors.Is(err, syscall.ENETUNREACH) {
+		if err := dialError(t, w.bsd(), w.at("198.51.100.1")+":80", limit); !errors.Is(err, syscall.ENETUNREACH) {
 			t.Errorf("without a route: %v, want ENETUNREACH", err)
 		}
-		if err := w.stack.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), w.link); err != nil {
+		if err := w.stack.AddRoute(netip.MustParsePrefix(w.ip("0.0.0.0/0")), w.link); err != nil {
 			t.Fatal(err)
 		}
 		w.Forward(t)
 		other := nstest.New(t)
-		dev, otherDev := nstest.Veth(t, w.NS, "192.0.2.1/24", other, "192.0.2.2/24", 0)
-		other.Run(t, "ip", "route", "add", "default", "via", "192.0.2.1", "dev", otherDev)
+		dev, otherDev := nstest.Veth(t, w.NS, w.ip("192.0.2.1/24"), other, w.ip("192.0.2.2/24"), 0)
+		other.Run(t, w.mode.iproute("route", "add", "default", "via", w.ip("192.0.2.1"), "dev", otherDev)...)
 		other.Forward(t)
-		w.Run(t, "ip", "route", "add", "prohibit", "198.51.100.1")
-		w.Run(t, "ip", "route", "add", "unreachable", "198.51.100.2")
-		w.Run(t, "ip", "route", "add", "blackhole", "198.51.100.3")
+		w.Run(t, w.mode.iproute("route", "add", "prohibit", w.ip("198.51.100.1"))...)
+		w.Run(t, w.mode.iproute("route", "add", "unreachable", w.ip("198.51.100.2"))...)
+		w.Run(t, w.mode.iproute("route", "add", "blackhole", w.ip("198.51.100.3"))...)
 		// The packet goes back and forth until its time to live ends.
-		w.Run(t, "ip", "route", "add", "198.51.100.4", "via", "192.0.2.2", "dev", dev)
+		w.Run(t, w.mode.iproute("route", "add", w.ip("198.51.100.4"), "via", w.ip("192.0.2.2"), "dev", dev)...)
 		const short = 1200 * time.Millisecond // one SYN, and another
 		for _, c := range []struct {
 			ip       string
@@ -187,7 +188,7 @@ func TestUnreachable(t *testing.T) {
 			{"198.51.100.3", short, os.ErrDeadlineExceeded},
 			{"198.51.100.9", short, os.ErrDeadlineExceeded}, // the router has no route
 		} {
-			err := dialError(t, w.bsd(), c.ip+":80", c.patience)
+			err := dialError(t, w.bsd(), w.at(c.ip)+":80", c.patience)
 			var ne net.Error
 			if c.want == os.ErrDeadlineExceeded {
 				if !errors.As(err, &ne) || !ne.Timeout() {
@@ -198,7 +199,7 @@ func TestUnreachable(t *testing.T) {
 			}
 		}
 		// For the kernel, an address that the stack does not have is a host that is down.
-		if err := dialError(t, w.kernel(), "10.9.0.77:80", short); !errors.Is(err, os.ErrDeadlineExceeded) &&
+		if err := dialError(t, w.kernel(), w.at("10.9.0.77")+":80", short); !errors.Is(err, os.ErrDeadlineExceeded) &&
 			!errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the kernel dials an address that nobody has: %v", err)
 		}
@@ -208,14 +209,14 @@ func TestUnreachable(t *testing.T) {
 // A connection survives if a route disappears for a while, whatever the router says meanwhile.
 func TestRouteAway(t *testing.T) {
 	eachMode(t, 2, options{}, func(t *testing.T, w *world) {
-		if err := w.stack.AddRoute(netip.MustParsePrefix("192.0.2.0/24"), w.link); err != nil {
+		if err := w.stack.AddRoute(netip.MustParsePrefix(w.ip("192.0.2.0/24")), w.link); err != nil {
 			t.Fatal(err)
 		}
 		w.Forward(t)
 		other := nstest.New(t)
-		_, dev := nstest.Veth(t, w.NS, "192.0.2.1/24", other, "192.0.2.2/24", 0)
-		other.Run(t, "ip", "route", "add", "default", "via", "192.0.2.1", "dev", dev)
-		far := host{"far", "192.0.2.2", other.Listen, other.DialContext}
+		_, dev := nstest.Veth(t, w.NS, w.ip("192.0.2.1/24"), other, w.ip("192.0.2.2/24"), 0)
+		other.Run(t, w.mode.iproute("route", "add", "default", "via", w.ip("192.0.2.1"), "dev", dev)...)
+		far := host{"far", w.at("192.0.2.2"), other.Listen, other.DialContext}
 		for i, dirs := range [][2]host{{w.bsd(), far}, {far, w.bsd()}} {
 			c, s := pair(t, dirs[0], dirs[1])
 			if _, err := c.Write([]byte("before")); err != nil {
@@ -224,13 +225,13 @@ func TestRouteAway(t *testing.T) {
 			if _, err := io.ReadFull(s, make([]byte, 6)); err != nil {
 				t.Fatal(err)
 			}
-			w.Run(t, "ip", "route", "add", "unreachable", "192.0.2.2")
+			w.Run(t, w.mode.iproute("route", "add", "unreachable", w.ip("192.0.2.2"))...)
 			before := icmpOut(t, w)
 			if _, err := w.bsdEnd(c, s, i).Write([]byte("during")); err != nil {
 				t.Fatal(err)
 			}
 			await(t, "the router says that there is no route", func() bool { return icmpOut(t, w) > before })
-			w.Run(t, "ip", "route", "del", "unreachable", "192.0.2.2")
+			w.Run(t, w.mode.iproute("route", "del", "unreachable", w.ip("192.0.2.2"))...)
 			if _, err := io.ReadFull(w.farEnd(c, s, i), make([]byte, 6)); err != nil {
 				t.Fatal(err)
 			}
@@ -242,26 +243,28 @@ func TestRouteAway(t *testing.T) {
 func (w *world) bsdEnd(c, s conn, i int) conn { return []conn{c, s}[i] }
 func (w *world) farEnd(c, s conn, i int) conn { return []conn{s, c}[i] }
 
-// icmpOut returns the number of ICMP destination unreachable messages that the kernel has sent.
+// icmpOut returns the number of ICMP or ICMPv6 destination unreachable messages that the kernel has
+// sent.
 func icmpOut(t *testing.T, w *world) (n int) {
 	t.Helper()
+	file := "/proc/thread-self/net/snmp"
+	if w.mode.ip6 {
+		file += "6"
+	}
 	if err := w.Do(func() error {
-		text, err := os.ReadFile("/proc/thread-self/net/snmp")
-		if err != nil {
-			return err
-		}
-		var names, values []string
+		text, err := os.ReadFile(file)
+		var names []string
 		for line := range strings.Lines(string(text)) {
-			if f := strings.Fields(line); f[0] == "Icmp:" {
-				names, values = values, f
+			switch f := strings.Fields(line); {
+			case f[0] == "Icmp6OutDestUnreachs":
+				fmt.Sscan(f[1], &n)
+			case f[0] == "Icmp:" && names == nil:
+				names = f
+			case f[0] == "Icmp:":
+				fmt.Sscan(f[slices.Index(names, "OutDestUnreachs")], &n)
 			}
 		}
-		for i, name := range names {
-			if name == "OutDestUnreachs" {
-				fmt.Sscan(values[i], &n)
-			}
-		}
-		return nil
+		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -272,8 +275,8 @@ func icmpOut(t *testing.T, w *world) (n int) {
 func TestPing(t *testing.T) {
 	nstest.Need(t, "ping")
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
-		for _, size := range []int{0, 1, 56, 1472, 1473, 8000, 65507} {
-			out, err := w.Try("ping", "-c", "2", "-i", "0.01", "-w", "50", "-s", fmt.Sprint(size), bsdIP)
+		for _, size := range []int{0, 1, 56, 1452, 1453, 1472, 1473, 8000, 65507} {
+			out, err := w.Try("ping", "-c", "2", "-i", "0.01", "-w", "50", "-s", fmt.Sprint(size), w.ip(bsdIP))
 			// ping may send a third request before the second answer arrives, and does not wait for
 			// its answer.
 			if err != nil || !strings.Contains(out, "icmp_seq=1 ") ||

@@ -119,7 +119,7 @@ func TestDeviceRemoved(t *testing.T) {
 			})
 			// The interface may learn of the removal a moment later.
 			await(t, "a dial fails at once", func() bool {
-				err := dialError(t, w.bsd(), kernIP+":1", 100*time.Millisecond)
+				err := dialError(t, w.bsd(), w.at(kernIP)+":1", 100*time.Millisecond)
 				return errors.Is(err, syscall.ENETDOWN) || errors.Is(err, syscall.ENETUNREACH)
 			})
 			within(t, "closing", func() {
@@ -164,10 +164,11 @@ func TestReattach(t *testing.T) {
 							t.Error(err)
 						}
 					})
-					w.tun = openTUN(t, w.NS, tun.Config{Name: name, Queues: m.queues, NoOffload: m.noOffload,
-						Host: netip.MustParsePrefix(kernIP + "/24")})
+					c := w.device(0)
+					c.Name = name
+					w.tun = openTUN(t, w.NS, c)
 					w.link = w.tun
-					if err := w.stack.Attach(w.link, netip.MustParsePrefix(bsdIP+"/24")); err != nil {
+					if err := w.stack.Attach(w.link, w.bsdAddrs()...); err != nil {
 						t.Fatal(err)
 					}
 				})
@@ -399,7 +400,7 @@ func TestDetachUnderUse(t *testing.T) {
 		defer cancel()
 		dialed := make(chan error, 1)
 		go func() {
-			_, err := w.stack.DialContext(ctx, "tcp", "10.9.0.99:1") // an address that nobody has
+			_, err := w.stack.DialContext(ctx, "tcp", w.at("10.9.0.99")+":1") // an address that nobody has
 			dialed <- err
 		}()
 		within(t, "Detach", func() {
@@ -412,7 +413,7 @@ func TestDetachUnderUse(t *testing.T) {
 				t.Error("the dial has succeeded")
 			}
 		})
-		if err := dialError(t, w.bsd(), kernIP+":1", limit); !errors.Is(err, syscall.ENETUNREACH) {
+		if err := dialError(t, w.bsd(), w.at(kernIP)+":1", limit); !errors.Is(err, syscall.ENETUNREACH) {
 			t.Errorf("dial: %v", err)
 		}
 		within(t, "Close", func() { c.Close() })

@@ -164,7 +164,7 @@ func TestCurl(t *testing.T) {
 						t.Fatal(err)
 					}
 					_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
-					args = append(args, "--cacert", ca, "--resolve", "example.com:"+port+":"+bsdIP)
+					args = append(args, "--cacert", ca, "--resolve", "example.com:"+port+":"+w.at(bsdIP))
 					url = "https://example.com:" + port
 				}
 				out := filepath.Join(dir, "out")
@@ -273,7 +273,7 @@ http {
 func startNginx(t *testing.T, w *world, n int) (url string) {
 	t.Helper()
 	dir := t.TempDir()
-	addr := kernIP + ":80"
+	addr := w.at(kernIP) + ":80"
 	if err := os.Mkdir(filepath.Join(dir, "www"), 0o755); err != nil {
 		t.Fatal(err)
 	}

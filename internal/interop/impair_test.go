@@ -3,6 +3,7 @@
 package interop
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ func TestImpaired(t *testing.T) {
 	if long {
 		n = 16 << 20
 	}
+	all := slices.Concat(modes6, modes)
 	for i, imp := range impairments {
 		t.Run(imp.name, func(t *testing.T) {
 			var line *netem.Impaired
@@ -47,7 +49,7 @@ func TestImpaired(t *testing.T) {
 				return l
 			}}
 			t.Parallel()
-			w := newWorld(t, modes[i%len(modes)], o)
+			w := newWorld(t, all[i%len(all)], o)
 			w.eachRole(t, func(t *testing.T, client, server host) {
 				c, s := pair(t, client, server)
 				transferBoth(t, c, s, n)

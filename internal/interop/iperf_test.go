@@ -27,13 +27,13 @@ func TestIperf3(t *testing.T) {
 		n := size(8<<20, 1<<30)
 		t.Run("bsdnet listens", func(t *testing.T) {
 			for _, args := range iperfArgs {
-				ln, err := w.stack.Listen("tcp", bsdIP+":5201")
+				ln, err := w.stack.Listen("tcp", w.at(bsdIP)+":5201")
 				if err != nil {
 					t.Fatal(err)
 				}
 				served := make(chan error, 1)
 				go func() { served <- serveIperf(ln) }()
-				iperf(t, w, bsdIP, "5201", n, args)
+				iperf(t, w, w.ip(bsdIP), "5201", n, args)
 				if err := <-served; err != nil {
 					t.Errorf("server: %v", err)
 				}
@@ -41,13 +41,13 @@ func TestIperf3(t *testing.T) {
 			}
 		})
 		t.Run("bsdnet dials", func(t *testing.T) {
-			server := w.Background(t, "iperf3", "-s", "-B", kernIP, "--forceflush")
+			server := w.Background(t, "iperf3", "-s", "-B", w.ip(kernIP), "--forceflush")
 			ln, err := w.NS.Listen("tcp", "127.0.0.1:5202")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer ln.Close()
-			go serve(ln, func(c conn) { relay(w.bsd(), kernIP+":5201", c) })
+			go serve(ln, func(c conn) { relay(w.bsd(), w.at(kernIP)+":5201", c) })
 			for i, args := range iperfArgs {
 				await(t, "iperf3 listens", func() bool {
 					return strings.Count(server.String(), "Server listening") > i

@@ -92,7 +92,7 @@ func size(normal, longer int) int {
 // long reports whether the tests may take long.
 var long = os.Getenv("BSDNET_LONG") == "1"
 
-// These are the addresses of the two ends of the device.
+// These are the addresses of the two ends of the device. Over IPv6 they are world.ip of these.
 const (
 	kernIP = "10.9.0.1"
 	bsdIP  = "10.9.0.2"
@@ -103,10 +103,47 @@ type mode struct {
 	name      string
 	noOffload bool
 	queues    int
+	ip6       bool // the two ends have IPv6 addresses too, and the tests use those
 }
 
 var modes = []mode{
-	{"offload", false, 1}, {"plain", true, 1}, {"offload, 2 queues", false, 2}, {"plain, 2 queues", true, 2},
+	{"offload", false, 1, false}, {"plain", true, 1, false},
+	{"offload, 2 queues", false, 2, false}, {"plain, 2 queues", true, 2, false},
+}
+
+var modes6 = []mode{{"offload, IPv6", false, 1, true}, {"plain, IPv6", true, 1, true}}
+
+// ip returns an IPv4 address, or its counterpart over IPv6. The address may be a prefix.
+func (m mode) ip(a string) string {
+	if !m.ip6 {
+		return a
+	}
+	addr, bits, prefix := strings.Cut(a, "/")
+	b := netip.MustParseAddr(addr).As4()
+	six := netip.AddrFrom16([16]byte{0xfd, 0, 0, b[0], 0, b[1], 0, b[2], 15: b[3]}).String()
+	switch {
+	case !prefix:
+		return six
+	case bits == "0":
+		return "::/0"
+	}
+	return six + map[string]string{"24": "/64", "32": "/128"}[bits]
+}
+
+// at returns what ip does, to be put before a colon and a port.
+func (m mode) at(a string) string {
+	if !m.ip6 {
+		return a
+	}
+	return "[" + m.ip(a) + "]"
+}
+
+// iproute returns the command ip for the mode's family.
+func (m mode) iproute(args ...string) []string {
+	if m.ip6 {
+		return append([]string{"ip", "-6"}, args...)
+	}
+	return append([]string{"ip"}, args...)
 }
 
 // A world is a namespace. Its kernel is the other end of a device that a stack is attached to.
@@ -125,10 +162,20 @@ type options struct {
 	wrap   func(t *testing.T, dev *tun.Link) bsdnet.Link
 }
 
-// eachMode runs a test in a world for each of the modes, or for the first n of them.
+// eachMode runs a test in a world for each of the modes, or for the first n of them, and in two
+// over IPv6 if the MTU allows.
 func eachMode(t *testing.T, n int, o options, f func(t *testing.T, w *world)) {
+	list := modes[:n:n]
+	if o.mtu == 0 || o.mtu >= 1280 {
+		list = append(list, modes6...)
+	}
+	inModes(t, list, o, f)
+}
+
+// inModes runs a test in a world for each of the modes in a list.
+func inModes(t *testing.T, list []mode, o options, f func(t *testing.T, w *world)) {
 	nstest.Need(t, "/dev/net/tun", "ip")
-	for _, m := range modes[:n] {
+	for _, m := range list {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
 			f(t, newWorld(t, m, o))
@@ -139,20 +186,48 @@ func eachMode(t *testing.T, n int, o options, f func(t *testing.T, w *world)) {
 func newWorld(t *testing.T, m mode, o options) *world {
 	t.Helper()
 	nstest.Need(t, "/dev/net/tun", "ip")
+	if _, err := os.Stat("/proc/net/if_inet6"); m.ip6 && err != nil {
+		nstest.Skip(t, "no IPv6: %v", err)
+	}
 	w := &world{NS: nstest.New(t), mode: m}
-	w.tun = openTUN(t, w.NS, tun.Config{MTU: o.mtu, Queues: m.queues, NoOffload: m.noOffload,
-		Host: netip.MustParsePrefix(kernIP + "/24")})
+	if m.ip6 { // otherwise a device that goes down loses its IPv6 addresses
+		w.Sysctl(t, "net.ipv6.conf.all.keep_addr_on_down", "1")
+	}
+	w.tun = openTUN(t, w.NS, w.device(o.mtu))
 	w.link = w.tun
 	if o.wrap != nil {
 		w.link = o.wrap(t, w.tun)
 	}
 	w.stack = newStack(t, o.config)
-	if err := w.stack.Attach(w.link, netip.MustParsePrefix(bsdIP+"/24")); err != nil {
+	if err := w.stack.Attach(w.link, w.bsdAddrs()...); err != nil {
 		w.link.Close()
 		t.Fatal(err)
 	}
 	return w
 }
+
+// device returns the configuration of the mode's device.
+func (w *world) device(mtu int) tun.Config {
+	c := tun.Config{MTU: mtu, Queues: w.mode.queues, NoOffload: w.mode.noOffload,
+		Host: netip.MustParsePrefix(kernIP + "/24")}
+	if w.mode.ip6 {
+		c.Host6 = netip.MustParsePrefix(w.ip(kernIP + "/24"))
+	}
+	return c
+}
+
+// bsdAddrs returns the stack's addresses on the device.
+func (w *world) bsdAddrs() []netip.Prefix {
+	list := []netip.Prefix{netip.MustParsePrefix(bsdIP + "/24")}
+	if w.mode.ip6 {
+		list = append(list, netip.MustParsePrefix(w.ip(bsdIP+"/24")))
+	}
+	return list
+}
+
+// ip and at return an address of the mode's family: see mode.ip and mode.at.
+func (w *world) ip(a string) string { return w.mode.ip(a) }
+func (w *world) at(a string) string { return w.mode.at(a) }
 
 // openTUN opens a device in a namespace.
 func openTUN(t *testing.T, ns *nstest.NS, c tun.Config) (dev *tun.Link) {
@@ -203,13 +278,13 @@ func await(t *testing.T, what string, f func() bool) {
 // A host is a test's view of one of the two ends.
 type host struct {
 	name   string
-	ip     string
+	ip     string // to be put before a port
 	listen func(network, address string) (net.Listener, error)
 	dial   func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-func (w *world) kernel() host { return host{"kernel", kernIP, w.NS.Listen, w.NS.DialContext} }
-func (w *world) bsd() host    { return host{"bsdnet", bsdIP, w.stack.Listen, w.stack.DialContext} }
+func (w *world) kernel() host { return host{"kernel", w.at(kernIP), w.NS.Listen, w.NS.DialContext} }
+func (w *world) bsd() host    { return host{"bsdnet", w.at(bsdIP), w.stack.Listen, w.stack.DialContext} }
 
 // eachRole runs a test with bsdnet as the client and as the server.
 func (w *world) eachRole(t *testing.T, f func(t *testing.T, client, server host)) {

@@ -100,8 +100,8 @@ type optionCase struct {
 }
 
 var optionCases = []optionCase{
-	{"default", "tcp_sack", "1", []string{"mss 1460", "sackOK", "TS val", "wscale"},
-		[]string{"mss 1460", "sackOK", "TS val", "wscale"}, []string{"TS val"}},
+	{"default", "tcp_sack", "1", []string{"sackOK", "TS val", "wscale"},
+		[]string{"sackOK", "TS val", "wscale"}, []string{"TS val"}},
 	{"no SACK", "tcp_sack", "0", []string{"!sackOK", "TS val", "wscale"},
 		[]string{"!sackOK", "TS val", "wscale"}, []string{"TS val", "!sack "}},
 	{"no timestamps", "tcp_timestamps", "0", []string{"sackOK", "!TS val", "wscale"},
@@ -130,15 +130,16 @@ func TestOptions(t *testing.T) {
 				w.Sysctl(t, "net.ipv4."+o.sysctl, o.value)
 				w.eachRole(t, func(t *testing.T, client, server host) {
 					c := captured(t, w, func() { exchange(t, client, server, 1<<20) })
-					if client.name == "kernel" && !matches(c.syn(), o.kernelSyn) {
-						t.Errorf("SYN, want %q: %s", o.kernelSyn, c.syn())
+					mss := fmt.Sprintf("mss %d", w.mss())
+					if client.name == "kernel" && !matches(c.syn(), append(o.kernelSyn, mss)) {
+						t.Errorf("SYN, want %q and %s: %s", o.kernelSyn, mss, c.syn())
 					}
-					all := []string{"mss 1460", "sackOK", "TS val", "wscale"}
+					all := []string{mss, "sackOK", "TS val", "wscale"}
 					if client.name == "bsdnet" && !matches(c.syn(), all) {
 						t.Errorf("SYN, want all options: %s", c.syn())
 					}
-					if !matches(c.synAck(), o.synAck) {
-						t.Errorf("answer, want %q: %s", o.synAck, c.synAck())
+					if !matches(c.synAck(), append(o.synAck, mss)) {
+						t.Errorf("answer, want %q and %s: %s", o.synAck, mss, c.synAck())
 					}
 					data := c.data()
 					if len(data) < 2 {
@@ -162,7 +163,8 @@ func TestWindowScale(t *testing.T) {
 	for ours, buffer := range map[int]int{8: 0, 11: 64 << 20, 14: 1 << 30} {
 		t.Run(fmt.Sprintf("bsdnet's scale is %d", ours), func(t *testing.T) {
 			o := options{config: bsdnet.Config{TCP: bsdnet.TCPConfig{ReadBuffer: buffer}}}
-			eachMode(t, 2, o, func(t *testing.T, w *world) {
+			// The family makes no difference to a scale.
+			inModes(t, modes[:2], o, func(t *testing.T, w *world) {
 				w.Sysctl(t, "net.ipv4.tcp_rmem", "4096 131072 2147483647")
 				for theirs := range 15 {
 					// The route bounds the kernel's window, and the scale follows.
@@ -210,8 +212,8 @@ func TestECN(t *testing.T) {
 					}
 					marked := map[string]bool{}
 					for _, l := range c.data() {
-						if strings.Contains(l, "ECT(0)") {
-							marked[source(l)] = true
+						if strings.Contains(l, "ECT(0)") || strings.Contains(l, "class 0x02") {
+							marked[w.source(l)] = true
 						}
 					}
 					if marked[kernIP] != on || marked[bsdIP] != on {
@@ -223,12 +225,21 @@ func TestECN(t *testing.T) {
 	}
 }
 
-// source returns the address that a packet came from.
-func source(line string) string {
-	for _, ip := range []string{kernIP, bsdIP} {
-		if strings.Contains(line, ip+".") && strings.Index(line, ip+".") < strings.Index(line, " > ") {
-			return ip
+// source returns the end that a packet came from: kernIP or bsdIP.
+func (w *world) source(line string) string {
+	for _, end := range []string{kernIP, bsdIP} {
+		ip := " " + w.ip(end) + "."
+		if strings.Contains(line, ip) && strings.Index(line, ip) < strings.Index(line, " > ") {
+			return end
 		}
 	}
 	return ""
+}
+
+// mss returns the MSS that both ends offer with an MTU of 1500.
+func (w *world) mss() int {
+	if w.mode.ip6 {
+		return 1440
+	}
+	return 1460
 }

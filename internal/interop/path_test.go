@@ -21,18 +21,18 @@ const pathMTU = 1280
 //	stack --1500-- kernel --1280-- router --1500-- far
 func far(t *testing.T, w *world) host {
 	t.Helper()
-	if err := w.stack.AddRoute(netip.MustParsePrefix("192.0.2.0/24"), w.link); err != nil {
+	if err := w.stack.AddRoute(netip.MustParsePrefix(w.ip("192.0.2.0/24")), w.link); err != nil {
 		t.Fatal(err)
 	}
 	router, end := nstest.New(t), nstest.New(t)
-	dev, routerDev := nstest.Veth(t, w.NS, "198.51.100.1/24", router, "198.51.100.2/24", pathMTU)
-	_, endDev := nstest.Veth(t, router, "192.0.2.1/24", end, "192.0.2.2/24", 0)
+	dev, routerDev := nstest.Veth(t, w.NS, w.ip("198.51.100.1/24"), router, w.ip("198.51.100.2/24"), pathMTU)
+	_, endDev := nstest.Veth(t, router, w.ip("192.0.2.1/24"), end, w.ip("192.0.2.2/24"), 0)
 	w.Forward(t)
 	router.Forward(t)
-	w.Run(t, "ip", "route", "add", "192.0.2.0/24", "via", "198.51.100.2", "dev", dev)
-	router.Run(t, "ip", "route", "add", "10.9.0.0/24", "via", "198.51.100.1", "dev", routerDev)
-	end.Run(t, "ip", "route", "add", "default", "via", "192.0.2.1", "dev", endDev)
-	return host{"far", "192.0.2.2", end.Listen, end.DialContext}
+	w.Run(t, w.mode.iproute("route", "add", w.ip("192.0.2.0/24"), "via", w.ip("198.51.100.2"), "dev", dev)...)
+	router.Run(t, w.mode.iproute("route", "add", w.ip("10.9.0.0/24"), "via", w.ip("198.51.100.1"), "dev", routerDev)...)
+	end.Run(t, w.mode.iproute("route", "add", "default", "via", w.ip("192.0.2.1"), "dev", endDev)...)
+	return host{"far", w.at("192.0.2.2"), end.Listen, end.DialContext}
 }
 
 // throughPath runs a test in both roles, each in a world of its own, because a kernel that has
@@ -84,7 +84,7 @@ func TestBlackHoleKernel(t *testing.T) {
 	for _, from := range []string{"bsdnet dials", "bsdnet listens"} {
 		t.Run(from, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, mode{"plain", true, 1}, narrow)
+			w := newWorld(t, mode{"plain", true, 1, false}, narrow)
 			w.Sysctl(t, "net.ipv4.tcp_mtu_probing", "1")
 			if from == "bsdnet dials" {
 				c, s := pair(t, w.bsd(), w.kernel())
@@ -98,8 +98,13 @@ func TestBlackHoleKernel(t *testing.T) {
 }
 
 // unreachable reports whether p is an ICMP destination unreachable message, which includes
-// fragmentation needed.
-func unreachable(p []byte) bool { return len(p) > 20 && p[9] == 1 && p[20] == 3 }
+// fragmentation needed, or an ICMPv6 packet too big message.
+func unreachable(p []byte) bool {
+	if len(p) > 40 && p[0]>>4 == 6 {
+		return p[6] == 58 && p[40] == 2
+	}
+	return len(p) > 20 && p[9] == 1 && p[20] == 3
+}
 
 // A filter is a device that drops packets on their way to the stack.
 type filter struct {

@@ -38,14 +38,14 @@ func newerThan(t *testing.T, major, minor int) bool {
 func TestUDPBatches(t *testing.T) {
 	eachMode(t, 4, options{}, func(t *testing.T, w *world) {
 		const size, batch, rounds = 1200, 50, 20
-		at := netip.AddrPortFrom(netip.MustParseAddr(bsdIP), 9)
-		own, err := w.stack.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+		at := netip.AddrPortFrom(netip.MustParseAddr(w.ip(bsdIP)), 9)
+		own, err := w.stack.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var pc net.PacketConn
 		if err := w.NS.Do(func() (err error) {
-			pc, err = net.ListenPacket("udp4", kernIP+":9")
+			pc, err = net.ListenPacket("udp", w.at(kernIP)+":9")
 			return err
 		}); err != nil {
 			t.Fatal(err)

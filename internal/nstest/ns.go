@@ -244,7 +244,8 @@ func (n *NS) Set(name, value string) error {
 var veths atomic.Int32
 
 // Veth connects two namespaces by a cable whose ends have the given addresses, such as
-// "192.0.2.1/24", and returns the names of the ends. The MTU is in bytes; 0 means 1500.
+// "192.0.2.1/24" or "2001:db8::1/64", and returns the names of the ends. The MTU is in bytes; 0
+// means 1500.
 func Veth(t testing.TB, a *NS, aAddr string, b *NS, bAddr string, mtu int) (aDev, bDev string) {
 	t.Helper()
 	Need(t, "ip")
@@ -255,15 +256,28 @@ func Veth(t testing.TB, a *NS, aAddr string, b *NS, bAddr string, mtu int) (aDev
 	}
 	m := fmt.Sprint(mtu)
 	a.Run(t, "ip", "link", "add", aDev, "mtu", m, "type", "veth", "peer", "name", bDev, "mtu", m, "netns", b.Path())
-	a.Run(t, "ip", "addr", "add", aAddr, "dev", aDev)
-	b.Run(t, "ip", "addr", "add", bAddr, "dev", bDev)
+	a.addAddr(t, aAddr, aDev)
+	b.addAddr(t, bAddr, bDev)
 	a.Run(t, "ip", "link", "set", aDev, "up")
 	b.Run(t, "ip", "link", "set", bDev, "up")
 	return aDev, bDev
 }
 
-// Forward makes the namespace a router.
+// addAddr gives a device an address, which can be used at once.
+func (n *NS) addAddr(t testing.TB, addr, dev string) {
+	t.Helper()
+	args := []string{"ip", "addr", "add", addr, "dev", dev}
+	if strings.Contains(addr, ":") {
+		args = append(args, "nodad")
+	}
+	n.Run(t, args...)
+}
+
+// Forward makes the namespace a router of IPv4, and of IPv6 if the kernel has that.
 func (n *NS) Forward(t testing.TB) {
 	t.Helper()
 	n.Sysctl(t, "net.ipv4.ip_forward", "1")
+	if err := n.Set("net.ipv6.conf.all.forwarding", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
 }

@@ -52,6 +52,25 @@ func TestVeth(t *testing.T) {
 	}
 }
 
+// A cable has IPv6 at once.
+func TestVeth6(t *testing.T) {
+	a, b := New(t), New(t)
+	if err := a.Set("net.ipv6.conf.all.disable_ipv6", "0"); err != nil {
+		Skip(t, "%v", err)
+	}
+	Veth(t, a, "2001:db8::1/64", b, "2001:db8::2/64", 0)
+	ln, err := b.Listen("tcp", "[2001:db8::2]:80") // not with a tentative address
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	c, err := a.Dial("tcp", "[2001:db8::2]:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
 func TestSysctl(t *testing.T) {
 	a, b := New(t), New(t)
 	a.Forward(t)
