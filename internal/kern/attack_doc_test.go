@@ -10,7 +10,7 @@ import (
 )
 
 // attacks is how many attacks docs/attacks.md has.
-const attacks = 47
+const attacks = 51
 
 var (
 	attackRE = regexp.MustCompile(`^A\d\d$`)

@@ -70,7 +70,7 @@ func (hc *hostcache) update(dst in6Addr, mtu int, now int64) bool {
 // message quotes, and the datagram was longer: RFC 1191 and RFC 8201, with the checks of RFC 5927,
 // 7, as far as UDP has them. A connected socket that has IP_DONTFRAG gets EMSGSIZE, as on Linux.
 func (k *Kernel) udpMtudisc(e *icmpError) {
-	inp := k.udpLookup(&e.t, 0)
+	inp := k.udpLookup(&e.t)
 	if inp == nil {
 		return
 	}

@@ -22,7 +22,7 @@ func udpInput(k *Kernel, ip ipHdr, m *mbuf.Mbuf, ifp *Ifnet) {
 		return
 	}
 	for {
-		inp := k.udpLookup(&t, m.Pkt.Flow)
+		inp := k.udpLookup(&t)
 		if inp == nil {
 			st.Noport.Add(n)
 			// RFC 1122, 4.1.3.1: "If a datagram arrives addressed to a UDP port for which there is
@@ -138,20 +138,20 @@ func (k *Kernel) udpHeaders(ip *ipHdr, m *mbuf.Mbuf) *mbuf.Mbuf {
 // preference. A connected socket goes first, then one that is bound to the address, then one that
 // is bound to none. Of several that are equal, and that all have SO_REUSEPORT, the flow decides;
 // else the one that was bound last.
-func (k *Kernel) udpLookup(t *tuple, flow uint32) *inpcb {
+func (k *Kernel) udpLookup(t *tuple) *inpcb {
 	if inp := k.udb.lookup(t); inp != nil {
 		return inp
 	}
-	return k.udpPorts.lookup(t, flow)
+	return k.udpPorts.lookup(t)
 }
 
 // lookup finds the socket without a peer that takes datagrams with these addresses.
-func (pt *portTable) lookup(t *tuple, flow uint32) *inpcb {
+func (pt *portTable) lookup(t *tuple) *inpcb {
 	s := pt.shard(t.lport)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var best *inpcb
-	score, group := 0, uint32(0)
+	score, group := 0, uint64(0)
 	for p := s.users[t.lport]; p != nil; p = p.portNext {
 		v := p.matches(t)
 		switch {
@@ -166,7 +166,7 @@ func (pt *portTable) lookup(t *tuple, flow uint32) *inpcb {
 	}
 	// The flow chooses a member of the group, so that a conversation stays with one socket as long
 	// as the group does not change.
-	i := uint32(uint64(flow*0x9e3779b1) * uint64(group) >> 32)
+	i := (t.hash(pt.k.seed.hash) >> 32) * group >> 32
 	for p := s.users[t.lport]; p != nil; p = p.portNext {
 		if p.matches(t) == score && p.bindOpts&reusePort != 0 {
 			if i == 0 {

@@ -25,7 +25,7 @@ func (so *Socket) udpFindPeer(r *dgroute) {
 		return
 	}
 	t := tuple{laddr: in6(r.dst), faddr: in6(r.src), lport: r.dport, fport: so.inp.lport}
-	inp := k.udpLookup(&t, r.flow)
+	inp := k.udpLookup(&t)
 	if inp == nil {
 		return
 	}
