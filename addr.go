@@ -13,12 +13,13 @@ func checkNetwork(network string) error {
 	case "tcp", "tcp4", "tcp6", "udp", "udp4", "udp6":
 		return nil
 	}
-	return net.UnknownNetworkError(network)
+	_, _, err := parseIP(network)
+	return err
 }
 
 // checkTCP is checkNetwork for calls that know only networks of TCP.
 func checkTCP(network string) error {
-	if isUDP(network) {
+	if isUDP(network) || isIP(network) {
 		return net.UnknownNetworkError(network)
 	}
 	return checkNetwork(network)

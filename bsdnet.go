@@ -62,11 +62,11 @@
 //
 // # Limits
 //
-// The stack has TCP and UDP over IPv4 and IPv6. As with package net on Linux, a listener on any
-// address takes connections of both families, and a socket of UDP takes datagrams of both, unless
-// the network's name ends in 4 or 6. The zone of an IPv6 link-local address is the name of a link's
-// interface, "if0" for the first link that is attached. There are no users, so a port below 1024 is
-// like any other.
+// The stack has TCP, UDP, ICMP and raw sockets over IPv4 and IPv6. As with package net on Linux, a
+// listener on any address takes connections of both families, and a socket of UDP takes datagrams
+// of both, unless the network's name ends in 4 or 6. The zone of an IPv6 link-local address is the
+// name of a link's interface, "if0" for the first link that is attached. There are no users, so a
+// port below 1024 is like any other, and anyone may have a raw socket.
 package bsdnet
 
 import (
@@ -630,6 +630,22 @@ func ListenMulticastUDP(network string, ifi *net.Interface, gaddr *net.UDPAddr) 
 // there, by [New].
 func DialUDP(network string, laddr, raddr *net.UDPAddr) (*UDPConn, error) {
 	return new(Dialer).dialUDP(context.Background(), network, laddr, raddr)
+}
+
+// ListenIP is [Stack.ListenIP] on the default stack. In a testing/synctest bubble use a stack made
+// there, by [New].
+func ListenIP(network string, laddr *net.IPAddr) (*IPConn, error) {
+	s, err := defaultStack()
+	if err != nil {
+		return nil, err
+	}
+	return s.ListenIP(network, laddr)
+}
+
+// DialIP is [Stack.DialIP] on the default stack. In a testing/synctest bubble use a stack made
+// there, by [New].
+func DialIP(network string, laddr, raddr *net.IPAddr) (*IPConn, error) {
+	return new(Dialer).dialIP(context.Background(), network, laddr, raddr)
 }
 
 // DialTCP is [Stack.DialTCP] on the default stack. In a testing/synctest bubble use a stack made

@@ -27,6 +27,9 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil {
 		return nil, err
 	}
+	if address == "" && isIP(network) && checkNetwork(network) == nil {
+		return nil, &net.OpError{Op: "dial", Net: network, Err: errMissingAddress}
+	}
 	var few [1]netip.AddrPort // most addresses are literal, and take no slice of their own
 	to, err := s.internetAddrList(ctx, d.Resolver, network, address, few[:0])
 	if err == nil {
@@ -50,11 +53,14 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 // matchLocal returns those of the addresses that have the family of LocalAddr, as package net does.
 // An unspecified local address, and an unspecified address to dial, match any.
 func (d *Dialer) matchLocal(to []netip.AddrPort) ([]netip.AddrPort, error) {
-	local, ok := d.LocalAddr.(interface{ AddrPort() netip.AddrPort })
-	if !ok {
-		return to, nil
+	var from netip.Addr
+	switch local := d.LocalAddr.(type) {
+	case interface{ AddrPort() netip.AddrPort }:
+		from = local.AddrPort().Addr().Unmap()
+	case *net.IPAddr:
+		from, _ = netip.AddrFromSlice(local.IP)
+		from = from.Unmap()
 	}
-	from := local.AddrPort().Addr().Unmap()
 	if !from.IsValid() || from.IsUnspecified() {
 		return to, nil
 	}
@@ -200,8 +206,11 @@ func (d *Dialer) dialSingle(ctx context.Context, network string, to netip.AddrPo
 			defer func() { trace.ConnectDone(network, to.String(), err) }()
 		}
 	}
-	if isUDP(network) {
+	switch {
+	case isUDP(network):
 		return d.dialUDPTo(ctx, network, to)
+	case isIP(network):
+		return d.dialIPTo(ctx, network, to.Addr())
 	}
 	tc, err := d.dial(ctx, network, to)
 	if err != nil {

@@ -1,6 +1,8 @@
 package bsdnet_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -99,6 +101,57 @@ func ExampleUDPConn_ReadBatch() {
 	// Output:
 	// header 1, payload 1
 	// header 2, payload 2
+}
+
+// Traceroute: pings with a rising TTL, of which each finds a router further away.
+func ExampleStack_Ping() {
+	host, server := newStack(bsdnet.Config{}), newStack(bsdnet.Config{})
+	router := newStack(bsdnet.Config{Forwarding: true})
+	defer host.Close()
+	defer router.Close()
+	defer server.Close()
+	connect(host, "10.0.0.1/24", router, "10.0.0.2/24")
+	connect(router, "10.0.1.1/24", server, "10.0.1.2/24")
+	host.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), host.Links()[0])
+	server.AddRoute(netip.MustParsePrefix("0.0.0.0/0"), server.Links()[0])
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	for ttl := 1; ttl <= 30; ttl++ {
+		reply, err := host.Ping(ctx, netip.MustParseAddr("10.0.1.2"), bsdnet.PingConfig{TTL: ttl})
+		var pe *bsdnet.PingError
+		if errors.As(err, &pe) && pe.TTLExceeded() {
+			fmt.Println(ttl, pe.From) // and pe.RTT
+			continue
+		}
+		fmt.Println(ttl, reply.From, err) // and reply.RTT
+		break
+	}
+	// Output:
+	// 1 10.0.0.2
+	// 2 10.0.1.2 <nil>
+}
+
+// newStack returns a new stack.
+func newStack(c bsdnet.Config) *bsdnet.Stack {
+	s, err := bsdnet.New(c)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// connect connects two stacks by a cable, on which they have these addresses.
+func connect(left *bsdnet.Stack, leftAddr string, right *bsdnet.Stack, rightAddr string) {
+	a, b, err := netem.Pipe(netem.PipeConfig{})
+	if err != nil {
+		panic(err)
+	}
+	err1 := left.Attach(a, netip.MustParsePrefix(leftAddr))
+	err2 := right.Attach(b, netip.MustParsePrefix(rightAddr))
+	if err := errors.Join(err1, err2); err != nil {
+		panic(err)
+	}
 }
 
 func ExampleStack_Attach() {

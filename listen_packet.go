@@ -19,7 +19,7 @@ func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address strin
 	if err != nil {
 		return nil, err
 	}
-	if address == "" {
+	if address == "" && !isIP(network) {
 		address = ":0"
 	}
 	list, err := s.internetAddrList(ctx, nil, network, address, nil)
@@ -27,6 +27,9 @@ func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address strin
 		return fail(nil, err)
 	}
 	a := preferIPv4(list)
+	if isIP(network) {
+		return s.listenIPOn(network, a.Addr())
+	}
 	if !isUDP(network) {
 		return fail(net.TCPAddrFromAddrPort(a), &net.AddrError{Err: "unexpected address type", Addr: address})
 	}
@@ -38,11 +41,12 @@ func (lc *ListenConfig) ListenPacket(ctx context.Context, network, address strin
 	return c, nil
 }
 
-// ListenPacket makes a socket for datagrams: net.ListenPacket. The network is "udp", "udp4"
-// for IPv4 or "udp6" for IPv6. If the host is empty or unspecified, the socket receives datagrams
-// to every address of the stack, of both families if the network is "udp"; if the port is 0, the
-// stack chooses a free one. If the address is in use, the error wraps syscall.EADDRINUSE; if the
-// stack does not have the address, syscall.EADDRNOTAVAIL.
+// ListenPacket makes a socket for datagrams: net.ListenPacket. The network is "udp", "udp4" for
+// IPv4, "udp6" for IPv6, or one of raw IP's, whose addresses have no port: see [Stack.ListenIP]. If
+// the host is empty or unspecified, the socket receives datagrams to every address of the stack, of
+// both families if the network is "udp"; if the port is 0, the stack chooses a free one. If the
+// address is in use, the error wraps syscall.EADDRINUSE; if the stack does not have the address,
+// syscall.EADDRNOTAVAIL.
 func (s *Stack) ListenPacket(network, address string) (net.PacketConn, error) {
 	return (&ListenConfig{Stack: s}).ListenPacket(context.Background(), network, address)
 }

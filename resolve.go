@@ -8,6 +8,22 @@ import (
 	"strings"
 )
 
+// hostPort splits an address. That of a network of raw IP has no port.
+func hostPort(ctx context.Context, network, address string) (host string, port uint16, err error) {
+	if isIP(network) {
+		return address, 0, nil
+	}
+	if address == "" {
+		return "", 0, errMissingAddress
+	}
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := services.LookupPort(ctx, network, service)
+	return host, uint16(n), err
+}
+
 // internetAddrList parses host:port, and appends the addresses that it stands for to to. The host
 // is an address, empty, or a name for r. If r is nil, the stack itself looks names up. The order is
 // that in which the addresses should be tried. It is package net's.
@@ -17,18 +33,11 @@ func (s *Stack) internetAddrList(
 	if err := checkNetwork(network); err != nil {
 		return nil, err
 	}
-	if address == "" {
-		return nil, errMissingAddress
-	}
-	host, service, err := net.SplitHostPort(address)
+	host, port, err := hostPort(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	n, err := services.LookupPort(ctx, network, service)
-	if err != nil {
-		return nil, err
-	}
-	port := uint16(n)
+	network, _, _ = strings.Cut(network, ":") // raw IP's has a protocol
 	if host == "" {
 		return append(to, netip.AddrPortFrom(netip.Addr{}, port)), nil
 	}

@@ -25,7 +25,6 @@ const (
 	netsOwn   = "programs use package net's own"
 	noNames   = "names are a Resolver's, and package net's"
 	noUnix    = "Unix sockets are the system's"
-	noIP      = "there are no raw sockets"
 	noFD      = "there are no file descriptors"
 	noIface   = "a stack's links are not the system's interfaces"
 	noMPTCP   = "there is no multipath TCP to choose"
@@ -35,7 +34,6 @@ const (
 
 // notHere are the exported functions, variables and types of package net that are not here.
 var notHere = map[string]string{
-	"DialIP": noIP, "ListenIP": noIP, "IPConn": noIP,
 	"DialUnix": noUnix, "ListenUnix": noUnix, "ListenUnixgram": noUnix, "UnixConn": noUnix, "UnixListener": noUnix,
 	"PacketConn": isATypeOf, "ErrWriteToConnected": netsOwn,
 	"FileConn": noFD, "FileListener": noFD, "FilePacketConn": noFD,
@@ -64,9 +62,10 @@ var notHere = map[string]string{
 var membersNotHere = map[string]string{
 	"Dialer.Cancel": obsolete, "Dialer.DualStack": obsolete,
 	"Dialer.Control": noFD, "Dialer.ControlContext": noFD, "ListenConfig.Control": noFD,
-	"Dialer.DialIP": noIP, "Dialer.DialUnix": noUnix,
+	"Dialer.DialUnix":     noUnix,
 	"Dialer.MultipathTCP": noMPTCP, "Dialer.SetMultipathTCP": noMPTCP,
 	"ListenConfig.MultipathTCP": noMPTCP, "ListenConfig.SetMultipathTCP": noMPTCP,
+	"IPConn.SyscallConn":  noFD,
 	"TCPConn.SyscallConn": noFD, "TCPListener.SyscallConn": noFD, "UDPConn.SyscallConn": noFD,
 }
 
@@ -95,6 +94,7 @@ func TestAPIWhole(t *testing.T) {
 		{reflect.TypeFor[net.TCPConn](), reflect.TypeFor[bsdnet.TCPConn]()},
 		{reflect.TypeFor[net.TCPListener](), reflect.TypeFor[bsdnet.TCPListener]()},
 		{reflect.TypeFor[net.UDPConn](), reflect.TypeFor[bsdnet.UDPConn]()},
+		{reflect.TypeFor[net.IPConn](), reflect.TypeFor[bsdnet.IPConn]()},
 	} {
 		have := membersOf(p.ours)
 		for name, typ := range membersOf(p.nets) {
@@ -121,9 +121,11 @@ func TestAPIWhole(t *testing.T) {
 	for name, p := range map[string][2]any{
 		"Dial":         {net.Dial, bsdnet.Dial},
 		"DialTimeout":  {net.DialTimeout, bsdnet.DialTimeout},
+		"DialIP":       {net.DialIP, bsdnet.DialIP},
 		"DialTCP":      {net.DialTCP, bsdnet.DialTCP},
 		"DialUDP":      {net.DialUDP, bsdnet.DialUDP},
 		"Listen":       {net.Listen, bsdnet.Listen},
+		"ListenIP":     {net.ListenIP, bsdnet.ListenIP},
 		"ListenPacket": {net.ListenPacket, bsdnet.ListenPacket},
 		"ListenTCP":    {net.ListenTCP, bsdnet.ListenTCP},
 		"ListenUDP":    {net.ListenUDP, bsdnet.ListenUDP},
@@ -138,7 +140,7 @@ func TestAPIWhole(t *testing.T) {
 	for name := range ours {
 		if nets[name] && notHere[name] == "" && !slices.Contains([]string{
 			"Dial", "DialTimeout", "DialTCP", "DialUDP", "Listen", "ListenPacket", "ListenTCP", "ListenUDP",
-			"ListenMulticastUDP",
+			"ListenMulticastUDP", "DialIP", "ListenIP", "IPConn",
 			"Dialer", "ListenConfig", "TCPConn", "TCPListener", "UDPConn",
 		}, name) {
 			t.Errorf("%s has a name of package net's, and no test says that it is the same", name)

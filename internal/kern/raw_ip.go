@@ -25,7 +25,8 @@ type rawTable struct {
 }
 
 // rawRefused reports whether there are no raw sockets of a protocol: it has its own, or is an
-// extension header of IPv6.
+// extension header of IPv6. Linux's sockets of protocol 255 send packets with the user's own IP
+// header, which this stack does not.
 func rawRefused(domain, proto int) bool {
 	switch proto {
 	case wire.ProtoTCP, wire.ProtoUDP:
@@ -33,7 +34,7 @@ func rawRefused(domain, proto int) bool {
 	case wire.ProtoHopopts, wire.ProtoRouting, wire.ProtoFragment, wire.ProtoAH, wire.ProtoDstopts:
 		return domain == AF_INET6 || proto == 0
 	}
-	return proto < 0 || proto > 255
+	return proto < 0 || proto >= 255
 }
 
 // ripUsrreq carries out a request of the socket layer: 4.4BSD's rip_usrreq, and rip6_usrreq. As in

@@ -47,7 +47,8 @@ func TestRawSockets(t *testing.T) {
 	}{
 		{AF_INET, SOCK_RAW, wire.ProtoICMP, 0},
 		{AF_INET, SOCK_RAW, 253, 0},
-		{AF_INET, SOCK_RAW, 255, 0},
+		{AF_INET, SOCK_RAW, 254, 0},
+		{AF_INET, SOCK_RAW, 255, syscall.EPROTONOSUPPORT},
 		{AF_INET, SOCK_RAW, 44, 0},
 		{AF_INET6, SOCK_RAW, wire.ProtoICMPv6, 0},
 		{AF_INET6, SOCK_RAW, 253, 0},
