@@ -2,6 +2,7 @@ package contract
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -276,8 +277,13 @@ func TestUDPThisHost(t *testing.T) {
 		}
 		defer s.Close()
 		port := udpAddr(s).Port
-		for _, a := range []string{"", "0.0.0.0"} {
-			c := n.clientEnd().connect(t, net.JoinHostPort(a, fmt.Sprint(port)))
+		for _, a := range []string{"", "0.0.0.0", "localhost"} {
+			d, err := n.clientEnd().dial(context.Background(), "udp4", net.JoinHostPort(a, fmt.Sprint(port)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			c := d.(udpConn)
 			if got, want := c.RemoteAddr().String(), net.JoinHostPort("127.0.0.1", fmt.Sprint(port)); got != want {
 				t.Errorf("%q is %s, want %s", a, got, want)
 			}

@@ -47,7 +47,7 @@ func (so *Socket) dgsendto(b []byte, to netip.AddrPort, flags int) (int, syscall
 
 // dgsend sends a datagram, and takes over its chain. The socket is locked.
 func (so *Socket) dgsend(m *mbuf.Mbuf, to netip.AddrPort, flags int) syscall.Errno {
-	errno := so.dgwritable(flags)
+	errno := so.dgwritable(m.Pkt.Len, flags)
 	for errno == 0 {
 		errno = so.proto.usrreq(so, pruSend, usrreqArgs{m: m, nam: to})
 		if errno != errFull {
@@ -58,21 +58,23 @@ func (so *Socket) dgsend(m *mbuf.Mbuf, to netip.AddrPort, flags int) syscall.Err
 			errno = so.sbwait(&so.snd.sleepers)
 		}
 		if errno == 0 {
-			errno = so.dgwritable(flags)
+			errno = so.dgwritable(m.Pkt.Len, flags)
 		}
 	}
 	mbuf.Free(m)
 	return errno
 }
 
-// dgwritable sleeps until the socket may send, and returns 0 then. The socket is locked.
-func (so *Socket) dgwritable(flags int) syscall.Errno {
+// dgwritable sleeps until the socket may send n bytes of data, and returns 0 then. As on Linux, an
+// error that waits for the user still waits if the protocol will find the data too long. The socket
+// is locked.
+func (so *Socket) dgwritable(n, flags int) syscall.Errno {
 	for {
 		if errno := so.dgintime(); errno != 0 {
 			return errno
 		}
 		switch {
-		case so.err != 0: // before EPIPE, as on Linux
+		case so.err != 0 && n <= so.dgmax(): // before EPIPE, as on Linux
 			errno := so.takeError()
 			so.dgnote()
 			return errno
@@ -121,6 +123,14 @@ func (so *Socket) dgintime() syscall.Errno {
 	return 0
 }
 
+// dgmax returns how many bytes of data a datagram can have at most.
+func (so *Socket) dgmax() int {
+	if so.proto.domain == AF_INET && so.proto.proto == wire.ProtoUDP {
+		return udpMaxLen4
+	}
+	return maxDgram
+}
+
 // dgtoolong returns the errno of a call with more bytes than a datagram has. As on Linux, an error
 // that waits for the user still waits for the next call. The socket is locked.
 func (so *Socket) dgtoolong() syscall.Errno {
@@ -153,7 +163,7 @@ func (so *Socket) Sosendmsgs(msgs []Msg, flags int) (n int, errno syscall.Errno)
 	for n < len(msgs) {
 		k, total := so.dgrun(msgs[n:])
 		if total > maxDgram {
-			errno = syscall.EMSGSIZE
+			errno = so.dgtoolong()
 			break
 		}
 		if !so.dg.local.Empty() && msgs[n].Addr != so.dg.route.to {
