@@ -75,7 +75,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"reflect"
 	"sync"
@@ -287,11 +286,13 @@ type Stack struct {
 	mu    sync.Mutex
 	links map[Link]*kern.Ifnet
 	n     int
-
-	clientOnce sync.Once
-	client     *http.Client
-
 	names *resolv.Resolver
+
+	// The client of HTTPClient, an *http.Client, and what Close does with it. Only the functions in
+	// http.go name the types of net/http, so that a program that calls none of them does not get
+	// net/http from its linker.
+	client    any
+	closeIdle func()
 }
 
 // minMemory is the least Config.Memory: the buffers into which a link reads take a quarter of it.
@@ -552,7 +553,12 @@ func (s *Stack) Capture(link Link, w io.Writer, filters ...CaptureFilter) (stop 
 // waits for the writer of a capture no longer than 200 ms.
 func (s *Stack) Close() error {
 	s.k.Close()
-	s.HTTPClient().CloseIdleConnections()
+	s.mu.Lock()
+	closeIdle := s.closeIdle
+	s.mu.Unlock()
+	if closeIdle != nil {
+		closeIdle()
+	}
 	return nil
 }
 

@@ -328,6 +328,29 @@ func TestDependencies(t *testing.T) {
 	}
 }
 
+// TestProgramWithoutHTTP asserts that a program that does not use net/http does not contain it,
+// although package bsdnet imports it: it is a third of the program.
+func TestProgramWithoutHTTP(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "loopback")
+	run := func(name string, args ...string) string {
+		out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+		return string(out)
+	}
+	run("go", "build", "-o", program, "./testdata/loopback")
+	symbols := run("go", "tool", "nm", program)
+	if !strings.Contains(symbols, "bsdnet.(*Stack).Close") {
+		t.Error("the program has no Stack.Close")
+	}
+	for line := range strings.Lines(symbols) {
+		if strings.Contains(line, "net/http.(*") {
+			t.Fatalf("the program has a method of net/http: %s", line)
+		}
+	}
+}
+
 // The links are written against copies of the interfaces, which so are the same.
 var (
 	_ bsdnet.Link        = link.Link(nil)

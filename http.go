@@ -19,8 +19,13 @@ func (s *Stack) HTTPTransport() *http.Transport {
 // [Stack.HTTPTransport] has made. Each call returns the same client, so that all its users share
 // idle connections. To change a setting, copy the client.
 func (s *Stack) HTTPClient() *http.Client {
-	s.clientOnce.Do(func() { s.client = &http.Client{Transport: s.HTTPTransport()} })
-	return s.client
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client == nil {
+		c := &http.Client{Transport: s.HTTPTransport()}
+		s.client, s.closeIdle = c, c.CloseIdleConnections
+	}
+	return s.client.(*http.Client)
 }
 
 // HTTPClient is [Stack.HTTPClient] on the default stack.
