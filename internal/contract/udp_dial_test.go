@@ -78,7 +78,7 @@ func TestUDPDialer(t *testing.T) {
 func TestReusePort(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		lc := &bsdnet.ListenConfig{Stack: n.server, ReusePort: true}
-		first, err := lc.ListenPacket(context.Background(), "udp", n.shost+":0")
+		first, err := lc.ListenPacket(context.Background(), "udp", net.JoinHostPort(n.shost, "0"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -118,7 +118,7 @@ func TestReusePort(t *testing.T) {
 		default:
 		}
 
-		ln, err := lc.Listen(context.Background(), "tcp", n.shost+":0")
+		ln, err := lc.Listen(context.Background(), "tcp", net.JoinHostPort(n.shost, "0"))
 		if err != nil {
 			t.Fatal(err)
 		}
