@@ -15,7 +15,6 @@ type capture struct {
 	n     *Net
 	w     *bufio.Writer
 	hosts []*Host
-	err   error
 
 	once   sync.Once
 	result error

@@ -222,6 +222,7 @@ func TestCrash(t *testing.T) {
 				n := simnet.New(t, simnet.Config{})
 				client, server := n.Host("client"), n.Host("server")
 				n.Link(client, server, netem.Path{})
+				resets := n.Drop(simnet.All(simnet.RST, simnet.From(client))) // a client has no reason to send one
 				ln, err := server.Listen("tcp", ":80")
 				if err != nil {
 					t.Fatal(err)
@@ -250,10 +251,17 @@ func TestCrash(t *testing.T) {
 				if took := time.Since(start).Round(time.Second); !errors.Is(err, c.err) || took != c.after {
 					t.Errorf("Read returns %v after %v; want %v after %v", err, took, c.err, c.after)
 				}
+				if resets.Hits() != 0 {
+					t.Errorf("%d resets of the client", resets.Hits())
+				}
 				server.Restart()
-				server.Serve(t, hello("server"))
-				if body, err := get(client.Client(), "http://server/"); err != nil || body != "hello from server" {
+				srv := server.Serve(t, hello("server"))
+				if body, err := get(srv.Client(client), srv.URL); err != nil || body != "hello from server" {
 					t.Errorf("after a restart: %q, %v", body, err)
+				}
+				srv.Close()
+				if _, err := get(srv.Client(client), srv.URL); !errors.Is(err, syscall.ECONNREFUSED) {
+					t.Errorf("after the server is closed: %v", err)
 				}
 			})
 		})
