@@ -388,6 +388,9 @@ func (s *Stack) Attach(link Link, prefixes ...netip.Prefix) error {
 	if link == nil {
 		return errors.New("bsdnet: attach: the link is nil")
 	}
+	if v := reflect.ValueOf(link); v.Kind() == reflect.Pointer && v.IsNil() {
+		return fmt.Errorf("bsdnet: attach: the link is a nil %T", link)
+	}
 	if errno := s.k.Here(); errno != 0 {
 		return sysError("attach", errno)
 	}

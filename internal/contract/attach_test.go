@@ -51,6 +51,9 @@ func TestAttachRefused(t *testing.T) {
 			t.Errorf("%q: %v; want %v and %q", c.prefix, err, c.errno, c.want)
 		}
 	}
+	if err := s.Attach((*netem.Link)(nil)); err == nil || !strings.Contains(err.Error(), "a nil *netem.Link") {
+		t.Errorf("a nil pointer: %v", err)
+	}
 	if err := s.Attach(nil); err == nil {
 		t.Error("no link is attached")
 	}
