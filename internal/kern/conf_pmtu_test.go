@@ -141,6 +141,8 @@ getsockopt(4, IPPROTO_TCP, TCP_MAXSEG, [8940], [4]) = 0
 }
 
 // The segments of IPv6 are 20 bytes shorter than those of IPv4, and buffers are rounded to them.
+//
+// RFC 9293 MUST-15
 func TestConfMSS6(t *testing.T) {
 	scripts := map[string]string{}
 	for mtu, n := range map[string][3]string{ // MSS option, SO_RCVBUF, TCP_MAXSEG, which SO_SNDBUF limits
@@ -165,7 +167,7 @@ accept(3, ..., ...) = 4
 getsockopt(4, SOL_SOCKET, SO_RCVBUF, [` + n[1] + `], [4]) = 0
 `
 	}
-	// RFC 9293, 3.7.1, MUST-15.
+	// RFC 9293, 3.7.1: "a default send MSS of [...] 1220 (1280 - 60) for IPv6".
 	scripts["no option"] = "\ninet6\n" + scrListen + `
 < S  0:0(0) win 65535
 > S. 0:0(0) ack 1 win 65535 <mss 1440>

@@ -96,6 +96,23 @@ recv(4, ..., 100, 0) = 10
 	const synfin = "sysctl net.inet.tcp.drop_synfin=1\n" + scrListen
 	scripts["drop_synfin"] = synfin + "< SF 0:0(0) win 65535 <mss 1460>\n" + again
 	scripts["drop_synfin with data"] = synfin + "< SF 0:10(10) win 65535 <mss 1460>\n" + again
+	const drop = "sysctl net.inet.tcp.drop_synfin=1\n"
+	scripts["drop_synfin in SYN_SENT"] = drop + scrSynSent + `
+< SF  0:0(0) win 65535 <mss 1460>
+< SF. 0:0(0) ack 1 win 65535 <mss 1460>
+states SYN_SENT
+< S. 0:0(0) ack 1 win 65535 <mss 1460>
+> . 1:1(0) ack 1 win 65535
+states ESTABLISHED
+`
+	scripts["drop_synfin in ESTABLISHED"] = drop + scrConnected + `
+< SF  1:1(0) win 65535
+< SF. 1:1(0) ack 1 win 65535
+states ESTABLISHED
+< F. 1:1(0) ack 1 win 65535
+> . 1:1(0) ack 2 win 65535
+states CLOSE_WAIT
+`
 	scripts["data and FIN with the last ACK"] = scrSynRcvd + `
 < F. 1:11(10) ack 1 win 65535
 > . 1:1(0) ack 12 win 65535

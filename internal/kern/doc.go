@@ -278,6 +278,11 @@
 //     with it.
 //   - Both families share the tables: connections, routes, fragments and limits are found by 16
 //     bytes, and an IPv6 network of 64 bits counts as one source where an IPv4 address does.
+//   - The unspecified address of a socket for both families is the zero in6Addr, and inp_vflag says
+//     what it stands for. A socket of AF_INET6 has one hop limit and one class for both families,
+//     as on FreeBSD; Linux keeps two of each. A hop limit of 0 is EINVAL.
+//   - A peer over IPv6 that names no MSS takes 1220 bytes, and a black hole's last resort is that
+//     too: every link carries 1280 (RFC 8200, 5).
 //   - A link-local IPv6 address is no route: its zone, or the interface that a connection has, says
 //     over which link it goes (rtalloc).
 //   - A flow label comes from the hash that chooses the queue, through another keyed hash
@@ -340,6 +345,21 @@
 //	p.Bind(fd, …); p.Listen(fd, 1)
 //	ifp.Inject(pkt)                               // returns when all that follows from it has been done
 //	k.Pcblist(); k.Tcpdrop(match); p.TCPInfo(fd)  // look, and interfere
+//
+// IPv6 goes the same way, also on the same interface: each packet says which it is. The MTU must be
+// at least 1280.
+//
+//	ifp, _ := k.Attach("tun0", link, []netip.Prefix{netip.MustParsePrefix("fd00::1/64")})
+//	k.AddRoute(netip.MustParsePrefix("::/0"), ifp)
+//	fd, _ := p.Socket(kern.AF_INET6, kern.SOCK_STREAM, 0)
+//	p.Setsockopt(fd, kern.IPPROTO_IPV6, kern.IPV6_UNICAST_HOPS, 5)
+//	p.Setsockopt(fd, kern.IPPROTO_IPV6, kern.IPV6_TCLASS, 0x10)
+//	p.Connect(fd, netip.MustParseAddrPort("[2001:db8::1]:8080"))
+//
+// A socket of AF_INET6 takes 16-byte addresses, and shows those of IPv4 mapped. A 4-byte one is
+// EINVAL there, as its sockaddr would be too short; an IPv6 address on a socket of AF_INET is
+// EAFNOSUPPORT. IPV6_V6ONLY is off by default as on Linux, and on in the profile tcp.FreeBSD
+// (net.inet6.ip6.v6only).
 //
 // The packets that the stack sends arrive at the link's Write, on the goroutine of the call that
 // caused them. In a testing/synctest bubble time stands still until all goroutines are blocked, so

@@ -231,7 +231,7 @@ func (tp *TCB) inputSynSent(seg *segment) bool {
 		}
 		return false
 	}
-	if seg.flags&wire.SYN == 0 || seg.flags&wire.FIN != 0 && tp.prof.DropSynFin {
+	if seg.flags&wire.SYN == 0 {
 		// "Fifth, if neither of the SYN or RST bits is set, then drop the segment and return."
 		return false
 	}

@@ -60,6 +60,11 @@ func (tp *TCB) Input(th *wire.TCP, p Payload, arrived, now int64) (reset bool) {
 	switch {
 	case tp.predicted(&seg):
 		return false
+	case th.Flags&(wire.SYN|wire.FIN) == wire.SYN|wire.FIN && tp.prof.DropSynFin:
+		// FreeBSD's tcp_do_segment drops it in each state from SYN_SENT on.
+		tp.stats.Badsyn.Inc()
+		mbuf.Free(seg.m)
+		return false
 	case tp.state == SynSent:
 		if tp.inputSynSent(&seg) {
 			tp.windowAndData(&seg)
