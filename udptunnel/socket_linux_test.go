@@ -5,6 +5,7 @@ package udptunnel
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"net/netip"
 	"runtime"
 	"testing"
@@ -216,6 +217,45 @@ func TestPathShrinks(t *testing.T) {
 	defer x.wmu.Unlock()
 	if refused != 2 { // the group, and the first alone
 		t.Errorf("tried %d times what is too large", refused)
+	}
+}
+
+// A stack's TCP learns what the path carries, over both families.
+func TestPathShrinksStacks(t *testing.T) {
+	x, y := tunnelPair(t, Config{MTU: 9000})
+	x.sock.fail = func(n int) error {
+		if len(x.sock.b)/n > 1472 {
+			return errTooLarge
+		}
+		return nil
+	}
+	from, to := attachTo(t, x, "10.0.0.1/24", "fd00::1/64"), attachTo(t, y, "10.0.0.2/24", "fd00::2/64")
+	ln, err := to.Listen("tcp", ":7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	for i, addr := range []string{"10.0.0.2:7", "[fd00::2]:7"} {
+		c, err := from.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			c.Write(make([]byte, 1<<20))
+			c.Close()
+		}()
+		if n, err := io.Copy(io.Discard, in); n != 1<<20 || err != nil {
+			t.Errorf("%s: %d bytes, %v", addr, n, err)
+		}
+		in.Close()
+		st := from.Stats()
+		if told := []uint64{st.ICMP.Inerror, st.ICMP6.Inerror}[i]; told == 0 || x.Stats().TooLarge == 0 {
+			t.Errorf("%s: %d messages, %+v", addr, told, x.Stats())
+		}
 	}
 }
 

@@ -25,7 +25,7 @@ var sharedKey = bytes.Repeat([]byte("0123456789abcdef"), 2)
 
 func open(t testing.TB, c udptunnel.Config) *udptunnel.Link {
 	t.Helper()
-	if c.Local == "" {
+	if c.Local == "" && c.Conn == nil {
 		c.Local = "127.0.0.1:0"
 	}
 	if c.Key == nil && !c.Insecure {
@@ -87,34 +87,53 @@ func send(c net.Conn, n int64, between func()) error {
 	return nil
 }
 
+// sendTo sends n bytes to a sink on another stack.
+func sendTo(t *testing.T, from, to *bsdnet.Stack, addr string, n int64) {
+	t.Helper()
+	ln, err := to.Listen("tcp", ":80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	served := make(chan error, 1)
+	go func() { served <- sink(ln) }()
+	c, err := from.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := send(c, n, func() {}); err != nil {
+		t.Error(err)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// Two stacks talk over both families, and the tunnel's datagrams go over IPv4 or IPv6.
 func TestStacks(t *testing.T) {
+	for _, local := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(local, func(t *testing.T) {
+			if l, err := net.ListenPacket("udp", local); err != nil {
+				t.Skip("no IPv6: ", err)
+			} else {
+				l.Close()
+			}
+			testStacks(t, local)
+		})
+	}
+}
+
+func testStacks(t *testing.T, local string) {
 	s1, s2 := stacktest.New(t, bsdnet.Config{}), stacktest.New(t, bsdnet.Config{})
-	t1 := open(t, udptunnel.Config{})
-	t2 := open(t, udptunnel.Config{Peer: t1.LocalAddr().String()})
-	stacktest.Attach(t, s1, t1, "10.0.0.1/24")
-	stacktest.Attach(t, s2, t2, "10.0.0.2/24")
-	for _, dir := range [][2]*bsdnet.Stack{{s1, s2}, {s2, s1}} {
-		addr := "10.0.0.2:80"
-		if dir[0] == s2 {
-			addr = "10.0.0.1:80"
-		}
-		ln, err := dir[1].Listen("tcp", ":80")
-		if err != nil {
-			t.Fatal(err)
-		}
-		served := make(chan error, 1)
-		go func() { served <- sink(ln) }()
-		c, err := dir[0].Dial("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := send(c, 8<<20, func() {}); err != nil {
-			t.Error(err)
-		}
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-		ln.Close()
+	t1 := open(t, udptunnel.Config{Local: local})
+	t2 := open(t, udptunnel.Config{Local: local, Peer: t1.LocalAddr().String()})
+	stacktest.Attach(t, s1, t1, "10.0.0.1/24", "fd00::1/64")
+	stacktest.Attach(t, s2, t2, "10.0.0.2/24", "fd00::2/64")
+	for _, dir := range []struct {
+		from, to *bsdnet.Stack
+		addr     string
+	}{{s1, s2, "10.0.0.2:80"}, {s2, s1, "10.0.0.1:80"}, {s1, s2, "[fd00::2]:80"}, {s2, s1, "[fd00::1]:80"}} {
+		sendTo(t, dir.from, dir.to, dir.addr, 4<<20)
 	}
 	for _, tunnel := range []*udptunnel.Link{t1, t2} {
 		st := tunnel.Stats()

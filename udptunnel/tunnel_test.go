@@ -153,6 +153,29 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
+// A peer whose configured address is of IPv4 is restarted, and calls over IPv6.
+func TestRoamsToOtherFamily(t *testing.T) {
+	if l, err := net.ListenPacket("udp6", "[::1]:0"); err != nil {
+		t.Skip("no IPv6: ", err)
+	} else {
+		l.Close()
+	}
+	x := mustOpen(t, Config{})
+	y := mustOpen(t, Config{Local: ":0", Peer: x.LocalAddr().String()})
+	a, b := ends.Start(t, x), ends.Start(t, y)
+	converseBoth(t, b, a)
+	ends.Close(t, a)
+	six := mustOpen(t, Config{Local: "[::1]:0", Peer: fmt.Sprintf("[::1]:%d", y.LocalAddr().Port())})
+	converseBoth(t, ends.Start(t, six), b)
+	if y.Peer() != six.LocalAddr() || y.Stats().Roams != 1 {
+		t.Errorf("the peer is at %v after %d moves; want %v", y.Peer(), y.Stats().Roams, six.LocalAddr())
+	}
+	if _, err := Open(Config{Key: testKey, Local: "127.0.0.1:0", Peer: "[::1]:9"}); err == nil ||
+		!strings.Contains(err.Error(), "of different families") {
+		t.Errorf("%v", err)
+	}
+}
+
 // In plain mode only the peer's datagrams are taken.
 func TestPlainStranger(t *testing.T) {
 	x, y := plainPair(t, 1280)
