@@ -431,7 +431,7 @@ func TestServerOverIPv6(t *testing.T) {
 	hosts := map[string][]netip.Addr{"peer": {netip.MustParseAddr(server4), netip.MustParseAddr(server6)}}
 	synctest.Test(t, func(t *testing.T) {
 		n := twoFamilies(t, bsdnet.Config{}, time.Millisecond, time.Millisecond)
-		n.shost = "[" + server6 + "]"
+		n.shost = server6
 		zone := dnsZone(&network{shost: server4})
 		server := n.serveNames(t, zone)
 		if err := n.client.SetDNS(bsdnet.DNSConfig{Servers: []netip.AddrPort{server}, Hosts: hosts}); err != nil {

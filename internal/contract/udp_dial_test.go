@@ -33,7 +33,7 @@ func TestUDPDialer(t *testing.T) {
 		s := n.serverEnd().open(t)
 		e := n.clientEnd()
 		to := s.LocalAddr().String()
-		any, one := netip.MustParseAddrPort("0.0.0.0:0"), netip.MustParseAddrPort(n.chost+":0")
+		any, one := netip.MustParseAddrPort("0.0.0.0:0"), netip.MustParseAddrPort(net.JoinHostPort(n.chost, "0"))
 		for _, from := range []netip.AddrPort{{}, one, any} {
 			c, err := e.dialUDPFrom(context.Background(), "udp4", from, addrPortOf(s))
 			if err != nil {
@@ -70,7 +70,7 @@ func TestUDPDialer(t *testing.T) {
 			return // package net's error names no addresses
 		}
 		wantError(t, "LocalAddr of TCP", err, "dial udp C:0->S: address C:0: mismatched local address type []",
-			to, "S", n.chost+":0", "C:0")
+			to, "S", net.JoinHostPort(n.chost, "0"), "C:0")
 	})
 }
 
@@ -137,7 +137,7 @@ func TestUDPListenPacketContext(t *testing.T) {
 	eachOwn(t, func(t *testing.T, n *network) {
 		lc := &bsdnet.ListenConfig{Stack: n.server}
 		ctx, cancel := context.WithCancel(context.Background())
-		c, err := lc.ListenPacket(ctx, "udp", n.shost+":0")
+		c, err := lc.ListenPacket(ctx, "udp", net.JoinHostPort(n.shost, "0"))
 		if err != nil {
 			t.Fatal(err)
 		}
