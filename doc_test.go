@@ -239,6 +239,37 @@ func TestOverABadLine(t *testing.T) {
 	})
 }
 
+func ExampleConfig_names() {
+	stack, err := bsdnet.New(bsdnet.Config{DNS: bsdnet.DNSConfig{
+		Servers: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.53:53")}, // asked over the stack's own links
+		Search:  []string{"corp.example"},                                  // "db" may be db.corp.example
+		Hosts:   map[string][]netip.Addr{"web": {netip.MustParseAddr("127.0.0.1")}},
+	}})
+
+	if err != nil {
+		panic(err)
+	}
+	defer stack.Close()
+	ln, err := stack.Listen("tcp", "web:80")
+	if err != nil {
+		panic(err)
+	}
+	defer ln.Close()
+	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "this is %s", r.Host)
+	}))
+
+	resp, err := stack.HTTPClient().Get("http://web/")
+
+	if err != nil {
+		panic(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	fmt.Println(string(body), err)
+	// Output: this is web <nil>
+}
+
 func ExampleConfig_trace() {
 	file, err := os.CreateTemp("", "*.qlog")
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -88,8 +87,8 @@ func (r *Resolver) SetConfig(c Config) error {
 		search[i] = s + "."
 	}
 	hosts := make(map[string][]netip.Addr, len(c.Hosts))
-	for _, name := range slices.Sorted(maps.Keys(c.Hosts)) {
-		list := slices.Clone(c.Hosts[name])
+	for name, list := range c.Hosts {
+		list = slices.Clone(list)
 		for i, a := range list {
 			if !a.IsValid() {
 				return fmt.Errorf("bsdnet: DNSConfig.Hosts[%q] has an address that is not valid", name)

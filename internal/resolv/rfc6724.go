@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"math/bits"
 	"net/netip"
-	"slices"
+	"sort"
 )
 
 // A policy is a row of the policy table of RFC 6724, 2.1.
@@ -66,6 +66,7 @@ func commonPrefixLen(a, b netip.Addr) (n int) {
 // A destination is an address to sort, with what the rules ask of it.
 type destination struct {
 	addr       netip.Addr
+	was        int  // its place before
 	usable     bool // there is a source address for it
 	sameScope  bool // which the source has
 	sameLabel  bool
@@ -86,7 +87,7 @@ func (r *Resolver) Sort(addrs []netip.Addr) {
 	list := make([]destination, len(addrs))
 	for i, a := range addrs {
 		a = a.Unmap()
-		d := destination{addr: a, precedence: policyOf(a).precedence, scope: scope(a)}
+		d := destination{addr: a, was: i, precedence: policyOf(a).precedence, scope: scope(a)}
 		if src := r.env.Source(a); src.IsValid() {
 			src = src.Unmap()
 			d.usable = true
@@ -98,16 +99,24 @@ func (r *Resolver) Sort(addrs []netip.Addr) {
 		}
 		list[i] = d
 	}
-	slices.SortStableFunc(list, compare) // rule 10: "leave the order unchanged"
+	sort.Sort(destinations(list))
 	for i, d := range list {
 		addrs[i] = d.addr
 	}
 }
 
+// destinations are sorted by package sort, which programs have anyway: slices.SortStableFunc would
+// be 7 KB of code that nothing else uses.
+type destinations []destination
+
+func (l destinations) Len() int           { return len(l) }
+func (l destinations) Swap(i, j int)      { l[i], l[j] = l[j], l[i] }
+func (l destinations) Less(i, j int) bool { return compare(&l[i], &l[j]) < 0 }
+
 // compare is negative if a is to be tried before b.
-func compare(a, b destination) int {
+func compare(a, b *destination) int {
 	if !a.usable && !b.usable {
-		return 0
+		return cmp.Compare(a.was, b.was)
 	}
 	return cmp.Or(
 		first(a.usable, b.usable),               // rule 1: "Avoid unusable destinations."
@@ -116,6 +125,7 @@ func compare(a, b destination) int {
 		cmp.Compare(b.precedence, a.precedence), // rule 6: "Prefer higher precedence."
 		cmp.Compare(a.scope, b.scope),           // rule 8: "Prefer smaller scope."
 		cmp.Compare(b.common, a.common),         // rule 9: "Use longest matching prefix."
+		cmp.Compare(a.was, b.was),               // rule 10: "Otherwise, leave the order unchanged."
 	)
 }
 
