@@ -162,6 +162,25 @@
 // comparison. The profiles FreeBSD and Net3 keep BSD's recovery, which counts duplicate
 // acknowledgments, as their scripts and traces require.
 //
+// # Datagrams
+//
+// A socket of UDP, or a raw one, has a dgram, and its TCB is not used. Sending makes one Mbuf, with
+// room for the headers in front (Pool.Getpkt), which the protocol fills in; there is no send
+// buffer, and SO_SNDBUF bounds what waits on interfaces' queues. Receiving puts the packet on the
+// socket's queue with its headers, which say whom it is from:
+//
+//	Sosendto -> udpOutput -> ipOutput -> ifqueue                       Soreceivefrom
+//	               |                       | ipintr, udpInput           ^ dgram.out: the readers' half
+//	               | udpLocal              v                            |
+//	               +--> udpDeliver ---> sbappendaddr: dgram.in, under the socket's lock
+//
+// The way of the last datagram (dgroute) holds until a route or an address changes (Kernel.rtgen).
+// If it leads to a socket of the same stack, the route holds that socket too, until a port changes
+// hands (portTable.gen), and the sender puts its datagrams on that queue itself. Datagrams of one
+// length that follow each other to one address (Sosendmsgs, UDP_SEGMENT) are one chain up to the
+// cutter, or up to the receiver's queue, from which readers take them one by one; what arrives in a
+// batch is merged into such chains.
+//
 // # Links
 //
 // A link carries IP packets and knows nothing of the stack. The contract is the comment of
@@ -194,8 +213,10 @@
 // last, and under which nothing is called.
 //
 //	so.mu of a listener  ->  so.mu of a connection on its queue       (tcpListenInput, soqtake, soqmend)
+//	dgram.rmu, a reader's turn  ->  so.mu of its socket               (dgwait)
 //	   leaves: pcbShard, listenShard, a port's shard and a destination's, portTable.nextMu, socketList,
-//	           syncache, twList, ipReass, clock, ifqueue, bucket, bpf, Proc, Kernel.ifMu and closeMu
+//	           syncache, twList, ipReass, clock, ifqueue, bucket, bpf, Proc, inMulti, hostcache,
+//	           Kernel.ifMu and closeMu
 //
 // syncache.mu is a leaf although it is held while an answer is composed, as composing calls
 // nothing. ipReass sets its callout under its lock; the clock, which calls no one under its own, is
@@ -320,6 +341,18 @@
 //     anything.
 //   - The tunnel's replay window is golang.zx2c4.com/wireguard/replay's: that of pion/transport
 //     makes a closure for every packet.
+//   - A socket's datagrams are charged for the memory that they hold, of which SO_RCVBUF allows 208
+//     KiB, as on Linux; BSD's 42 KB would hold no datagram of 64 KB. A small datagram that a link
+//     has brought is copied out of the link's buffer.
+//   - A sender over the loopback that would fill its receiver's queue first gives up its processor
+//     a few times (dgpace). It never waits for a reader that does not come.
+//   - A datagram that fits its path has DF, as on Linux, so that its identification can be anything
+//     and the path's MTU becomes known. FreeBSD lets routers cut it.
+//   - UDP's sockets share an ephemeral port with no other, whatever their peers, and it is drawn at
+//     random: an answer to a datagram is believed because it comes to the right port.
+//   - A datagram to a group is only for sockets that have joined the group on the interface that it
+//     comes from, as in BSD. On Linux a socket also gets the groups of others.
+//   - An AF_INET6 socket that connects anew chooses its source address anew.
 //   - Secrets are drawn once and used under AES, one key for each purpose: with Config.Rand fixed a
 //     run repeats, and a cookie reveals nothing about a port.
 //   - Raw sockets receive copies of all packets of their protocol, as on Linux; BSD's ICMP keeps
@@ -387,6 +420,8 @@
 //
 //   - Speed: bench/RESULTS.md shows where the stack stands. Delivery straight into a waiting
 //     reader's slice would save a copy.
+//   - Control messages of datagrams, such as IP_PKTINFO; source filters of groups (RFC 3678); a
+//     wait of senders for others' packets on a queue in the order of their calls.
 //   - Accurate ECN (RFC 9768), and a search for a path's MTU beyond that of the interface at the
 //     beginning (RFC 8899).
 package kern

@@ -114,11 +114,12 @@ func (o ownUDP) socket(domain int) int {
 func (o ownUDP) setopt(fd int, opt soOptions) { o.no(o.p.Setsockopt(fd, SOL_SOCKET, int(opt), 1)) }
 
 func (o ownUDP) send(fd, n int, a netip.AddrPort) (int, syscall.Errno) {
-	return o.p.Sock(fd).Sosendto(make([]byte, n), a)
+	return o.p.Sendto(fd, make([]byte, n), 0, a)
 }
 
 func (o ownUDP) recv(fd, n, flags int) (int, netip.AddrPort, int, syscall.Errno) {
-	return o.p.Sock(fd).dgreceive(make([]byte, n), flags)
+	n, a, rflags, errno := o.p.Recvfrom(fd, make([]byte, n), flags)
+	return max(n, 0), a, rflags, errno
 }
 
 func (o ownUDP) shutdown(fd, how int) syscall.Errno { return o.p.Shutdown(fd, how) }

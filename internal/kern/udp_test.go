@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"bsdnet/internal/kern/wire"
 )
 
 func ap(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
@@ -43,6 +45,49 @@ func udpSocket(t testing.TB, k *Kernel, addr string) *Socket {
 		}
 	}
 	return so
+}
+
+// TestUDPPoll: a socket is readable while a datagram or an error waits, and writable while its
+// share of the interface's queue is not used up.
+func TestUDPPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := attacked(t, nil)
+		defer v.done()
+		v.link.take = func(int) int { return 0 }
+		fd, _ := v.p.Socket(AF_INET, SOCK_DGRAM, 0)
+		v.p.Fcntl(fd, F_SETFL, O_NONBLOCK)
+		v.no(v.p.Bind(fd, udpTo))
+		v.no(v.p.Connect(fd, udpFrom))
+		want := func(what string, readable, writable bool) {
+			t.Helper()
+			if r, w, errno := v.p.Poll(fd); r != readable || w != writable || errno != 0 {
+				t.Errorf("%s: readable %v, writable %v, %v", what, r, w, errno)
+			}
+		}
+		want("at first", false, true)
+		v.inject(udpPacket(udpFrom, udpTo, nil))
+		want("an empty datagram", true, true)
+		v.p.Recv(fd, nil, 0)
+		want("read", false, true)
+		v.inject(udpError(udpTo, udpFrom, wire.ICMP{Type: wire.ICMPUnreach, Code: wire.ICMPUnreachPort}, nil))
+		want("an error", true, true)
+		v.p.Recv(fd, nil, 0)
+		for {
+			if _, errno := v.p.Send(fd, make([]byte, 1000), 0); errno != 0 {
+				break
+			}
+		}
+		want("a full queue", false, false)
+		if _, _, _, errno := v.p.Recvfrom(99, nil, 0); errno != syscall.EBADF {
+			t.Errorf("no descriptor: %v", errno)
+		}
+		tcp, _ := v.p.Socket(AF_INET, SOCK_STREAM, 0)
+		if _, _, _, errno := v.p.Recvfrom(tcp, nil, 0); errno != syscall.EOPNOTSUPP {
+			t.Errorf("a stream: %v", errno)
+		}
+		v.p.Close(tcp)
+		v.p.Close(fd)
+	})
 }
 
 // Two sockets over the loopback send each other datagrams of all sizes.

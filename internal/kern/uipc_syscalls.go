@@ -135,16 +135,34 @@ func (p *Proc) Send(fd int, b []byte, flags int) (int, syscall.Errno) {
 	return n, errno
 }
 
-// Sendto is sendto(2). It fails with EISCONN if the socket is connected and there is an address.
+// Sendto is sendto(2). It fails with EISCONN if the socket is connected and there is an address,
+// except that a datagram goes to that address, as on Linux.
 func (p *Proc) Sendto(fd int, b []byte, flags int, nam netip.AddrPort) (int, syscall.Errno) {
 	so, errno := p.getsock(fd)
 	if errno != 0 {
 		return -1, errno
 	}
+	if so.dg != nil {
+		return so.dgsendto(b, nam, flags)
+	}
 	if nam.IsValid() && so.Connected() {
 		return -1, syscall.EISCONN
 	}
 	return p.Send(fd, b, flags)
+}
+
+// Recvfrom is recvfrom(2) for a datagram socket. It returns whom the datagram is from, and
+// MSG_TRUNC if it was longer than b.
+func (p *Proc) Recvfrom(fd int, b []byte, flags int) (n int, nam netip.AddrPort, rflags int, errno syscall.Errno) {
+	so, errno := p.getsock(fd)
+	switch {
+	case errno != 0:
+	case so.dg == nil:
+		errno = syscall.EOPNOTSUPP
+	default:
+		return so.dgreceive(b, flags)
+	}
+	return -1, nam, 0, errno
 }
 
 // Recv is recv(2). It returns how many bytes it has received; 0 is the end of the stream.
@@ -272,6 +290,10 @@ func (p *Proc) Poll(fd int) (readable, writable bool, errno syscall.Errno) {
 	}
 	so.lock()
 	defer so.mu.Unlock()
+	if so.dg != nil {
+		readable = so.err != 0 || so.state&ssCantrcvmore != 0 || so.dg.used.Load() > 0
+		return readable, so.err != 0 || so.state&ssCantsendmore != 0 || so.dgroom(), 0
+	}
 	readable = so.err != 0 || so.state&ssCantrcvmore != 0 ||
 		so.rcv.Cc() >= max(int(so.rcv.lowat), 1) || so.lq != nil && len(so.lq.q) > 0
 	writable = so.err != 0 || so.state&ssCantsendmore != 0 ||
