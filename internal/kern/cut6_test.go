@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -182,5 +183,65 @@ func TestVnetReceived6(t *testing.T) {
 			}
 		}
 		mbuf.Free(m)
+	}
+}
+
+// A capture of the loopback shows the segments of IPv6 as a wire would have them, with lengths and
+// checksums, although none of them were there (pcap's LINKTYPE_RAW has both families).
+func TestCapture6(t *testing.T) {
+	v := attacked6(t, nil)
+	defer v.done()
+	var pcap bytes.Buffer
+	stop, err := v.k.lo0.Capture(&pcap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen := func() (fd int, at netip.AddrPort) {
+		fd, errno := v.p.Socket(AF_INET6, SOCK_STREAM, 0)
+		v.no(errno)
+		v.no(v.p.Bind(fd, addrPort6(netip.IPv6Loopback(), 0)))
+		v.no(v.p.Listen(fd, 1))
+		at, errno = v.p.Getsockname(fd)
+		v.no(errno)
+		return fd, at
+	}
+	lfd, at := listen()
+	fd, errno := v.p.Socket(AF_INET6, SOCK_STREAM, 0)
+	v.no(errno)
+	v.no(v.p.Connect(fd, at))
+	afd, _, errno := v.p.Accept(lfd)
+	v.no(errno)
+	const n = 200_000
+	sent := 0
+	for got := 0; got < n; {
+		if sent < n {
+			k, errno := v.p.Send(fd, pattern6(min(n-sent, 100_000)), 0)
+			v.no(errno)
+			sent += k
+		}
+		k, errno := v.p.Recv(afd, make([]byte, n), 0)
+		v.no(errno)
+		got += k
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	data := 0
+	for b := pcap.Bytes()[wire.PcapHeaderLen:]; len(b) > 0; {
+		l := wire.PcapCaptured(b)
+		p := b[wire.PcapRecordLen:][:l]
+		b = b[wire.PcapRecordLen+l:]
+		ip, err := wire.ParseIPv6(p, len(p))
+		if err != nil || ip.Len != len(p) || ip.Src != netip.IPv6Loopback() || ip.Label == 0 {
+			t.Fatalf("captured %x, %+v, %v", p[:min(60, len(p))], ip, err)
+		}
+		th := wire.TCPView(p[wire.IPv6Len:])
+		if wire.Fold(wire.Sum(th, wire.PseudoSum(ip.Src, ip.Dst, ip.Next, len(th)))) != 0xffff {
+			t.Fatalf("a packet of %d bytes is captured with a wrong checksum", len(p))
+		}
+		data += len(th.Payload())
+	}
+	if data != n {
+		t.Errorf("%d bytes of %d are captured", data, n)
 	}
 }

@@ -46,7 +46,7 @@ func (k *Kernel) frag6Input(ifp *Ifnet, h *ipHdr, x *wire.Ext, m *mbuf.Mbuf) *mb
 	m.Pkt.SegSize = 0
 	q := k.reass.add(&fragment{
 		fragKey: fragKey{src: in6(h.src), dst: in6(h.dst), id: x.ID},
-		ifp:     ifp, m: m, hlen: x.Hlen, off: x.Off, n: n, more: x.More, fragAt: x.FragAt,
+		ifp:     ifp, m: m, hlen: x.Hlen, off: x.Off, n: n, more: x.More, tos: h.tos, fragAt: x.FragAt,
 	})
 	if q == nil {
 		return nil
@@ -58,7 +58,7 @@ func (k *Kernel) frag6Input(ifp *Ifnet, h *ipHdr, x *wire.Ext, m *mbuf.Mbuf) *mb
 	q.hdr[q.fragAt] = q.hdr[last]
 	m = q.join(&k.pool, q.hdr[:last])
 	wire.IPv6View(m.Bytes()).SetLen(m.Pkt.Len)
-	h.len = m.Pkt.Len
+	h.len, h.tos = m.Pkt.Len, q.tos
 	return m
 }
 

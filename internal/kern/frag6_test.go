@@ -245,6 +245,53 @@ func TestFrag6Limits(t *testing.T) {
 	})
 }
 
+// The mark of congestion of a fragment is that of its datagram, unless the sender has not asked for
+// marks (RFC 3168, 5.3). Otherwise the datagram has the first fragment's type of service. An echo
+// reply has that of the request.
+func TestReassemblyMarks(t *testing.T) {
+	for _, c := range []struct {
+		tos  [3]uint8 // of the fragments
+		want int      // of the datagram; -1: it is dropped
+	}{
+		{[3]uint8{0x20, 0x20, 0x20}, 0x20},
+		{[3]uint8{0x20, 0x40, 0x60}, 0x20},
+		{[3]uint8{0x22, 0x22, 0x23}, 0x23},
+		{[3]uint8{0x23, 0x22, 0x22}, 0x23},
+		{[3]uint8{0x21, 0x23, 0x22}, 0x23},
+		{[3]uint8{3, 3, 3}, 3},
+		{[3]uint8{2, 1, 2}, 2},
+		{[3]uint8{0, 0, 3}, -1},
+		{[3]uint8{3, 2, 0}, -1},
+		{[3]uint8{0, 2, 3}, -1},
+	} {
+		for _, order := range [][]int{{0, 1, 2}, {2, 1, 0}} {
+			v := attacked6(t, nil)
+			body := echoBody(48)
+			p := ip6{proto: wire.ProtoICMPv6, payload: echo6(pattern6(48))}
+			for _, i := range order {
+				more := i < 2
+				p.Class = c.tos[i]
+				v.inject(frag6{16 * i, 16*i + 16 + 8*(i/2), more}.bytes(p, 1))
+				ip := wire.IPv4{ID: 1, Off: 16 * i, TOS: c.tos[i]}
+				if more {
+					ip.Flags = wire.IPMF
+				}
+				v.inject(ipPacket(ip, attPeer, attHost, wire.ProtoICMP, body[16*i:16*i+16+8*(i/2)]))
+			}
+			l := v.link.fetch()
+			if c.want < 0 && len(l) != 0 || c.want >= 0 && len(l) != 2 {
+				t.Errorf("%x in the order %v: %d answers", c.tos, order, len(l))
+			}
+			for _, p := range l {
+				if got := wire.IPView(p).TOS(); int(got) != c.want {
+					t.Errorf("%x in the order %v: the datagram has %x, want %x", c.tos, order, got, c.want)
+				}
+			}
+			v.done()
+		}
+	}
+}
+
 // The identifications of fragments to one destination do not come again for long, and tell nothing
 // about those to another (RFC 7739; A38).
 func TestFrag6Identification(t *testing.T) {

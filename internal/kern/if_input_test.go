@@ -289,6 +289,14 @@ func FuzzVnet(f *testing.F) {
 		f.Add(append(h.Append(nil), syn...))
 		f.Add(append(h.Append(nil), syn[:30]...))
 	}
+	syn6 := ip6{proto: wire.ProtoTCP, payload: v.peer(5000, 80).seg(wire.ACK, make([]byte, 3000)).tcp()}
+	for _, h := range []wire.Vnet{
+		{Flags: wire.VnetNeedsCsum, CsumStart: 40, CsumOffset: 16, GSOType: wire.VnetTCPv6, GSOSize: 100},
+		{Flags: wire.VnetNeedsCsum, CsumStart: 48, CsumOffset: 16},
+	} {
+		f.Add(append(h.Append(nil), syn6.bytes()...))
+		syn6.ext = []ext6{{wire.ProtoDstopts, opts6()}}
+	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if len(p) > wire.VnetLen+wire.MaxPacket {
 			return

@@ -45,7 +45,8 @@ type fragment struct {
 	off    int        // where the data belongs in the datagram
 	n      int        // length of the data
 	more   bool       // it is not the last
-	fragAt int        // of IPv6: see wire.Ext
+	tos    uint8
+	fragAt int // of IPv6: see wire.Ext
 }
 
 // An ipq is a datagram that is being put together: BSD's struct ipq and struct ip6q.
@@ -58,6 +59,8 @@ type ipq struct {
 	ifp    *Ifnet
 	hdr    []byte // the IP headers of the first fragment
 	fragAt int
+	tos    uint8                 // of the first fragment
+	ecn    uint8                 // a bit for each codepoint of ECN that a fragment has
 	buf    [wire.IPv4MaxLen]byte // hdr, unless it is longer
 }
 
@@ -125,14 +128,14 @@ func (r *ipReass) input(ifp *Ifnet, ip *wire.IPv4, m *mbuf.Mbuf) *mbuf.Mbuf {
 	}
 	q := r.add(&fragment{
 		fragKey: fragKey{in6(ip.Src), in6(ip.Dst), uint32(ip.ID), ip.Proto},
-		ifp:     ifp, m: m, hlen: ip.Hlen, off: ip.Off, n: n, more: more,
+		ifp:     ifp, m: m, hlen: ip.Hlen, off: ip.Off, n: n, more: more, tos: ip.TOS,
 	})
 	if q == nil {
 		return nil
 	}
 	r.k.Stats.IP.Reassembled.Inc()
 	h := q.join(&r.k.pool, q.hdr)
-	ip.Hlen, ip.Len, ip.Off, ip.Flags = len(q.hdr), h.Pkt.Len, 0, 0
+	ip.Hlen, ip.Len, ip.Off, ip.Flags, ip.TOS = len(q.hdr), h.Pkt.Len, 0, 0, q.tos
 	return h
 }
 
@@ -175,7 +178,7 @@ func (r *ipReass) add(f *fragment) *ipq {
 	}
 	// If the first fragment's headers are longer than the others', the datagram may be longer than
 	// any that can be sent.
-	if len(q.hdr)+q.total > q.key.longest() {
+	if len(q.hdr)+q.total > q.key.longest() || !q.mark() {
 		r.drop(q)
 		return nil
 	}
@@ -184,6 +187,19 @@ func (r *ipReass) add(f *fragment) *ipq {
 	}
 	r.forget(q)
 	return q
+}
+
+// mark gives a datagram that is whole the mark of its fragments. It reports false if the datagram
+// must be dropped. RFC 3168, 5.3: "If any fragment of an IP packet to be reassembled has the CE
+// codepoint set, then one of two actions MUST be taken: Set the CE codepoint on the reassembled
+// packet. However, this MUST NOT occur if any of the other fragments contributing to this
+// reassembly carries the Not-ECT codepoint."
+func (q *ipq) mark() bool {
+	const notECT, ce = 1 << 0, 1 << 3
+	if q.ecn&ce != 0 {
+		q.tos |= 3
+	}
+	return q.ecn&(notECT|ce) != notECT|ce
 }
 
 // longest returns the greatest length of a datagram with the first fragment's headers.
@@ -251,7 +267,9 @@ func (r *ipReass) insert(q *ipq, in *fragment) bool {
 	if !in.more {
 		q.total = f.end
 	}
+	q.ecn |= 1 << (in.tos & 3)
 	if f.off == 0 {
+		q.tos = in.tos
 		q.hdr = append(q.buf[:0], make([]byte, in.hlen)...)
 		mbuf.Copydata(in.m, 0, q.hdr)
 		q.fragAt = in.fragAt
