@@ -34,11 +34,11 @@ func names() *dnstest.Server {
 func TestDig(t *testing.T) {
 	nstest.Need(t, "dig")
 	eachMode(t, 1, options{}, func(t *testing.T, w *world) {
-		l, err := w.stack.Listen("tcp", bsdIP+":53")
+		l, err := w.stack.Listen("tcp", w.at(bsdIP)+":53")
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := w.stack.ListenPacket("udp", bsdIP+":53")
+		c, err := w.stack.ListenPacket("udp", w.at(bsdIP)+":53")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,8 +55,8 @@ func TestDig(t *testing.T) {
 			{"large.test", 200, "198.51.100.199"},
 			{"+tcp one.test", 1, "192.0.2.1"},
 		} {
-			args := append([]string{"dig", "@" + bsdIP, "+short", "+tries=1", "+time=20"}, strings.Fields(k.args)...)
-			out, err := w.NS.Try(args...)
+			args := []string{"dig", "@" + w.ip(bsdIP), "+short", "+tries=1", "+time=20"}
+			out, err := w.NS.Try(append(args, strings.Fields(k.args)...)...)
 			lines := strings.Fields(out)
 			if err != nil || len(lines) != k.lines || !slices.Contains(lines, k.want) {
 				t.Errorf("dig %s: %v\n%s", k.args, err, out)
@@ -73,20 +73,23 @@ func TestDig(t *testing.T) {
 func TestLookupOverKernel(t *testing.T) {
 	eachMode(t, 2, options{}, func(t *testing.T, w *world) {
 		w.Sysctl(t, "net.ipv4.icmp_ratelimit", "0") // of the kernel's answers about port 9
+		if w.mode.ip6 {
+			w.Sysctl(t, "net.ipv6.icmp.ratelimit", "0")
+		}
 		var l net.Listener
 		var c net.PacketConn
 		if err := w.NS.Do(func() (err error) {
-			if l, err = net.Listen("tcp", kernIP+":53"); err != nil {
+			if l, err = net.Listen("tcp", w.at(kernIP)+":53"); err != nil {
 				return err
 			}
-			c, err = net.ListenPacket("udp", kernIP+":53")
+			c, err = net.ListenPacket("udp", w.at(kernIP)+":53")
 			return err
 		}); err != nil {
 			t.Fatal(err)
 		}
 		names().Serve(t, c, l)
 		if err := w.stack.SetDNS(bsdnet.DNSConfig{Servers: []netip.AddrPort{
-			netip.MustParseAddrPort(kernIP + ":9"), netip.MustParseAddrPort(kernIP + ":53"),
+			netip.MustParseAddrPort(w.at(kernIP) + ":9"), netip.MustParseAddrPort(w.at(kernIP) + ":53"),
 		}}); err != nil {
 			t.Fatal(err)
 		}
