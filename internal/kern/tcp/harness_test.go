@@ -88,7 +88,7 @@ type pkt struct {
 // options are what constructors take as words.
 type options struct {
 	mss, rcvbuf, sndbuf, win, wscale, tso, peermss int
-	ts, sack, ecn, whole, trace                    bool
+	ts, sack, ecn, whole, trace, inet6             bool
 	rtt                                            time.Duration
 }
 
@@ -149,6 +149,8 @@ func (k *kit) option(f []string) {
 		o.tso = arg
 	case "whole":
 		o.whole = true
+	case "inet6":
+		o.inet6 = true
 	case "ts":
 		o.ts = true
 	case "sack":
@@ -189,7 +191,11 @@ func closed(t *T, opts ...any) *kit {
 	}
 	k.tp.Init(Config{Sock: k, Env: env, Snd: &k.snd, Rcv: &k.rcv})
 	k.tp.Lport, k.tp.Fport = 80, 4000
-	k.tp.SetPath(Path{MTU: k.opts.mss + 40, TSOmax: k.opts.tso, Whole: k.opts.whole})
+	hdrs := wire.IPv4MinLen + wire.TCPMinLen
+	if k.opts.inet6 {
+		hdrs = wire.IPv6Len + wire.TCPMinLen
+	}
+	k.tp.SetPath(Path{MTU: k.opts.mss + hdrs, V6: k.opts.inet6, TSOmax: k.opts.tso, Whole: k.opts.whole})
 	t.Cleanup(k.done)
 	return k
 }

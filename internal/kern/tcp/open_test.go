@@ -93,6 +93,12 @@ func TestNoMSSOption(t *testing.T) {
 		> . 1:537(536) ack 1
 		> P. 537:601(64) ack 1
 		`)
+		k = established(t, "mss 1440, peermss 0, nodelay, inet6")
+		k.write(1300)
+		k.trace(`
+		> . 1:1221(1220) ack 1
+		> P. 1221:1301(80) ack 1
+		`)
 	})
 }
 

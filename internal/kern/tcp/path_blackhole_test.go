@@ -45,6 +45,23 @@ func TestBlackholeSteps(t *testing.T) {
 	})
 }
 
+// Over IPv6 there is one size to try: 1280 bytes, which every link carries (RFC 8200, 5). One that
+// is smaller already is left alone.
+func TestBlackholeSteps6(t *testing.T) {
+	each(t, func(t *T) {
+		k := established(t, "mss 1440, nodelay, inet6")
+		k.write(1440)
+		k.trace("> P. 1:1441(1440) ack 1\n+1s > P. 1:1441(1440) ack 1\n+2s > . 1:1221(1220) ack 1")
+		k.trace("+4s > . 1:1221(1220) ack 1\n+8s > . 1:1221(1220) ack 1\n+16s > . 1:1221(1220) ack 1\n" +
+			"+32s > P. 1:1441(1440) ack 1\n+64s > P. 1:1441(1440) ack 1")
+		k.check()
+		k = established(t, "mss 1440, peermss 1000, nodelay, inet6")
+		k.write(1000)
+		k.trace("> P. 1:1001(1000) ack 1\n+1s > P. 1:1001(1000) ack 1\n+2s > P. 1:1001(1000) ack 1")
+		k.trace("+4s > P. 1:1001(1000) ack 1\n+8s > P. 1:1001(1000) ack 1")
+	})
+}
+
 // RFC 4821, 7.7, RFC 8899, 4.3: an outage is no black hole. What was stuck goes in smaller
 // segments, and the first full segment after that is a probe, whose arrival brings the old size
 // back.

@@ -66,6 +66,12 @@ func TestMtudisc(t *testing.T) {
 		k.want("maxseg", 216)
 		k.tp.Mtudisc(0, k.now)
 		k.want("maxseg", 216)
+		k = established(t, "mss 1440, nodelay, inet6")
+		k.tp.Mtudisc(1280, k.now)
+		k.want("maxseg", 1220)
+		if i := k.tp.Info(); i.PMTU != 1280 {
+			t.Errorf("the path's MTU is %d", i.PMTU)
+		}
 	})
 }
 
