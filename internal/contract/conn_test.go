@@ -13,19 +13,23 @@ import (
 )
 
 func TestConn(t *testing.T) {
-	nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
-		s := stack(t, bsdnet.Config{})
-		ln, err := s.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		c1, err = s.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		c2, err = ln.Accept()
-		return c1, c2, func() { c1.Close(); c2.Close(); ln.Close() }, err
-	})
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(at, func(t *testing.T) {
+			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
+				s := stack(t, bsdnet.Config{})
+				ln, err := s.Listen("tcp", at)
+				if err != nil {
+					return nil, nil, nil, err
+				}
+				c1, err = s.Dial("tcp", ln.Addr().String())
+				if err != nil {
+					return nil, nil, nil, err
+				}
+				c2, err = ln.Accept()
+				return c1, c2, func() { c1.Close(); c2.Close(); ln.Close() }, err
+			})
+		})
+	}
 }
 
 func TestHTTP(t *testing.T) {
@@ -39,12 +43,15 @@ func TestHTTP(t *testing.T) {
 	})}
 	go srv.Serve(ln)
 	defer srv.Close()
-	resp, err := s.HTTPClient().Get("http://127.0.0.1/world")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(resp.Body)
-	if err != nil || string(b) != "hello /world" {
-		t.Fatalf("%q %v", b, err)
+	for _, host := range []string{"127.0.0.1", "[::1]", "localhost"} {
+		resp, err := s.HTTPClient().Get("http://" + host + "/world")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || string(b) != "hello /world" {
+			t.Fatalf("%s: %q %v", host, b, err)
+		}
 	}
 }

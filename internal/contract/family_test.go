@@ -1,12 +1,18 @@
 package contract
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"bsdnet"
+	"bsdnet/internal/testutil/stacktest"
+	"bsdnet/netem"
 )
 
 // What package net makes of networks and addresses of both families is compared with what the stack
@@ -204,4 +210,102 @@ func (n *network) dialTCP(t *testing.T, l net.Listener, network string, a, r *ne
 	defer s.Close()
 	return anyPort(fmt.Sprint(c.LocalAddr(), " ", c.RemoteAddr(), " ", s.LocalAddr(), " ", s.RemoteAddr()),
 		portOf(l.Addr()), portOf(c.LocalAddr()))
+}
+
+// TestLinkLocal: a link-local address has a zone, the name of the link's interface, in every
+// address that a program sees, and without one it cannot be reached.
+func TestLinkLocal(t *testing.T) {
+	inBubble(t, func(t testing.TB) *network {
+		a, b, err := netem.Pipe(netem.PipeConfig{MTU: 1500})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := &network{server: stack(t, bsdnet.Config{}), client: stack(t, bsdnet.Config{})}
+		stacktest.Attach(t, n.server, a, "fe80::1/64")
+		stacktest.Attach(t, n.client, b, "fe80::2/64")
+		return n
+	}, func(t *testing.T, n *network) {
+		for listen, addr := range map[string]string{
+			"[fe80::1%if0]:80": "[fe80::1%if0]:80", ":80": "[::]:80", "[::]:80": "[::]:80",
+		} {
+			l, err := n.server.Listen("tcp", listen)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if l.Addr().String() != addr {
+				t.Errorf("Listen of %s: %v", listen, l.Addr())
+			}
+			c, s := n.pairAt(t, l, "[fe80::1%if0]:80")
+			if c.RemoteAddr().String() != "[fe80::1%if0]:80" || s.LocalAddr().String() != "[fe80::1%if0]:80" ||
+				c.LocalAddr().String() != s.RemoteAddr().String() || c.LocalAddr().(*net.TCPAddr).Zone != "if0" {
+				t.Errorf("%v -> %v, accepted as %v -> %v", c.LocalAddr(), c.RemoteAddr(), s.RemoteAddr(), s.LocalAddr())
+			}
+			echo(t, c, s)
+			l.Close()
+		}
+		for _, to := range []string{"[fe80::1]:80", "[fe80::1%if9]:80"} {
+			_, err := n.client.Dial("tcp", to)
+			wantError(t, to, err, "dial tcp S: connect: invalid argument [EINVAL SyscallError]", to, "S")
+		}
+		_, err := n.client.Listen("tcp", "[fe80::2]:0")
+		wantError(t, "Listen without a zone", err,
+			"listen tcp [fe80::2]:0: bind: invalid argument [EINVAL SyscallError]")
+		_, err = n.client.Listen("tcp", "[fe80::1%if0]:0")
+		wantError(t, "Listen at the peer's", err, "listen tcp [fe80::1%if0]:0: bind: "+
+			"cannot assign requested address [EADDRNOTAVAIL SyscallError]")
+	})
+}
+
+// TestBothFamiliesAtOnce: one listener takes connections of both families over one link, and
+// programs see IPv4 addresses as they are.
+func TestBothFamiliesAtOnce(t *testing.T) {
+	inBubble(t, cable, func(t *testing.T, n *network) {
+		l, err := n.server.Listen("tcp", ":80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		for _, host := range []string{"10.0.0.1", "fd00::1"} {
+			at := net.JoinHostPort(host, "80")
+			c, s := n.pairAt(t, l, at)
+			for _, a := range []net.Addr{c.RemoteAddr(), s.LocalAddr()} {
+				if a.String() != at || a.(*net.TCPAddr).AddrPort().String() != at {
+					t.Errorf("the address is %v, dialed %s", a, at)
+				}
+			}
+			if c.LocalAddr().String() != s.RemoteAddr().String() {
+				t.Errorf("%v is accepted as %v", c.LocalAddr(), s.RemoteAddr())
+			}
+			echo(t, c, s)
+		}
+		for network, host := range map[string]string{"tcp4": "10.0.0.1", "tcp6": "fd00::1"} {
+			l, err := n.server.Listen(network, ":81")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, to := range []string{"10.0.0.1", "fd00::1"} {
+				_, err := n.client.Dial("tcp", net.JoinHostPort(to, "81"))
+				if (err == nil) != (to == host) || err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
+					t.Errorf("a listener of %s, and a dial to %s: %v", network, to, err)
+				}
+			}
+			l.Close()
+		}
+	})
+}
+
+// pairAt is pairOver, with another address that is dialed.
+func (n *network) pairAt(t testing.TB, l net.Listener, at string) (c, s tcpConn) {
+	t.Helper()
+	cc, err := n.dial(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cc.Close() })
+	sc, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sc.Close() })
+	return cc.(tcpConn), sc.(tcpConn)
 }

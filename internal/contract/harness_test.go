@@ -132,7 +132,7 @@ func cableOf(t testing.TB, c netem.PipeConfig, wrap func(bsdnet.Link) bsdnet.Lin
 		chost:  "10.0.0.2",
 	}
 	server, own := []string{"10.0.0.1/24", "fd00::1/64"}, []string{"10.0.0.2/24", "fd00::2/64"}
-	if c.MTU < 1280 { // IPv6 needs that (RFC 8200, 5)
+	if a.MTU() < 1280 { // IPv6 needs that (RFC 8200, 5)
 		server, own = server[:1], own[:1]
 	}
 	stacktest.Attach(t, n.server, a, server...)
@@ -141,8 +141,10 @@ func cableOf(t testing.TB, c netem.PipeConfig, wrap func(bsdnet.Link) bsdnet.Lin
 }
 
 // cable6 is cable over IPv6.
-func cable6(t testing.TB) *network {
-	n := cable(t)
+func cable6(t testing.TB) *network { return cable(t).over6() }
+
+// over6 makes a cable's network use IPv6.
+func (n *network) over6() *network {
 	n.shost, n.chost = "fd00::1", "fd00::2"
 	return n
 }

@@ -212,19 +212,25 @@ func TestStackCloseRaces(t *testing.T) {
 	})
 }
 
-// TestConnOverLinks runs nettest.TestConn over two cables: one with an MTU of 1500, and one that is
-// lossy and slow.
+// TestConnOverLinks runs nettest.TestConn over cables: with an MTU of 1500, with a short queue, and
+// lossy and slow, by IPv4 and by IPv6.
 func TestConnOverLinks(t *testing.T) {
 	for _, k := range []struct {
 		name string
 		pipe netem.PipeConfig
 		imp  *netem.Path
+		v6   bool
 	}{
 		{name: "MTU 1500", pipe: netem.PipeConfig{MTU: 1500}},
 		{name: "MTU 576, short queue", pipe: netem.PipeConfig{MTU: 576, Queue: 4}},
 		{name: "impaired", imp: &netem.Path{
 			Write: netem.Impairment{Delay: 100 * time.Microsecond, Reorder: 0.01, Duplicate: 0.01, Loss: 0.0002},
 			Read:  netem.Impairment{Delay: 100 * time.Microsecond, Reorder: 0.01, Corrupt: 0.0002},
+			Seed:  1,
+		}},
+		{name: "IPv6, impaired", v6: true, imp: &netem.Path{
+			Write: netem.Impairment{Delay: 100 * time.Microsecond, Reorder: 0.01, Duplicate: 0.01, Loss: 0.0002},
+			Read:  netem.Impairment{Delay: 100 * time.Microsecond, Reorder: 0.01},
 			Seed:  1,
 		}},
 	} {
@@ -240,6 +246,9 @@ func TestConnOverLinks(t *testing.T) {
 					}
 					return i
 				})
+				if k.v6 {
+					n.over6()
+				}
 				a, b := n.pair(t)
 				return a, b, func() { a.Close(); b.Close(); n.client.Close(); n.server.Close() }, nil
 			})
