@@ -187,9 +187,10 @@
 // bsdnet.Link, and package linktest tests any link against it. Attach looks for optional methods.
 // If a link has Offload, each packet has a virtio-net header: then the cutter (tso.go) passes a
 // chain on as one packet instead of forty, and a merged packet that arrives enters the machine
-// whole, without a look at its checksum. If a link has Queues, each queue has an ifqueue and a
-// receive goroutine of its own, and a flow stays on one queue. Wrappers have neither method, so a
-// link under netem.Impair carries packets as a wire would.
+// whole, without a look at its checksum. If it also has OffloadUDP, chains of datagrams go both
+// ways too. If a link has Queues, each queue has an ifqueue and a receive goroutine of its own, and
+// a flow stays on one queue. Wrappers have neither method, so a link under netem.Impair carries
+// packets as a wire would.
 //
 // A receive goroutine holds its queue while it handles a batch (ifqueue.hold): the answers to the
 // batch go out together at its end, and a bare acknowledgment replaces an older one of its
@@ -197,7 +198,8 @@
 // the same time, so tcpListenInput looks again when it has locked the listener.
 //
 //	tun/               TUN devices: all of Linux's features; others by golang.zx2c4.com/wireguard/tun
-//	udptunnel/         the UDP tunnel: docs/udp-tunnel.md; its machine has neither clock nor socket
+//	udptunnel/         the UDP tunnel: docs/udp-tunnel.md; its machine has neither clock nor socket,
+//	                   and any net.PacketConn can carry it
 //	netem/             Pipe, a cable between two stacks, Impair, which makes a link bad, and switches
 //	simnet/            networks of hosts for tests: stacks on netem's switches
 //	wireguard/         WireGuard
@@ -339,6 +341,11 @@
 //   - The stack asks for offloads (Offload before Start); a link does not announce them. So a
 //     wrapper that does not know the method gets packets as on a wire, and need not refuse
 //     anything.
+//   - The UDP tunnel has an MTU of at least 1280, which IPv6 needs, also over a path that carries
+//     less. Its datagrams go in fragments then, if the sender of the packet cannot be told to make
+//     it smaller; otherwise the sender is told, as by a router.
+//   - A tunnel over any net.PacketConn has a goroutine that calls WriteTo, because a link's Write
+//     must not wait, and nothing is known of that WriteTo.
 //   - The tunnel's replay window is golang.zx2c4.com/wireguard/replay's: that of pion/transport
 //     makes a closure for every packet.
 //   - A socket's datagrams are charged for the memory that they hold, of which SO_RCVBUF allows 208
