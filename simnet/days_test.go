@@ -14,7 +14,7 @@ import (
 	"bsdnet/simnet"
 )
 
-// Ten connections live for days, each of which has a blackout of two minutes. None breaks, and the
+// Ten connections live for days, each of which has a blackout of a minute. None breaks, and the
 // heap does not grow.
 func TestDays(t *testing.T) {
 	days := 1
@@ -56,7 +56,7 @@ func TestDays(t *testing.T) {
 		}
 		flap := func() {
 			uplink.Cut()
-			n.After(2*time.Minute, uplink.Heal)
+			n.After(time.Minute, uplink.Heal)
 		}
 		n.At(day/2, func() {
 			flap()
