@@ -290,6 +290,14 @@ func TestPacketView(t *testing.T) {
 			}
 		}
 	}
+	// A connection whose SYN has not passed.
+	p := copyPacket(net.Buffers{segment(false, wire.TCP{Seq: 700, Ack: 900, Flags: wire.ACK}, 3)}, 1500)
+	p.flow = flowOf(p.data)
+	var v Packet
+	v.look(p, new(flow))
+	if v.Seq != 1 || v.Ack != 1 || v.Retransmission {
+		t.Errorf("in the middle of a connection: %v", &v)
+	}
 	fragment := segment(false, wire.TCP{}, 8)
 	fragment[6] = 0x20 // more fragments
 	icmp := segment(false, wire.TCP{}, 0)

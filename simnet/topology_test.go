@@ -3,6 +3,7 @@ package simnet_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net/netip"
@@ -120,16 +121,14 @@ func TestNames(t *testing.T) {
 			}
 			server.ServeAt(t, ":8080", hello("server"))
 			conn, err := client.Dial("udp", "server:53")
-			if err != nil && !ipv6 {
+			if err != nil {
 				t.Fatal(err)
 			}
-			if err == nil {
-				conn.Write([]byte("question"))
-				b := make([]byte, 100)
-				size, from, err := pc.ReadFrom(b)
-				if err != nil || string(b[:size]) != "question" || strings.HasPrefix(from.String(), "[") != ipv6 {
-					t.Errorf("%q from %v, %v", b[:size], from, err)
-				}
+			conn.Write([]byte("question"))
+			b := make([]byte, 100)
+			size, from, err := pc.ReadFrom(b)
+			if err != nil || string(b[:size]) != "question" || strings.HasPrefix(from.String(), "[") != ipv6 {
+				t.Errorf("%q from %v, %v", b[:size], from, err)
 			}
 			for _, url := range []string{"http://server:8080", "http://alias.example:8080", "http://SERVER:8080"} {
 				if body, err := get(client.Client(), url); err != nil || body != "hello from server" {
@@ -181,6 +180,89 @@ func TestCapture(t *testing.T) {
 			t.Errorf("the server sees %v first", s[0])
 		}
 	})
+}
+
+// What is set on a link stays when a host at it restarts, also what is set while the host is down.
+func TestRestartKeepsLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := simnet.New(t, simnet.Config{})
+		lan, client, server := n.Switch("lan"), n.Host("client"), n.Host("server")
+		link := n.Link(lan, server, netem.Path{Write: netem.Impairment{Delay: time.Second}})
+		n.Link(client, lan, netem.Path{})
+		took := func() time.Duration {
+			server.Serve(t, hello("server"))
+			start := time.Now()
+			c, err := client.Dial("tcp", "server:80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+			return time.Since(start)
+		}
+		near(t, "a dial", took(), time.Second)
+		slow := netem.Path{Write: netem.Impairment{Delay: 3 * time.Second}}
+		link.SetFlows(netem.FlowPath{Match: simnet.SYN, Path: slow})
+		server.Crash()
+		if s := link.Stats(); s != (netem.Stats{}) {
+			t.Errorf("the link of a host that is down: %+v", s)
+		}
+		server.Restart()
+		near(t, "a dial after a restart, with a flow path", took(), 3*time.Second)
+		server.Crash()
+		link.SetFlows()
+		link.Set(netem.Path{Read: netem.Impairment{Delay: 2 * time.Second}})
+		if p := link.Path(); p.Read.Delay != 2*time.Second || link.Name() != "lan-server" {
+			t.Errorf("%s: %+v", link.Name(), p)
+		}
+		server.Restart()
+		near(t, "a dial after a change during the crash", took(), 2*time.Second)
+		server.Crash()
+		link.CutFrom(lan)
+		server.Restart()
+		server.Serve(t, hello("server"))
+		if _, err := client.DialTimeout("tcp", "server:80", time.Minute); err == nil {
+			t.Error("the link is no longer cut after a restart")
+		}
+	})
+}
+
+// The secrets of hosts differ, and change with a restart, but are the same in each run: the ports
+// and initial sequence numbers show it.
+func TestSecrets(t *testing.T) {
+	run := func() (syns []string) {
+		synctest.Test(t, func(t *testing.T) {
+			n := simnet.New(t, simnet.Config{Seed: 7})
+			lan, server := n.Switch("lan"), n.Host("server")
+			n.Link(server, lan, netem.Path{})
+			server.Serve(t, hello("server"))
+			n.Drop(func(p *netem.Packet) bool {
+				if simnet.SYN(p) {
+					syns = append(syns, fmt.Sprint(p.Src.Port(), binary.BigEndian.Uint32(p.Data[24:])))
+				}
+				return false
+			})
+			for _, name := range []string{"a", "b", "a"} {
+				h := n.Host(name)
+				if h.Addr().IsValid() {
+					h.Crash()
+					h.Restart()
+				} else {
+					n.Link(h, lan, netem.Path{})
+				}
+				if _, err := h.Dial("tcp", "server:80"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		return syns
+	}
+	first := run()
+	if len(first) != 3 || first[0] == first[1] || first[0] == first[2] || first[1] == first[2] {
+		t.Errorf("SYNs %q", first)
+	}
+	if again := run(); !slices.Equal(first, again) {
+		t.Errorf("SYNs %q, then %q", first, again)
+	}
 }
 
 type failing struct{}
