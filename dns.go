@@ -79,9 +79,10 @@ func (s *Stack) LookupAddr(ctx context.Context, addr string) ([]string, error) {
 // It is package net's resolver, with PreferGo and a Dial that connects it to the stack. So, unlike
 // the methods of the stack, it also applies the system's own configuration, if there is one: it
 // finds the names of the system's hosts file first, appends the system's search domains to names
-// that do not end in a dot, and names the system's server in its errors. DNSConfig.Search is
-// applied to names without a dot, if they are looked up for their addresses. It does not find names
-// in Config.Hosts that are no domain names.
+// that do not end in a dot, puts addresses into the order in which the system should try them, and
+// names the system's server in its errors. DNSConfig.Search is applied to names without a dot, if
+// they are looked up for their addresses. Names in Config.Hosts that are no domain names are not
+// found.
 func (s *Stack) Resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: s.names.Dial}
 }

@@ -83,8 +83,8 @@ func (k *Kernel) several(dst netip.Addr) *Ifnet {
 // Joingroup makes the socket a member of a multicast group on an interface, or, if ifp is nil, on
 // that which the stack sends packets to the group out of: IP_ADD_MEMBERSHIP and IPV6_JOIN_GROUP. It
 // fails with EINVAL if there is no such group or the socket is of another family, with EADDRINUSE
-// if it is a member already, with ENODEV if there is no interface, with ETOOMANYREFS if it is in
-// too many groups, with EBADF if it is closed, and with EOPNOTSUPP if it is no datagram socket.
+// if it is a member already, with ENODEV if there is no interface, with ENOBUFS if it is in too
+// many groups, with EBADF if it is closed, and with EOPNOTSUPP if it is no datagram socket.
 func (so *Socket) Joingroup(group netip.Addr, ifp *Ifnet) syscall.Errno {
 	so.lock()
 	defer so.unlock()
@@ -97,7 +97,7 @@ func (so *Socket) Joingroup(group netip.Addr, ifp *Ifnet) syscall.Errno {
 	case slices.Contains(mo.groups, e):
 		return syscall.EADDRINUSE
 	case len(mo.groups) >= maxMemberships:
-		return syscall.ETOOMANYREFS
+		return syscall.ENOBUFS // as on Linux; BSD returns ETOOMANYREFS, which WASI does not have
 	}
 	mo.groups = append(mo.groups, e)
 	e.ifp.join(in6(e.group))

@@ -136,7 +136,7 @@ func (so *Socket) dgwait(flags int) (syscall.Errno, bool) {
 			return 0, true
 		}
 		dg.rmu.Unlock()
-		if errno == syscall.EWOULDBLOCK && flags&MSG_DONTWAIT == 0 {
+		if errno == syscall.EAGAIN && flags&MSG_DONTWAIT == 0 {
 			errno = so.sbwait(&so.rcv.sleepers)
 		} else if errno == 0 {
 			so.unlock()
@@ -184,7 +184,7 @@ func (so *Socket) dgreadable(flags int) (syscall.Errno, bool) {
 	case so.state&ssCantrcvmore != 0 && so.state&ssNbio == 0: // else EWOULDBLOCK, as on Linux
 		return 0, false
 	}
-	return syscall.EWOULDBLOCK, false
+	return syscall.EAGAIN, false
 }
 
 // settle has used count what has been read. rmu is held.
