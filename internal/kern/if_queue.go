@@ -208,8 +208,8 @@ func (q *ifqueue) runLocked(budget int, fresh bool) {
 			for i := range n {
 				e := batch[i]
 				batch[i] = qent{}
-				e.so.txDone(e.n)
 				q.ifp.looptransmit(e.m, fresh)
+				e.so.txDone(e.n) // afterwards: a datagram that takes the short way must not overtake it
 			}
 		} else {
 			q.transmit(batch[:n])

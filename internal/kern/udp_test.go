@@ -1,7 +1,9 @@
 package kern
 
 import (
+	"io"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -139,4 +141,36 @@ func TestUDPLoopback(t *testing.T) {
 		}
 		b.Soclose()
 	})
+}
+
+// TestUDPOrder: a datagram that takes the short way does not overtake one that still goes through
+// the interface's queue, as those do that a capture sees.
+func TestUDPOrder(t *testing.T) {
+	k := udpStack(t)
+	lo := k.Lo0()
+	a, b := udpSocket(t, k, "127.0.0.1:7"), udpSocket(t, k, "")
+	defer a.Soclose()
+	defer b.Soclose()
+	a.Setnbio(true)
+	if errno := b.Soconnect(ap("127.0.0.1:7")); errno != 0 {
+		t.Fatal(errno)
+	}
+	b.Sosendto([]byte("0"), netip.AddrPort{})
+	// A drainer has the queue, and has not come to the first datagram yet.
+	q := &lo.queues[b.dg.route.flow&(loQueues-1)]
+	stop, err := lo.Capture(io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !q.hold() {
+		t.Fatal("somebody drains the queue")
+	}
+	b.Sosendto([]byte("1"), netip.AddrPort{})
+	stop()
+	b.Sosendto([]byte("2"), netip.AddrPort{})
+	q.run(drainBudget)
+	b.Sosendto([]byte("3"), netip.AddrPort{})
+	if got := udpGot(a); !slices.Equal(got, []string{"0", "1", "2", "3"}) {
+		t.Errorf("received %q", got)
+	}
 }
