@@ -31,7 +31,7 @@ func (so *Socket) dgsendto(b []byte, to netip.AddrPort, flags int) (int, syscall
 	if len(b) > maxDgram {
 		so.lock()
 		defer so.unlock()
-		return 0, so.dgtoolong()
+		return 0, so.dgtoolong(to)
 	}
 	so.dg.dgpace(len(b))
 	m := so.k.pool.Getpkt(len(b))
@@ -132,9 +132,22 @@ func (so *Socket) dgmax() int {
 }
 
 // dgtoolong returns the errno of a call with more bytes than a datagram has. As on Linux, an error
-// that waits for the user still waits for the next call. The socket is locked.
-func (so *Socket) dgtoolong() syscall.Errno {
+// that waits for the user still waits for the next call, and a socket of IPv6 looks for the way
+// first. The socket is locked.
+func (so *Socket) dgtoolong(to netip.AddrPort) syscall.Errno {
 	if errno := so.dgintime(); errno != 0 {
+		return errno
+	}
+	if so.proto.domain == AF_INET || so.proto.proto != wire.ProtoUDP {
+		return syscall.EMSGSIZE
+	}
+	if !to.IsValid() {
+		if so.state&ssIsconnected == 0 {
+			return syscall.EDESTADDRREQ
+		}
+		to = so.inp.remote()
+	}
+	if _, errno := so.udpRoute(to, so.inp.laddr); errno != 0 {
 		return errno
 	}
 	return syscall.EMSGSIZE
@@ -163,7 +176,7 @@ func (so *Socket) Sosendmsgs(msgs []Msg, flags int) (n int, errno syscall.Errno)
 	for n < len(msgs) {
 		k, total := so.dgrun(msgs[n:])
 		if total > maxDgram {
-			errno = so.dgtoolong()
+			errno = so.dgtoolong(msgs[n].Addr)
 			break
 		}
 		if !so.dg.local.Empty() && msgs[n].Addr != so.dg.route.to {
