@@ -206,14 +206,32 @@ func brief(b []byte) string {
 // TestUDPCallSequences tests that random calls on seven sockets have the results that they have
 // with package net on Linux.
 func TestUDPCallSequences(t *testing.T) {
-	kern := &network{kernel: true, shost: "127.0.0.1", chost: "127.0.0.1"}
-	for seed := range testutil.Games(150, 30) {
+	t.Run("IPv4", func(t *testing.T) { compareUDPGames(t, "127.0.0.1", testutil.Games(150, 30)) })
+	t.Run("IPv6", func(t *testing.T) {
+		if l, err := net.ListenPacket("udp6", "[::1]:0"); err != nil {
+			t.Skip("the system has no IPv6: ", err)
+		} else {
+			l.Close()
+		}
+		compareUDPGames(t, "::1", testutil.Games(50, 10))
+	})
+}
+
+// compareUDPGames plays games at an address of the loopback.
+func compareUDPGames(t *testing.T, host string, games uint64) {
+	kern := &network{kernel: true, shost: host, chost: host}
+	own := func(t testing.TB) *network {
+		n := loopback(t)
+		n.shost, n.chost = host, host
+		return n
+	}
+	for seed := range games {
 		same := false
 		var diff string
 		// Linux's loopback may put a datagram off under load; ours repeats exactly.
 		for try := 0; !same && try < 3; try++ {
 			want := playUDP(t, kern, testutil.SeededBytes(seed, 250), nil)
-			inBubble(t, loopback, func(t *testing.T, n *network) {
+			inBubble(t, own, func(t *testing.T, n *network) {
 				got := playUDP(t, n, testutil.SeededBytes(seed, 250), want.readable)
 				same, diff = compareUDP(want.out, got.out)
 			})
