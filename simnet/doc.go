@@ -177,6 +177,7 @@
 //		*.80 LISTEN
 //		server.80 > client.35603 ESTABLISHED, 101 bytes not acknowledged
 //
+// A test that waits for what never comes fails too, after a year of virtual time: see Config.Limit.
 // [Net.Logf] adds a line of the test's own, [Net.Report] can be printed at any time, and
 // [Net.Capture] writes a file for tcpdump and Wireshark.
 //

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"bsdnet"
 	"bsdnet/netem"
 	"bsdnet/simnet"
 )
@@ -524,6 +525,9 @@ func TestReset(t *testing.T) {
 			time.Sleep(time.Second)
 			if ends := n.Reset(client, server); ends != 2 {
 				t.Errorf("%d ends are reset", ends)
+			}
+			if s := victim.(*bsdnet.TCPConn).Info().State; s != "CLOSED" {
+				t.Errorf("the connection that was reset is %s", s)
 			}
 			if _, err := io.Copy(io.Discard, victim); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("the connection that was reset: %v", err)

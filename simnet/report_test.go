@@ -229,3 +229,33 @@ func TestEnd(t *testing.T) {
 		}
 	})
 }
+
+// A test that waits for what never comes fails when its time is over, with a report, and the call
+// that waits ends.
+func TestLimit(t *testing.T) {
+	for _, limit := range []time.Duration{0, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			l := &listener{TB: t}
+			n := simnet.New(l, simnet.Config{Limit: limit})
+			server := n.Host("server")
+			ln, err := server.Listen("tcp", ":80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("Accept returns %v", err)
+			}
+			if limit == 0 {
+				limit = 365 * 24 * time.Hour
+			}
+			if n.Elapsed() != limit {
+				t.Errorf("it returns after %v", n.Elapsed())
+			}
+			l.end()
+			if len(l.said) != 1 || !strings.Contains(l.said[0], "does it wait for something that never comes?") ||
+				!strings.Contains(l.said[0], "*.80 LISTEN") {
+				t.Errorf("%q", l.said)
+			}
+		})
+	}
+}

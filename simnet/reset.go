@@ -15,11 +15,13 @@ import (
 // syscall.ECONNRESET. Listeners, and connections that have yet to be established, are not affected.
 // Reset returns how many ends it has reset; each connection has two, unless one is gone already.
 //
-// The resets pass even if the link is cut, or the hosts are partitioned.
+// The resets pass even if the link is cut, or the hosts are partitioned. Reset returns 2 ns later,
+// so both ends have noticed then; do not call it with a mutex held that others want.
 func (n *Net) Reset(a, b *Host) int {
 	rest()
 	count := a.resetWith(b) + b.resetWith(a)
 	n.events.note("reset of %s and %s: %d ends", a.name, b.name, count)
+	time.Sleep(settling)
 	return count
 }
 
@@ -36,8 +38,12 @@ func (h *Host) Reset() int {
 		}
 	}
 	h.n.events.note("reset of %s: %d ends", h.name, count)
+	time.Sleep(settling)
 	return count
 }
+
+// settling is how long resets take to be noticed: a bubble comes to rest before the time passes.
+const settling = 2 * time.Nanosecond
 
 // rest waits for an even nanosecond, at which no packet arrives, so that the sequence numbers that
 // a reset needs do not change.

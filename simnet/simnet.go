@@ -30,6 +30,12 @@ type Config struct {
 	// packets a test can count.
 	IPv6 bool
 
+	// Limit is the most virtual time that a test in a bubble may take. When it has passed, the test
+	// fails, prints [Net.Report], and the network ends, so that calls that wait for it return. So a
+	// test that waits for what never comes says where it stands, instead of a "deadlock" without
+	// more. If Limit is 0, it is a year.
+	Limit time.Duration
+
 	// Stack configures the stacks of all hosts, for example their TCP. The Net sets its Rand,
 	// Forwarding and NoLoopback. Its Hosts and DNS are asked for names that no host has, and its
 	// Trace is called in addition to the Net's own.
@@ -49,6 +55,8 @@ type Net struct {
 	clock  clock
 	ended  context.Context // ends with the network
 	end    context.CancelFunc
+
+	watchdog *time.Timer // nil outside of bubbles
 
 	mu       sync.Mutex // guards the topology; no packet waits for it
 	closed   bool
@@ -108,8 +116,24 @@ func New(t testing.TB, c Config) *Net {
 	n.ended, n.end = context.WithCancel(context.Background())
 	n.clock.n = n
 	n.first = n.newSwitch()
+	if c.Limit == 0 {
+		n.config.Limit = defaultLimit
+	}
+	if n.inBubble() {
+		n.watchdog = time.AfterFunc(n.config.Limit, n.expire)
+	}
 	t.Cleanup(n.close)
 	return n
+}
+
+// defaultLimit is the default of Config.Limit.
+const defaultLimit = 365 * 24 * time.Hour
+
+// expire ends a network whose time is over.
+func (n *Net) expire() {
+	n.t.Errorf("simnet: the test goes on after %v of virtual time, which is Config.Limit: "+
+		"does it wait for something that never comes?\n%s", n.config.Limit, n.Report())
+	n.shut()
 }
 
 // The least MTU that IPv6 allows (RFC 8200, 5), and the largest of IP.
@@ -234,27 +258,36 @@ func (n *Net) newSwitch() *netem.Switch {
 // apply changes what the functions that decide about packets know: see netem.Switch.Apply.
 func (n *Net) apply(f func()) { n.first.Apply(f) }
 
-// close ends the network.
+// close ends the network with the test.
 func (n *Net) close() {
-	n.clock.stop()
+	expired := n.watchdog != nil && !n.watchdog.Stop()
 	n.mu.Lock()
-	n.closed = true
-	hosts, captures := slices.Clone(n.hosts), slices.Clone(n.captures)
+	captures := slices.Clone(n.captures)
 	n.mu.Unlock()
 	for _, c := range captures {
 		c.stop()
 	}
-	if n.t.Failed() {
+	if n.t.Failed() && !expired {
 		n.t.Log(n.Report())
 	}
-	n.events.end()
-	for _, h := range hosts {
-		h.shut()
-	}
+	n.shut()
 	if n.inBubble() {
 		time.Sleep(graceTime)
 	}
 	n.end()
+}
+
+// shut closes all hosts.
+func (n *Net) shut() {
+	n.clock.stop()
+	n.mu.Lock()
+	n.closed = true
+	hosts := slices.Clone(n.hosts)
+	n.mu.Unlock()
+	n.events.end()
+	for _, h := range hosts {
+		h.shut()
+	}
 }
 
 // graceTime is how long the Cleanup function waits, in a bubble, for the goroutines of the test to
