@@ -116,13 +116,15 @@ func (d *Dialer) dialParallel(
 		net.Conn
 		error
 	}
+	// The racers have a copy, so that the Dialer of other dials stays on the stack.
+	racer := *d
 	// A racer that comes second finds no receiver, and closes its connection.
 	returned := make(chan struct{})
 	defer close(returned)
 	race := func(to []netip.AddrPort) <-chan result {
 		results := make(chan result)
 		go func() {
-			c, err := d.dialSerial(ctx, network, to)
+			c, err := racer.dialSerial(ctx, network, to)
 			select {
 			case results <- result{c, err}:
 			case <-returned:
