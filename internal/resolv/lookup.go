@@ -155,10 +155,7 @@ func (r *Resolver) search(
 			err = fullErr
 		}
 	}
-	if err == nil {
-		err = dnsError(errNoSuchHost, name, "")
-	}
-	err.(*net.DNSError).Name = name
+	err.(*net.DNSError).Name = name // and not the last one that was tried
 	return nil, "", err
 }
 

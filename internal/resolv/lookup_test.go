@@ -344,6 +344,10 @@ func TestBadAnswers(t *testing.T) {
 			a[len(a)-15] = byte(len(a) - 16)
 			return a
 		}},
+		{"an extended code", "server misbehaving", 2, func(a []byte) []byte { // RFC 6891, 9: BADVERS is 16
+			a[11] = 1
+			return append(a, 0, 0, typeOPT, 4, 208, 1, 0, 0, 0, 0, 0)
+		}},
 		{"lame", "lame referral", 2, func(a []byte) []byte { a[3] &^= flagRA; a[7] = 0; return a[:len(a)-16] }},
 	} {
 		synctest.Test(t, func(t *testing.T) {
