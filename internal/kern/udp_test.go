@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"bsdnet/internal/kern/mbuf"
 	"bsdnet/internal/kern/wire"
 )
 
@@ -173,4 +174,72 @@ func TestUDPOrder(t *testing.T) {
 	if got := udpGot(a); !slices.Equal(got, []string{"0", "1", "2", "3"}) {
 		t.Errorf("received %q", got)
 	}
+}
+
+// TestUDPPeerChanges: what a sender has kept of the socket that it sends to holds no longer when
+// another socket is the better one, even if that changes while a datagram is on its way.
+func TestUDPPeerChanges(t *testing.T) {
+	k := udpStack(t)
+	b := udpSocket(t, k, "")
+	to := ap("127.0.0.1:7")
+	bound := func(addr string) *Socket {
+		so := udpSocket(t, k, "")
+		so.Setnbio(true)
+		so.Sosetopt(SOL_SOCKET, int(SO_REUSEADDR), 1)
+		if errno := so.Sobind(ap(addr)); errno != 0 {
+			t.Fatal(errno)
+		}
+		return so
+	}
+	wild := bound("0.0.0.0:7")
+	send := func(want *Socket) {
+		t.Helper()
+		if _, errno := b.Sosendto([]byte("x"), to); errno != 0 {
+			t.Fatal(errno)
+		}
+		if got := udpGot(want); len(got) != 1 {
+			t.Errorf("received %q", got)
+		}
+	}
+	send(wild)
+	special := bound("127.0.0.1:7")
+	send(special)
+	connected := bound("127.0.0.1:7")
+	send(connected) // the last one
+	if errno := connected.Soconnect(ap("127.0.0.1:9")); errno != 0 {
+		t.Fatal(errno)
+	}
+	send(special)
+	if errno := connected.Soconnect(netip.AddrPortFrom(to.Addr(), b.Laddr().Port())); errno != 0 {
+		t.Fatal(errno)
+	}
+	send(connected)
+	connected.Soclose()
+	send(special)
+	// The socket is closed while the datagram is on its way, or gets a peer.
+	for _, change := range []func(){
+		func() { special.Soclose() },
+		func() { wild.Soconnect(ap("127.0.0.1:9")) },
+	} {
+		b.lock()
+		m := k.pool.Getpkt(1)
+		m.Pkt.Len = m.Append([]byte("x"))
+		if errno := b.dgsend(m, to, 0); errno != 0 {
+			t.Fatal(errno)
+		}
+		q, peer, gen := b.dg.local, b.dg.route.peer, b.dg.route.pgen
+		b.dg.local = mbuf.Queue{}
+		b.unlock()
+		change()
+		k.udpDeliver(&q, peer, gen)
+		if peer == special {
+			if got := udpGot(wild); len(got) != 1 {
+				t.Errorf("when the socket was closed, the other received %q", got)
+			}
+		} else if got := udpGot(wild); len(got) != 0 {
+			t.Errorf("a socket with another peer received %q", got)
+		}
+	}
+	wild.Soclose()
+	b.Soclose()
 }
