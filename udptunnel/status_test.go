@@ -74,8 +74,24 @@ func TestStatusRefused(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the system does not pass ICMP on")
 	}
-	at := freePort(t)
-	x := mustOpen(t, Config{Peer: at})
+	for _, c := range []struct{ local, peer string }{
+		{"127.0.0.1:0", "127.0.0.1:0"}, {":0", "127.0.0.1:0"}, {"[::1]:0", "[::1]:0"}, {":0", "[::1]:0"},
+	} {
+		t.Run(c.local+" to "+c.peer, func(t *testing.T) {
+			t.Parallel() // each waits for a second
+			testStatusRefused(t, c.local, c.peer)
+		})
+	}
+}
+
+func testStatusRefused(t *testing.T, local, peer string) {
+	free, err := net.ListenPacket("udp", peer)
+	if err != nil {
+		t.Skip("no IPv6: ", err)
+	}
+	at := free.LocalAddr().String()
+	free.Close()
+	x := mustOpen(t, Config{Local: local, Peer: at})
 	if s := x.Status(); s.Err != nil || s.Established || s.Unanswered != 0 || s.Peer.String() != at {
 		t.Errorf("before the start: %+v", s)
 	}

@@ -259,13 +259,17 @@ func (l *Link) listen(local string, peer endpoint) error {
 	if err != nil {
 		return fmt.Errorf("udptunnel: Local: %w", err)
 	}
-	if own := unmap(a.AddrPort()).Addr(); peer.IsValid() && own.IsValid() && own.Is4() != peer.Addr().Is4() {
-		if !own.IsUnspecified() || own.Is4() {
-			return fmt.Errorf("udptunnel: Local %s and Peer %v are of different families, IPv4 and IPv6: "+
-				"give Local as \":port\", or an address of Peer's family", local, peer)
-		}
+	if peer.IsValid() && !reaches(unmap(a.AddrPort()).Addr(), peer.Addr()) {
+		return fmt.Errorf("udptunnel: Local %s and Peer %v are of different families, IPv4 and IPv6: "+
+			"give Local as \":port\", or an address of Peer's family", local, peer)
 	}
 	conn, err := net.ListenUDP("udp", a)
+	if err == nil && peer.Addr().Is6() && endpointOf(conn.LocalAddr()).Addr().Is4() {
+		// The system has no sockets of both families, such as OpenBSD, or no IPv6, which is the
+		// next error.
+		conn.Close()
+		conn, err = net.ListenUDP("udp6", a)
+	}
 	if err != nil {
 		return fmt.Errorf("udptunnel: Local: %w", err)
 	}
@@ -274,6 +278,12 @@ func (l *Link) listen(local string, peer endpoint) error {
 		return fmt.Errorf("udptunnel: Local: %w", err)
 	}
 	return nil
+}
+
+// reaches reports whether a socket on local, which is invalid if there is no host in Config.Local,
+// can be one of peer's family. A socket on :: is one of both.
+func reaches(local, peer netip.Addr) bool {
+	return !local.IsValid() || local == netip.IPv6Unspecified() || local.Is4() == peer.Is4()
 }
 
 // useSocket makes a socket of the system the tunnel's.
