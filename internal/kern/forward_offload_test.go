@@ -64,6 +64,11 @@ func (o *offered) packet(k *Kernel) (m *mbuf.Mbuf, data []byte) {
 	return m, data
 }
 
+// A vnetWire is a wireLink with offloads of TCP.
+type vnetWire struct{ *wireLink }
+
+func (vnetWire) Offload() bool { return true }
+
 // Segments that a link or gro has merged, and checksums that a link has left out: they leave as
 // they have arrived, whatever the next link can do.
 func TestForwardOffloads(t *testing.T) {
@@ -97,8 +102,12 @@ func TestForwardOffloads(t *testing.T) {
 				continue
 			}
 			t.Run(c.what, func(t *testing.T) {
-				r := newRouter(t, c.mtu)
-				r.out.vnet = c.vnet
+				far := newWireLink(c.mtu)
+				var link Link = far
+				if c.vnet {
+					link = vnetWire{far}
+				}
+				r := newRouterOn(t, far, link)
 				o := c.offered
 				if o.src, o.dst = attPeer, farHost; v6 {
 					o.src, o.dst = attPeer6, farHost6

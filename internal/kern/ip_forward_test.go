@@ -27,14 +27,22 @@ var (
 
 func newRouter(t testing.TB, mtu int) *router {
 	t.Helper()
+	far := newWireLink(mtu)
+	return newRouterOn(t, far, far)
+}
+
+// newRouterOn makes a router whose far link is link, which far is a part of.
+func newRouterOn(t testing.TB, far *wireLink, link Link) *router {
+	t.Helper()
+	mtu := far.mtu
 	v := attacked6(t, nil)
-	r := &router{victim: v, far: newWireLink(mtu)}
+	r := &router{victim: v, far: far}
 	prefixes := []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}
 	if mtu >= wire.IPv6MinMTU {
 		prefixes = append(prefixes, netip.MustParsePrefix("2001:db8:1::1/64"), netip.MustParsePrefix("fe80::9/64"))
 	}
 	var err error
-	if r.out, err = v.k.Attach("wire1", r.far, prefixes); err != nil {
+	if r.out, err = v.k.Attach("wire1", link, prefixes); err != nil {
 		t.Fatal(err)
 	}
 	for _, dst := range []netip.Prefix{attAny, attAny6} {
