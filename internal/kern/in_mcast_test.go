@@ -78,6 +78,9 @@ func TestMulticastReceive(t *testing.T) {
 		for _, so := range list {
 			so.Soclose()
 		}
+		if v.ifp.joined(in6(mcastGroup)) || lo.joined(in6(mcastGroup)) {
+			t.Error("the sockets are closed, and still in the group")
+		}
 	})
 }
 
