@@ -605,3 +605,24 @@ func TestDialErrors(t *testing.T) {
 		near(t, "a dial over a link that is cut", time.Since(start), 75*time.Second)
 	})
 }
+
+// Nth and First count the packets that their Match matches.
+func TestCountingMatches(t *testing.T) {
+	syn, fin := &netem.Packet{Flags: netem.SYN}, &netem.Packet{Flags: netem.FIN | netem.ACK}
+	packets := []*netem.Packet{fin, syn, fin, syn, syn, fin}
+	for want, m := range map[string]simnet.Match{
+		"---+--": simnet.Nth(2, simnet.SYN),
+		"-+-+--": simnet.First(2, simnet.SYN),
+		"+-+--+": simnet.FIN,
+		"--+---": simnet.All(simnet.FIN, simnet.Nth(2, simnet.FIN)),
+		"------": simnet.All(simnet.FIN, simnet.SYN),
+	} {
+		got := ""
+		for _, p := range packets {
+			got += map[bool]string{false: "-", true: "+"}[m(p)]
+		}
+		if got != want {
+			t.Errorf("%s; want %s", got, want)
+		}
+	}
+}

@@ -58,6 +58,7 @@ func TestMisuse(t *testing.T) {
 		misuse func(tb testing.TB, n *simnet.Net)
 	}{
 		{"Config.MTU is 100", func(tb testing.TB, n *simnet.Net) { simnet.New(tb, simnet.Config{MTU: 100}) }},
+		{"Config.Limit is -1ns", func(tb testing.TB, n *simnet.Net) { simnet.New(tb, simnet.Config{Limit: -1}) }},
 		{"sw is a switch already", func(tb testing.TB, n *simnet.Net) { n.Host("sw") }},
 		{"a is a host already", func(tb testing.TB, n *simnet.Net) { n.Switch("a") }},
 		{"a is a host already", func(tb testing.TB, n *simnet.Net) { n.Router("a") }},

@@ -108,6 +108,9 @@ func New(t testing.TB, c Config) *Net {
 	if c.MTU < minMTU || c.MTU > maxMTU {
 		t.Fatalf("simnet: Config.MTU is %d; it can be 0, for 1500, or %d to %d", c.MTU, minMTU, maxMTU)
 	}
+	if c.Limit < 0 {
+		t.Fatalf("simnet: Config.Limit is %v; it can be 0, for a year, or more", c.Limit)
+	}
 	n := &Net{
 		t: t, config: c, start: time.Now(), nodes: map[string]Node{},
 		owners: map[netip.Addr]*Host{}, blocked: map[[2]*Host]bool{}, nics: map[string]*nic{},

@@ -138,6 +138,11 @@ func TestNames(t *testing.T) {
 			if a := server.Addr(); a.Is6() != ipv6 || !slices.Contains(server.Addrs(), a) || len(server.Addrs()) != 2 {
 				t.Errorf("the address is %v of %v", a, server.Addrs())
 			}
+			self, err := client.Stack().LookupHost(t.Context(), "client")
+			want := map[bool]string{false: "127.0.0.1", true: "::1"}[ipv6]
+			if err != nil || !slices.Equal(self, []string{want}) {
+				t.Errorf("a host's own name stands for %v, %v", self, err)
+			}
 			if _, err := client.Stack().Ping(t.Context(), server.Addr(), bsdnet.PingConfig{}); err != nil {
 				t.Error(err)
 			}
