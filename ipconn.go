@@ -18,7 +18,8 @@ import (
 // As with package net on Linux, the ReadFrom methods of an IPv4 socket leave out the IP header, and
 // Read and ReadMsgIP do not; over IPv6 no method returns it. The user computes checksums, except
 // that the stack computes and verifies ICMPv6's. What does not fit in the buffers is lost. Packets
-// that arrive while the receive buffer is full are dropped.
+// that arrive while the receive buffer is full are dropped, and counted in Fullsock of [IPStats]
+// and [IP6Stats].
 type IPConn struct {
 	so      *kern.Socket
 	network string      // "ip", "ip4" or "ip6": errors do not name the protocol, as package net's do not

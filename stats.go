@@ -141,6 +141,7 @@ type IPStats struct {
 	Reassembled uint64 // packets put together
 	Delivered   uint64 // handed to a protocol
 	Noproto     uint64 // for a protocol that the stack does not have
+	Fullsock    uint64 // for a raw socket, or a ping socket, whose buffer was full
 
 	// Packets sent.
 	Localout   uint64 // all
@@ -184,6 +185,7 @@ type IP6Stats struct {
 	Reassembled uint64 // packets put together
 	Delivered   uint64 // handed to a protocol
 	Noproto     uint64 // for a protocol that the stack does not have
+	Fullsock    uint64 // for a raw socket, or a ping socket, whose buffer was full
 
 	// Packets sent.
 	Localout   uint64 // all

@@ -116,7 +116,9 @@ func (k *Kernel) icmpDgramInput(ip *ipHdr, ic wire.ICMP, m *mbuf.Mbuf, ifp *Ifne
 		mbuf.Free(m) // it has been closed, or has another peer, since the table was read
 		return
 	}
-	so.sbappendaddr(m, ip.hlen, ifp)
+	if !so.sbappendaddr(m, ip.hlen, ifp) {
+		k.countFull(so.proto.domain)
+	}
 }
 
 // pings reports whether the socket takes a reply with these addresses. The lock of the port, or the

@@ -11,6 +11,7 @@ type IP6Stats struct {
 	Total, Tooshort, Badlen, Badaddr, Badoptions, Toomanyhdr, Notmember, Cantforward tcp.Counter
 	Fragments, Fragdropped, Fragtimeout, Reassembled, Delivered, Noproto             tcp.Counter
 	Localout, Noroute, Fragmented, Ofragments, Forward, Cantfrag, Odropped           tcp.Counter
+	Fullsock                                                                         tcp.Counter
 }
 
 // ip6Input takes an IPv6 packet from ipintr, and takes over its chain: BSD's ip6_input.

@@ -13,6 +13,7 @@ type IPStats struct {
 	Total, Badsum, Tooshort, Badhlen, Badlen, Badvers, Badoptions, Badaddr, Cantforward tcp.Counter
 	Fragments, Fragdropped, Fragtimeout, Reassembled, Delivered, Noproto                tcp.Counter
 	Localout, Noroute, Fragmented, Ofragments, Forward, Cantfrag, Odropped              tcp.Counter
+	Fullsock                                                                            tcp.Counter
 }
 
 // ipintr takes a packet of either family that has arrived on an interface, and takes over its

@@ -255,11 +255,22 @@ func (k *Kernel) ripInput(ip *ipHdr, m *mbuf.Mbuf, ifp *Ifnet) bool {
 		inp := &so.inp
 		if !so.dead && inp.takes(&t.laddr) && (inp.faddr.unspecified() || inp.faddr == t.faddr) {
 			found = true
-			so.sbappendaddr(mbuf.Copypkt(m), hlen, ifp)
+			if !so.sbappendaddr(mbuf.Copypkt(m), hlen, ifp) {
+				k.countFull(domain)
+			}
 		}
 		so.unlock()
 	}
 	return found
+}
+
+// countFull counts a packet for which a raw or a ping socket of a family had no room.
+func (k *Kernel) countFull(domain int) {
+	if domain == AF_INET6 {
+		k.Stats.IP6.Fullsock.Inc()
+		return
+	}
+	k.Stats.IP.Fullsock.Inc()
 }
 
 // icmp6Summed reports whether an ICMPv6 message has the right checksum, or needs none. RFC 3542,

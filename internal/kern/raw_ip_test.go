@@ -208,8 +208,9 @@ func TestRawFlood(t *testing.T) {
 	if n := after - before; n > 3*udpRecvspace {
 		t.Errorf("two sockets hold %d bytes", n)
 	}
-	if so.dg.fullsock == 0 || ping.dg.fullsock == 0 {
-		t.Errorf("drops counted: %d and %d", so.dg.fullsock, ping.dg.fullsock)
+	n := v.k.Stats.IP.Fullsock.Load()
+	if so.dg.fullsock == 0 || ping.dg.fullsock == 0 || n != so.dg.fullsock+ping.dg.fullsock {
+		t.Errorf("drops counted: %d and %d, %d in all", so.dg.fullsock, ping.dg.fullsock, n)
 	}
 	v.no(so.Soclose())
 	v.no(ping.Soclose())
