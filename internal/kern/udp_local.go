@@ -2,6 +2,7 @@ package kern
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"runtime"
 	"syscall"
 
@@ -124,19 +125,46 @@ const paceYields = 256
 // dgpace lets the reader of the socket that was sent to last come by, if it is on this stack and
 // has no room for n bytes: a datagram that would be dropped need not be copied first, and one
 // processor cannot both send and receive. If the reader does not come, no sender waits for it until
-// it has.
-func (dg *dgram) dgpace(n int) {
+// it has. dgpace reports whether there still is no room.
+func (dg *dgram) dgpace(n int) (full bool) {
 	near := dg.near.Load()
 	if near == nil {
-		return
+		return false
 	}
 	peer := near.dg
-	n += mbuf.ClMid // what its buffer takes besides
-	for i := 0; peer.used.Load()+int64(n) > peer.most.Load() && peer.used.Load() > 0 && !peer.stuck.Load(); i++ {
+	room := func(n int) bool {
+		used := peer.used.Load()
+		return used == 0 || used+int64(n) <= peer.most.Load()
+	}
+	for i := 0; !room(n+mbuf.ClMid) && !peer.stuck.Load(); i++ { // the buffer takes more than the data
 		if i == paceYields {
 			peer.stuck.Store(true)
-			return
+			break
 		}
 		runtime.Gosched()
 	}
+	return !room(n)
+}
+
+// udpHopeless drops a datagram of n bytes for which the socket that was sent to last has no room,
+// if the datagram is for that socket, and sending it would be no error. It reports whether it has.
+func (so *Socket) udpHopeless(n int, to netip.AddrPort) bool {
+	k, r := so.k, &so.dg.route
+	so.lock()
+	peer := r.peer
+	ok := peer != nil && r.to == to && r.gen == k.rtgen.Load() && r.pgen == k.udpPorts.gen.Load() &&
+		!r.ifp.down.Load() && r.ifp.tap.Load() == nil && so.pending() == 0 && so.err == 0 &&
+		n <= udpMaxLen4 && so.dg.gso == 0 && so.state&ssCantsendmore == 0 && so.dgintime() == 0
+	so.unlock()
+	if !ok {
+		return false // the usual way finds out what to do
+	}
+	peer.lock()
+	peer.dg.fullsock++
+	peer.mu.Unlock()
+	st := &k.Stats.UDP
+	st.Opackets.Inc()
+	st.Ipackets.Inc()
+	st.Fullsock.Inc()
+	return true
 }

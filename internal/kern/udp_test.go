@@ -243,3 +243,36 @@ func TestUDPPeerChanges(t *testing.T) {
 	wild.Soclose()
 	b.Soclose()
 }
+
+// TestUDPNobodyReads: what is sent over the loopback to a socket that nobody reads is counted,
+// whether it is dropped before or after it has been copied, and errors are still returned.
+func TestUDPNobodyReads(t *testing.T) {
+	k := udpStack(t)
+	for _, size := range []int{10, 1200, udpMaxLen4} {
+		a, b := udpSocket(t, k, "127.0.0.1:7"), udpSocket(t, k, "")
+		a.Setnbio(true)
+		before := k.Stats.UDP.Fullsock.Load()
+		const n = 2000
+		for range n {
+			if got, errno := b.Sosendto(make([]byte, size), ap("127.0.0.1:7")); got != size || errno != 0 {
+				t.Fatal(got, errno)
+			}
+		}
+		drops := int(a.Dgram().Drops)
+		if got := len(udpGot(a)); got+drops != n || got == 0 || int(k.Stats.UDP.Fullsock.Load()-before) != drops {
+			t.Errorf("%d bytes: %d received, %d dropped", size, got, drops)
+		}
+		for range n {
+			b.Sosendto(make([]byte, size), ap("127.0.0.1:7"))
+		}
+		b.Soshutdown(SHUT_WR)
+		if _, errno := b.Sosendto(make([]byte, size), ap("127.0.0.1:7")); errno != syscall.EPIPE {
+			t.Errorf("shut down: %v", errno)
+		}
+		b.Soclose()
+		if _, errno := b.Sosendto(make([]byte, size), ap("127.0.0.1:7")); errno != syscall.EBADF {
+			t.Errorf("closed: %v", errno)
+		}
+		a.Soclose()
+	}
+}

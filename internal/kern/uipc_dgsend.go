@@ -33,7 +33,9 @@ func (so *Socket) dgsendto(b []byte, to netip.AddrPort, flags int) (int, syscall
 		defer so.unlock()
 		return 0, so.dgtoolong(to)
 	}
-	so.dg.dgpace(len(b))
+	if so.dg.dgpace(len(b)) && so.udpHopeless(len(b), to) {
+		return len(b), 0
+	}
 	m := so.k.pool.Getpkt(len(b))
 	m.Pkt.Len = m.Append(b)
 	so.lock()
