@@ -100,9 +100,10 @@ func (t *portTable) bindRandom(so *Socket, a *tuple) syscall.Errno {
 	t.drawn++
 	n := t.drawn
 	t.nextMu.Unlock()
+	const draws = 64
 	var p uint32
-	for i := range uint32(portRange) {
-		if i < 64 {
+	for i := range uint32(draws + portRange) {
+		if i < draws {
 			p = uint32(prf(t.k.seed.port, a, uint64(i)<<48|n<<1) % portRange)
 		} else { // nearly all are taken
 			p = (p + 1) % portRange

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // What calls on UDP sockets return is compared with what Linux's return: the same calls are made on
@@ -50,7 +52,7 @@ func (l linuxUDP) connect(fd int, a netip.AddrPort) syscall.Errno {
 	}
 	var sa syscall.RawSockaddrInet4 // AF_UNSPEC
 	n := uintptr(syscall.SizeofSockaddrInet4)
-	_, _, errno := syscall.Syscall(syscall.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), n)
+	_, _, errno := syscall.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), n)
 	return errno
 }
 

@@ -104,10 +104,6 @@ func (v IPv6View) Addrs() []byte { return v[8:40] }
 // DecHlim takes one off the hop limit, which is not 0.
 func (v IPv6View) DecHlim() { v[7]-- }
 
-// Payload returns what follows the header: extension headers, if there are any, and the upper
-// layer's packet.
-func (v IPv6View) Payload() []byte { return v[IPv6Len:] }
-
 // SetLen writes the total length.
 func (v IPv6View) SetLen(n int) { binary.BigEndian.PutUint16(v[4:], uint16(n-IPv6Len)) }
 

@@ -24,16 +24,6 @@ func (u UDP) Put(p []byte) {
 	binary.BigEndian.PutUint16(p[6:], u.Sum)
 }
 
-// ParseUDP reads the header at the start of p. It fails with ErrShort if p is shorter than a
-// header. It checks nothing else, as the length field may be checked only against the packet.
-func ParseUDP(p []byte) (u UDP, err error) {
-	if len(p) < UDPLen {
-		return u, ErrShort
-	}
-	be := binary.BigEndian
-	return UDP{Sport: be.Uint16(p), Dport: be.Uint16(p[2:]), Len: int(be.Uint16(p[4:])), Sum: be.Uint16(p[6:])}, nil
-}
-
 // A UDPView is a UDP header in place, with the data behind it. It has at least UDPLen bytes.
 type UDPView []byte
 
