@@ -71,17 +71,35 @@ func (so *Socket) udpLocal(m *mbuf.Mbuf, r *dgroute) syscall.Errno {
 	}
 	wire.UDPView(h[r.hlen-wire.UDPLen:]).SetLen(n)
 	m.Pkt.Flow, m.Pkt.Csum, m.Pkt.Hlen = r.flow, mbuf.CsumValid, uint16(r.hlen)
+	so.dg.note(r.peer, r.pgen)
 	so.dg.local.Put(m)
 	return 0
 }
 
+// note notes which socket the next datagram is for, before it joins those that wait. The peer may
+// change between two datagrams of one call.
+func (dg *dgram) note(peer *Socket, gen uint32) {
+	switch {
+	case dg.local.Empty():
+		dg.lpeer, dg.lgen = peer, gen
+	case dg.lpeer != peer || dg.lgen != gen:
+		dg.lpeer = nil
+	}
+}
+
 // udpDeliver puts datagrams on the queue of the socket that was found for them in a generation of
-// addresses. If the generation has passed, they go through IP, which looks for their socket anew.
+// addresses. If there is none, or the generation has passed, they go through IP, which looks for
+// the socket of each anew.
 func (k *Kernel) udpDeliver(q *mbuf.Queue, peer *Socket, gen uint32) {
 	lo := k.lo0
-	peer.lock()
-	if peer.dead || k.udpPorts.gen.Load() != gen {
-		peer.mu.Unlock()
+	if peer != nil {
+		peer.lock()
+		if peer.dead || k.udpPorts.gen.Load() != gen {
+			peer.mu.Unlock()
+			peer = nil
+		}
+	}
+	if peer == nil {
 		for m := q.Get(); m != nil; m = q.Get() {
 			k.ipintr(lo, m)
 		}

@@ -227,7 +227,7 @@ func TestUDPPeerChanges(t *testing.T) {
 		if errno := b.dgsend(m, to, 0); errno != 0 {
 			t.Fatal(errno)
 		}
-		q, peer, gen := b.dg.local, b.dg.route.peer, b.dg.route.pgen
+		q, peer, gen := b.dg.local, b.dg.lpeer, b.dg.lgen
 		b.dg.local = mbuf.Queue{}
 		b.unlock()
 		change()
@@ -242,6 +242,41 @@ func TestUDPPeerChanges(t *testing.T) {
 	}
 	wild.Soclose()
 	b.Soclose()
+}
+
+// TestUDPPeerChangesInBatch tests that a socket that is closed between two datagrams of one call,
+// or makes place for another, gets none of them, and that the other gets them.
+func TestUDPPeerChangesInBatch(t *testing.T) {
+	for _, other := range []bool{false, true} {
+		k := udpStack(t)
+		to := ap("127.0.0.1:7")
+		a, b := udpSocket(t, k, to.String()), udpSocket(t, k, "")
+		b.lock()
+		for _, data := range []string{"1", "2", "3"} {
+			m := k.pool.Getpkt(1)
+			m.Pkt.Len = m.Append([]byte(data))
+			if errno := b.dgsend(m, to, 0); errno != 0 {
+				t.Fatal(errno)
+			}
+			if data == "2" {
+				a.Soclose()
+				if other {
+					a = udpSocket(t, k, to.String())
+					a.Setnbio(true)
+				}
+			}
+		}
+		b.dgunlock()
+		if !other {
+			if n := k.Stats.UDP.Noport.Load(); n != 3 {
+				t.Errorf("%d of 3 datagrams were for a port without a socket", n)
+			}
+		} else if got := udpGot(a); len(got) != 3 {
+			t.Errorf("the new socket has received %q", got)
+		}
+		a.Soclose()
+		b.Soclose()
+	}
 }
 
 // TestUDPNobodyReads: what is sent over the loopback to a socket that nobody reads is counted,

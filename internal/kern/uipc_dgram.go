@@ -50,7 +50,9 @@ type dgram struct {
 	fullsock uint64     // (s) packets dropped because there was no room
 
 	route dgroute     // (s)
-	local mbuf.Queue  // (s) for route's peer: leave's caller delivers them
+	local mbuf.Queue  // (s) for a socket on this stack: dgunlock delivers them
+	lpeer *Socket     // (s) which; nil: it has changed while they waited, so IP must look
+	lgen  uint32      // (s) the generation of the sockets' addresses in which it was found
 	mo    *ipMoptions // (s) nil: nobody has set an option of multicast
 	opts  uint8       // (s) dgDontfrag and so on
 	gso   int         // (s) UDP_SEGMENT: the length of the datagrams that data to send is cut into; 0: it is not

@@ -103,7 +103,7 @@ func (so *Socket) dgwritable(n, flags int) syscall.Errno {
 // dgunlock leaves the lock, does what remains to be done, and delivers the datagrams that are for a
 // socket on this stack.
 func (so *Socket) dgunlock() {
-	q, peer, gen := so.dg.local, so.dg.route.peer, so.dg.route.pgen
+	q, peer, gen := so.dg.local, so.dg.lpeer, so.dg.lgen
 	so.dg.local = mbuf.Queue{}
 	so.unlock()
 	if !q.Empty() {
