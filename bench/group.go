@@ -16,9 +16,10 @@ type group struct {
 // peers.
 var groups = []group{
 	{name: "loopback", title: "both ends in one process",
-		has: func(r row) bool { return r.scene == "" && r.kind != kindGrow }},
+		has: func(r row) bool { return r.scene == "" && r.kind != kindGrow && r.kind != kindDgram }},
 	{name: "pair", title: "two stacks on a cable", has: inScene("pair")},
-	{name: "tun", title: "the kernel at one end of a TUN device", has: inScene("tun")},
+	{name: "tun", title: "the kernel at one end of a TUN device",
+		has: func(r row) bool { return r.scene == "tun" && r.kind != kindDgram }},
 	{name: "tunnel", title: "bsdnet's UDP tunnel and WireGuard in Go",
 		has: inScene("udp"), peers: []string{"bsdnet", "wireguard-go", "wireguard-go-batch"}},
 	{name: "wireguard", title: "package wireguard and WireGuard in Go",
