@@ -13,6 +13,7 @@
 //	                                              that file as Markdown and charts
 //	go run . -row . -md -plot charts >RESULTS.md  both in one
 //	go run . -group tun -row 'up|down' -cc bbr    with another congestion control
+//	go run . -group dgram -md >DATAGRAMS.md       the page of the rows of datagrams
 //
 // # Scenes, peers and rows
 //

@@ -23,7 +23,7 @@ const maxDatagram = 65535 - 20 - 8
 // is that of bulk.
 func dgramRow(scene, way string, size int) row {
 	r := row{
-		name: named(scene, "dgram"+way+sizeName(size)), title: "datagrams of " + sizeTitle(size) + ", one way",
+		name: named(scene, "dgram"+way+sizeName(size)), title: fmt.Sprintf("datagrams of %d B, one way", size),
 		kind: kindDgram, scene: scene, unit: "datagrams/s",
 	}
 	if size == maxDatagram {
