@@ -3,6 +3,7 @@ package kern
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/netip"
 	"syscall"
@@ -153,8 +154,21 @@ func TestUDPBatchLink(t *testing.T) {
 
 // TestUDPSegment: with UDP_SEGMENT, one call sends what the receiver reads as several datagrams.
 func TestUDPSegment(t *testing.T) {
+	t.Run("short way", func(t *testing.T) { udpSegment(t, false) })
+	t.Run("through IP", func(t *testing.T) { udpSegment(t, true) })
+}
+
+// udpSegment tests UDP_SEGMENT over the loopback. If it is captured, datagrams go through IP.
+func udpSegment(t *testing.T, captured bool) {
 	synctest.Test(t, func(t *testing.T) {
 		k := udpStack(t)
+		if captured {
+			stop, err := k.Lo0().Capture(io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stop()
+		}
 		a, b := udpSocket(t, k, "127.0.0.1:7"), udpSocket(t, k, "")
 		for _, c := range []struct {
 			seg, n int
