@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"bsdnet/internal/nstest"
 	"bsdnet/internal/testutil"
 
 	"golang.org/x/sys/unix"
@@ -209,7 +210,7 @@ func TestUDPCallSequences(t *testing.T) {
 	t.Run("IPv4", func(t *testing.T) { compareUDPGames(t, "127.0.0.1", testutil.Games(150, 30)) })
 	t.Run("IPv6", func(t *testing.T) {
 		if l, err := net.ListenPacket("udp6", "[::1]:0"); err != nil {
-			t.Skip("the system has no IPv6: ", err)
+			nstest.Skip(t, "the system has no IPv6: %v", err)
 		} else {
 			l.Close()
 		}

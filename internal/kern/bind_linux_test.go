@@ -164,11 +164,11 @@ func (o own) name(fd int) netip.AddrPort {
 func bothSystems(t *testing.T) (l linux, o asked) {
 	ns, err := nstest.Make()
 	if err != nil {
-		t.Skip(err)
+		nstest.Skip(t, "%v", err)
 	}
 	t.Cleanup(ns.Close)
 	if fd, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM, 0); err != nil {
-		t.Skip("the kernel has no IPv6: ", err)
+		nstest.Skip(t, "the kernel has no IPv6: %v", err)
 	} else {
 		syscall.Close(fd)
 	}

@@ -76,13 +76,13 @@ func (so *Socket) udpLocal(m *mbuf.Mbuf, r *dgroute) syscall.Errno {
 	return 0
 }
 
-// note notes which socket the next datagram is for, before it joins those that wait. The peer may
-// change between two datagrams of one call.
+// note notes which socket the next datagram is for, before it joins those that wait. If an address
+// changes between two datagrams of one call, the generation has passed when they are delivered.
 func (dg *dgram) note(peer *Socket, gen uint32) {
 	switch {
 	case dg.local.Empty():
 		dg.lpeer, dg.lgen = peer, gen
-	case dg.lpeer != peer || dg.lgen != gen:
+	case dg.lpeer != peer:
 		dg.lpeer = nil
 	}
 }

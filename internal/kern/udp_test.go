@@ -244,24 +244,53 @@ func TestUDPPeerChanges(t *testing.T) {
 	b.Soclose()
 }
 
+// TestUDPTwoPeersWait tests that each of two datagrams that wait together reaches its own socket.
+func TestUDPTwoPeersWait(t *testing.T) {
+	k := udpStack(t)
+	b := udpSocket(t, k, "127.0.0.1:0")
+	var peers []*Socket
+	for _, addr := range []string{"127.0.0.1:7", "127.0.0.1:8"} {
+		peers = append(peers, udpSocket(t, k, addr))
+	}
+	b.lock()
+	for _, peer := range peers {
+		m := k.pool.Getpkt(1)
+		m.Pkt.Len = m.Append([]byte("x"))
+		if errno := b.dgsend(m, peer.Laddr(), 0); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	b.dgunlock()
+	for _, peer := range append(peers, b) {
+		peer.Setnbio(true)
+		if got := udpGot(peer); len(got) != 1 && peer != b {
+			t.Errorf("port %d has received %q", peer.Laddr().Port(), got)
+		}
+		peer.Soclose()
+	}
+}
+
 // TestUDPPeerChangesInBatch tests that a socket that is closed between two datagrams of one call,
 // or makes place for another, gets none of them, and that the other gets them.
 func TestUDPPeerChangesInBatch(t *testing.T) {
-	for _, other := range []bool{false, true} {
+	for i := range 4 {
+		other, to, from := i%2 == 1, "127.0.0.1:7", "127.0.0.1:0"
+		if i >= 2 {
+			to, from = "[::1]:7", "[::1]:0"
+		}
 		k := udpStack(t)
-		to := ap("127.0.0.1:7")
-		a, b := udpSocket(t, k, to.String()), udpSocket(t, k, "")
+		a, b := udpSocket(t, k, to), udpSocket(t, k, from)
 		b.lock()
 		for _, data := range []string{"1", "2", "3"} {
 			m := k.pool.Getpkt(1)
 			m.Pkt.Len = m.Append([]byte(data))
-			if errno := b.dgsend(m, to, 0); errno != 0 {
+			if errno := b.dgsend(m, ap(to), 0); errno != 0 {
 				t.Fatal(errno)
 			}
 			if data == "2" {
 				a.Soclose()
 				if other {
-					a = udpSocket(t, k, to.String())
+					a = udpSocket(t, k, to)
 					a.Setnbio(true)
 				}
 			}
